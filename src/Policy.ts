@@ -39,3 +39,10 @@ export const btcd: Policy = {
   duplicate: "disconnect",
   sendReject: true
 }
+
+/** The names of the policies of this module, as configurations and command lines give them. */
+export const names = ["standard", "core", "btcd"] as const
+export type Name = (typeof names)[number]
+
+/** The policy of this module with that name. */
+export const fromName = (name: Name): Policy => ({ standard, core, btcd })[name]

@@ -1,0 +1,312 @@
+/**
+ * The handshake of two peers: an Effect over a connection that succeeds with what was agreed or fails with a typed
+ * error. `Peer.make` runs it; run it alone to ask a node who it is and leave.
+ *
+ * An outbound peer sends its version first; an inbound one waits for the other's. Then both send, in this order:
+ * version, wtxidrelay [339], sendaddrv2 [155], feature… [434] (as far as the common version allows), verack.
+ */
+import * as Clock from "effect/Clock"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { Connection, ConnectionError } from "./Connection.ts"
+import * as Machine from "./internal/handshake.ts"
+import { type Link, makeLink } from "./internal/link.ts"
+import { Nonce } from "./Nonce.ts"
+import * as Network from "./Network.ts"
+import * as Policy from "./Policy.ts"
+import * as Wire from "./Wire.ts"
+
+/** Why a handshake failed. In each case the connection is of no more use: close it. */
+export type HandshakeReason =
+  /** The first message was another one (standard and btcd policy). */
+  | { readonly _tag: "NotVersionFirst"; readonly received: string }
+  /** The peer's protocol version is below `minimumProtocolVersion`. */
+  | { readonly _tag: "VersionTooOld"; readonly protocolVersion: number; readonly minimum: number }
+  /** The peer's version carries a nonce that our own `Nonce` service made. */
+  | { readonly _tag: "SelfConnection" }
+  /** The peer offers no bit of one of the masks in `requiredServices`. */
+  | { readonly _tag: "ServicesMissing"; readonly offered: bigint; readonly required: ReadonlyArray<bigint> }
+  /** A second version before verack (standard and btcd policy). */
+  | { readonly _tag: "DuplicateVersion" }
+  /** A `feature` [434] that is malformed, or from a peer below 70017. */
+  | { readonly _tag: "BadFeature"; readonly problem: string }
+  /** The whole handshake took longer than `handshakeTimeout`. */
+  | { readonly _tag: "TimedOut"; readonly after: Duration.Duration; readonly waitingFor: "version" | "verack" }
+  /** The first bytes are not this network's magic: a node of another network, or no Bitcoin node at all. */
+  | { readonly _tag: "WrongNetwork"; readonly expected: Network.Network; readonly received: Uint8Array }
+  /** Bytes that the policy does not tolerate: a bad checksum, a malformed message, a payload above the limit. */
+  | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
+  /** The connection ended in the middle of the handshake. */
+  | { readonly _tag: "Disconnected"; readonly error: ConnectionError }
+  /** The caller's `onVersion` refused. */
+  | { readonly _tag: "Refused"; readonly problem: string }
+  /** Our own options cannot be sent: a user agent of more than 256 bytes, a version out of range. */
+  | { readonly _tag: "BadOptions"; readonly error: Wire.WireError }
+
+const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes).replace(/[^\x20-\x7e]/g, ".")
+const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
+
+const describe = (reason: HandshakeReason): string => {
+  switch (reason._tag) {
+    case "NotVersionFirst":
+      return `the first message was "${reason.received}" instead of "version"`
+    case "VersionTooOld":
+      return `the peer speaks protocol version ${reason.protocolVersion}, at least ${reason.minimum} is needed`
+    case "SelfConnection":
+      return "connected to itself"
+    case "ServicesMissing": {
+      const missing = reason.required.filter((mask) => (reason.offered & mask) === 0n)
+      const wanted = missing.map((mask) => Wire.serviceNames(mask).join(" or ")).join(", and ")
+      return `the peer does not offer the required services: ${wanted} (it offers ${Wire.serviceNames(reason.offered).join(", ") || "none"})`
+    }
+    case "DuplicateVersion":
+      return "the peer sent a second version message"
+    case "BadFeature":
+      return `bad feature message: ${reason.problem}`
+    case "TimedOut":
+      return `no ${reason.waitingFor} message within ${Duration.format(reason.after)}`
+    case "WrongNetwork": {
+      const other = Network.fromMagic(reason.received)
+      return other === undefined
+        ? `not a Bitcoin node of ${reason.expected.name}: its first bytes are ${hex(reason.received)} ("${ascii(reason.received)}")`
+        : `the peer is on ${other.name}, not on ${reason.expected.name}`
+    }
+    case "BadMessage":
+      return `bad message: ${reason.error.message}`
+    case "Disconnected":
+      return reason.error.reason._tag === "Closed"
+        ? "the peer closed the connection during the handshake"
+        : reason.error.message
+    case "Refused":
+      return `refused: ${reason.problem}`
+    case "BadOptions":
+      return `our own version message cannot be sent: ${reason.error.message}`
+  }
+}
+
+/** A handshake that did not end in agreement; `reason` says why. */
+export class HandshakeError extends Data.TaggedError("HandshakeError")<{ readonly reason: HandshakeReason }> {
+  override get message(): string {
+    return `handshake failed: ${describe(this.reason)}`
+  }
+}
+
+/** What both sides agreed on, and what the peer said of itself. */
+export interface Negotiated {
+  readonly direction: "inbound" | "outbound"
+  /** The smaller of the two protocol versions. */
+  readonly protocolVersion: number
+  /** The peer's own protocol version. */
+  readonly remoteProtocolVersion: number
+  /** The peer's 64 service bits, unknown ones included. */
+  readonly services: bigint
+  /** As it was sent, one character a byte: sanitise before printing. */
+  readonly userAgent: string
+  /** Height of the peer's best block, as it says. */
+  readonly startHeight: number
+  /** Whether the peer wants transactions announced [37]. */
+  readonly relay: boolean
+  /** The peer's clock minus ours, in whole seconds. */
+  readonly timeOffset: Duration.Duration
+  /** The peer wants addrv2 [155]. */
+  readonly addrV2: boolean
+  /** Transactions are announced by wtxid [339]: both sides said so. */
+  readonly wtxidRelay: boolean
+  /** What the peer announced by `feature` [434], by id. */
+  readonly features: ReadonlyMap<string, Uint8Array>
+  /** The nonce of the peer's version. */
+  readonly remoteNonce: bigint
+}
+
+export interface Options {
+  /** "outbound" (the default) speaks first, "inbound" waits. */
+  readonly direction?: "inbound" | "outbound" | undefined
+  /** mainnet by default. */
+  readonly network?: Network.Network | undefined
+  /** What we announce; 70017 by default. The smaller of the two sides' counts. */
+  readonly protocolVersion?: number | undefined
+  /** Peers below it are refused; 31800 by default, as in Bitcoin Core (btcd: 209). */
+  readonly minimumProtocolVersion?: number | undefined
+  /** What we offer: bits of `Wire.Service`. None by default. */
+  readonly services?: bigint | undefined
+  /**
+   * Masks of service bits; of each the peer must have at least one. By default an outbound peer must offer NETWORK or
+   * NETWORK_LIMITED, and WITNESS, and an inbound one nothing.
+   */
+  readonly requiredServices?: ReadonlyArray<bigint> | undefined
+  /** At most 256 bytes [14]. */
+  readonly userAgent?: string | undefined
+  /** Height of our best block, asked for at each handshake; 0 by default. */
+  readonly startHeight?: Effect.Effect<number> | undefined
+  /** Whether the peer shall announce transactions [37]; true by default. */
+  readonly relay?: boolean | undefined
+  /** What to announce by `feature` [434]: an id of 4 to 80 bytes, data of at most 512. */
+  readonly features?: ReadonlyArray<{ readonly id: string; readonly data: Uint8Array }> | undefined
+  /** Where Core and btcd differ; `Policy.standard` by default. */
+  readonly policy?: Policy.Policy | undefined
+  /** For the whole handshake; 60 seconds by default. */
+  readonly handshakeTimeout?: Duration.Input | undefined
+  /** Accept a connection to ourselves; for tests. */
+  readonly allowSelfConnection?: boolean | undefined
+  /** Looks at the peer's version before it is answered; failing refuses the peer, with the text as the reason. */
+  readonly onVersion?: ((version: Wire.Version) => Effect.Effect<void, string>) | undefined
+}
+
+/** What the user agent of this version is unless another is set [14]. */
+export const defaultUserAgent = "/effect-bitcoin-peer:0.1.0/"
+/** What we announce. */
+export const defaultProtocolVersion = 70_017
+/** Peers below it are refused. */
+export const defaultMinimumProtocolVersion = 31_800
+
+const defaultRequiredServices = [Wire.Service.network | Wire.Service.networkLimited, Wire.Service.witness]
+// `addr_from` is sent as zeros but for services, and `addr_recv` too: neither our address nor a proxy's leaks.
+const noAddress = new Uint8Array(16)
+
+/** @internal The handshake over a link, which Peer keeps using afterwards; `rest` came behind the verack. */
+export const runOnLink = Effect.fnUntraced(function* (
+  link: Link,
+  options: Options
+): Effect.fn.Return<
+  { readonly negotiated: Negotiated; readonly rest: ReadonlyArray<Wire.ParserEvent> },
+  HandshakeError,
+  Nonce
+> {
+  const nonces = yield* Nonce
+  const clock = yield* Clock.Clock
+  const now = (): number => Math.floor(clock.currentTimeMillisUnsafe() / 1000)
+  const direction = options.direction ?? "outbound"
+  const network = options.network ?? Network.mainnet
+  const policy = options.policy ?? Policy.standard
+  const services = options.services ?? 0n
+  const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
+
+  const config: Machine.Config = {
+    direction,
+    policy,
+    minimumProtocolVersion: options.minimumProtocolVersion ?? defaultMinimumProtocolVersion,
+    requiredServices: options.requiredServices ?? (direction === "outbound" ? defaultRequiredServices : []),
+    features: options.features ?? [],
+    isOwnNonce: options.allowSelfConnection === true ? () => false : nonces.isOwn,
+    version: {
+      _tag: "version",
+      protocolVersion: options.protocolVersion ?? defaultProtocolVersion,
+      services,
+      timestamp: 0,
+      receiver: { services: 0n, address: noAddress, port: 0 },
+      sender: { services, address: noAddress, port: 0 },
+      nonce: yield* nonces.next,
+      userAgent: options.userAgent ?? defaultUserAgent,
+      startHeight: yield* options.startHeight ?? Effect.succeed(0),
+      relay: options.relay ?? true
+    }
+  }
+
+  const failed = (reason: HandshakeReason): Effect.Effect<never, HandshakeError> =>
+    Effect.fail(new HandshakeError({ reason }))
+  const send = (messages: ReadonlyArray<Wire.Message>): Effect.Effect<void, HandshakeError> => {
+    const error = link.write(messages)
+    return error === undefined ? Effect.void : failed({ _tag: "BadOptions", error })
+  }
+
+  let state = Machine.initial
+  let versionReceivedAt = 0
+
+  const exchange = Effect.gen(function* () {
+    yield* send(Machine.start(config, now()))
+    while (true) {
+      const events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
+      for (let index = 0; index < events.length; index++) {
+        const event = events[index]!
+        if (event._tag === "Dropped") {
+          const command = event.error.command
+          if (command === "feature") return yield* failed({ _tag: "BadFeature", problem: event.error.message })
+          // A version that cannot be read is not a version: who insists on it coming first need not wait for another.
+          if (state.remote === undefined && policy.notVersionFirst === "disconnect") {
+            return yield* failed({ _tag: "BadMessage", error: event.error })
+          }
+          continue
+        }
+        const before = state.remote
+        if (before === undefined) versionReceivedAt = now()
+        const step = Machine.step(config, state, event.message, now())
+        state = step.state
+        if (step.failure !== undefined) {
+          yield* send(step.send)
+          return yield* failed(step.failure)
+        }
+        if (before === undefined && state.remote !== undefined && options.onVersion !== undefined) {
+          yield* Effect.catch(options.onVersion(state.remote), (problem) => failed({ _tag: "Refused", problem }))
+        }
+        yield* send(step.send)
+        if (state._tag === "Done") return events.slice(index + 1)
+      }
+      const error = link.failure()
+      if (error?.reason._tag === "WrongMagic") {
+        return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
+      }
+      if (error !== undefined) return yield* failed({ _tag: "BadMessage", error })
+    }
+  })
+
+  const rest = yield* Effect.timeoutOrElse(exchange, {
+    duration: timeout,
+    orElse: () =>
+      failed({ _tag: "TimedOut", after: timeout, waitingFor: state.remote === undefined ? "version" : "verack" })
+  })
+
+  const remote = state.remote!
+  const common = Machine.commonVersion(config, remote)
+  return {
+    rest,
+    negotiated: {
+      direction,
+      protocolVersion: common,
+      remoteProtocolVersion: remote.protocolVersion,
+      services: remote.services,
+      userAgent: remote.userAgent,
+      startHeight: remote.startHeight,
+      relay: remote.relay,
+      timeOffset: Duration.seconds(remote.timestamp - versionReceivedAt),
+      addrV2: state.addrV2,
+      wtxidRelay: state.wtxidRelay && common >= Machine.versionOf.wtxidRelay,
+      features: state.features,
+      remoteNonce: remote.nonce
+    }
+  }
+})
+
+/**
+ * Runs the handshake alone over a connection, which stays open whatever comes of it: closing it is the caller's.
+ *
+ * Succeeds when the peer's verack has arrived. Messages that come right behind it are lost, so this is for asking a node
+ * who it is; `Peer.make` is the way to keep talking. Fails with `HandshakeError`.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Handshake, Network, Nonce } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * export const whoIs = (host: string) =>
+ *   Effect.gen(function*() {
+ *     const connection = yield* NodeConnection.connect({ host, port: Network.signet.port })
+ *     const { services, userAgent } = yield* Handshake.run(connection, { network: Network.signet })
+ *     return { services, userAgent }
+ *   }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+ * ```
+ */
+export const run = Effect.fnUntraced(function* (
+  connection: Connection["Service"],
+  options: Options = {}
+): Effect.fn.Return<Negotiated, HandshakeError, Nonce> {
+  const link = makeLink(connection, {
+    magic: (options.network ?? Network.mainnet).magic,
+    policy: options.policy ?? Policy.standard,
+    clock: yield* Clock.Clock,
+    onRead: undefined,
+    onWrite: undefined
+  })
+  return (yield* runOnLink(link, options)).negotiated
+})

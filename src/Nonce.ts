@@ -1,0 +1,78 @@
+/**
+ * Nonces of this program's `version` messages, and the check that finds a connection to ourselves.
+ *
+ * Every `version` carries 64 random bits. A node that receives one of its own has connected to itself. What is "own" is
+ * decided by the `Context`: peers that share one `Nonce` service are one node, two services in one process are two.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Nonce } from "effect-bitcoin-peer"
+ *
+ * const program = Effect.gen(function*() {
+ *   const nonces = yield* Nonce.Nonce
+ *   const nonce = yield* nonces.next
+ *   return nonces.isOwn(nonce) // true
+ * }).pipe(Effect.provide(Nonce.layer))
+ *
+ * Effect.runSync(program)
+ * ```
+ */
+import * as Context from "effect/Context"
+import { SecureRandom } from "effect/crypto"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+
+/** How many nonces are remembered: those of the connections whose handshake is young enough to matter. As in btcd. */
+export const defaultCapacity = 50
+
+export class Nonce extends Context.Service<
+  Nonce,
+  {
+    /** A new nonce for a `version`: 64 secure random bits, never 0, remembered until `capacity` newer ones were made. */
+    readonly next: Effect.Effect<bigint>
+    /** 64 secure random bits that are not remembered, never 0: for a ping. */
+    readonly unremembered: Effect.Effect<bigint>
+    /** Whether `next` made it and it is still remembered. Asking makes it the most recently used. */
+    readonly isOwn: (nonce: bigint) => boolean
+  }
+>()("effect-bitcoin-peer/Nonce") {}
+
+/** Makes the service over the `SecureRandom` of the context. */
+export const make = Effect.fnUntraced(function* (options?: { readonly capacity?: number | undefined }): Effect.fn.Return<
+  Nonce["Service"],
+  never,
+  SecureRandom.SecureRandom
+> {
+  const random = yield* SecureRandom.SecureRandom
+  const capacity = options?.capacity ?? defaultCapacity
+  // A Set keeps the order of insertion: its first entry is the one used longest ago.
+  const remembered = new Set<bigint>()
+
+  const unremembered: Effect.Effect<bigint> = Effect.map(random.randomBytes(8), (bytes) =>
+    new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true)
+  ).pipe(Effect.repeat({ while: (nonce) => nonce === 0n }))
+
+  const next = Effect.map(unremembered, (nonce) => {
+    remembered.add(nonce)
+    for (const oldest of remembered) {
+      if (remembered.size <= capacity) break
+      remembered.delete(oldest)
+    }
+    return nonce
+  })
+
+  const isOwn = (nonce: bigint): boolean => {
+    if (!remembered.delete(nonce)) return false
+    remembered.add(nonce)
+    return true
+  }
+
+  return { next, unremembered, isOwn }
+})
+
+/** The service over a `SecureRandom` that the caller provides. */
+export const layerNoDeps: Layer.Layer<Nonce, never, SecureRandom.SecureRandom> = Layer.effect(Nonce, make())
+
+/** The service over the platform's `crypto.getRandomValues`: Node and browsers. */
+export const layer: Layer.Layer<Nonce> = Layer.provide(layerNoDeps, SecureRandom.layerWebCrypto)

@@ -1,0 +1,11 @@
+/**
+ * A concurrent Bitcoin peer on Effect. Nothing here imports `node:`; connections over TCP are in
+ * `effect-bitcoin-peer/NodeConnection`.
+ */
+export * as Connection from "./Connection.ts"
+export * as Handshake from "./Handshake.ts"
+export * as Network from "./Network.ts"
+export * as Nonce from "./Nonce.ts"
+export * as Peer from "./Peer.ts"
+export * as Policy from "./Policy.ts"
+export * as Wire from "./Wire.ts"

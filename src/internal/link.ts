@@ -1,0 +1,148 @@
+/**
+ * A connection that speaks messages: bytes are pulled, parsed and counted, messages are encoded, written and counted.
+ * The handshake and the loops of a peer use the same one, one after the other.
+ */
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type { Connection, ConnectionError } from "../Connection.ts"
+import type { Policy } from "../Policy.ts"
+import * as Wire from "../Wire.ts"
+
+/** A message that was encoded and waits to be written. */
+export interface Outgoing {
+  readonly message: Wire.Message
+  readonly frame: Uint8Array
+}
+
+/** How many messages of one command went one way, and their bytes, headers included. */
+export interface Tally {
+  messages: number
+  bytes: number
+}
+
+/** Plain numbers, counted on the hot path and published when asked for. Times are milliseconds since the epoch. */
+export interface Traffic {
+  readonly connectedAt: number
+  lastReceivedAt: number | undefined
+  lastSentAt: number | undefined
+  bytesReceived: number
+  bytesSent: number
+  dropped: number
+  readonly received: Map<string, Tally>
+  readonly sent: Map<string, Tally>
+}
+
+export interface Link {
+  readonly connection: Connection["Service"]
+  readonly traffic: Traffic
+  /** The next batch of messages; empty when the bytes did not complete one. */
+  readonly read: Effect.Effect<ReadonlyArray<Wire.ParserEvent>, ConnectionError>
+  /** Set once nothing more can be read from the stream. */
+  readonly failure: () => Wire.WireError | undefined
+  readonly encode: (message: Wire.Message) => Result.Result<Outgoing, Wire.WireError>
+  /** Hands frames to the connection, joined into one write. */
+  readonly writeFrames: (frames: ReadonlyArray<Outgoing>) => void
+  /** Encodes and writes; returns what was wrong with the first message that cannot be sent, then nothing was. */
+  readonly write: (messages: ReadonlyArray<Wire.Message>) => Wire.WireError | undefined
+}
+
+export interface LinkOptions {
+  readonly magic: Uint8Array
+  readonly policy: Policy
+  readonly clock: Clock.Clock
+  readonly onRead: ((event: Wire.ParserEvent) => void) | undefined
+  readonly onWrite: ((message: Wire.Message, size: number) => void) | undefined
+}
+
+/** What unknown commands are counted under: a remote must not grow the map by inventing names. */
+export const otherCommands = "*other*"
+
+const count = (tallies: Map<string, Tally>, command: string, bytes: number): void => {
+  const tally = tallies.get(command)
+  if (tally === undefined) tallies.set(command, { messages: 1, bytes })
+  else {
+    tally.messages++
+    tally.bytes += bytes
+  }
+}
+
+const join = (frames: ReadonlyArray<Outgoing>): Uint8Array => {
+  if (frames.length === 1) return frames[0]!.frame
+  let size = 0
+  for (const { frame } of frames) size += frame.length
+  const joined = new Uint8Array(size)
+  let offset = 0
+  for (const { frame } of frames) {
+    joined.set(frame, offset)
+    offset += frame.length
+  }
+  return joined
+}
+
+const countedAs = (message: Wire.Message): string => (message._tag === "Unknown" ? otherCommands : message._tag)
+
+export const makeLink = (connection: Connection["Service"], options: LinkOptions): Link => {
+  const { clock, magic, onRead, onWrite, policy } = options
+  const parser = Wire.makeParser({
+    magic,
+    badChecksum: policy.badChecksum,
+    malformed: policy.malformed,
+    trailingBytes: policy.trailingBytes
+  })
+  const traffic: Traffic = {
+    connectedAt: clock.currentTimeMillisUnsafe(),
+    lastReceivedAt: undefined,
+    lastSentAt: undefined,
+    bytesReceived: 0,
+    bytesSent: 0,
+    dropped: 0,
+    received: new Map(),
+    sent: new Map()
+  }
+
+  const parse = (chunks: ReadonlyArray<Uint8Array>): ReadonlyArray<Wire.ParserEvent> => {
+    traffic.lastReceivedAt = clock.currentTimeMillisUnsafe()
+    for (const chunk of chunks) traffic.bytesReceived += chunk.length
+    const events = chunks.length === 1 ? parser.push(chunks[0]!) : chunks.flatMap((chunk) => parser.push(chunk))
+    for (const event of events) {
+      if (event._tag === "Received") count(traffic.received, countedAs(event.message), event.size)
+      else traffic.dropped++
+      if (onRead !== undefined) onRead(event)
+    }
+    return events
+  }
+
+  const encode = (message: Wire.Message): Result.Result<Outgoing, Wire.WireError> =>
+    Result.map(Wire.encodeFrames(magic, [message]), (frame) => ({ message, frame }))
+
+  const writeFrames = (frames: ReadonlyArray<Outgoing>): void => {
+    if (frames.length === 0) return
+    connection.write(join(frames))
+    traffic.lastSentAt = clock.currentTimeMillisUnsafe()
+    for (const { frame, message } of frames) {
+      traffic.bytesSent += frame.length
+      count(traffic.sent, countedAs(message), frame.length)
+      if (onWrite !== undefined) onWrite(message, frame.length)
+    }
+  }
+
+  return {
+    connection,
+    traffic,
+    read: Effect.map(connection.pull, parse),
+    failure: () => parser.failure,
+    encode,
+    writeFrames,
+    write: (messages) => {
+      const frames: Array<Outgoing> = []
+      for (const message of messages) {
+        const encoded = encode(message)
+        if (Result.isFailure(encoded)) return encoded.failure
+        frames.push(encoded.success)
+      }
+      writeFrames(frames)
+      return undefined
+    }
+  }
+}

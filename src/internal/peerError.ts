@@ -1,0 +1,77 @@
+import * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import type { ConnectionError } from "../Connection.ts"
+import type * as Wire from "../Wire.ts"
+
+/** Why a connected peer came to its end. */
+export type EndReason =
+  /** The remote closed the connection. */
+  | { readonly _tag: "RemoteClosed" }
+  /** The connection broke: reset by the remote, or a network error. */
+  | { readonly _tag: "ConnectionLost"; readonly error: ConnectionError }
+  /** `disconnect` was called. */
+  | { readonly _tag: "Requested"; readonly why: string }
+  /** Our side closed the peer's scope, or interrupted the fiber that owned it. */
+  | { readonly _tag: "ScopeClosed" }
+  /** A handler failed, died, interrupted itself; `cause` is what it did so with. */
+  | { readonly _tag: "HandlerFailed"; readonly command: string; readonly cause: Cause.Cause<unknown> }
+  /** The remote sent bytes that cannot be read on, or that the policy does not tolerate. */
+  | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
+  /** The remote sent a message that is not allowed after the handshake. */
+  | { readonly _tag: "ProtocolViolation"; readonly command: string; readonly problem: string }
+  /** A ping was not answered in time. */
+  | { readonly _tag: "PingTimeout"; readonly after: Duration.Duration }
+  /** Nothing was received for too long. */
+  | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
+  /** A defect of this package or of an observer (`onRead`, `onWrite`). */
+  | { readonly _tag: "Defect"; readonly cause: Cause.Cause<unknown> }
+
+/** One line that says how a peer ended, for a person. */
+export const describeEnd = (end: EndReason): string => {
+  switch (end._tag) {
+    case "RemoteClosed":
+      return "the peer closed the connection"
+    case "ConnectionLost":
+      return `connection lost: ${end.error.message}`
+    case "Requested":
+      return end.why
+    case "ScopeClosed":
+      return "closed by this side"
+    case "HandlerFailed":
+      return `the handler of "${end.command}" failed: ${Cause.pretty(end.cause).split("\n", 1)[0]}`
+    case "BadMessage":
+      return `bad message: ${end.error.message}`
+    case "ProtocolViolation":
+      return `protocol violation by "${end.command}": ${end.problem}`
+    case "PingTimeout":
+      return `no answer to a ping within ${Duration.format(end.after)}`
+    case "IdleTimeout":
+      return `nothing received for ${Duration.format(end.after)}`
+    case "Defect":
+      return `defect: ${Cause.pretty(end.cause).split("\n", 1)[0]}`
+  }
+}
+
+/** Why something asked of a peer did not happen. */
+export type PeerReason =
+  /** The peer has ended, or ended before it could; `end` is what `awaitShutdown` returns. */
+  | { readonly _tag: "Ended"; readonly end: EndReason }
+  /** The message is against the rules of the wire; nothing was sent, the peer goes on. */
+  | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
+  /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
+  | { readonly _tag: "NotSupported"; readonly what: string; readonly protocolVersion: number }
+
+/** Something asked of a peer that did not happen; `reason` says why. */
+export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
+  override get message(): string {
+    switch (this.reason._tag) {
+      case "Ended":
+        return `the peer has ended: ${describeEnd(this.reason.end)}`
+      case "NotSendable":
+        return `the message cannot be sent: ${this.reason.error.message}`
+      case "NotSupported":
+        return `${this.reason.what} is not supported at protocol version ${this.reason.protocolVersion}`
+    }
+  }
+}

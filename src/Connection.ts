@@ -1,29 +1,270 @@
+/**
+ * Bytes in and out, to one remote: the interface that a peer works on, the in-memory pair for tests, and an adapter from
+ * Effect's `Socket`. `NodeConnection` has the one over `node:net`.
+ *
+ * Nothing here knows what the bytes mean.
+ */
 import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Data from "effect/Data"
-import type * as Effect from "effect/Effect"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import * as Socket from "effect/socket/Socket"
+import { ConnectionError, type Endpoint } from "./internal/connectionError.ts"
+import { dialProblem } from "./internal/dialProblem.ts"
+import { defaultCloseTimeout } from "./internal/gracefulClose.ts"
+import { MemoryEnd } from "./internal/memoryConnection.ts"
+import { SocketConnection } from "./internal/socketConnection.ts"
 
-export interface Endpoint { readonly host: string; readonly port: number }
+export {
+  ConnectionError,
+  type ConnectionReason,
+  type DialProblem,
+  type Endpoint,
+  formatEndpoint,
+  type ListenProblem
+} from "./internal/connectionError.ts"
 
-export type ConnectionReason =
-  | { readonly _tag: "Closed" }
-  | { readonly _tag: "Reset"; readonly cause: unknown }
-  | { readonly _tag: "DialFailed"; readonly problem: "HostNotFound" | "Refused" | "Timeout" | "Unreachable" | "Other"; readonly host: string; readonly port: number; readonly cause: unknown }
-  | { readonly _tag: "ListenFailed"; readonly problem: "AddressInUse" | "NoPermission" | "AddressNotAvailable" | "Other"; readonly host: string; readonly port: number; readonly cause: unknown }
+/**
+ * A stream of bytes to and from one remote. It belongs to the scope in which it was made, whose end closes it.
+ *
+ * Once it ended, it stays ended, with the same error for everyone who asks: by the remote's end (`Closed`), by an error
+ * (`Reset`), or by our own `close` or `destroy` (`Closed`).
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-bitcoin-peer"
+ *
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   const [alice, bob] = yield* Connection.makePair()
+ *   alice.write(new TextEncoder().encode("hello"))
+ *   yield* alice.drained
+ *   const [bytes] = yield* bob.pull
+ *   return new TextDecoder().decode(bytes) // "hello"
+ * }))
+ *
+ * await Effect.runPromise(program)
+ * ```
+ */
+export class Connection extends Context.Service<
+  Connection,
+  {
+    readonly localAddress: Endpoint
+    readonly remoteAddress: Endpoint
+    /**
+     * Waits for the next bytes, in order, however they were cut on their way. Not pulling is back-pressure: a bounded
+     * batch is held here, then the remote's writes stall. Interrupting it loses nothing. What arrived before the end is
+     * handed out before the end fails it; after our own `close` or `destroy` it fails at once. Only one fiber may pull
+     * at a time: a second one dies.
+     */
+    readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array>, ConnectionError>
+    /**
+     * Hands bytes over, at once and in order, and returns how many bytes wait in this process because the other side
+     * takes no more for now: 0 means none. It never throws and holds back nobody, so look at the result or wait for
+     * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns 0.
+     */
+    readonly write: (bytes: Uint8Array) => number
+    /**
+     * Waits until nothing that was written waits in this process; at once when that is so already. Taken by the
+     * operating system is not yet received by the remote. Fails with the error of the connection when it ended.
+     */
+    readonly drained: Effect.Effect<void, ConnectionError>
+    /**
+     * Ends it softly: what was written is flushed, our end is sent, and the remote's end awaited, for a short time at
+     * the most; then it is destroyed. What still arrives meanwhile is thrown away. Closing again waits for the same end.
+     */
+    readonly close: Effect.Effect<void>
+    /** Ends it now: bytes not yet taken by the operating system are dropped. */
+    readonly destroy: Effect.Effect<void>
+  }
+>()("effect-bitcoin-peer/Connection") {}
 
-export class ConnectionError extends Data.TaggedError("ConnectionError")<{ readonly reason: ConnectionReason }> {}
+/** How the in-memory pair behaves. Without options: no delay, nothing cut, 64 KiB in each direction. */
+export interface PairOptions {
+  /** The addresses of the first and the second end. */
+  readonly addresses?: readonly [Endpoint, Endpoint] | undefined
+  /** How long bytes and ends travel, each way, on the Clock. Their order is kept. */
+  readonly delay?: Duration.Input | undefined
+  /**
+   * How a write is cut: into pieces of these sizes, in turn and over again from the first, or as the function says, whose pieces must be
+   * the bytes again when joined. Each piece is then a batch of its own. Without it, a pull gives all that waits.
+   */
+  readonly split?: NonEmptyReadonlyArray<number> | ((bytes: Uint8Array) => ReadonlyArray<Uint8Array>) | undefined
+  /**
+   * How many bytes get through before the connection is reset: for each direction, or for what the first and what the
+   * second end sends.
+   */
+  readonly cutAfter?: number | readonly [first: number | undefined, second: number | undefined] | undefined
+  /** How many bytes a direction holds, on their way and not yet pulled, before the writer's bytes wait. Default 64 KiB. */
+  readonly window?: number | undefined
+  /** How long `close` waits for the other end. Default 500 ms. */
+  readonly closeTimeout?: Duration.Input | undefined
+}
 
-export class Connection extends Context.Service<Connection, {
-  readonly localAddress: Endpoint
-  readonly remoteAddress: Endpoint
-  /** Waits for the next bytes. Not pulling is back-pressure. One fiber at a time. Interrupting it loses nothing. */
-  readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array>, ConnectionError>
-  /** Hands bytes over, at once; returns how many bytes wait and were not yet taken by the operating system. */
-  readonly write: (bytes: Uint8Array) => number
-  /** Waits until everything written was taken. Fails when it never will be. */
-  readonly drained: Effect.Effect<void, ConnectionError>
-  /** Graceful end: flush, FIN, then destroy, after a short time at the latest. */
-  readonly close: Effect.Effect<void>
-  /** Now. */
-  readonly destroy: Effect.Effect<void>
-}>()("effect-bitcoin-peer/Connection") {}
+/** Both ends of an in-memory connection, and what a test can make happen to it. */
+export interface Pair extends Readonly<[Connection["Service"], Connection["Service"]]> {
+  /** Breaks it, as seen from both ends. Bytes on their way are lost, those that arrived are still handed out. */
+  readonly reset: (cause?: unknown) => Effect.Effect<void>
+}
+
+const splitterOf = (split: PairOptions["split"]): ((bytes: Uint8Array) => ReadonlyArray<Uint8Array>) | undefined => {
+  if (split === undefined || typeof split === "function") return split
+  const sizes = split.map((size) => Math.max(1, Math.trunc(size)))
+  let turn = 0
+  return (bytes) => {
+    const pieces: Array<Uint8Array> = []
+    for (let from = 0; from < bytes.length;) {
+      const size = sizes[turn++ % sizes.length]!
+      pieces.push(bytes.subarray(from, from + size))
+      from += size
+    }
+    return pieces
+  }
+}
+
+/**
+ * Makes both ends of an in-memory connection: deterministic, on Effect's Clock, its memory bounded. For tests and for two
+ * peers in one program. Both ends are gone when the scope closes.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-bitcoin-peer"
+ *
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   const pair = yield* Connection.makePair({ split: [1, 2] })
+ *   const [alice, bob] = pair
+ *   alice.write(Uint8Array.of(1, 2, 3))
+ *   const first = yield* bob.pull // [Uint8Array.of(1)]
+ *   yield* pair.reset()
+ *   const second = yield* bob.pull // [Uint8Array.of(2, 3)]: it had arrived
+ *   const error = yield* Effect.flip(bob.pull) // reason._tag is "Reset"
+ *   return [first, second, error.reason._tag]
+ * }))
+ *
+ * await Effect.runPromise(program)
+ * ```
+ */
+export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const clock = yield* Clock.Clock
+    const [firstAddress, secondAddress] = options.addresses ?? [
+      { host: "192.0.2.1", port: 50001 },
+      { host: "192.0.2.2", port: 8333 }
+    ]
+    const cutAfter = options.cutAfter
+    const shared = {
+      window: Math.max(1, options.window ?? 65_536),
+      delayMillis: Duration.toMillis(options.delay ?? 0),
+      closeTimeout: options.closeTimeout ?? defaultCloseTimeout,
+      clock
+    }
+    const cutOf = (index: 0 | 1) => (typeof cutAfter === "object" ? cutAfter[index] : cutAfter)
+    const first = new MemoryEnd(firstAddress, secondAddress, cutOf(0), { ...shared, split: splitterOf(options.split) })
+    const second = new MemoryEnd(secondAddress, firstAddress, cutOf(1), { ...shared, split: splitterOf(options.split) })
+    first.connect(second)
+    second.connect(first)
+    // Nobody is left to see a soft end, and waiting for one could wait for a TestClock that nobody moves any more.
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        first.destroyUnsafe()
+        second.destroyUnsafe()
+      })
+    )
+    if (shared.delayMillis > 0) {
+      // Bytes that travel need someone who sleeps meanwhile: one fiber a direction.
+      yield* Effect.forkScoped(first.courier, { startImmediately: true })
+      yield* Effect.forkScoped(second.courier, { startImmediately: true })
+    }
+    const ends: readonly [Connection["Service"], Connection["Service"]] = [first, second]
+    return Object.assign(ends, {
+      reset: (cause: unknown = new Error("reset by the test")) =>
+        Effect.sync(() => {
+          first.resetBoth(cause)
+        })
+    })
+  })
+
+/** How a `Socket` becomes a connection. */
+export interface SocketOptions {
+  /** What to say of our side, for a `Socket` does not know it. */
+  readonly localAddress?: Endpoint | undefined
+  /** What to say of the remote; also named when opening fails. */
+  readonly remoteAddress?: Endpoint | undefined
+  /** How long `close` waits for the flush and the remote's end. Default 500 ms. */
+  readonly closeTimeout?: Duration.Input | undefined
+}
+
+const unknownEndpoint: Endpoint = { host: "unknown", port: 0 }
+
+/**
+ * Opens an Effect `Socket` (a WebSocket, TLS, a test's own) as a connection. Opening it dials; a failure to open is a
+ * `DialFailed`. It costs two fibers and several times the memory of a `NodeConnection`, which for TCP is the better one.
+ *
+ * ```ts
+ * import { NodeSocket } from "@effect/platform-node"
+ * import { Effect } from "effect"
+ * import { Connection } from "effect-bitcoin-peer"
+ *
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   const socket = yield* NodeSocket.makeNet({ host: "127.0.0.1", port: 18444 })
+ *   const connection = yield* Connection.fromSocket(socket, { remoteAddress: { host: "127.0.0.1", port: 18444 } })
+ *   return yield* connection.pull
+ * }))
+ * ```
+ */
+export const fromSocket = (
+  socket: Socket.Socket,
+  options: SocketOptions = {}
+): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const remote = options.remoteAddress ?? unknownEndpoint
+      const outer = yield* Effect.scope
+      const scope = yield* Scope.fork(outer)
+      const open = restore(Scope.provide(Socket.readerBytes(socket), scope))
+      const pullSocket = yield* open.pipe(
+        Effect.mapError(
+          ({ reason }) =>
+            new ConnectionError({
+              reason: {
+                _tag: "DialFailed",
+                problem:
+                  reason._tag === "SocketOpenError" && reason.kind === "Timeout"
+                    ? "Timeout"
+                    : dialProblem("cause" in reason ? reason.cause : reason),
+                host: remote.host,
+                port: remote.port,
+                cause: "cause" in reason ? reason.cause : reason
+              }
+            })
+        ),
+        Effect.onExit((exit) => (Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void))
+      )
+      const writeScope = yield* Scope.fork(scope)
+      const writer = yield* Scope.provide(socket.writer, writeScope)
+      const connection = new SocketConnection({
+        pull: pullSocket,
+        writer,
+        scope,
+        writeScope,
+        localAddress: options.localAddress ?? unknownEndpoint,
+        remoteAddress: remote,
+        closeTimeout: options.closeTimeout ?? defaultCloseTimeout
+      })
+      // After `scope` was forked, hence run before `scope` and with it the fibers end.
+      yield* Scope.addFinalizer(outer, connection.close)
+      yield* Effect.forkIn(connection.reading, scope, { startImmediately: true })
+      yield* Effect.forkIn(connection.writing, scope, { startImmediately: true })
+      return connection
+    })
+  )
+
+/** The connection over the `Socket` in the context, opened once, for as long as the layer lives. */
+export const layerSocket = (options?: SocketOptions): Layer.Layer<Connection, ConnectionError, Socket.Socket> =>
+  Layer.effect(
+    Connection,
+    Effect.flatMap(Socket.Socket, (socket) => fromSocket(socket, options))
+  )

@@ -21,10 +21,7 @@ const bytesOfSize = (size: number) =>
 const reversed = (hash: Uint8Array): Uint8Array => hash.toReversed()
 
 const HashFromHex = bytesOfSize(32).pipe(
-  Schema.decodeTo(
-    Schema.Uint8Array,
-    SchemaTransformation.transform({ decode: reversed, encode: reversed })
-  )
+  Schema.decodeTo(Schema.Uint8Array, SchemaTransformation.transform({ decode: reversed, encode: reversed }))
 )
 
 /**

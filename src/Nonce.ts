@@ -39,11 +39,9 @@ export class Nonce extends Context.Service<
 >()("effect-bitcoin-peer/Nonce") {}
 
 /** Makes the service over the `SecureRandom` of the context. */
-export const make = Effect.fnUntraced(function* (options?: { readonly capacity?: number | undefined }): Effect.fn.Return<
-  Nonce["Service"],
-  never,
-  SecureRandom.SecureRandom
-> {
+export const make = Effect.fnUntraced(function* (options?: {
+  readonly capacity?: number | undefined
+}): Effect.fn.Return<Nonce["Service"], never, SecureRandom.SecureRandom> {
   const random = yield* SecureRandom.SecureRandom
   const capacity = options?.capacity ?? defaultCapacity
   // A Set keeps the order of insertion: its first entry is the one used longest ago.

@@ -93,22 +93,22 @@ export type MessageOf<Tag extends Wire.Message["_tag"]> = Extract<Wire.Message, 
  * the remote down. One that returns nothing costs no more than the call; one that returns an Effect is waited for. A
  * failure or defect ends this peer, with the cause in `HandlerFailed`. Pings are answered without a handler.
  */
-export type Handlers = {
+export type Handlers<R = never> = {
   readonly [Tag in Wire.Message["_tag"]]?:
-    | ((message: MessageOf<Tag>, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, unknown> | void)
+    | ((message: MessageOf<Tag>, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, R> | void)
     | undefined
 }
 
 /** What the handlers of `H` need from the context; their `Scope` is the peer's own. */
-export type HandlerServices<H extends Handlers> = {
-  [Tag in keyof H]: H[Tag] extends (...args: never) => infer Returned
+export type HandlerServices<H extends Handlers<unknown>> = {
+  [Tag in keyof H]-?: NonNullable<H[Tag]> extends (...args: never) => infer Returned
     ? Returned extends Effect.Effect<unknown, unknown, infer R>
       ? Exclude<R, Scope.Scope>
       : never
     : never
 }[keyof H]
 
-export interface Options<H extends Handlers = {}> extends Handshake.Options {
+export interface Options<H extends Handlers<unknown> = Handlers> extends Handshake.Options {
   readonly handlers?: H | undefined
   /** Between two pings; 2 minutes by default. */
   readonly pingInterval?: Duration.Input | undefined
@@ -145,6 +145,15 @@ const endOfConnection = (error: ConnectionError): EndReason =>
   error.reason._tag === "Closed" ? { _tag: "RemoteClosed" } : { _tag: "ConnectionLost", error }
 
 const ended = (end: EndReason): PeerError => new PeerError({ reason: { _tag: "Ended", end } })
+
+const violation = (command: string, problem: string): Effect.Effect<never, EndReason> =>
+  Effect.fail({ _tag: "ProtocolViolation", command, problem })
+
+/** What the race of the loops ended with; an interruption comes from the scope. */
+const reasonOf = (exit: Exit.Exit<never, EndReason>): EndReason =>
+  Exit.isSuccess(exit) || Exit.hasInterrupts(exit)
+    ? { _tag: "ScopeClosed" }
+    : Option.getOrElse(Exit.findErrorOption(exit), (): EndReason => ({ _tag: "Defect", cause: exit.cause }))
 
 /** The reject [61] that a policy with rejects sends before it ends a peer for this reason. */
 const rejectFor = (end: EndReason): Wire.Message | undefined => {
@@ -185,7 +194,7 @@ const rejectFor = (end: EndReason): Wire.Message | undefined => {
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
  */
-export const make = Effect.fnUntraced(function* <const H extends Handlers = {}>(
+export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers>(
   connection: Connection["Service"],
   options: Options<H> = {}
 ): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
@@ -211,7 +220,7 @@ const start = Effect.fnUntraced(function* (
   link: Link,
   rest: ReadonlyArray<Wire.ParserEvent>,
   negotiated: Handshake.Negotiated,
-  options: Options<Handlers>
+  options: Options<Handlers<unknown>>
 ) {
   const { connection } = link
   const nonces = yield* Nonce
@@ -253,9 +262,6 @@ const start = Effect.fnUntraced(function* (
     if (Result.isSuccess(encoded)) outbox.force(encoded.success, () => void pongs--)
     return undefined
   }
-
-  const violation = (command: string, problem: string): Effect.Effect<never, EndReason> =>
-    Effect.fail({ _tag: "ProtocolViolation", command, problem })
 
   /** What a message means to the peer itself; undefined when there is nothing to wait for. */
   const builtIn = (message: Wire.Message): Effect.Effect<void, EndReason> | undefined => {
@@ -326,7 +332,7 @@ const start = Effect.fnUntraced(function* (
   const writer = Effect.gen(function* () {
     while (true) {
       const entries = yield* Queue.takeAll(outbox.queue)
-      for (let from = 0; from < entries.length; ) {
+      for (let from = 0; from < entries.length;) {
         let to = from
         let size = 0
         do size += entries[to++]!.outgoing.frame.length
@@ -391,11 +397,6 @@ const start = Effect.fnUntraced(function* (
 
   // ---- the end
 
-  const reasonOf = (exit: Exit.Exit<never, EndReason>): EndReason =>
-    Exit.isSuccess(exit) || Exit.hasInterrupts(exit)
-      ? { _tag: "ScopeClosed" }
-      : Option.getOrElse(Exit.findErrorOption(exit), (): EndReason => ({ _tag: "Defect", cause: exit.cause }))
-
   const teardown = (exit: Exit.Exit<never, EndReason>): Effect.Effect<void> =>
     Effect.suspend(() => {
       const reason = reasonOf(exit)
@@ -424,11 +425,13 @@ const start = Effect.fnUntraced(function* (
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
     messages: Stream.unwrap(
       Effect.gen(function* () {
-        const queue = yield* Effect.acquireRelease(Queue.bounded<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>(1), (queue) =>
-          Effect.sync(() => {
-            subscribers.delete(queue)
-            Queue.shutdownUnsafe(queue)
-          })
+        const queue = yield* Effect.acquireRelease(
+          Queue.bounded<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>(1),
+          (queue) =>
+            Effect.sync(() => {
+              subscribers.delete(queue)
+              Queue.shutdownUnsafe(queue)
+            })
         )
         if (end === undefined) subscribers.add(queue)
         else Queue.endUnsafe(queue)
@@ -473,10 +476,13 @@ const start = Effect.fnUntraced(function* (
  * }).pipe(Effect.provide(PeerLive))
  * ```
  */
-export const layer = <const H extends Handlers = {}>(
+export const layer = <H extends Handlers<unknown> = Handlers>(
   options: Options<H> = {}
 ): Layer.Layer<Peer, Handshake.HandshakeError, Connection | Nonce | Exclude<HandlerServices<H>, Scope.Scope>> =>
-  Layer.effect(Peer, Effect.flatMap(Connection, (connection) => make(connection, options)))
+  Layer.effect(
+    Peer,
+    Effect.flatMap(Connection, (connection) => make(connection, options))
+  )
 
 const optional = <A>(setting: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(setting, undefined)
 
@@ -517,7 +523,7 @@ export const config: Config.Config<Options> = Config.all({
  * )
  * ```
  */
-export const layerConfig = <const H extends Handlers = {}>(
+export const layerConfig = <H extends Handlers<unknown> = Handlers>(
   options: Options<H> = {},
   settings: Config.Config<Options> = config
 ): Layer.Layer<
@@ -551,7 +557,7 @@ export const layerConfig = <const H extends Handlers = {}>(
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
  */
-export const serve = Effect.fnUntraced(function* <const H extends Handlers = {}, E = never, R = never>(
+export const serve = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers, E = never, R = never>(
   listener: { readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> },
   options: Options<H> = {},
   onPeer: (peer: Peer["Service"]) => Effect.Effect<unknown, E, R> = () => Effect.void

@@ -118,13 +118,14 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
 
   const writeFrames = (frames: ReadonlyArray<Outgoing>): void => {
     if (frames.length === 0) return
-    connection.write(join(frames))
     traffic.lastSentAt = clock.currentTimeMillisUnsafe()
     for (const { frame, message } of frames) {
       traffic.bytesSent += frame.length
       count(traffic.sent, countedAs(message), frame.length)
       if (onWrite !== undefined) onWrite(message, frame.length)
     }
+    // Last: an in-memory write may run the other side, which then sees all of this done.
+    connection.write(join(frames))
   }
 
   return {

@@ -1,8 +1,192 @@
+import { fail } from "./wireError.ts"
+import type { Writer } from "./bytes.ts"
+
 /**
  * A list that is read, never changed: every array is one, and so are the lists of decoded messages, which are views
- * over the payload and make an element when it is asked for. Use `for … of`, `at`, or `Array.from(list)`.
+ * over the payload and make an element when it is asked for, a new one each time. Use `for … of`, `at`, or
+ * `Array.from(list)`.
+ *
+ * A list of a decoded message never fails: the whole payload was checked when the message was decoded. It keeps the
+ * payload alive, and with it the chunk that arrived from the network; copy what is to be kept for long.
  */
 export interface List<out A> extends Iterable<A> {
   readonly length: number
+  /** The element at `index`, counted from the end where negative; `undefined` outside of the list. */
   at(index: number): A | undefined
+}
+
+class ListIterator<A> implements IterableIterator<A> {
+  readonly list: ListView<A>
+  index = 0
+
+  constructor(list: ListView<A>) {
+    this.list = list
+  }
+
+  next(): IteratorResult<A> {
+    return this.index < this.list.length
+      ? { done: false, value: this.list.get(this.index++) }
+      : { done: true, value: undefined }
+  }
+
+  [Symbol.iterator](): this {
+    return this
+  }
+}
+
+/** A list that is a view over `bytes` from `start` to `end`. */
+export abstract class ListView<A> implements List<A> {
+  readonly bytes: Uint8Array
+  readonly start: number
+  readonly end: number
+  readonly length: number
+
+  constructor(bytes: Uint8Array, start: number, end: number, length: number) {
+    this.bytes = bytes
+    this.start = start
+    this.end = end
+    this.length = length
+  }
+
+  /** The element at an index that is in the list. */
+  abstract get(index: number): A
+
+  at(index: number): A | undefined {
+    const position = Math.trunc(index) || 0
+    const wanted = position < 0 ? position + this.length : position
+    return wanted >= 0 && wanted < this.length ? this.get(wanted) : undefined
+  }
+
+  [Symbol.iterator](): IterableIterator<A> {
+    return new ListIterator(this)
+  }
+
+  toJSON(): Array<A> {
+    return Array.from(this)
+  }
+
+  /** `console.log` shows the elements, not the bytes they are made from. */
+  [Symbol.for("nodejs.util.inspect.custom")](): Array<A> {
+    return Array.from(this)
+  }
+}
+
+/** Elements of `stride` bytes each. */
+export class FixedList<A> extends ListView<A> {
+  readonly stride: number
+  readonly read: (bytes: Uint8Array, offset: number) => A
+
+  constructor(
+    bytes: Uint8Array,
+    start: number,
+    length: number,
+    stride: number,
+    read: (bytes: Uint8Array, offset: number) => A
+  ) {
+    super(bytes, start, start + length * stride, length)
+    this.stride = stride
+    this.read = read
+  }
+
+  get(index: number): A {
+    return this.read(this.bytes, this.start + index * this.stride)
+  }
+}
+
+/** Elements that start at `offsets`. */
+export class OffsetList<A> extends ListView<A> {
+  readonly offsets: ArrayLike<number>
+  readonly read: (bytes: Uint8Array, offset: number) => A
+
+  constructor(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    offsets: ArrayLike<number>,
+    read: (bytes: Uint8Array, offset: number) => A
+  ) {
+    super(bytes, start, end, offsets.length)
+    this.offsets = offsets
+    this.read = read
+  }
+
+  get(index: number): A {
+    return this.read(this.bytes, this.offsets[index])
+  }
+}
+
+/**
+ * Elements that lie one behind the other. Walking from the first to the last needs no table of where they start (it
+ * would cost as much as the elements of a small transaction); jumping makes one.
+ */
+export abstract class SequenceList<A> extends ListView<A> {
+  #offsets: Uint32Array | undefined
+  #lastIndex = 0
+  #lastOffset = this.start
+
+  /** The element that starts at `offset`. */
+  protected abstract read(offset: number, index: number): A
+
+  /** Where the element after the one at `offset` starts. */
+  protected abstract next(offset: number): number
+
+  get(index: number): A {
+    if (index !== this.#lastIndex) {
+      this.#lastOffset = index === this.#lastIndex + 1 ? this.next(this.#lastOffset) : this.#offsetOf(index)
+      this.#lastIndex = index
+    }
+    return this.read(this.#lastOffset, index)
+  }
+
+  #offsetOf(index: number): number {
+    if (index === 0) return this.start
+    if (this.#offsets === undefined) {
+      const offsets = new Uint32Array(this.length)
+      let offset = this.start
+      for (let i = 0; i < offsets.length; i++) {
+        offsets[i] = offset
+        offset = this.next(offset)
+      }
+      this.#offsets = offsets
+    }
+    return this.#offsets[index]
+  }
+}
+
+/** Whether a list is the view that `read` makes elements of, so that its bytes can be copied as they are. */
+export const isViewOf = <A>(
+  list: List<A>,
+  read: (bytes: Uint8Array, offset: number) => A
+): list is FixedList<A> | OffsetList<A> =>
+  (list instanceof FixedList || list instanceof OffsetList) && list.read === read
+
+/** Writes the elements of a list that is no view. */
+export const writeEach = <A>(
+  writer: Writer,
+  list: List<A>,
+  field: string,
+  write: (writer: Writer, element: A) => void
+): void => {
+  for (let i = 0; i < list.length; i++) {
+    const element = list.at(i)
+    if (element === undefined) {
+      fail(writer.command, { _tag: "BadValue", field, problem: `has no element ${i}` })
+    } else {
+      write(writer, element)
+    }
+  }
+}
+
+/** Writes the count and the elements, which are copied where `list` is a view that `read` makes elements of. */
+export const writeList = <A>(
+  writer: Writer,
+  list: List<A>,
+  field: string,
+  limit: number,
+  read: (bytes: Uint8Array, offset: number) => A,
+  write: (writer: Writer, element: A) => void
+): void => {
+  writer.count(list.length, field, limit)
+  if (isViewOf(list, read)) writer.copy(list.bytes, list.start, list.end)
+  else writeEach(writer, list, field, write)
 }

@@ -1,19 +1,203 @@
-import type { List } from "../list.ts"
-import type { NetworkAddress } from "./control.ts"
+import * as NetAddress from "effect/net/NetAddress"
+import { compactSizeAt, compactSizeWidth, type Reader, u32At, u64At, varBytesAt, type Writer } from "../bytes.ts"
+import { FixedList, type List, OffsetList, writeList } from "../list.ts"
+import { sha3 } from "../sha256.ts"
+import type { Codec } from "./codec.ts"
+import { type NetworkAddress, writeAddress } from "./control.ts"
 
+/** An `addr` or `addrv2` has at most 1,000 addresses. */
+export const maxAddresses = 1_000
+
+/** An address of `addrv2` is at most 512 bytes (BIP155), whatever its network. */
+export const maxAddressLength = 512
+
+/** An address and when it was last seen, 30 bytes. */
 export interface TimestampedAddress extends NetworkAddress {
-  /** Unix seconds, 32 bits. */
+  /** Unix seconds, uint32. */
   readonly timestamp: number
 }
-export interface Addr { readonly _tag: "addr"; readonly addresses: List<TimestampedAddress> }
 
-/** An address of BIP155. Entries with an unknown `networkId` are dropped from a decoded message. */
+/** Addresses of other peers: at most 1,000, more is `TooMany` and the message is dropped. */
+export interface Addr {
+  readonly _tag: "addr"
+  readonly addresses: List<TimestampedAddress>
+}
+
+/** An address of BIP155. */
 export interface AddressV2 {
+  /** Unix seconds, uint32. */
   readonly timestamp: number
+  /** 64 service bits; unknown bits are kept. */
   readonly services: bigint
   /** 1 IPv4 (4 bytes), 2 IPv6 (16), 3 Tor v2 (10), 4 Tor v3 (32), 5 I2P (32), 6 CJDNS (16). */
   readonly networkId: number
+  /** In network order, as long as the network's addresses are. */
   readonly address: Uint8Array
+  /** 0 to 65535; 0 for I2P. */
   readonly port: number
 }
-export interface AddrV2 { readonly _tag: "addrv2"; readonly addresses: List<AddressV2> }
+
+/**
+ * Addresses of other peers in the form of BIP155, at most 1,000.
+ *
+ * As in Bitcoin Core, entries of an unknown network are dropped from a decoded message, and so are those that hide an
+ * address of another network (IPv4, Tor v2 or Core's internal names) in an IPv6 one. A known network with a wrong
+ * length (`BadValue`), or an address above 512 bytes (`TooMany`), spoils the whole message. None of these is written.
+ */
+export interface AddrV2 {
+  readonly _tag: "addrv2"
+  readonly addresses: List<AddressV2>
+}
+
+const addressSize = 30
+
+const readTimestampedAddress = (bytes: Uint8Array, offset: number): TimestampedAddress => ({
+  timestamp: u32At(bytes, offset),
+  services: u64At(bytes, offset + 4),
+  address: bytes.subarray(offset + 12, offset + 28),
+  port: (bytes[offset + 28] << 8) | bytes[offset + 29]
+})
+
+const writeTimestampedAddress = (writer: Writer, address: TimestampedAddress): void => {
+  writer.u32(address.timestamp, "addresses.timestamp")
+  writeAddress(writer, address, "addresses")
+}
+
+export const addr: Codec<Addr> = {
+  decode: (reader) => {
+    const count = reader.count("addresses", addressSize, maxAddresses)
+    const addresses = new FixedList(reader.bytes, reader.offset, count, addressSize, readTimestampedAddress)
+    reader.offset = addresses.end
+    return { _tag: "addr", addresses }
+  },
+  encode: (writer, message) =>
+    writeList(writer, message.addresses, "addresses", maxAddresses, readTimestampedAddress, writeTimestampedAddress)
+}
+
+/** Length of an address by network id; 0 where the network is unknown. */
+const lengths = [0, 4, 16, 10, 32, 32, 16]
+
+const ipv4Prefix = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+/** OnionCat's fd87:d87e:eb43::/48, where Tor v2 addresses used to hide. */
+const torV2Prefix = [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43]
+/** Bitcoin Core's fd6b:88c0:8724::/48 for names in its own tables. */
+const internalPrefix = [0xfd, 0x6b, 0x88, 0xc0, 0x87, 0x24]
+
+const startsWith = (bytes: Uint8Array, offset: number, prefix: ReadonlyArray<number>): boolean =>
+  prefix.every((byte, index) => bytes[offset + index] === byte)
+
+const isHidden = (bytes: Uint8Array, offset: number): boolean =>
+  startsWith(bytes, offset, ipv4Prefix) ||
+  startsWith(bytes, offset, torV2Prefix) ||
+  startsWith(bytes, offset, internalPrefix)
+
+const readAddressV2 = (bytes: Uint8Array, offset: number): AddressV2 => {
+  const servicesAt = offset + 4
+  const first = bytes[servicesAt]
+  const networkAt = servicesAt + compactSizeWidth(first)
+  const address = varBytesAt(bytes, networkAt + 1)
+  const portAt = networkAt + 1 + compactSizeWidth(bytes[networkAt + 1]) + address.length
+  return {
+    timestamp: u32At(bytes, offset),
+    services: first === 0xff ? u64At(bytes, servicesAt + 1) : BigInt(compactSizeAt(bytes, servicesAt)),
+    networkId: bytes[networkAt],
+    address,
+    port: (bytes[portAt] << 8) | bytes[portAt + 1]
+  }
+}
+
+/** Steps over an entry and tells whether it is kept. */
+const scanAddressV2 = (reader: Reader): boolean => {
+  reader.skip(4, "addresses.timestamp")
+  reader.compactBits("addresses.services")
+  const networkId = reader.u8("addresses.networkId")
+  const length = reader.limited("addresses.address", maxAddressLength)
+  const expected = lengths[networkId] ?? 0
+  if (expected !== 0 && length !== expected) {
+    reader.badValue("addresses.address", `has ${length} bytes instead of ${expected} for network ${networkId}`)
+  }
+  const address = reader.offset
+  reader.skip(length, "addresses.address")
+  reader.skip(2, "addresses.port")
+  return expected !== 0 && !(networkId === 2 && isHidden(reader.bytes, address))
+}
+
+const writeAddressV2 = (writer: Writer, address: AddressV2): void => {
+  writer.u32(address.timestamp, "addresses.timestamp")
+  writer.compactBits(address.services, "addresses.services")
+  const expected = lengths[address.networkId] ?? 0
+  if (expected === 0) writer.badValue("addresses.networkId", "is not a network of BIP155")
+  writer.u8(address.networkId, "addresses.networkId")
+  if (address.networkId === 2 && address.address.length === 16 && isHidden(address.address, 0)) {
+    writer.badValue("addresses.address", "hides an address of another network in an IPv6 address")
+  }
+  writer.compactSize(expected)
+  writer.fixed(address.address, expected, "addresses.address")
+  writer.u16be(address.port, "addresses.port")
+}
+
+/** Without address: timestamp, services, network id, length, port. */
+const minAddressV2Size = 9
+
+export const addrv2: Codec<AddrV2> = {
+  decode: (reader) => {
+    const count = reader.count("addresses", minAddressV2Size, maxAddresses)
+    const start = reader.offset
+    const offsets: Array<number> = []
+    for (let i = 0; i < count; i++) {
+      const offset = reader.offset
+      if (scanAddressV2(reader)) offsets.push(offset)
+    }
+    const view = new OffsetList(reader.bytes, start, reader.offset, offsets, readAddressV2)
+    // What was dropped shall not come back when the bytes are copied: such a list is written entry by entry.
+    return { _tag: "addrv2", addresses: offsets.length === count ? view : Array.from(view) }
+  },
+  encode: (writer, message) =>
+    writeList(writer, message.addresses, "addresses", maxAddresses, readAddressV2, writeAddressV2)
+}
+
+const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+
+/** RFC 4648 base32 in lower case, without padding. */
+const base32 = (bytes: ArrayLike<number>): string => {
+  let text = ""
+  let bits = 0
+  let held = 0
+  for (let i = 0; i < bytes.length; i++) {
+    held = ((held << 8) | bytes[i]) & 0xfff
+    bits += 8
+    for (; bits >= 5; bits -= 5) text += alphabet[(held >> (bits - 5)) & 31]
+  }
+  return bits > 0 ? text + alphabet[(held << (5 - bits)) & 31] : text
+}
+
+/** Tor's rend-spec-v3: base32 of key, two bytes of checksum and the version, 3. */
+const onionV3 = (key: Uint8Array): string => {
+  const prefix = Array.from(".onion checksum", (character) => character.charCodeAt(0))
+  const checksum = sha3(Uint8Array.from([...prefix, ...key, 3]))
+  return base32([...key, checksum[0], checksum[1], 3])
+}
+
+const formatIp = (address: Uint8Array, port: number): string => {
+  const ip = address.length === 4 ? NetAddress.ipv4FromBytesUnsafe(address) : NetAddress.ipv6FromBytesUnsafe(address)
+  return NetAddress.formatInet(NetAddress.inetAddressUnsafe(NetAddress.toCanonical(ip), port))
+}
+
+export const formatAddress = (address: NetworkAddress | AddressV2): string => {
+  const { address: bytes, port } = address
+  switch ("networkId" in address ? address.networkId : bytes.length === 16 ? 2 : 0) {
+    case 1:
+    case 2:
+    case 6:
+      return formatIp(bytes, port)
+    case 3:
+      return `${base32(bytes)}.onion:${port}`
+    case 4:
+      return `${onionV3(bytes)}.onion:${port}`
+    case 5:
+      // I2P has no ports: the only legal one is 0.
+      return port === 0 ? `${base32(bytes)}.b32.i2p` : `${base32(bytes)}.b32.i2p:${port}`
+    default:
+      return `${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}:${port}`
+  }
+}

@@ -1,15 +1,112 @@
-import type { List } from "../list.ts"
-import type { Transaction } from "./transaction.ts"
+import { i32At, maxCompactSize, Reader, u32At, withWriter, type Writer } from "../bytes.ts"
+import { type List, OffsetList, writeEach } from "../list.ts"
+import { doubleSha256 } from "../sha256.ts"
+import {
+  minTransactionSize,
+  readTransaction,
+  skipTransaction,
+  type Transaction,
+  writeTransaction
+} from "./transaction.ts"
+import type { Codec } from "./codec.ts"
 
-/** 80 bytes. */
+/** 80 bytes, all that proof of work covers. */
 export interface BlockHeader {
+  /** int32; bits of it signal readiness for soft forks (BIP9). */
   readonly version: number
+  /** Hash of the block before, 32 bytes in wire order. */
   readonly previousBlock: Uint8Array
+  /** Root of the txids, 32 bytes in wire order. */
   readonly merkleRoot: Uint8Array
   /** Unix seconds, uint32. */
   readonly timestamp: number
+  /** The target in compact form, uint32. */
   readonly bits: number
+  /** uint32. */
   readonly nonce: number
 }
-export interface Block { readonly header: BlockHeader; readonly transactions: List<Transaction> }
-export interface BlockMessage { readonly _tag: "block"; readonly block: Block }
+
+/** A header and its transactions, with or without witnesses. */
+export interface Block {
+  readonly header: BlockHeader
+  readonly transactions: List<Transaction>
+}
+
+/**
+ * A block. Each of its transactions was checked to be well-formed when it was decoded, and nothing else: neither proof of
+ * work nor the merkle root.
+ */
+export interface BlockMessage {
+  readonly _tag: "block"
+  readonly block: Block
+}
+
+export const headerSize = 80
+
+export const readHeader = (bytes: Uint8Array, offset: number): BlockHeader => ({
+  version: i32At(bytes, offset),
+  previousBlock: bytes.subarray(offset + 4, offset + 36),
+  merkleRoot: bytes.subarray(offset + 36, offset + 68),
+  timestamp: u32At(bytes, offset + 68),
+  bits: u32At(bytes, offset + 72),
+  nonce: u32At(bytes, offset + 76)
+})
+
+export const writeHeader = (writer: Writer, header: BlockHeader): void => {
+  writer.i32(header.version, "header.version")
+  writer.fixed(header.previousBlock, 32, "header.previousBlock")
+  writer.fixed(header.merkleRoot, 32, "header.merkleRoot")
+  writer.u32(header.timestamp, "header.timestamp")
+  writer.u32(header.bits, "header.bits")
+  writer.u32(header.nonce, "header.nonce")
+}
+
+const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
+  readTransaction(new Reader(bytes, "block", offset))
+
+export const block: Codec<BlockMessage> = {
+  decode: (reader) => {
+    const start = reader.offset
+    reader.skip(headerSize, "header")
+    const count = reader.count("transactions", minTransactionSize)
+    const first = reader.offset
+    const offsets = new Uint32Array(count)
+    for (let i = 0; i < count; i++) {
+      offsets[i] = reader.offset
+      skipTransaction(reader)
+    }
+    const transactions = new OffsetList(reader.bytes, first, reader.offset, offsets, transactionAt)
+    return { _tag: "block", block: { header: readHeader(reader.bytes, start), transactions } }
+  },
+  encode: (writer, { block }) => {
+    const { transactions } = block
+    writeHeader(writer, block.header)
+    writer.count(transactions.length, "transactions", maxCompactSize)
+    if (transactions instanceof OffsetList && transactions.read === transactionAt) {
+      writer.copy(transactions.bytes, transactions.start, transactions.end)
+    } else {
+      writeEach(writer, transactions, "transactions", writeTransaction)
+    }
+  }
+}
+
+export const blockHash = (header: BlockHeader): Uint8Array =>
+  withWriter((writer) => {
+    writer.begin("block")
+    writeHeader(writer, header)
+    return doubleSha256(writer.bytes.subarray(0, writer.offset))
+  })
+
+export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => {
+  if (txids.length === 0) return new Uint8Array(32)
+  const level = new Uint8Array(32 * (txids.length + 1))
+  for (let i = 0; i < txids.length; i++) level.set(txids[i], i * 32)
+  let count = txids.length
+  while (count > 1) {
+    // The last hash of an odd level is paired with itself.
+    if (count % 2 === 1) level.copyWithin(count * 32, (count - 1) * 32, count * 32)
+    count = Math.ceil(count / 2)
+    for (let i = 0; i < count; i++) level.set(doubleSha256(level.subarray(i * 64, i * 64 + 64)), i * 32)
+  }
+  return level.slice(0, 32)
+}

@@ -1,23 +1,333 @@
-import type { List } from "../list.ts"
+import {
+  compactSizeAt,
+  compactSizeWidth,
+  i32At,
+  i64At,
+  maxCompactSize,
+  type Reader,
+  skipVarBytesAt,
+  u32At,
+  varBytesAt,
+  withWriter,
+  type Writer
+} from "../bytes.ts"
+import { type List, SequenceList, writeEach } from "../list.ts"
+import { doubleSha256 } from "../sha256.ts"
+import type { Codec } from "./codec.ts"
 
-export interface OutPoint { readonly txid: Uint8Array; readonly index: number }
+/** Names an output of a transaction, 36 bytes. */
+export interface OutPoint {
+  /** 32 bytes, wire order. */
+  readonly txid: Uint8Array
+  /** uint32; 0xffffffff in the input of a coinbase. */
+  readonly index: number
+}
+
+/** Spends an output. */
 export interface TransactionInput {
   readonly previousOutput: OutPoint
   readonly script: Uint8Array
+  /** uint32. */
   readonly sequence: number
   /** The stack of BIP141; empty without a witness. */
   readonly witness: List<Uint8Array>
 }
+
+/** An amount and who can spend it. */
 export interface TransactionOutput {
-  /** Satoshi. Exact within ±2^53, four times all the money there is. */
+  /** Satoshi, int64. Exact within ±2^53, four times all the money there is. */
   readonly value: number
   readonly script: Uint8Array
 }
+
+/**
+ * A transaction. It is written with witnesses (BIP144) where an input has some, and otherwise in the plain form.
+ *
+ * A transaction without inputs cannot be told from the witness form: as in Bitcoin Core it is read only if it has no
+ * outputs either.
+ */
 export interface Transaction {
   /** int32 */
   readonly version: number
   readonly inputs: List<TransactionInput>
   readonly outputs: List<TransactionOutput>
+  /** uint32: a height below 500,000,000, else unix seconds. */
   readonly lockTime: number
 }
-export interface Tx { readonly _tag: "tx"; readonly transaction: Transaction }
+
+/**
+ * A transaction. Malformed (`BadValue`) are unknown flags in the witness form, and the witness form where no input has
+ * a witness.
+ */
+export interface Tx {
+  readonly _tag: "tx"
+  readonly transaction: Transaction
+}
+
+/** Version, two empty lists, lock time. */
+export const minTransactionSize = 10
+/** Previous output, empty script, sequence. */
+const minInputSize = 41
+/** Value, empty script. */
+const minOutputSize = 9
+
+const none: List<Uint8Array> = Object.freeze([])
+
+class Stack extends SequenceList<Uint8Array> {
+  protected read(offset: number): Uint8Array {
+    return varBytesAt(this.bytes, offset)
+  }
+
+  protected next(offset: number): number {
+    return skipVarBytesAt(this.bytes, offset)
+  }
+}
+
+const stackEnd = (bytes: Uint8Array, start: number): number => {
+  let offset = start + compactSizeWidth(bytes[start])
+  for (let i = compactSizeAt(bytes, start); i > 0; i--) offset = skipVarBytesAt(bytes, offset)
+  return offset
+}
+
+/** The stacks of all inputs, which lie behind the outputs. */
+class Stacks extends SequenceList<List<Uint8Array>> {
+  protected read(offset: number): List<Uint8Array> {
+    const bytes = this.bytes
+    const count = compactSizeAt(bytes, offset)
+    return count === 0
+      ? none
+      : new Stack(bytes, offset + compactSizeWidth(bytes[offset]), stackEnd(bytes, offset), count)
+  }
+
+  protected next(offset: number): number {
+    return stackEnd(this.bytes, offset)
+  }
+}
+
+class Inputs extends SequenceList<TransactionInput> {
+  /** Where the transaction lies that these inputs were decoded from. */
+  readonly from: number
+  readonly to: number
+  readonly stacks: Stacks | undefined
+
+  constructor(layout: Layout, bytes: Uint8Array) {
+    super(bytes, layout.inputs, layout.inputsEnd, layout.inputCount)
+    this.from = layout.from
+    this.to = layout.to
+    this.stacks = layout.witness < 0 ? undefined : new Stacks(bytes, layout.witness, layout.to - 4, layout.inputCount)
+  }
+
+  protected read(offset: number, index: number): TransactionInput {
+    const bytes = this.bytes
+    const script = varBytesAt(bytes, offset + 36)
+    return {
+      previousOutput: { txid: bytes.subarray(offset, offset + 32), index: u32At(bytes, offset + 32) },
+      script,
+      sequence: u32At(bytes, this.next(offset) - 4),
+      witness: this.stacks === undefined ? none : this.stacks.get(index)
+    }
+  }
+
+  protected next(offset: number): number {
+    return skipVarBytesAt(this.bytes, offset + 36) + 4
+  }
+}
+
+class Outputs extends SequenceList<TransactionOutput> {
+  readonly from: number
+
+  constructor(layout: Layout, bytes: Uint8Array) {
+    super(bytes, layout.outputs, layout.outputsEnd, layout.outputCount)
+    this.from = layout.from
+  }
+
+  protected read(offset: number): TransactionOutput {
+    return { value: i64At(this.bytes, offset), script: varBytesAt(this.bytes, offset + 8) }
+  }
+
+  protected next(offset: number): number {
+    return skipVarBytesAt(this.bytes, offset + 8)
+  }
+}
+
+/** Where the parts of a transaction lie. */
+interface Layout {
+  from: number
+  inputs: number
+  inputsEnd: number
+  inputCount: number
+  outputs: number
+  outputsEnd: number
+  outputCount: number
+  /** Start of the first stack; -1 in the plain form. */
+  witness: number
+  to: number
+}
+
+/** Filled by `scan` and read at once, so that a block costs no object a transaction. */
+const layout: Layout = {
+  from: 0,
+  inputs: 0,
+  inputsEnd: 0,
+  inputCount: 0,
+  outputs: 0,
+  outputsEnd: 0,
+  outputCount: 0,
+  witness: -1,
+  to: 0
+}
+
+const scanInputs = (reader: Reader, count: number): void => {
+  layout.inputCount = count
+  layout.inputs = reader.offset
+  for (let i = 0; i < count; i++) {
+    reader.skip(36, "inputs.previousOutput")
+    reader.skipVarBytes("inputs.script")
+    reader.skip(4, "inputs.sequence")
+  }
+  layout.inputsEnd = reader.offset
+}
+
+const scanOutputs = (reader: Reader, count: number): void => {
+  layout.outputCount = count
+  layout.outputs = reader.offset
+  for (let i = 0; i < count; i++) {
+    reader.skip(8, "outputs.value")
+    reader.skipVarBytes("outputs.script")
+  }
+  layout.outputsEnd = reader.offset
+}
+
+const scanStacks = (reader: Reader, inputs: number): void => {
+  let items = 0
+  for (let i = 0; i < inputs; i++) {
+    const count = reader.count("inputs.witness", 1)
+    items += count
+    for (let j = 0; j < count; j++) reader.skipVarBytes("inputs.witness")
+  }
+  if (items === 0) reader.badValue("inputs.witness", "is present though no input has a witness")
+}
+
+/** Checks the transaction at the reader's offset, steps over it and fills `layout`. */
+const scan = (reader: Reader): void => {
+  layout.from = reader.offset
+  layout.witness = -1
+  reader.skip(4, "version")
+  const count = reader.count("inputs", minInputSize)
+  if (count > 0) {
+    scanInputs(reader, count)
+    scanOutputs(reader, reader.count("outputs", minOutputSize))
+  } else {
+    const flags = reader.u8("flags")
+    if (flags > 1) reader.badValue("flags", `are unknown: ${flags}`)
+    scanInputs(reader, flags === 0 ? 0 : reader.count("inputs", minInputSize))
+    // Without inputs and flags, what was read as flags was the count of outputs.
+    scanOutputs(reader, flags === 0 ? 0 : reader.count("outputs", minOutputSize))
+    if (flags === 1) {
+      layout.witness = reader.offset
+      scanStacks(reader, layout.inputCount)
+    }
+  }
+  reader.skip(4, "lockTime")
+  layout.to = reader.offset
+}
+
+export const skipTransaction = scan
+
+export const readTransaction = (reader: Reader): Transaction => {
+  scan(reader)
+  const bytes = reader.bytes
+  return {
+    version: i32At(bytes, layout.from),
+    inputs: new Inputs(layout, bytes),
+    outputs: new Outputs(layout, bytes),
+    lockTime: u32At(bytes, layout.to - 4)
+  }
+}
+
+const writeInput = (writer: Writer, input: TransactionInput): void => {
+  writer.fixed(input.previousOutput.txid, 32, "inputs.previousOutput.txid")
+  writer.u32(input.previousOutput.index, "inputs.previousOutput.index")
+  writer.varBytes(input.script, "inputs.script")
+  writer.u32(input.sequence, "inputs.sequence")
+}
+
+const writeOutput = (writer: Writer, output: TransactionOutput): void => {
+  writer.i64(output.value, "outputs.value")
+  writer.varBytes(output.script, "outputs.script")
+}
+
+const writeItem = (writer: Writer, item: Uint8Array): void => writer.varBytes(item, "inputs.witness")
+
+const writeStack = (writer: Writer, input: TransactionInput): void => {
+  const stack = input.witness
+  writer.count(stack.length, "inputs.witness", maxCompactSize)
+  if (stack instanceof Stack) writer.copy(stack.bytes, stack.start, stack.end)
+  else writeEach(writer, stack, "inputs.witness", writeItem)
+}
+
+const hasWitness = (inputs: List<TransactionInput>): boolean => {
+  if (inputs instanceof Inputs) return inputs.stacks !== undefined
+  for (let i = 0; i < inputs.length; i++) if ((inputs.at(i)?.witness.length ?? 0) > 0) return true
+  return false
+}
+
+/** The bytes a transaction was decoded from, if it still is what they say. */
+const original = (transaction: Transaction): Uint8Array | undefined => {
+  const { inputs, outputs } = transaction
+  return inputs instanceof Inputs &&
+    outputs instanceof Outputs &&
+    inputs.bytes === outputs.bytes &&
+    inputs.from === outputs.from &&
+    i32At(inputs.bytes, inputs.from) === transaction.version &&
+    u32At(inputs.bytes, inputs.to - 4) === transaction.lockTime
+    ? inputs.bytes.subarray(inputs.from, inputs.to)
+    : undefined
+}
+
+const write = (writer: Writer, transaction: Transaction, witness: boolean): void => {
+  const { inputs, outputs } = transaction
+  writer.i32(transaction.version, "version")
+  if (witness) {
+    writer.u8(0, "flags")
+    writer.u8(1, "flags")
+  }
+  writer.count(inputs.length, "inputs", maxCompactSize)
+  if (inputs instanceof Inputs) writer.copy(inputs.bytes, inputs.start, inputs.end)
+  else writeEach(writer, inputs, "inputs", writeInput)
+  writer.count(outputs.length, "outputs", maxCompactSize)
+  if (outputs instanceof Outputs) writer.copy(outputs.bytes, outputs.start, outputs.end)
+  else writeEach(writer, outputs, "outputs", writeOutput)
+  if (witness) {
+    if (inputs instanceof Inputs) writer.copy(inputs.bytes, inputs.stacks!.start, inputs.stacks!.end)
+    else writeEach(writer, inputs, "inputs", writeStack)
+  }
+  writer.u32(transaction.lockTime, "lockTime")
+}
+
+export const writeTransaction = (writer: Writer, transaction: Transaction): void => {
+  const bytes = original(transaction)
+  if (bytes === undefined) write(writer, transaction, hasWitness(transaction.inputs))
+  else writer.raw(bytes)
+}
+
+export const tx: Codec<Tx> = {
+  decode: (reader) => ({ _tag: "tx", transaction: readTransaction(reader) }),
+  encode: (writer, message) => writeTransaction(writer, message.transaction)
+}
+
+const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
+  if (witness || !hasWitness(transaction.inputs)) {
+    const bytes = original(transaction)
+    if (bytes !== undefined) return doubleSha256(bytes)
+  }
+  return withWriter((writer) => {
+    writer.begin("tx")
+    write(writer, transaction, witness && hasWitness(transaction.inputs))
+    return doubleSha256(writer.bytes.subarray(0, writer.offset))
+  })
+}
+
+export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction, false)
+
+export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transaction, true)

@@ -1,0 +1,303 @@
+/** What the demo does, one function a step: a node serves a chain on loopback, a peer connects and fetches all of it. */
+import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Runtime from "effect/Runtime"
+import type * as Scope from "effect/Scope"
+import {
+  type Chain,
+  coinOf,
+  hasMerkleRoot,
+  hasProofOfWork,
+  mineBlock,
+  network,
+  sameHash,
+  spend,
+  witnessCommitment
+} from "../../../examples/regtest-chain.ts"
+import { serveChain } from "../../../examples/serving-peer.ts"
+import { formatEndpoint } from "../../Connection.ts"
+import * as Handshake from "../../Handshake.ts"
+import * as NodeConnection from "../../NodeConnection.ts"
+import * as Nonce from "../../Nonce.ts"
+import * as Peer from "../../Peer.ts"
+import * as Wire from "../../Wire.ts"
+import * as Screen from "./screen.ts"
+
+/** A step that did not go as it should. It has been told to the person already. */
+export class DemoFailed extends Data.TaggedError("DemoFailed")<{
+  readonly step: string
+  readonly problem: string
+}> {
+  readonly [Runtime.errorReported] = false
+  override get message(): string {
+    return `${this.step} failed: ${this.problem}`
+  }
+}
+
+/** What a step finds wrong; the step's name makes it a `DemoFailed`. */
+class Problem extends Data.TaggedError("Problem")<{ readonly message: string }> {}
+
+const stepTimeout = Duration.seconds(10)
+/** So many blocks are asked for at a time. */
+const window = 500
+
+/** Runs a step: whatever goes wrong names it, and it takes ten seconds at most. */
+const step = <A, E extends { readonly message: string }, R>(
+  name: string,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, DemoFailed, R> =>
+  effect.pipe(
+    Effect.timeoutOrElse({
+      duration: stepTimeout,
+      orElse: () => Effect.fail(new Problem({ message: `not done within ${Duration.format(stepTimeout)}` }))
+    }),
+    Effect.mapError(({ message }) => new DemoFailed({ step: name, problem: message }))
+  )
+
+/** Runs an effect and gives the milliseconds it took as well. */
+const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, string], E, R> =>
+  Effect.map(Effect.timed(effect), ([took, value]) => [value, Screen.millis(Duration.toMillis(took))] as const)
+
+const shortHash = (hash: Uint8Array): string => `${Wire.hashToHex(hash).slice(0, 16)}…`
+
+// ---- the two sides
+
+/** The node that serves the chain, and the peer that it will make of the first who connects. */
+const serve = Effect.fnUntraced(function* (chain: Chain) {
+  const node = serveChain(chain)
+  const connected = yield* Deferred.make<Peer.Peer["Service"]>()
+  const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: 0 })
+  yield* Effect.forkScoped(
+    Peer.serve(listener, { ...node.options, userAgent: `${Handshake.defaultUserAgent}demo-node:1/` }, (peer) =>
+      Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
+    ).pipe(
+      // One `Nonce` is one node, so each side has its own: it would not talk to itself.
+      Effect.provide(Layer.fresh(Nonce.layer))
+    )
+  )
+  return { ...node, address: listener.address, peer: Deferred.await(connected) }
+})
+
+/** The peer that connects. Its handlers put what comes into queues, and wait where these are full. */
+const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["Service"]["address"]) {
+  const headers = yield* Queue.bounded<Wire.Headers>(2)
+  const blocks = yield* Queue.bounded<Wire.Block>(64)
+  const inv = yield* Queue.bounded<Wire.Inv>(16)
+  const transactions = yield* Queue.bounded<Wire.Transaction>(16)
+  const connection = yield* NodeConnection.connect(address)
+  const peer = yield* Peer.make(connection, {
+    network,
+    userAgent: `${Handshake.defaultUserAgent}demo:1/`,
+    handlers: {
+      headers: (message) => Queue.offer(headers, message),
+      block: ({ block }) => Queue.offer(blocks, block),
+      inv: (message) => Queue.offer(inv, message),
+      tx: ({ transaction }) => Queue.offer(transactions, transaction)
+    }
+  }).pipe(Effect.provide(Layer.fresh(Nonce.layer)))
+  const ended = Effect.flatMap(peer.awaitShutdown, (end) =>
+    Effect.fail(new Problem({ message: `the peer ended: ${Peer.describeEnd(end)}` }))
+  )
+  /** A step that the end of the peer ends. */
+  const ask = <A, E extends { readonly message: string }, R>(name: string, effect: Effect.Effect<A, E, R>) =>
+    step(name, Effect.raceFirst(effect, ended))
+  return { peer, headers, blocks, inv, transactions, ask }
+})
+
+type Client = Effect.Success<ReturnType<typeof connect>>
+
+// ---- the steps
+
+const handshake = Effect.fnUntraced(function* ({ peer }: Client, took: string) {
+  const { info } = peer
+  const agreed = [info.wtxidRelay ? "transactions by wtxid" : "transactions by txid", info.addrV2 ? "addrv2" : "addr"]
+  yield* Screen.line("handshake", `${info.direction}, to ${info.userAgent}, in ${took}`)
+  yield* Screen.line("", `protocol ${info.protocolVersion}, ${agreed.join(", ")}`)
+  yield* Screen.line(
+    "",
+    `it offers ${Wire.serviceNames(info.services).join(", ")} and ${Screen.count(info.startHeight)} blocks`
+  )
+})
+
+/** Asks for headers until there are no more, and checks each. */
+const fetchHeaders = Effect.fnUntraced(function* (client: Client, update: (done: number) => void) {
+  const found: Array<{ readonly header: Wire.BlockHeader; readonly hash: Uint8Array }> = []
+  let messages = 0
+  let tip = network.genesisHash
+  let last: number
+  do {
+    yield* client.peer.send({
+      _tag: "getheaders",
+      protocolVersion: client.peer.info.protocolVersion,
+      locator: [tip],
+      stopHash: new Uint8Array(32)
+    })
+    const { headers } = yield* Queue.take(client.headers)
+    messages++
+    for (const header of headers) {
+      const hash = Wire.blockHash(header)
+      const name = `header ${found.length + 1}`
+      if (!sameHash(header.previousBlock, tip)) {
+        return yield* new Problem({ message: `${name} does not follow the one before` })
+      }
+      if (!hasProofOfWork(header, hash)) return yield* new Problem({ message: `${name} has no proof of work` })
+      found.push({ header, hash })
+      tip = hash
+    }
+    last = headers.length
+    update(found.length)
+  } while (last === Wire.maxHeaders)
+  return { found, messages, tip }
+})
+
+/** What is wrong with a block that was asked for by its hash. */
+const problemOf = (block: Wire.Block, hash: Uint8Array): string | undefined => {
+  if (!sameHash(Wire.blockHash(block.header), hash)) return "is not the one that was asked for"
+  if (!hasMerkleRoot(block)) return "has a wrong merkle root"
+  if (witnessCommitment(block) === "wrong") return "has a wrong witness commitment"
+  return undefined
+}
+
+/** Asks for blocks, with their witnesses, and checks each. */
+const fetchBlocks = Effect.fnUntraced(function* (
+  client: Client,
+  hashes: ReadonlyArray<Uint8Array>,
+  update: (done: number) => void
+) {
+  let commitments = 0
+  let transactions = 0
+  for (let from = 0; from < hashes.length; from += window) {
+    const wanted = hashes.slice(from, from + window)
+    const type = Wire.InventoryType.block | Wire.InventoryType.witnessFlag
+    yield* client.peer.send({ _tag: "getdata", items: wanted.map((hash) => ({ type, hash })) })
+    for (const [index, hash] of wanted.entries()) {
+      const block = yield* Queue.take(client.blocks)
+      const problem = problemOf(block, hash)
+      if (problem !== undefined) return yield* new Problem({ message: `block ${from + index + 1} ${problem}` })
+      if (witnessCommitment(block) === "right") commitments++
+      transactions += block.transactions.length
+      update(from + index + 1)
+    }
+  }
+  return { commitments, transactions }
+})
+
+type Node = Effect.Success<ReturnType<typeof serve>>
+
+/** The node tells of a transaction that spends a coin of the chain; the peer asks for it. */
+const fetchTransaction = Effect.fnUntraced(function* (node: Node, client: Client) {
+  const { blocks } = yield* node.chain
+  const moved = blocks.find(({ transactions }) => transactions.length > 1)
+  if (moved === undefined) return yield* new Problem({ message: "the chain has no coin to spend" })
+  const transaction = spend(coinOf(moved.transactions.at(-1)!), undefined, 1_000)
+  yield* node.announceTransaction(transaction)
+  const { items } = yield* Queue.take(client.inv)
+  yield* client.peer.send({ _tag: "getdata", items })
+  const received = yield* Queue.take(client.transactions)
+  const hash = Wire.wtxid(received)
+  if (!sameHash(hash, items.at(0)!.hash)) return yield* new Problem({ message: "the transaction is another one" })
+  return { transaction: received, hash }
+})
+
+/** The node mines that transaction and tells of the block by its header, as the peer asked it to [130]. */
+const fetchNewBlock = Effect.fnUntraced(function* (node: Node, client: Client, transaction: Wire.Transaction) {
+  const chain = yield* node.chain
+  const tip = chain.blocks.at(-1)!
+  yield* client.peer.send({ _tag: "sendheaders" })
+  // The pong says that what was sent before it has been read.
+  yield* client.peer.ping
+  yield* node.announceBlock(mineBlock(chain, { timestamp: tip.header.timestamp + 600, transactions: [transaction] }))
+  const { headers } = yield* Queue.take(client.headers)
+  const hash = Wire.blockHash(headers.at(0)!)
+  const { transactions } = yield* fetchBlocks(client, [hash], () => {})
+  return { hash, transactions, height: chain.blocks.length }
+})
+
+/** Ends the peer, and waits until the node has seen it. */
+const disconnect = Effect.fnUntraced(function* (node: Node, client: Client) {
+  const served = yield* node.peer
+  yield* client.peer.disconnect("the demo is over")
+  const ends = yield* Effect.all([client.peer.awaitShutdown, served.awaitShutdown])
+  const stats = yield* Effect.all([client.peer.stats, served.stats])
+  return { ends, stats }
+})
+
+/** Messages and bytes by command, as each side counted them. */
+const statistics = (own: Peer.Stats, other: Peer.Stats): Effect.Effect<void> => {
+  const commands = new Set([...Object.keys(own.sent), ...Object.keys(own.received)])
+  const cell = (tally: { readonly messages: number; readonly bytes: number } | undefined): string =>
+    tally === undefined ? "" : `${Screen.count(tally.messages)} · ${Screen.size(tally.bytes)}`
+  const rows = Array.from(commands)
+    .toSorted()
+    .map((command) => [
+      command,
+      ...[own.sent, other.received, own.received, other.sent].map((side) => cell(side[command]))
+    ])
+  return Screen.table(
+    ["message", "peer sent", "node received", "peer received", "node sent"],
+    [
+      ...rows,
+      [
+        "all",
+        cell({ messages: own.messagesSent, bytes: own.bytesSent }),
+        cell({ messages: other.messagesReceived, bytes: other.bytesReceived }),
+        cell({ messages: own.messagesReceived, bytes: own.bytesReceived }),
+        cell({ messages: other.messagesSent, bytes: other.bytesSent })
+      ]
+    ]
+  )
+}
+
+/** Serves the chain, and does with it what a peer does. Fails with the step that went wrong. */
+export const story = Effect.fnUntraced(function* (chain: Chain): Effect.fn.Return<void, DemoFailed, Scope.Scope> {
+  const node = yield* step("listening", serve(chain))
+  yield* Screen.line("listening", formatEndpoint(node.address))
+
+  const [client, took] = yield* timed(step("handshake", connect(node.address)))
+  yield* handshake(client, took)
+
+  const roundTrip = yield* client.ask("ping", client.peer.ping)
+  yield* Screen.line("ping", Screen.millis(Duration.toMillis(roundTrip)))
+
+  const expected = client.peer.info.startHeight
+  const [headers, headersTook] = yield* timed(
+    client.ask(
+      "headers",
+      Screen.withBar("headers", expected, (update) => fetchHeaders(client, update))
+    )
+  )
+  yield* Screen.line(
+    "headers",
+    `${Screen.count(headers.found.length)} in ${headers.messages} messages, ${headersTook}: linked, with proof of work, up to ${shortHash(headers.tip)}`
+  )
+
+  const hashes = headers.found.map(({ hash }) => hash)
+  const [blocks, blocksTook] = yield* timed(
+    client.ask(
+      "blocks",
+      Screen.withBar("blocks", hashes.length, (update) => fetchBlocks(client, hashes, update))
+    )
+  )
+  const received = (yield* client.peer.stats).received["block"]?.bytes ?? 0
+  yield* Screen.line(
+    "blocks",
+    `${Screen.count(hashes.length)} with ${Screen.count(blocks.transactions)} transactions, ${Screen.size(received)}, ${blocksTook}: merkle roots are right, ${Screen.count(blocks.commitments)} witness commitments too`
+  )
+
+  const { hash, transaction } = yield* client.ask("transaction", fetchTransaction(node, client))
+  yield* Screen.line("transaction", `announced, asked for and received: wtxid ${shortHash(hash)}`)
+
+  const mined = yield* client.ask("new block", fetchNewBlock(node, client, transaction))
+  yield* Screen.line(
+    "new block",
+    `announced by its header, asked for and received: height ${Screen.count(mined.height)}, ${mined.transactions} transactions`
+  )
+
+  const { ends, stats } = yield* step("disconnect", disconnect(node, client))
+  yield* Screen.line("disconnect", `the peer: ${Peer.describeEnd(ends[0])}; the node: ${Peer.describeEnd(ends[1])}`)
+  yield* statistics(...stats)
+})

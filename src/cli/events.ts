@@ -1,0 +1,208 @@
+/**
+ * What `btcpeer --json` prints: one of these events a line. Everything the command prints for a program goes through these
+ * schemas, and whoever reads it can decode it by them.
+ *
+ * Hashes are 64 hexadecimal digits, reversed as everywhere in Bitcoin; other bytes are hexadecimal as they are. Numbers of
+ * 64 bits that are no amounts (nonces) are strings of 16 hexadecimal digits. Amounts are satoshi. Text that a remote sent
+ * has one character a byte.
+ */
+import * as Schema from "effect/Schema"
+import { Stats } from "../Peer.ts"
+import { cleanJson } from "./text.ts"
+
+const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+const Hash = Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/))
+const Hex = Schema.String.check(Schema.isPattern(/^([0-9a-f]{2})*$/))
+const Nonce = Schema.String.check(Schema.isPattern(/^[0-9a-f]{16}$/))
+const Seconds = Schema.Finite
+const Counts = Schema.Record(Schema.String, Count)
+
+/** In `listen`, where there are several: which peer, counted from 1, and where it is. */
+const source = { peer: Schema.optionalKey(Count), address: Schema.optionalKey(Schema.String) }
+
+/** Where `decode` found it: bytes from the start, and in a capture when it went over the wire (ISO 8601, microseconds). */
+const place = { offset: Schema.optionalKey(Count), time: Schema.optionalKey(Schema.String) }
+
+const Direction = Schema.Literals(["in", "out"])
+
+const message = <const Command extends string, const Fields extends Schema.Struct.Fields>(
+  command: Command,
+  fields: Fields
+) =>
+  Schema.Struct({
+    event: Schema.Literal("message"),
+    ...source,
+    ...place,
+    direction: Schema.optionalKey(Direction),
+    command: Schema.Literal(command),
+    /** On the wire with its header of 24 bytes; in a capture or a file without frames the payload alone. */
+    bytes: Count,
+    ...fields
+  })
+
+const addresses = { count: Count, networks: Counts, first: Schema.optionalKey(Schema.String) }
+const items = { count: Count, types: Counts, first: Schema.optionalKey(Hash) }
+const locator = { count: Count, first: Schema.optionalKey(Hash), stop: Schema.optionalKey(Hash) }
+
+/** A message, with what matters in it. `unknown` marks a command that this package has no type for. */
+export const Message = Schema.Union([
+  message("version", {
+    protocolVersion: Schema.Int,
+    services: Schema.Array(Schema.String),
+    userAgent: Schema.String,
+    startHeight: Schema.Int,
+    relay: Schema.Boolean,
+    timestamp: Seconds,
+    /** How its sender sees the other side. */
+    receiver: Schema.String,
+    nonce: Nonce
+  }),
+  message("verack", {}),
+  message("wtxidrelay", {}),
+  message("sendaddrv2", {}),
+  message("sendheaders", {}),
+  message("sendcmpct", { announce: Schema.Boolean, version: Schema.Finite }),
+  message("feature", { id: Schema.String, data: Hex }),
+  message("ping", { nonce: Schema.optionalKey(Nonce) }),
+  message("pong", { nonce: Nonce }),
+  message("getaddr", {}),
+  message("addr", addresses),
+  message("addrv2", addresses),
+  message("inv", items),
+  message("getdata", items),
+  message("notfound", items),
+  message("getheaders", locator),
+  message("getblocks", locator),
+  message("headers", { count: Count, first: Schema.optionalKey(Hash), last: Schema.optionalKey(Hash) }),
+  message("mempool", {}),
+  /** Satoshi per 1,000 virtual bytes. */
+  message("feefilter", { feeRate: Schema.Finite }),
+  message("tx", {
+    txid: Hash,
+    wtxid: Hash,
+    version: Schema.Int,
+    inputs: Count,
+    outputs: Count,
+    /** The sum of the outputs. */
+    value: Schema.Finite,
+    lockTime: Count,
+    coinbase: Schema.Boolean
+  }),
+  message("block", {
+    hash: Hash,
+    previous: Hash,
+    version: Schema.Int,
+    timestamp: Seconds,
+    transactions: Count
+  }),
+  message("reject", {
+    rejected: Schema.String,
+    code: Count,
+    reason: Schema.String,
+    hash: Schema.optionalKey(Hash)
+  }),
+  Schema.Struct({
+    event: Schema.Literal("message"),
+    ...source,
+    ...place,
+    direction: Schema.optionalKey(Direction),
+    command: Schema.String,
+    bytes: Count,
+    unknown: Schema.Literal(true)
+  })
+])
+export type Message = typeof Message.Type
+
+/** What a message event is on top of the message. */
+export type MessageContext = "event" | "peer" | "address" | "offset" | "time" | "direction" | "bytes"
+
+type Without<Event, Keys extends PropertyKey> = Event extends unknown ? { readonly [K in Exclude<keyof Event, Keys>]: Event[K] } : never
+
+/** What matters in a message, without where it came from: what `summarise` gives. */
+export type Summary = Without<Message, MessageContext>
+
+/** Bytes that were no message: of a peer, which stays connected unless the policy says otherwise, or in a file. */
+export const Dropped = Schema.Struct({
+  event: Schema.Literal("dropped"),
+  ...source,
+  ...place,
+  /** As far as it was readable; may be empty. */
+  command: Schema.String,
+  bytes: Count,
+  /** The tag of `Wire.WireReason`, or what a file can lack on top: `Garbage` between frames, `Cut` at its end. */
+  reason: Schema.String,
+  message: Schema.String
+})
+export type Dropped = typeof Dropped.Type
+
+/** `listen` takes connections from now on. */
+export const Listening = Schema.Struct({
+  event: Schema.Literal("listening"),
+  address: Schema.String,
+  network: Schema.String
+})
+
+/** A peer is connected: what it said of itself, and what was agreed on. */
+export const Handshake = Schema.Struct({
+  event: Schema.Literal("handshake"),
+  peer: source.peer,
+  address: Schema.String,
+  direction: Schema.Literals(["inbound", "outbound"]),
+  network: Schema.String,
+  transport: Schema.Literal("v1"),
+  protocolVersion: Schema.Int,
+  services: Schema.Array(Schema.String),
+  userAgent: Schema.String,
+  startHeight: Schema.Int,
+  relay: Schema.Boolean,
+  /** Seconds, the peer's clock minus ours. */
+  timeOffset: Seconds,
+  features: Schema.Struct({
+    addrv2: Schema.Boolean,
+    wtxidRelay: Schema.Boolean,
+    /** By `feature` (BIP434). */
+    announced: Schema.Array(Schema.Struct({ id: Schema.String, data: Hex }))
+  }),
+  /** How long the handshake took. */
+  milliseconds: Schema.Finite
+})
+export type Handshake = typeof Handshake.Type
+
+/** In `listen`: a connection that did not become a peer. `reason` is the tag of `Handshake.HandshakeReason`. */
+export const Refused = Schema.Struct({
+  event: Schema.Literal("refused"),
+  ...source,
+  reason: Schema.String,
+  message: Schema.String
+})
+
+/** A ping was answered, by this round trip. */
+export const Pong = Schema.Struct({ event: Schema.Literal("pong"), ...source, milliseconds: Schema.Finite })
+
+/** A peer is gone. `reason` is the tag of `Peer.EndReason`, `message` says it in words. */
+export const Disconnected = Schema.Struct({
+  event: Schema.Literal("disconnected"),
+  ...source,
+  reason: Schema.String,
+  message: Schema.String,
+  stats: Stats
+})
+
+export const Event = Schema.Union([
+  Message,
+  Dropped,
+  Listening,
+  Handshake,
+  Refused,
+  Pong,
+  Disconnected
+])
+export type Event = typeof Event.Type
+
+/** The event that a line of `--json` holds. */
+export const FromLine = Schema.fromJsonString(Event)
+
+const encodeEvent = Schema.encodeSync(Event)
+
+/** An event as its line, without the end of line. Nothing in it can act upon a terminal. */
+export const toLine = (event: Event): string => cleanJson(JSON.stringify(encodeEvent(event)))

@@ -1,0 +1,174 @@
+/** What matters in a message, in a few plain values: the same for people and for programs. */
+import * as Wire from "../Wire.ts"
+import type { Summary } from "./events.ts"
+import { hex } from "./text.ts"
+
+type SummaryOf<Tag extends string> = Extract<Summary, { readonly command: Tag }>
+
+const nonce = (value: bigint): string => value.toString(16).padStart(16, "0")
+
+const typeNames = new Map<number, string>([
+  [Wire.InventoryType.tx, "tx"],
+  [Wire.InventoryType.block, "block"],
+  [Wire.InventoryType.filteredBlock, "filteredBlock"],
+  [Wire.InventoryType.compactBlock, "compactBlock"],
+  [Wire.InventoryType.wtx, "wtx"],
+  [Wire.InventoryType.tx | Wire.InventoryType.witnessFlag, "witnessTx"],
+  [Wire.InventoryType.block | Wire.InventoryType.witnessFlag, "witnessBlock"]
+])
+
+/** By name, so that a remote cannot make more of them by inventing numbers. */
+const tally = <A>(list: Wire.List<A>, name: (element: A) => string): Record<string, number> => {
+  const counts: Record<string, number> = {}
+  for (const element of list) {
+    const key = name(element)
+    counts[key] = (counts[key] ?? 0) + 1
+  }
+  return counts
+}
+
+const first = (list: Wire.List<Uint8Array>): { readonly first?: string } => {
+  const hash = list.at(0)
+  return hash === undefined ? {} : { first: Wire.hashToHex(hash) }
+}
+
+const items = ({ items }: Wire.Inv | Wire.GetData | Wire.NotFound) => {
+  const item = items.at(0)
+  return {
+    count: items.length,
+    types: tally(items, ({ type }) => typeNames.get(type) ?? "other"),
+    ...(item !== undefined && { first: Wire.hashToHex(item.hash) })
+  }
+}
+
+const locator = (message: Wire.GetHeaders | Wire.GetBlocks) => ({
+  count: message.locator.length,
+  ...first(message.locator),
+  ...(message.stopHash.some((byte) => byte !== 0) && { stop: Wire.hashToHex(message.stopHash) })
+})
+
+const networkNames = ["other", "ipv4", "ipv6", "torv2", "torv3", "i2p", "cjdns"]
+
+const isMappedIPv4 = (address: Uint8Array): boolean =>
+  address[10] === 0xff && address[11] === 0xff && address.subarray(0, 10).every((byte) => byte === 0)
+
+const addresses = <A extends Wire.NetworkAddress | Wire.AddressV2>(
+  list: Wire.List<A>,
+  network: (address: A) => string
+) => {
+  const address = list.at(0)
+  return {
+    count: list.length,
+    networks: tally(list, network),
+    ...(address !== undefined && { first: Wire.formatAddress(address) })
+  }
+}
+
+const isCoinbase = (transaction: Wire.Transaction): boolean => {
+  const input = transaction.inputs.at(0)
+  return (
+    transaction.inputs.length === 1 &&
+    input?.previousOutput.index === 0xffffffff &&
+    input.previousOutput.txid.every((byte) => byte === 0)
+  )
+}
+
+const transaction = (of: Wire.Transaction): SummaryOf<"tx"> => {
+  let value = 0
+  for (const output of of.outputs) value += output.value
+  return {
+    command: "tx",
+    txid: Wire.hashToHex(Wire.txid(of)),
+    wtxid: Wire.hashToHex(Wire.wtxid(of)),
+    version: of.version,
+    inputs: of.inputs.length,
+    outputs: of.outputs.length,
+    value,
+    lockTime: of.lockTime,
+    coinbase: isCoinbase(of)
+  }
+}
+
+const block = ({ header, transactions }: Wire.Block): SummaryOf<"block"> => ({
+  command: "block",
+  hash: Wire.hashToHex(Wire.blockHash(header)),
+  previous: Wire.hashToHex(header.previousBlock),
+  version: header.version,
+  timestamp: header.timestamp,
+  transactions: transactions.length
+})
+
+const headers = ({ headers }: Wire.Headers) => {
+  const [from, to] = [headers.at(0), headers.at(-1)]
+  return {
+    count: headers.length,
+    ...(from !== undefined && { first: Wire.hashToHex(Wire.blockHash(from)) }),
+    ...(to !== undefined && { last: Wire.hashToHex(Wire.blockHash(to)) })
+  }
+}
+
+/** What matters in a message. */
+export const summarise = (message: Wire.Message): Summary => {
+  switch (message._tag) {
+    case "version":
+      return {
+        command: "version",
+        protocolVersion: message.protocolVersion,
+        services: Wire.serviceNames(message.services),
+        userAgent: message.userAgent,
+        startHeight: message.startHeight,
+        relay: message.relay,
+        timestamp: message.timestamp,
+        receiver: Wire.formatAddress(message.receiver),
+        nonce: nonce(message.nonce)
+      }
+    case "verack":
+    case "wtxidrelay":
+    case "sendaddrv2":
+    case "sendheaders":
+    case "getaddr":
+    case "mempool":
+      return { command: message._tag }
+    case "sendcmpct":
+      return { command: "sendcmpct", announce: message.announce, version: Number(message.version) }
+    case "feature":
+      return { command: "feature", id: message.id, data: hex(message.data) }
+    case "ping":
+      return { command: "ping", ...(message.nonce !== undefined && { nonce: nonce(message.nonce) }) }
+    case "pong":
+      return { command: "pong", nonce: nonce(message.nonce) }
+    case "addr": {
+      const network = ({ address }: Wire.NetworkAddress) => (isMappedIPv4(address) ? "ipv4" : "ipv6")
+      return { command: "addr", ...addresses(message.addresses, network) }
+    }
+    case "addrv2": {
+      const network = ({ networkId }: Wire.AddressV2) => networkNames[networkId] ?? "other"
+      return { command: "addrv2", ...addresses(message.addresses, network) }
+    }
+    case "inv":
+    case "getdata":
+    case "notfound":
+      return { command: message._tag, ...items(message) }
+    case "getheaders":
+    case "getblocks":
+      return { command: message._tag, ...locator(message) }
+    case "headers":
+      return { command: "headers", ...headers(message) }
+    case "feefilter":
+      return { command: "feefilter", feeRate: message.feeRate }
+    case "tx":
+      return transaction(message.transaction)
+    case "block":
+      return block(message.block)
+    case "reject":
+      return {
+        command: "reject",
+        rejected: message.rejected,
+        code: message.code,
+        reason: message.reason,
+        ...(message.hash !== undefined && { hash: Wire.hashToHex(message.hash) })
+      }
+    case "Unknown":
+      return { command: message.command, unknown: true }
+  }
+}

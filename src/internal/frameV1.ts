@@ -1,0 +1,321 @@
+/**
+ * Frames of the version 1 transport: a header of 24 bytes (magic, command of 12 bytes padded with zeros, length as uint32,
+ * first four bytes of SHA-256(SHA-256(payload))) and the payload.
+ *
+ * The parser does no input or output and knows no time. It never looks at a byte twice, whatever the chunks are, and
+ * never holds more than has arrived plus 256 KiB.
+ */
+import { maxPayloadLength, plainBytes, setU32At, u32At, withWriter, type Writer } from "./bytes.ts"
+import { type Message, readMessage, type TrailingBytes, writeMessage } from "./messages/message.ts"
+import { checksum } from "./sha256.ts"
+import { fail, unreadable, WireError, type WireReason } from "./wireError.ts"
+
+const headerSize = 24
+const commandAt = 4
+const lengthAt = 16
+const checksumAt = 20
+
+/** Chunks from this size on are kept as they are, smaller ones are copied together. */
+const keepSize = 16_384
+/** How far a buffer may be ahead of what has arrived. */
+const aheadSize = 262_144
+
+/** A message and the bytes it took, header included. */
+export interface Received {
+  readonly _tag: "Received"
+  readonly message: Message
+  readonly size: number
+}
+
+/** Bytes, header included, that were not a message; the connection can go on. */
+export interface Dropped {
+  readonly _tag: "Dropped"
+  readonly error: WireError
+  readonly size: number
+}
+
+/** What a frame turned out to be. */
+export type ParserEvent = Received | Dropped
+
+/** Turns chunks of bytes into messages, however the chunks are cut. It is not shared: one parser a connection. */
+export interface Parser {
+  /**
+   * The frames that are complete with this chunk. Messages are views over the chunk, which must not be written to
+   * afterwards.
+   */
+  readonly push: (chunk: Uint8Array) => ReadonlyArray<ParserEvent>
+  /** Set once the stream cannot be read any further; `push` returns nothing from then on. */
+  readonly failure: WireError | undefined
+  /** Bytes held back for a frame that is not complete. */
+  readonly buffered: number
+}
+
+/** How strict a parser is; the defaults are those of Bitcoin Core. */
+export interface ParserOptions {
+  /** The four bytes every frame of this network starts with. */
+  readonly magic: Uint8Array
+  /** A wrong checksum: drop the message (the default), or fail. */
+  readonly badChecksum?: "drop" | "disconnect" | undefined
+  /** A payload or command that cannot be read: drop the message (the default), or fail. */
+  readonly malformed?: "drop" | "disconnect" | undefined
+  /** Bytes left over after a payload: tolerate them (the default), or treat the message as malformed. */
+  readonly trailingBytes?: TrailingBytes
+}
+
+const nothing: ReadonlyArray<ParserEvent> = Object.freeze([])
+
+/** Printable ASCII padded with zeros, or empty, as in Bitcoin Core. `undefined` where it is neither. */
+const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
+  let command = ""
+  let i = commandAt
+  for (; i < lengthAt; i++) {
+    const byte = bytes[offset + i]
+    if (byte === 0) break
+    if (byte < 0x20 || byte > 0x7e) return undefined
+    command += String.fromCharCode(byte)
+  }
+  for (; i < lengthAt; i++) if (bytes[offset + i] !== 0) return undefined
+  return command
+}
+
+/** The beginning of a command that is not one, for people to read. */
+const readableCommand = (bytes: Uint8Array, offset: number): string => {
+  let command = ""
+  for (let i = offset + commandAt; i < offset + lengthAt; i++) {
+    const byte = bytes[i]
+    if (byte < 0x20 || byte > 0x7e) break
+    command += String.fromCharCode(byte)
+  }
+  return command
+}
+
+class FrameParser implements Parser {
+  readonly #magic: Uint8Array
+  readonly #options: ParserOptions
+  #failure: WireError | undefined
+
+  /** A header that did not lie wholly in one chunk, or whose payload does not. */
+  readonly #header = new Uint8Array(headerSize)
+  #headerLength = 0
+  /** Length of the payload, once the header is complete. */
+  #length = 0
+  /** Pieces of the payload, in order, without what is still in the block. */
+  #parts: Array<Uint8Array> = []
+  #arrived = 0
+  /** Small chunks are copied here: from `#blockStart` to `#blockEnd` they are not among the parts yet. */
+  #block: Uint8Array | undefined
+  #blockStart = 0
+  #blockEnd = 0
+
+  constructor(options: ParserOptions) {
+    this.#magic = options.magic.slice()
+    this.#options = options
+  }
+
+  get failure(): WireError | undefined {
+    return this.#failure
+  }
+
+  get buffered(): number {
+    return this.#headerLength + this.#arrived
+  }
+
+  push(input: Uint8Array): ReadonlyArray<ParserEvent> {
+    if (this.#failure !== undefined || input.length === 0) return nothing
+    const chunk = plainBytes(input)
+    const events: Array<ParserEvent> = []
+    let offset = this.#headerLength === 0 ? 0 : this.#resume(chunk, events)
+    while (this.#failure === undefined && offset < chunk.length) offset = this.#next(chunk, offset, events)
+    if (this.#failure !== undefined) this.#release()
+    return events
+  }
+
+  /** Goes on with the frame that earlier chunks began; returns where the next one starts. */
+  #resume(chunk: Uint8Array, events: Array<ParserEvent>): number {
+    let offset = 0
+    if (this.#headerLength < headerSize) {
+      offset = this.#keepHeader(chunk, 0)
+      if (this.#failure !== undefined || this.#headerLength < headerSize) return offset
+    }
+    const end = Math.min(chunk.length, offset + this.#length - this.#arrived)
+    if (this.#arrived === 0 && end - offset === this.#length) {
+      this.#complete(this.#header, 0, chunk.subarray(offset, end), events)
+    } else {
+      this.#keep(chunk, offset, end)
+      if (this.#arrived < this.#length) return end
+      this.#complete(this.#header, 0, this.#join(), events)
+    }
+    this.#release()
+    return end
+  }
+
+  /** Reads the frame that starts at `offset`, or keeps the beginning of it. */
+  #next(chunk: Uint8Array, offset: number, events: Array<ParserEvent>): number {
+    const payload = offset + headerSize
+    if (payload > chunk.length) return this.#keepHeader(chunk, offset)
+    if (!this.#checkMagic(chunk, offset, 4)) return offset
+    const length = u32At(chunk, offset + lengthAt)
+    if (!this.#checkLength(chunk, offset, length)) return offset
+    const end = payload + length
+    if (end > chunk.length) {
+      this.#keepHeader(chunk, offset)
+      this.#keep(chunk, payload, chunk.length)
+      return chunk.length
+    }
+    this.#complete(chunk, offset, chunk.subarray(payload, end), events)
+    return end
+  }
+
+  /** Takes what belongs to the header from `offset` on, and checks what can be told by now. */
+  #keepHeader(chunk: Uint8Array, offset: number): number {
+    const before = this.#headerLength
+    const end = Math.min(chunk.length, offset + headerSize - before)
+    this.#header.set(chunk.subarray(offset, end), before)
+    this.#headerLength = before + end - offset
+    if (before < 4 && !this.#checkMagic(this.#header, 0, Math.min(4, this.#headerLength))) return end
+    if (this.#headerLength === headerSize) {
+      this.#length = u32At(this.#header, lengthAt)
+      this.#checkLength(this.#header, 0, this.#length)
+    }
+    return end
+  }
+
+  #checkMagic(bytes: Uint8Array, offset: number, size: number): boolean {
+    const magic = this.#magic
+    for (let i = 0; i < size; i++) {
+      if (bytes[offset + i] !== magic[i]) {
+        const received = bytes.slice(
+          offset,
+          offset + Math.min(4, bytes === this.#header ? size : bytes.length - offset)
+        )
+        this.#fail("", { _tag: "WrongMagic", expected: magic.slice(), received })
+        return false
+      }
+    }
+    return true
+  }
+
+  #checkLength(bytes: Uint8Array, offset: number, length: number): boolean {
+    if (length <= maxPayloadLength) return true
+    this.#fail(readableCommand(bytes, offset), { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
+    return false
+  }
+
+  #fail(command: string, reason: WireReason): void {
+    this.#failure = unreadable(command, reason)
+  }
+
+  /** Keeps part of a payload. Many small chunks must cost neither an object each nor a large buffer. */
+  #keep(chunk: Uint8Array, start: number, end: number): void {
+    if (end - start >= keepSize) {
+      this.#seal()
+      this.#parts.push(chunk.subarray(start, end))
+      this.#arrived += end - start
+      return
+    }
+    let offset = start
+    while (offset < end) {
+      if (this.#block === undefined || this.#blockEnd === this.#block.length) {
+        this.#seal()
+        // As much again as has arrived, so that there are few blocks, and a header alone never pays for a large one.
+        const wanted = Math.min(Math.max(this.#arrived, keepSize), aheadSize)
+        this.#block = new Uint8Array(Math.min(this.#length - this.#arrived, wanted))
+        this.#blockStart = this.#blockEnd = 0
+      }
+      const size = Math.min(end - offset, this.#block.length - this.#blockEnd)
+      // `set` costs 30 ns more than a few bytes do.
+      if (size > 16) this.#block.set(chunk.subarray(offset, offset + size), this.#blockEnd)
+      else for (let i = 0; i < size; i++) this.#block[this.#blockEnd + i] = chunk[offset + i]
+      this.#blockEnd += size
+      this.#arrived += size
+      offset += size
+    }
+  }
+
+  /** Moves what the block holds to the parts. */
+  #seal(): void {
+    if (this.#block !== undefined && this.#blockEnd > this.#blockStart) {
+      this.#parts.push(this.#block.subarray(this.#blockStart, this.#blockEnd))
+      this.#blockStart = this.#blockEnd
+    }
+  }
+
+  #join(): Uint8Array {
+    this.#seal()
+    if (this.#parts.length === 1) return this.#parts[0]
+    const payload = new Uint8Array(this.#length)
+    let offset = 0
+    for (const part of this.#parts) {
+      payload.set(part, offset)
+      offset += part.length
+    }
+    return payload
+  }
+
+  /** Lets go of everything kept, so that the next frame gets buffers of its own. */
+  #release(): void {
+    this.#headerLength = 0
+    this.#length = 0
+    this.#parts = []
+    this.#arrived = 0
+    this.#block = undefined
+    this.#blockStart = this.#blockEnd = 0
+  }
+
+  /** Decides on a frame that is there as a whole: checksum first, then the command, then the payload, as Core does. */
+  #complete(header: Uint8Array, offset: number, payload: Uint8Array, events: Array<ParserEvent>): void {
+    const size = headerSize + payload.length
+    const command = readCommand(header, offset)
+    if (checksumOf(payload) !== u32At(header, offset + checksumAt)) {
+      const error = unreadable(command ?? readableCommand(header, offset), { _tag: "BadChecksum" })
+      return this.#drop(error, size, this.#options.badChecksum, events)
+    }
+    if (command === undefined) {
+      const error = unreadable(readableCommand(header, offset), { _tag: "BadCommand" })
+      return this.#drop(error, size, this.#options.malformed, events)
+    }
+    let message: Message
+    try {
+      message = readMessage(command, payload, this.#options.trailingBytes)
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error
+      return this.#drop(error, size, this.#options.malformed, events)
+    }
+    events.push({ _tag: "Received", message, size })
+  }
+
+  #drop(error: WireError, size: number, way: "drop" | "disconnect" | undefined, events: Array<ParserEvent>): void {
+    if (way === "disconnect") this.#failure = error
+    else events.push({ _tag: "Dropped", error, size })
+  }
+}
+
+/** The checksum of no bytes at all, 5df6e0e2: every third message of a handshake has it. */
+const emptyChecksum = 0xe2e0f65d
+
+const checksumOf = (payload: Uint8Array): number => (payload.length === 0 ? emptyChecksum : checksum(payload))
+
+export const makeParser = (options: ParserOptions): Parser => new FrameParser(options)
+
+/** Fills in the header of the frame whose payload ends at the writer's offset. */
+const writeHeader = (writer: Writer, start: number, magic: Uint8Array): void => {
+  const { bytes, command, offset } = writer
+  bytes.set(magic, start)
+  for (let i = 0; i < lengthAt - commandAt; i++) {
+    bytes[start + commandAt + i] = i < command.length ? command.charCodeAt(i) : 0
+  }
+  setU32At(bytes, start + lengthAt, offset - start - headerSize)
+  setU32At(bytes, start + checksumAt, checksumOf(bytes.subarray(start + headerSize, offset)))
+}
+
+export const writeFrames = (magic: Uint8Array, messages: ReadonlyArray<Message>): Uint8Array =>
+  withWriter((writer) => {
+    if (magic.length !== 4) fail("", { _tag: "BadValue", field: "magic", problem: "is not 4 bytes" })
+    for (const message of messages) {
+      writer.limit = Infinity
+      const start = writer.reserve(headerSize)
+      writeMessage(writer, message)
+      writeHeader(writer, start, magic)
+    }
+    return writer.bytes.slice(0, writer.offset)
+  })

@@ -1,0 +1,125 @@
+/** All messages, and the one place where a command leads to a codec. */
+import { maxPayloadLength, plainBytes, Reader, type Writer } from "../bytes.ts"
+import { fail, failReading } from "../wireError.ts"
+import * as address from "./address.ts"
+import * as block from "./block.ts"
+import type { Codec } from "./codec.ts"
+import * as control from "./control.ts"
+import * as inventory from "./inventory.ts"
+import * as transaction from "./transaction.ts"
+
+/**
+ * A message with a command that this package does not know. It is no error: hand it on or ignore it, the connection
+ * stays.
+ */
+export interface Unknown {
+  readonly _tag: "Unknown"
+  /** 1 to 12 printable ASCII characters; a received one can also be empty. */
+  readonly command: string
+  /** As it came, at most 4,000,000 bytes. */
+  readonly payload: Uint8Array
+}
+
+/** Messages with a type of their own. The tag is the command on the wire. */
+export type KnownMessage =
+  | control.Version
+  | control.Verack
+  | control.WtxidRelay
+  | control.SendAddrV2
+  | control.SendHeaders
+  | control.SendCmpct
+  | control.Feature
+  | control.Ping
+  | control.Pong
+  | control.GetAddr
+  | address.Addr
+  | address.AddrV2
+  | inventory.Inv
+  | inventory.GetData
+  | inventory.NotFound
+  | inventory.GetHeaders
+  | inventory.Headers
+  | inventory.GetBlocks
+  | control.Mempool
+  | control.FeeFilter
+  | transaction.Tx
+  | block.BlockMessage
+  | control.Reject
+
+/** Whatever a peer can send: a plain object with a tag, never changed. */
+export type Message = KnownMessage | Unknown
+
+const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessage, { readonly _tag: Tag }>> } = {
+  version: control.version,
+  verack: control.verack,
+  wtxidrelay: control.wtxidrelay,
+  sendaddrv2: control.sendaddrv2,
+  sendheaders: control.sendheaders,
+  sendcmpct: control.sendcmpct,
+  feature: control.feature,
+  ping: control.ping,
+  pong: control.pong,
+  getaddr: control.getaddr,
+  addr: address.addr,
+  addrv2: address.addrv2,
+  inv: inventory.inv,
+  getdata: inventory.getdata,
+  notfound: inventory.notfound,
+  getheaders: inventory.getheaders,
+  headers: inventory.headers,
+  getblocks: inventory.getblocks,
+  mempool: control.mempool,
+  feefilter: control.feefilter,
+  tx: transaction.tx,
+  block: block.block,
+  reject: control.reject
+}
+
+/** A `Map`, because a peer can also send the command "constructor". */
+const byCommand = new Map<string, Codec<Message>>(Object.entries(codecs) as Array<[string, Codec<Message>]>)
+
+/** The commands with a codec. */
+export const knownCommands: ReadonlyArray<string> = Array.from(byCommand.keys())
+
+export const commandOf = (message: Message): string => (message._tag === "Unknown" ? message.command : message._tag)
+
+export type TrailingBytes = "tolerate" | "malformed" | undefined
+
+/** Throws `WireError`. */
+export const readMessage = (command: string, payload: Uint8Array, trailingBytes: TrailingBytes): Message => {
+  const codec = byCommand.get(command)
+  if (codec === undefined) return { _tag: "Unknown", command, payload }
+  const reader = new Reader(payload, command)
+  const message = codec.decode(reader)
+  if (reader.offset < reader.end && trailingBytes === "malformed") {
+    failReading(command, { _tag: "TrailingBytes", count: reader.remaining })
+  }
+  return message
+}
+
+/** For payloads that did not come through the parser, which looks at the length before it keeps anything. */
+export const readPayload = (command: string, payload: Uint8Array, trailingBytes: TrailingBytes): Message => {
+  if (payload.length > maxPayloadLength) {
+    failReading(command, { _tag: "PayloadTooLarge", length: payload.length, limit: maxPayloadLength })
+  }
+  return readMessage(command, plainBytes(payload), trailingBytes)
+}
+
+const printable = /^[ -~]{1,12}$/
+
+/** Writes the payload behind what the writer holds. Throws `WireError`. */
+export const writeMessage = (writer: Writer, message: Message): void => {
+  writer.begin(commandOf(message))
+  if (message._tag === "Unknown") {
+    if (!printable.test(message.command)) {
+      fail(message.command, {
+        _tag: "BadValue",
+        field: "command",
+        problem: "is not 1 to 12 printable ASCII characters"
+      })
+    }
+    writer.raw(message.payload)
+  } else {
+    byCommand.get(message._tag)!.encode(writer, message)
+  }
+}

@@ -1,0 +1,291 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, Handshake, Network, Nonce, Policy, Wire } from "effect-bitcoin-peer"
+import { countedNonces, network, scripted, verack, version } from "./support/peers.ts"
+
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+/** Starts our handshake and gives the other end of the connection to the test. */
+const begin = Effect.fnUntraced(function* (options: Handshake.Options = {}) {
+  const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+  const fiber = yield* fork(Handshake.run(ours, { network, ...options }))
+  const reason = Effect.map(Effect.flip(Fiber.join(fiber)), ({ reason }) => reason)
+  return { ours, remote: scripted(theirs), fiber, result: Fiber.join(fiber), reason }
+})
+
+const withBadChecksum = (frame: Uint8Array): Uint8Array => {
+  const bad = frame.slice()
+  bad[20]! ^= 1
+  return bad
+}
+
+describe("Handshake.run", () => {
+  it.effect("returns what was agreed and what the peer says of itself", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(1_000_000_500)
+      const { remote, result } = yield* begin()
+      yield* remote.send(
+        version({
+          protocolVersion: 70_016,
+          services: (1n << 63n) | 9n,
+          timestamp: 1_000_042,
+          relay: false,
+          nonce: 99n
+        }),
+        { _tag: "wtxidrelay" },
+        { _tag: "sendaddrv2" },
+        verack
+      )
+      assert.deepStrictEqual(yield* result, {
+        direction: "outbound",
+        protocolVersion: 70_016,
+        remoteProtocolVersion: 70_016,
+        services: (1n << 63n) | 9n,
+        userAgent: "/remote:1.0/",
+        startHeight: 100,
+        relay: false,
+        timeOffset: Duration.seconds(42),
+        addrV2: true,
+        wtxidRelay: true,
+        features: new Map(),
+        remoteNonce: 99n
+      })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sends our version as it was set, with zeros for all addresses", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(5_000_999)
+      const { remote } = yield* begin({
+        services: 9n,
+        userAgent: "/mine:2.0/",
+        startHeight: Effect.succeed(77),
+        relay: false,
+        protocolVersion: 70_015
+      })
+      const zeros = { address: new Uint8Array(16), port: 0 }
+      const sent = (yield* remote.receive) as Wire.Version
+      assert.deepStrictEqual(sent, {
+        _tag: "version",
+        protocolVersion: 70_015,
+        services: 9n,
+        timestamp: 5_000,
+        receiver: { services: 0n, ...zeros },
+        sender: { services: 9n, ...zeros },
+        nonce: 1n,
+        userAgent: "/mine:2.0/",
+        startHeight: 77,
+        relay: false
+      })
+    }).pipe(Effect.provide(countedNonces))
+  )
+
+  it.effect("says nothing to an inbound peer before its version has arrived", () =>
+    Effect.gen(function* () {
+      const { fiber, remote } = yield* begin({ direction: "inbound" })
+      const first = yield* fork(remote.receive)
+      yield* TestClock.adjust("59 seconds")
+      assert.isUndefined(first.pollUnsafe())
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* remote.send(version())
+      assert.strictEqual((yield* Fiber.join(first))._tag, "version")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("leaves the connection open", () =>
+    Effect.gen(function* () {
+      const { ours, remote, result } = yield* begin()
+      yield* remote.send(version(), verack)
+      yield* result
+      yield* remote.receiveUntil("verack")
+      ours.write(Uint8Array.of(1))
+      assert.deepStrictEqual(yield* remote.connection.pull, [Uint8Array.of(1)])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("works when each byte comes alone", () =>
+    Effect.gen(function* () {
+      const [ours, theirs] = yield* Connection.makePair({ split: [1], closeTimeout: 0 })
+      const both = yield* Effect.all(
+        [
+          Handshake.run(ours, { network, requiredServices: [] }),
+          Handshake.run(theirs, { network, direction: "inbound", allowSelfConnection: true })
+        ],
+        { concurrency: 2 }
+      ).pipe(
+        Effect.provideService(Nonce.Nonce, {
+          next: Effect.succeed(1n),
+          unremembered: Effect.succeed(1n),
+          isOwn: () => false
+        })
+      )
+      assert.deepStrictEqual(
+        both.map(({ wtxidRelay }) => wtxidRelay),
+        [true, true]
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("finds a connection to ourselves, through one Nonce, and allows it where that is set", () =>
+    Effect.gen(function* () {
+      const both = (options: Handshake.Options) =>
+        Effect.gen(function* () {
+          const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+          const inbound = yield* fork(Handshake.run(theirs, { network, direction: "inbound", ...options }))
+          yield* fork(Handshake.run(ours, { network, requiredServices: [], ...options }))
+          return yield* Effect.result(Fiber.join(inbound))
+        })
+      const refused = yield* both({})
+      assert(refused._tag === "Failure")
+      assert.strictEqual(refused.failure.reason._tag, "SelfConnection")
+      assert.strictEqual((yield* both({ allowSelfConnection: true }))._tag, "Success")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("shows the version to onVersion before it is answered, and refuses with its text", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const { reason, remote } = yield* begin({
+        direction: "inbound",
+        onVersion: (version) =>
+          Effect.suspend(() => {
+            seen.push(version.userAgent)
+            return Effect.fail("not on my lawn")
+          })
+      })
+      yield* remote.send(version())
+      assert.deepStrictEqual(yield* reason, { _tag: "Refused", problem: "not on my lawn" })
+      assert.deepStrictEqual(seen, ["/remote:1.0/"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("names the network the peer is on", () =>
+    Effect.gen(function* () {
+      const { fiber, reason, remote } = yield* begin()
+      yield* remote.sendBytes(Network.testnet4.magic)
+      assert.deepStrictEqual(yield* reason, {
+        _tag: "WrongNetwork",
+        expected: network,
+        received: Network.testnet4.magic
+      })
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert.strictEqual(error.message, "handshake failed: the peer is on testnet4, not on regtest")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("says so when the other side is no Bitcoin node", () =>
+    Effect.gen(function* () {
+      const { fiber, remote } = yield* begin()
+      yield* remote.sendBytes(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"))
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert.strictEqual(error.reason._tag, "WrongNetwork")
+      assert.include(error.message, `not a Bitcoin node of regtest: its first bytes are 48545450 ("HTTP")`)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("fails on a payload above the limit before it has arrived", () =>
+    Effect.gen(function* () {
+      const { reason, remote } = yield* begin()
+      const header = remote.frames([version()]).slice(0, 24)
+      new DataView(header.buffer).setUint32(16, 4_000_001, true)
+      yield* remote.sendBytes(header)
+      const failed = yield* reason
+      assert(failed._tag === "BadMessage")
+      assert.strictEqual(failed.error.reason._tag, "PayloadTooLarge")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a first message that cannot be read: standard fails, Core waits on, btcd fails", () =>
+    Effect.gen(function* () {
+      for (const policy of [Policy.standard, Policy.btcd]) {
+        const { reason, remote } = yield* begin({ policy })
+        yield* remote.sendBytes(withBadChecksum(remote.frames([version()])))
+        assert.strictEqual((yield* reason)._tag, "BadMessage")
+      }
+      const { remote, result } = yield* begin({ policy: Policy.core })
+      yield* remote.sendBytes(withBadChecksum(remote.frames([version()])))
+      yield* remote.send(version({ userAgent: "/second/" }), verack)
+      assert.strictEqual((yield* result).userAgent, "/second/")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a malformed feature fails the handshake by every policy", () =>
+    Effect.gen(function* () {
+      for (const policy of [Policy.standard, Policy.core, Policy.btcd]) {
+        const { reason, remote } = yield* begin({ policy })
+        // An id of 3 bytes; 4 is the least.
+        yield* remote.send(version(), {
+          _tag: "Unknown",
+          command: "feature",
+          payload: Uint8Array.of(3, 65, 66, 67, 0)
+        })
+        assert.include(["BadFeature", "BadMessage"], (yield* reason)._tag)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces features to a peer that understands them and notes the peer's", () =>
+    Effect.gen(function* () {
+      const features = [{ id: "BIP9999", data: Uint8Array.of(1, 2) }]
+      const { remote, result } = yield* begin({ features })
+      yield* remote.send(version(), { _tag: "feature", id: "BIP8888", data: Uint8Array.of(3) }, verack)
+      assert.deepStrictEqual(yield* remote.receiveUntil("feature"), { _tag: "feature", ...features[0]! })
+      assert.deepStrictEqual(Array.from((yield* result).features), [["BIP8888", Uint8Array.of(3)]])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("requires NETWORK or NETWORK_LIMITED, and WITNESS, of an outbound peer, nothing of an inbound one", () =>
+    Effect.gen(function* () {
+      const { fiber, remote } = yield* begin()
+      yield* remote.send(version({ services: 1n }), verack)
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert.strictEqual(error.reason._tag, "ServicesMissing")
+      assert.include(error.message, "WITNESS")
+      const limited = yield* begin()
+      yield* limited.remote.send(version({ services: 1024n | 8n }), verack)
+      yield* limited.result
+      const inbound = yield* begin({ direction: "inbound" })
+      yield* inbound.remote.send(version({ services: 0n }), verack)
+      yield* inbound.result
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("fails before it sends anything when our own version cannot be sent", () =>
+    Effect.gen(function* () {
+      const { reason, remote, ours } = yield* begin({ userAgent: "x".repeat(257) })
+      const failed = yield* reason
+      assert(failed._tag === "BadOptions")
+      assert.strictEqual(failed.error.reason._tag, "TooMany")
+      yield* ours.close
+      assert.strictEqual((yield* Effect.flip(remote.receive))._tag, "ConnectionError")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("ends within the time that is set, however slowly the peer drips", () =>
+    Effect.gen(function* () {
+      const { fiber, reason, remote } = yield* begin({ handshakeTimeout: "10 seconds" })
+      const bytes = remote.frames([version()])
+      for (let second = 0; second < 10; second++) {
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* remote.sendBytes(bytes.subarray(second, second + 1))
+        yield* TestClock.adjust("1 second")
+      }
+      const failed = yield* reason
+      assert(failed._tag === "TimedOut")
+      assert.strictEqual(Duration.toSeconds(failed.after), 10)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("speaks with every protocol version from 31800 to ours", () =>
+    Effect.gen(function* () {
+      for (const protocolVersion of [31_800, 60_000, 60_001, 70_001, 70_002, 70_015, 70_016, 70_017, 80_000]) {
+        const { remote, result } = yield* begin()
+        yield* remote.send(version({ protocolVersion }), verack)
+        const negotiated = yield* result
+        assert.strictEqual(negotiated.protocolVersion, Math.min(protocolVersion, 70_017))
+        assert.strictEqual(negotiated.remoteProtocolVersion, protocolVersion)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

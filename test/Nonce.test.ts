@@ -1,0 +1,71 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Layer } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { Nonce } from "effect-bitcoin-peer"
+
+/** Secure randomness that gives these numbers, one after the other. */
+const scripted = (numbers: ReadonlyArray<bigint>) => {
+  let next = 0
+  return Layer.succeed(
+    SecureRandom.SecureRandom,
+    SecureRandom.make((size) => {
+      const bytes = new Uint8Array(size)
+      new DataView(bytes.buffer).setBigUint64(0, numbers[next++]!, true)
+      return bytes
+    })
+  )
+}
+
+describe("Nonce", () => {
+  it.effect("makes 64-bit nonces, all of the bits from the secure randomness", () =>
+    Effect.gen(function* () {
+      const nonces = yield* Nonce.Nonce
+      assert.strictEqual(yield* nonces.next, 0xffff_ffff_ffff_fffen)
+      assert.strictEqual(yield* nonces.next, 1n)
+    }).pipe(Effect.provide(Nonce.layerNoDeps.pipe(Layer.provide(scripted([0xffff_ffff_ffff_fffen, 1n])))))
+  )
+
+  it.effect("never hands out 0", () =>
+    Effect.gen(function* () {
+      const nonces = yield* Nonce.Nonce
+      assert.strictEqual(yield* nonces.next, 7n)
+      assert.strictEqual(yield* nonces.unremembered, 9n)
+    }).pipe(Effect.provide(Nonce.layerNoDeps.pipe(Layer.provide(scripted([0n, 0n, 7n, 0n, 9n])))))
+  )
+
+  it.effect("recognises its own and no other", () =>
+    Effect.gen(function* () {
+      const nonces = yield* Nonce.Nonce
+      const own = yield* nonces.next
+      assert.isTrue(nonces.isOwn(own))
+      assert.isFalse(nonces.isOwn(own ^ 1n))
+      assert.isFalse(nonces.isOwn(0n))
+      assert.isFalse(nonces.isOwn(yield* nonces.unremembered))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("remembers the 50 used most recently", () =>
+    Effect.gen(function* () {
+      const nonces = yield* Nonce.Nonce
+      const made = yield* Effect.forEach(Array.from({ length: 50 }), () => nonces.next)
+      assert.isTrue(made.every(nonces.isOwn))
+      assert.isTrue(nonces.isOwn(made[0]!))
+      yield* nonces.next
+      // The first was asked for last, so the second is the one that goes.
+      assert.isTrue(nonces.isOwn(made[0]!))
+      assert.isFalse(nonces.isOwn(made[1]!))
+      assert.isTrue(nonces.isOwn(made[2]!))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("belongs to its context: two services do not know each other's nonces", () =>
+    Effect.gen(function* () {
+      const build = Effect.map(Layer.build(Layer.fresh(Nonce.layer)), (context) => Context.get(context, Nonce.Nonce))
+      const first = yield* build
+      const second = yield* build
+      const nonce = yield* first.next
+      assert.isTrue(first.isOwn(nonce))
+      assert.isFalse(second.isOwn(nonce))
+    })
+  )
+})

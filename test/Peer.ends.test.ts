@@ -1,0 +1,404 @@
+/** How a peer ends. In each case: all fibers end, the connection is closed, everyone who waits gets an answer. */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, Handshake, Nonce, Peer, type Wire } from "effect-bitcoin-peer"
+import { countedNonces, network, scripted, tracked, twoPeers, verack, version, withRemote } from "./support/peers.ts"
+
+type Session = Effect.Success<ReturnType<typeof withRemote>>
+
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+const block = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
+
+/** Two who wait for the end and two who wait for a message to be written: more than the in-memory window takes. */
+const waiters = Effect.fnUntraced(function* (peer: Peer.Peer["Service"]) {
+  const sends = yield* Effect.forEach([1, 2], () => fork(peer.sendAndWait(block(200_000))))
+  const shutdowns = yield* Effect.forEach([1, 2], () => fork(peer.awaitShutdown))
+  return { sends, shutdowns }
+})
+
+/** Nothing of the peer is left, all of these got their answer, and it is the same for all. */
+const assertOver = Effect.fnUntraced(function* (
+  { peer, tracker }: Pick<Session, "peer" | "tracker">,
+  { sends, shutdowns }: Effect.Success<ReturnType<typeof waiters>>
+) {
+  const reason = yield* peer.awaitShutdown
+  for (const fiber of shutdowns) assert.strictEqual(yield* Fiber.join(fiber), reason)
+  for (const fiber of sends) {
+    const error = yield* Effect.flip(Fiber.join(fiber))
+    assert.deepStrictEqual(error.reason, { _tag: "Ended", end: reason })
+  }
+  assert.deepStrictEqual((yield* Effect.flip(peer.send(verack))).reason, { _tag: "Ended", end: reason })
+  assert.deepStrictEqual((yield* Effect.flip(peer.sendAndWait(verack))).reason, { _tag: "Ended", end: reason })
+  assert.deepStrictEqual((yield* Effect.flip(peer.ping)).reason, { _tag: "Ended", end: reason })
+  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer still waits")
+  const pull = yield* Effect.flip(tracker.connection.pull)
+  assert.strictEqual(pull._tag, "ConnectionError", "the connection is still open")
+  assert.strictEqual((peer.scope as Scope.Closeable).state._tag, "Closed")
+  return reason
+})
+
+describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direction) => {
+  const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
+    withRemote({ direction, ...options })
+
+  it.effect("the remote closes", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.connection.close
+      assert.deepStrictEqual(yield* assertOver(session, waiting), { _tag: "RemoteClosed" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("what the remote sent before it closed is still handled", () =>
+    Effect.gen(function* () {
+      const seen: Array<bigint | undefined> = []
+      const session = yield* start({ handlers: { ping: (ping) => void seen.push(ping.nonce) } })
+      yield* session.remote.send({ _tag: "ping", nonce: 1n }, { _tag: "ping", nonce: 2n })
+      yield* session.remote.connection.close
+      assert.deepStrictEqual(yield* session.peer.awaitShutdown, { _tag: "RemoteClosed" })
+      assert.deepStrictEqual(seen, [1n, 2n])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("the remote resets", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.pair.reset("unplugged")
+      const reason = yield* assertOver(session, waiting)
+      assert(reason._tag === "ConnectionLost")
+      assert.deepStrictEqual(reason.error.reason, { _tag: "Reset", cause: "unplugged" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("we close the scope", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.close
+      assert.deepStrictEqual(yield* assertOver(session, waiting), { _tag: "ScopeClosed" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("we interrupt the fiber that owns it", () =>
+    Effect.gen(function* () {
+      const ready = yield* Deferred.make<Session>()
+      const owner = yield* fork(
+        Effect.scoped(
+          Effect.gen(function* () {
+            yield* Deferred.succeed(ready, yield* start())
+            return yield* Effect.never
+          })
+        )
+      )
+      const session = yield* Deferred.await(ready)
+      const waiting = yield* waiters(session.peer)
+      yield* Fiber.interrupt(owner)
+      assert.deepStrictEqual(yield* assertOver(session, waiting), { _tag: "ScopeClosed" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("we ask for it, with a reason", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.peer.disconnect("had enough")
+      yield* session.peer.disconnect("too late: the first reason counts")
+      assert.deepStrictEqual(yield* assertOver(session, waiting), { _tag: "Requested", why: "had enough" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a handler asks for it and waits for the end", () =>
+    Effect.gen(function* () {
+      const session = yield* start({
+        handlers: { ping: (_, peer) => Effect.andThen(peer.disconnect("seen a ping"), peer.awaitShutdown) }
+      })
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send({ _tag: "ping", nonce: 1n })
+      assert.deepStrictEqual(yield* assertOver(session, waiting), { _tag: "Requested", why: "seen a ping" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a finalizer of its scope waits for the end", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const seen = yield* Deferred.make<Peer.EndReason>()
+      yield* Scope.addFinalizer(
+        session.peer.scope,
+        Effect.flatMap(session.peer.awaitShutdown, (reason) => Deferred.succeed(seen, reason))
+      )
+      const waiting = yield* waiters(session.peer)
+      yield* session.peer.disconnect("over")
+      yield* assertOver(session, waiting)
+      assert.deepStrictEqual(yield* Deferred.await(seen), { _tag: "Requested", why: "over" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a handler fails", () =>
+    Effect.gen(function* () {
+      const session = yield* start({ handlers: { inv: () => Effect.fail("no") } })
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send({ _tag: "inv", items: [] })
+      const reason = yield* assertOver(session, waiting)
+      assert(reason._tag === "HandlerFailed")
+      assert.strictEqual(reason.command, "inv")
+      assert.deepStrictEqual(reason.cause, Cause.fail("no"))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a handler dies, one that returns an Effect and one that throws", () =>
+    Effect.gen(function* () {
+      const defect = new Error("bug")
+      const dying: ReadonlyArray<() => Effect.Effect<never> | void> = [
+        () => Effect.die(defect),
+        () => {
+          throw defect
+        }
+      ]
+      for (const handler of dying) {
+        const session = yield* start({ handlers: { Unknown: handler } })
+        const waiting = yield* waiters(session.peer)
+        yield* session.remote.send({ _tag: "Unknown", command: "surprise", payload: new Uint8Array(0) })
+        const reason = yield* assertOver(session, waiting)
+        assert(reason._tag === "HandlerFailed")
+        assert.strictEqual(reason.command, "surprise")
+        assert.strictEqual(Cause.squash(reason.cause), defect)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a handler interrupts itself", () =>
+    Effect.gen(function* () {
+      const session = yield* start({ handlers: { inv: () => Effect.interrupt } })
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send({ _tag: "inv", items: [] })
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "HandlerFailed")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("an observer throws", () =>
+    Effect.gen(function* () {
+      const session = yield* start({
+        onRead: (event) => {
+          if (event._tag === "Received" && event.message._tag === "inv") throw new Error("bug")
+        }
+      })
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send({ _tag: "inv", items: [] })
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "Defect")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("the writer's socket fails while messages wait", () =>
+    Effect.gen(function* () {
+      const failing = yield* Deferred.make<never, Connection.ConnectionError>()
+      const pair = yield* Connection.makePair({ closeTimeout: 0 })
+      const remote = scripted(pair[1])
+      let broken = false
+      // Reading goes on as if nothing had happened: only the writer notices.
+      const tracker = tracked({
+        localAddress: pair[0].localAddress,
+        remoteAddress: pair[0].remoteAddress,
+        pull: pair[0].pull,
+        write: (bytes) => (broken ? bytes.length : pair[0].write(bytes)),
+        drained: Effect.suspend(() => (broken ? Deferred.await(failing) : pair[0].drained)),
+        close: pair[0].close,
+        destroy: pair[0].destroy
+      })
+      const making = yield* fork(tracker.clock(Peer.make(tracker.connection, { network, direction })))
+      yield* remote.send(version(), verack)
+      const peer = yield* Fiber.join(making)
+      broken = true
+      const waiting = yield* waiters(peer)
+      const error = new Connection.ConnectionError({ reason: { _tag: "Reset", cause: "EPIPE" } })
+      yield* Deferred.fail(failing, error)
+      assert.deepStrictEqual(yield* assertOver({ peer, tracker }, waiting), { _tag: "ConnectionLost", error })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("nobody reads on the other side: sends suspend, and the silence ends it after 20 minutes", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      const flood = yield* fork(Effect.forEach(Array.from({ length: 100 }), () => session.peer.send(block(100_000))))
+      yield* TestClock.adjust("19 minutes")
+      assert.isUndefined(flood.pollUnsafe())
+      const { queuedBytes } = yield* session.peer.stats
+      assert.isAtMost(queuedBytes, Peer.defaultMaximumQueuedBytes + 200_100)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "IdleTimeout")
+      assert.isTrue(Exit.isFailure(yield* Fiber.await(flood)))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a ping is not answered for 20 minutes, by a remote that talks of other things", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      // The first ping goes out after two minutes.
+      for (let minute = 0; minute < 21; minute++) {
+        yield* TestClock.adjust("1 minute")
+        yield* session.remote.send({ _tag: "sendheaders" })
+      }
+      assert.isUndefined(waiting.shutdowns[0]!.pollUnsafe())
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "PingTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("nothing is received for 20 minutes", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* TestClock.adjust("19 minutes")
+      assert.isUndefined(waiting.shutdowns[0]!.pollUnsafe())
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "IdleTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([
+    { _tag: "wtxidrelay" },
+    { _tag: "sendaddrv2" },
+    { _tag: "feature", id: "BIP434", data: new Uint8Array(0) },
+    { _tag: "Unknown", command: "sendtxrcncl", payload: new Uint8Array(12) }
+  ] satisfies ReadonlyArray<Wire.Message>)("negotiation after verack: $_tag", (message) =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send(message)
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "ProtocolViolation")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("bytes that are no frame", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.sendBytes(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n"))
+      const reason = yield* assertOver(session, waiting)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "WrongMagic")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})
+
+describe("the end of two peers", () => {
+  it.effect("both sides close at once", () =>
+    Effect.gen(function* () {
+      const [first, second] = yield* twoPeers()
+      yield* Effect.all([first.disconnect("first"), second.disconnect("second")], { concurrency: 2 })
+      const reasons = [yield* first.awaitShutdown, yield* second.awaitShutdown]
+      // Who notices the other's end before its own wish says so; both end, neither hangs.
+      for (const reason of reasons) assert.include(["Requested", "RemoteClosed"], reason._tag)
+      assert.include(
+        reasons.map(({ _tag }) => _tag),
+        "Requested"
+      )
+    })
+  )
+
+  it.effect("one ends, the other learns that it was closed", () =>
+    Effect.gen(function* () {
+      const [first, second] = yield* twoPeers()
+      yield* first.disconnect("enough")
+      assert.deepStrictEqual(yield* first.awaitShutdown, { _tag: "Requested", why: "enough" })
+      assert.deepStrictEqual(yield* second.awaitShutdown, { _tag: "RemoteClosed" })
+    })
+  )
+})
+
+describe("the end in the middle of the handshake", () => {
+  const begin = Effect.fnUntraced(function* (options: Peer.Options = {}) {
+    const pair = yield* Connection.makePair({ closeTimeout: 0 })
+    const remote = scripted(pair[1])
+    const tracker = tracked(pair[0])
+    const making = yield* fork(Effect.scoped(tracker.clock(Peer.make(tracker.connection, { network, ...options }))))
+    return { pair, remote, tracker, making }
+  })
+  const assertGone = Effect.fnUntraced(function* ({ remote, tracker }: Effect.Success<ReturnType<typeof begin>>) {
+    assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer still waits")
+    assert.strictEqual((yield* Effect.flip(tracker.connection.pull))._tag, "ConnectionError")
+    const error = yield* Effect.flip(remote.receiveUntil("Unknown"))
+    assert.strictEqual(error._tag, "ConnectionError", "the remote does not see the end")
+  })
+  const reasonOf = (making: Fiber.Fiber<unknown, Handshake.HandshakeError>) =>
+    Effect.map(Effect.flip(Fiber.join(making)), ({ reason }) => reason)
+
+  it.effect.each(["outbound", "inbound"] as const)("we interrupt the fiber that owns an %s peer", (direction) =>
+    Effect.gen(function* () {
+      for (const messages of [[], [version()]]) {
+        const session = yield* begin({ direction })
+        yield* session.remote.send(...messages)
+        yield* Fiber.interrupt(session.making)
+        yield* assertGone(session)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each(["outbound", "inbound"] as const)("the handshake of an %s peer times out", (direction) =>
+    Effect.gen(function* () {
+      for (const [messages, waitingFor] of [
+        [[], "version"],
+        [[version()], "verack"]
+      ] as const) {
+        const session = yield* begin({ direction })
+        if (messages.length > 0) yield* session.remote.send(...messages)
+        yield* TestClock.adjust("59999 millis")
+        assert.isUndefined(session.making.pollUnsafe())
+        yield* TestClock.adjust("1 millis")
+        const reason = yield* reasonOf(session.making)
+        assert(reason._tag === "TimedOut")
+        assert.strictEqual(reason.waitingFor, waitingFor)
+        yield* assertGone(session)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("the remote closes, or resets, at each point", () =>
+    Effect.gen(function* () {
+      for (const messages of [[], [version()], [version(), { _tag: "wtxidrelay" } as const]]) {
+        const closed = yield* begin()
+        if (messages.length > 0) yield* closed.remote.send(...messages)
+        yield* closed.remote.connection.close
+        const reason = yield* reasonOf(closed.making)
+        assert(reason._tag === "Disconnected")
+        assert.strictEqual(reason.error.reason._tag, "Closed")
+        assert.strictEqual(closed.tracker.waiting(), 0)
+
+        const reset = yield* begin()
+        if (messages.length > 0) yield* reset.remote.send(...messages)
+        yield* reset.pair.reset()
+        const broken = yield* reasonOf(reset.making)
+        assert(broken._tag === "Disconnected")
+        assert.strictEqual(broken.error.reason._tag, "Reset")
+        yield* assertGone(reset)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("the connection is cut after each byte of the handshake", () =>
+    Effect.gen(function* () {
+      const size = scripted((yield* Connection.makePair())[0]).frames([version(), verack]).length
+      for (let bytes = 0; bytes < size; bytes++) {
+        const pair = yield* Connection.makePair({ closeTimeout: 0, cutAfter: [undefined, bytes] })
+        const remote = scripted(pair[1])
+        const making = yield* fork(Effect.scoped(Peer.make(pair[0], { network })))
+        yield* remote.send(version(), verack)
+        assert.strictEqual((yield* reasonOf(making))._tag, "Disconnected", `cut after ${bytes}`)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("onVersion dies: the defect is the owner's and the connection is closed", () =>
+    Effect.gen(function* () {
+      const session = yield* begin({ onVersion: () => Effect.die("bug") })
+      yield* session.remote.send(version())
+      assert.isTrue(Exit.hasDies(yield* Fiber.await(session.making)))
+      yield* assertGone(session)
+    }).pipe(Effect.provide(countedNonces))
+  )
+})

@@ -1,0 +1,534 @@
+import { assert, describe, it } from "@effect/vitest"
+import {
+  Cause,
+  ConfigProvider,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Schema,
+  Stream
+} from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, Network, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
+import { network, scripted, twoPeers, verack, version, withRemote } from "./support/peers.ts"
+
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
+const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
+
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
+  const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(
+    options: Peer.Options<H> = {},
+    remoteVersion: Partial<Wire.Version> = {},
+    pairOptions: Connection.PairOptions = {}
+  ) => withRemote({ direction, ...options }, remoteVersion, pairOptions)
+
+  it.effect("has finished its handshake, and says what was agreed", () =>
+    Effect.gen(function* () {
+      const { pair, peer } = yield* start()
+      assert.strictEqual(peer.info.direction, direction)
+      assert.strictEqual(peer.info.userAgent, "/remote:1.0/")
+      assert.strictEqual(peer.info.network, network)
+      assert.strictEqual(peer.info.transport, "v1")
+      assert.deepStrictEqual(peer.info.remoteAddress, pair[0].remoteAddress)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("runs handlers in the order the messages came, one at a time", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const gate = yield* Deferred.make<void>()
+      const { peer, remote } = yield* start({
+        handlers: {
+          inv: () =>
+            Effect.gen(function* () {
+              log.push("inv begins")
+              yield* Deferred.await(gate)
+              log.push("inv ends")
+            }),
+          sendheaders: () => void log.push("sendheaders"),
+          Unknown: (message) => Effect.sync(() => log.push(message.command))
+        }
+      })
+      yield* remote.send({ _tag: "inv", items: [] }, { _tag: "sendheaders" }, filler(3))
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(log, ["inv begins"])
+      yield* Deferred.succeed(gate, undefined)
+      yield* remote.send(ping(1))
+      yield* remote.receiveUntil("pong")
+      assert.deepStrictEqual(log, ["inv begins", "inv ends", "sendheaders", "filler"])
+      assert.strictEqual((yield* peer.stats).messagesReceived, 6)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("hands to handlers what came in one batch with the verack", () =>
+    Effect.gen(function* () {
+      const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+      const remote = scripted(theirs)
+      const seen: Array<string> = []
+      const making = yield* fork(
+        Peer.make(ours, { network, direction, handlers: { sendheaders: (message) => void seen.push(message._tag) } })
+      )
+      yield* remote.send(version(), verack, { _tag: "sendheaders" }, { _tag: "sendheaders" })
+      yield* Fiber.join(making)
+      assert.deepStrictEqual(seen, ["sendheaders", "sendheaders"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("gives handlers the services of the context that made the peer, and the peer's scope", () =>
+    Effect.gen(function* () {
+      class Name extends Context.Service<Name, string>()("test/Name") {}
+      const ended = yield* Deferred.make<string>()
+      const { close, remote } = yield* start({
+        handlers: {
+          sendheaders: () =>
+            Effect.gen(function* () {
+              const name = yield* Name
+              yield* Effect.addFinalizer(() => Deferred.succeed(ended, name))
+            })
+        }
+      }).pipe(Effect.provideService(Name, "seven"))
+      yield* remote.send({ _tag: "sendheaders" }, ping(1))
+      yield* remote.receiveUntil("pong")
+      yield* close
+      assert.strictEqual(yield* Deferred.await(ended), "seven")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("answers a ping with its nonce", () =>
+    Effect.gen(function* () {
+      const { remote } = yield* start()
+      yield* remote.send({ _tag: "ping", nonce: 0xffff_ffff_ffff_ffffn })
+      assert.deepStrictEqual(yield* remote.receive, { _tag: "pong", nonce: 0xffff_ffff_ffff_ffffn })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("does not answer a ping at version 60000, and does above [31]", () =>
+    Effect.gen(function* () {
+      for (const [protocolVersion, answered] of [
+        [60_000, false],
+        [60_001, true]
+      ] as const) {
+        const { peer, remote } = yield* start({}, { protocolVersion })
+        yield* remote.send(ping(1), { _tag: "sendheaders" })
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* peer.stats).sent["pong"] !== undefined, answered)
+        const pinged = yield* fork(Effect.result(peer.ping))
+        if (answered) assert.isUndefined(pinged.pollUnsafe())
+        else {
+          const result = yield* Fiber.join(pinged)
+          assert(result._tag === "Failure")
+          assert.strictEqual(result.failure.reason._tag, "NotSupported")
+        }
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("pings every two minutes and keeps the last round trip and the smallest", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      let late = 0
+      for (const delay of [30, 10, 20]) {
+        yield* TestClock.adjust(120_000 - late)
+        late = delay
+        const message = yield* remote.receiveUntil("ping")
+        assert(message._tag === "ping")
+        yield* TestClock.adjust(delay)
+        yield* remote.send({ _tag: "pong", nonce: message.nonce! }, ping(1))
+        yield* remote.receiveUntil("pong")
+      }
+      const { lastPing, minimumPing, sent } = yield* peer.stats
+      assert.strictEqual(sent["ping"]?.messages, 3)
+      assert.strictEqual(Duration.toMillis(lastPing!), 20)
+      assert.strictEqual(Duration.toMillis(minimumPing!), 10)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("measures a ping that is asked for, several at a time, and ignores a foreign pong", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const first = yield* fork(peer.ping)
+      const one = yield* remote.receiveUntil("ping")
+      yield* TestClock.adjust(10)
+      const second = yield* fork(peer.ping)
+      const two = yield* remote.receiveUntil("ping")
+      assert(one._tag === "ping" && two._tag === "ping")
+      yield* TestClock.adjust(5)
+      yield* remote.send({ _tag: "pong", nonce: one.nonce! ^ two.nonce! }, { _tag: "pong", nonce: two.nonce! })
+      assert.strictEqual(Duration.toMillis(yield* Fiber.join(second)), 5)
+      assert.isUndefined(first.pollUnsafe())
+      yield* TestClock.adjust(5)
+      yield* remote.send({ _tag: "pong", nonce: one.nonce! })
+      assert.strictEqual(Duration.toMillis(yield* Fiber.join(first)), 20)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sends what was sent, in order", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      for (let index = 0; index < 100; index++) yield* peer.send(ping(index))
+      for (let index = 0; index < 100; index++) {
+        assert.deepStrictEqual(yield* remote.receiveUntil("ping"), ping(index))
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sendAndWait succeeds when the message was written, not before", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      yield* peer.sendAndWait(ping(1))
+      const big = yield* fork(peer.sendAndWait(filler(500_000)))
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(big.pollUnsafe())
+      const received = yield* fork(remote.receiveUntil("Unknown"))
+      yield* Fiber.join(big)
+      const message = yield* Fiber.join(received)
+      assert(message._tag === "Unknown")
+      assert.strictEqual(message.payload.length, 500_000)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("refuses a message that is against the rules of the wire, and goes on", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const item = { type: 1, hash: new Uint8Array(32) }
+      const bad: ReadonlyArray<Wire.Message> = [
+        { _tag: "inv", items: Array.from({ length: 50_001 }, () => item) },
+        { _tag: "inv", items: [{ type: 1, hash: new Uint8Array(31) }] },
+        { _tag: "Unknown", command: "much too long a name", payload: new Uint8Array(0) },
+        filler(4_000_001)
+      ]
+      for (const message of bad) {
+        for (const send of [peer.send, peer.sendAndWait]) {
+          assert.strictEqual((yield* Effect.flip(send(message))).reason._tag, "NotSendable")
+        }
+      }
+      yield* peer.send(ping(5))
+      assert.deepStrictEqual(yield* remote.receive, ping(5))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("streams the messages to any number of subscribers and ends the streams with the peer", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const streams = yield* Effect.forEach([1, 2], () => fork(Stream.runCollect(peer.messages)))
+      yield* remote.send(ping(1), filler(1), ping(2))
+      yield* remote.receiveUntil("pong")
+      yield* remote.receiveUntil("pong")
+      yield* peer.disconnect()
+      for (const stream of streams) {
+        assert.deepStrictEqual(
+          Array.from(yield* Fiber.join(stream), ({ _tag }) => _tag),
+          ["ping", "Unknown", "ping"]
+        )
+      }
+      assert.deepStrictEqual(yield* Stream.runCollect(peer.messages), [])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a stream that is not consumed stops the reader, and the remote, and loses nothing", () =>
+    Effect.gen(function* () {
+      const count = 20_000
+      const { peer, remote } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      const all = yield* Deferred.make<void>()
+      const seen: Array<bigint | undefined> = []
+      const stream = yield* fork(
+        Stream.runForEach(peer.messages, (message) =>
+          Effect.gen(function* () {
+            yield* Deferred.await(gate)
+            if (message._tag === "ping" && seen.push(message.nonce) === count) yield* Deferred.succeed(all, undefined)
+          })
+        )
+      )
+      let waits = 0
+      for (let index = 0; index < count; index += 100) {
+        yield* remote.send(...Array.from({ length: 100 }, (_, offset) => ping(index + offset)))
+        yield* TestClock.adjust(1)
+        waits = remote.connection.write(new Uint8Array(0))
+      }
+      const { messagesReceived } = yield* peer.stats
+      assert.isBelow(messagesReceived, 10_000)
+      assert.isAbove(waits, 200_000)
+      yield* Deferred.succeed(gate, undefined)
+      // The pongs are read, or the reader would have to stop for them.
+      yield* Effect.forEach(Array.from({ length: count }), () => remote.receiveUntil("pong"), { discard: true })
+      yield* Deferred.await(all)
+      yield* peer.disconnect()
+      yield* Fiber.join(stream)
+      assert.deepStrictEqual(
+        seen,
+        Array.from({ length: count }, (_, index) => BigInt(index))
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a subscriber that goes away holds nobody up", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const stuck = yield* fork(Stream.runForEach(peer.messages, () => Effect.never))
+      yield* remote.send(ping(1))
+      yield* remote.receiveUntil("pong")
+      yield* remote.send(ping(2))
+      yield* remote.receiveUntil("pong")
+      yield* remote.send(ping(3))
+      yield* TestClock.adjust(1)
+      yield* Fiber.interrupt(stuck)
+      yield* remote.send(ping(4))
+      assert.deepStrictEqual(yield* remote.receiveUntil("pong"), { _tag: "pong", nonce: 3n })
+      assert.deepStrictEqual(yield* remote.receiveUntil("pong"), { _tag: "pong", nonce: 4n })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("drops a message with a wrong checksum, counts it, and stays connected", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const bad = remote.frames([ping(1)])
+      bad[20]! ^= 1
+      yield* remote.sendBytes(bad)
+      yield* remote.send(ping(2))
+      assert.deepStrictEqual(yield* remote.receive, { _tag: "pong", nonce: 2n })
+      assert.strictEqual((yield* peer.stats).messagesDropped, 1)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("by btcd's policy a malformed message is answered with a reject, and disconnects", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ policy: Policy.btcd })
+      yield* remote.send({ _tag: "Unknown", command: "inv", payload: Uint8Array.of(1) })
+      const reject = yield* remote.receive
+      assert(reject._tag === "reject")
+      assert.deepStrictEqual([reject.rejected, reject.code], ["inv", 1])
+      assert.strictEqual((yield* peer.awaitShutdown)._tag, "BadMessage")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each(["version", "verack"] as const)(
+    "a second %s ends it by the standard policy; Core's ignores it",
+    (tag) =>
+      Effect.gen(function* () {
+        const message = tag === "version" ? version() : verack
+        const strict = yield* start()
+        yield* strict.remote.send(message)
+        assert.deepStrictEqual(yield* strict.peer.awaitShutdown, {
+          _tag: "ProtocolViolation",
+          command: tag,
+          problem: "duplicate message"
+        })
+        const lenient = yield* start({ policy: Policy.core })
+        yield* lenient.remote.send(message, ping(1))
+        assert.strictEqual((yield* lenient.remote.receive)._tag, "pong")
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("counts bytes and messages each way and by command, unknown commands together", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const before = yield* peer.stats
+      const inventions = Array.from({ length: 500 }, (_, index): Wire.Message => ({
+        _tag: "Unknown",
+        command: `invented${index}`,
+        payload: new Uint8Array(1)
+      }))
+      yield* remote.send(...inventions, ping(1))
+      yield* remote.receiveUntil("pong")
+      const after = yield* peer.stats
+      assert.deepStrictEqual(after.received["*other*"], { messages: 500, bytes: 500 * 25 })
+      assert.deepStrictEqual(after.received["ping"], { messages: 1, bytes: 32 })
+      assert.deepStrictEqual(after.sent["pong"], { messages: 1, bytes: 32 })
+      assert.strictEqual(after.bytesReceived - before.bytesReceived, 500 * 25 + 32)
+      assert.strictEqual(after.messagesReceived - before.messagesReceived, 501)
+      assert.notProperty(after.received, "invented1")
+      assert.isUndefined(before.received["ping"], "a snapshot does not change")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("gives its statistics as JSON, after the end too", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(1_700_000_000_000)
+      const { peer } = yield* start()
+      yield* peer.disconnect()
+      yield* peer.awaitShutdown
+      const json = yield* Schema.encodeEffect(Peer.Stats)(yield* peer.stats)
+      assert.strictEqual(json.connectedAt, "2023-11-14T22:13:20.000Z")
+      assert.strictEqual(json.queuedBytes, 0)
+      assert.deepStrictEqual(JSON.parse(JSON.stringify(json)), json)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("lets observers see every message both ways, those of the handshake too", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const { peer, remote } = yield* start({
+        onRead: (event) => void log.push(`in ${event._tag === "Received" ? event.message._tag : "dropped"}`),
+        onWrite: (message, size) => void log.push(`out ${message._tag} ${size}`)
+      })
+      yield* remote.send(ping(1))
+      yield* remote.receiveUntil("pong")
+      assert.includeMembers(log, ["in version", "in verack", "out verack 24", "in ping", "out pong 32"])
+      assert.strictEqual(log.length, (yield* peer.stats).messagesReceived + (yield* peer.stats).messagesSent)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a flood of pings from a remote that reads nothing is read no further than a bound", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      for (let index = 0; index < 200; index++) {
+        yield* remote.send(...Array.from({ length: 100 }, (_, offset) => ping(index * 100 + offset)))
+      }
+      yield* TestClock.adjust("1 minute")
+      const { messagesReceived, queuedBytes } = yield* peer.stats
+      assert.isBelow(queuedBytes, 200_000)
+      assert.isBelow(messagesReceived, 10_000)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})
+
+describe("two peers", () => {
+  it.effect("each sends 500 messages of 100 kB at once: reading and writing never wait for each other", () =>
+    Effect.gen(function* () {
+      let first = 0
+      let second = 0
+      const done = yield* Deferred.make<void>()
+      const count = (received: () => number) => () =>
+        received() === 500 && first + second === 1000 ? Deferred.succeed(done, undefined) : undefined
+      const peers = yield* twoPeers(
+        { handlers: { Unknown: () => count(() => ++first)() } },
+        { handlers: { Unknown: () => count(() => ++second)() } }
+      )
+      yield* Effect.forEach(
+        peers,
+        (peer) => Effect.forEach(Array.from({ length: 500 }), () => peer.send(filler(100_000)), { discard: true }),
+        { concurrency: 2 }
+      )
+      yield* Deferred.await(done)
+    })
+  )
+
+  it.effect("ping each other while both outboxes are full", () =>
+    Effect.gen(function* () {
+      const peers = yield* twoPeers({ maximumQueuedBytes: 1 }, { maximumQueuedBytes: 1 })
+      const floods = yield* Effect.forEach(peers, (peer) =>
+        fork(Effect.forEach(Array.from({ length: 50 }), () => peer.send(filler(1_000_000)), { discard: true }))
+      )
+      yield* Effect.all(
+        peers.map((peer) => peer.ping),
+        { concurrency: 2 }
+      )
+      yield* Effect.forEach(floods, Fiber.join)
+    })
+  )
+
+  it.effect("stay connected for a day of virtual time by their pings alone", () =>
+    Effect.gen(function* () {
+      const [first, second] = yield* twoPeers({}, {}, { delay: "50 millis" }).pipe(
+        Effect.forkChild({ startImmediately: true }),
+        Effect.tap(() => TestClock.adjust("1 second")),
+        Effect.flatMap(Fiber.join)
+      )
+      yield* TestClock.adjust("1 day")
+      for (const peer of [first, second]) {
+        const stats = yield* peer.stats
+        assert.isAbove(stats.sent["ping"]!.messages, 700)
+        assert.strictEqual(Duration.toMillis(stats.lastPing!), 100)
+      }
+    })
+  )
+})
+
+describe("Peer.layer", () => {
+  const inMemory = Layer.effectContext(
+    Effect.gen(function* () {
+      const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+      const remote = scripted(theirs)
+      yield* remote.send(version(), verack)
+      return Context.make(Connection.Connection, ours)
+    })
+  )
+
+  it.effect("makes the peer of the connection in the context and ends it with the layer", () =>
+    Effect.gen(function* () {
+      const peer = yield* Effect.provide(
+        Peer.Peer,
+        Peer.layer({ network }).pipe(Layer.provide(inMemory), Layer.provide(Nonce.layer))
+      )
+      assert.strictEqual(peer.info.userAgent, "/remote:1.0/")
+      assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
+    })
+  )
+
+  it.effect("takes its settings from the configuration, which goes before the options", () =>
+    Effect.gen(function* () {
+      const peer = yield* Effect.provide(
+        Peer.Peer,
+        Peer.layerConfig({ network: Network.signet, userAgent: "/x/" }).pipe(
+          Layer.provide(inMemory),
+          Layer.provide(Nonce.layer),
+          Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ BTCPEER_NETWORK: "regtest" })))
+        )
+      )
+      assert.strictEqual(peer.info.network, Network.regtest)
+    })
+  )
+
+  it.effect("fails with a ConfigError for a value that is none", () =>
+    Effect.gen(function* () {
+      for (const bad of [
+        { BTCPEER_NETWORK: "moonnet" },
+        { BTCPEER_PING_INTERVAL: "soon" },
+        { BTCPEER_POLICY: "nice" }
+      ]) {
+        const exit = yield* Effect.exit(
+          Effect.provide(
+            Peer.Peer,
+            Peer.layerConfig({ network }).pipe(
+              Layer.provide(inMemory),
+              Layer.provide(Nonce.layer),
+              Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(bad)))
+            )
+          )
+        )
+        assert(Exit.isFailure(exit))
+        const error = Option.getOrThrow(Cause.findErrorOption(exit.cause))
+        assert.strictEqual(error._tag, "ConfigError")
+      }
+    })
+  )
+})
+
+describe("Peer.serve", () => {
+  it.effect("makes a peer of each connection, and one that fails ends alone", () =>
+    Effect.gen(function* () {
+      const agents: Array<string> = []
+      const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair({ closeTimeout: 0 }))
+      const waiting = connections.map(([ours]) => ours)
+      const listener = {
+        accept: Effect.suspend(() => {
+          const next = waiting.shift()
+          return next === undefined ? Effect.never : Effect.succeed(next)
+        })
+      }
+      const server = yield* fork(
+        Peer.serve(listener, { network }, (peer) => Effect.sync(() => void agents.push(peer.info.userAgent)))
+      )
+      const remotes = connections.map(([, theirs]) => scripted(theirs))
+      yield* remotes[0]!.send(version({ userAgent: "/one/" }), verack)
+      yield* remotes[1]!.sendBytes(new TextEncoder().encode("GET / HTTP/1.1\r\n"))
+      yield* remotes[2]!.send(version({ userAgent: "/three/" }), verack)
+      for (const remote of [remotes[0]!, remotes[2]!]) {
+        yield* remote.send(ping(1))
+        yield* remote.receiveUntil("pong")
+      }
+      assert.deepStrictEqual(agents.toSorted(), ["/one/", "/three/"])
+      yield* Effect.flip(remotes[1]!.receive)
+      yield* Fiber.interrupt(server)
+      yield* Effect.flip(remotes[0]!.receiveUntil("Unknown"))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

@@ -1,0 +1,205 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Policy, type Wire } from "effect-bitcoin-peer"
+import * as Machine from "../src/internal/handshake.ts"
+
+const address = { services: 0n, address: new Uint8Array(16), port: 0 }
+
+const version = (fields: Partial<Wire.Version> = {}): Wire.Version => ({
+  _tag: "version",
+  protocolVersion: 70_017,
+  services: 0n,
+  timestamp: 0,
+  receiver: address,
+  sender: address,
+  nonce: 42n,
+  userAgent: "/test/",
+  startHeight: 0,
+  relay: true,
+  ...fields
+})
+
+const config = (fields: Partial<Machine.Config> = {}): Machine.Config => ({
+  direction: "outbound",
+  policy: Policy.standard,
+  minimumProtocolVersion: 31_800,
+  requiredServices: [],
+  features: [],
+  isOwnNonce: (nonce) => nonce === 7n,
+  version: version({ nonce: 7n }),
+  ...fields
+})
+
+const tags = (messages: ReadonlyArray<Wire.Message>): ReadonlyArray<string> => messages.map(({ _tag }) => _tag)
+
+/** Feeds messages; stops at a failure. */
+const run = (config: Machine.Config, messages: ReadonlyArray<Wire.Message>) => {
+  let state = Machine.initial
+  const sent = [...Machine.start(config, 1_000)]
+  for (const message of messages) {
+    const step = Machine.step(config, state, message, 1_000)
+    state = step.state
+    sent.push(...step.send)
+    if (step.failure !== undefined) return { state, sent, failure: step.failure }
+  }
+  return { state, sent, failure: undefined }
+}
+
+const verack: Wire.Message = { _tag: "verack" }
+const feature = (id: string): Wire.Feature => ({ _tag: "feature", id, data: new Uint8Array(0) })
+
+describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
+  it("sends version, wtxidrelay, sendaddrv2, feature, verack in this order", () => {
+    const { sent, state } = run(config({ direction, features: [{ id: "BIP1", data: new Uint8Array(0) }] }), [
+      version(),
+      verack
+    ])
+    assert.deepStrictEqual(tags(sent), ["version", "wtxidrelay", "sendaddrv2", "feature", "verack"])
+    assert.strictEqual(state._tag, "Done")
+  })
+
+  it.each([
+    [31_800, ["version", "verack"]],
+    [70_015, ["version", "verack"]],
+    [70_016, ["version", "wtxidrelay", "sendaddrv2", "verack"]],
+    [70_017, ["version", "wtxidrelay", "sendaddrv2", "feature", "verack"]],
+    [80_000, ["version", "wtxidrelay", "sendaddrv2", "feature", "verack"]]
+  ])("sends to a peer of version %i only what the common version allows", (protocolVersion, expected) => {
+    const { sent } = run(config({ direction, features: [{ id: "BIP1", data: new Uint8Array(0) }] }), [
+      version({ protocolVersion })
+    ])
+    assert.deepStrictEqual(tags(sent), expected)
+  })
+
+  it("counts our own version for the common one too", () => {
+    const { sent } = run(config({ direction, version: version({ protocolVersion: 70_015 }) }), [version()])
+    assert.deepStrictEqual(tags(sent), ["version", "verack"])
+  })
+
+  it("puts the time of sending into our version", () => {
+    const { sent } = run(config({ direction }), [version()])
+    assert.strictEqual((sent[0] as Wire.Version).timestamp, 1_000)
+  })
+
+  it("is not done before the peer's verack, and then at once", () => {
+    assert.strictEqual(run(config({ direction }), [version()]).state._tag, "AwaitingVerack")
+    assert.strictEqual(run(config({ direction }), [version(), verack]).state._tag, "Done")
+  })
+
+  it("notes what the peer announces between version and verack", () => {
+    const { state } = run(config({ direction }), [
+      version(),
+      { _tag: "wtxidrelay" },
+      { _tag: "sendaddrv2" },
+      { ...feature("BIP434"), data: Uint8Array.of(1) },
+      verack
+    ])
+    assert.isTrue(state.wtxidRelay)
+    assert.isTrue(state.addrV2)
+    assert.deepStrictEqual(Array.from(state.features), [["BIP434", Uint8Array.of(1)]])
+  })
+
+  it("ignores repeated negotiation messages: the first counts", () => {
+    const { failure, state } = run(config({ direction }), [
+      version(),
+      { _tag: "wtxidrelay" },
+      { _tag: "wtxidrelay" },
+      { _tag: "sendaddrv2" },
+      { _tag: "sendaddrv2" },
+      { ...feature("BIP434"), data: Uint8Array.of(1) },
+      { ...feature("BIP434"), data: Uint8Array.of(2) },
+      verack
+    ])
+    assert.isUndefined(failure)
+    assert.deepStrictEqual(state.features.get("BIP434"), Uint8Array.of(1))
+  })
+
+  it("ignores wtxidrelay below 70016", () => {
+    const { failure, state } = run(config({ direction }), [
+      version({ protocolVersion: 70_015 }),
+      { _tag: "wtxidrelay" },
+      verack
+    ])
+    assert.isUndefined(failure)
+    assert.isFalse(state.wtxidRelay)
+  })
+
+  it("refuses a feature below 70017", () => {
+    const { failure } = run(config({ direction }), [version({ protocolVersion: 70_016 }), feature("BIP434")])
+    assert.strictEqual(failure?._tag, "BadFeature")
+  })
+
+  it("ignores what is unknown, or not legal yet, before verack (btcd #2278)", () => {
+    const { failure, state } = run(config({ direction }), [
+      version(),
+      { _tag: "Unknown", command: "sendtxrcncl", payload: new Uint8Array(12) },
+      { _tag: "ping", nonce: 1n },
+      { _tag: "sendheaders" },
+      { _tag: "inv", items: [] },
+      verack
+    ])
+    assert.isUndefined(failure)
+    assert.strictEqual(state._tag, "Done")
+  })
+
+  it("finds a connection to ourselves before it answers", () => {
+    const { failure, sent } = run(config({ direction }), [version({ nonce: 7n })])
+    assert.strictEqual(failure?._tag, "SelfConnection")
+    assert.deepStrictEqual(tags(sent), direction === "outbound" ? ["version"] : [])
+  })
+
+  it("refuses a version below the minimum and takes the minimum itself", () => {
+    assert.strictEqual(
+      run(config({ direction }), [version({ protocolVersion: 31_799 })]).failure?._tag,
+      "VersionTooOld"
+    )
+    assert.isUndefined(run(config({ direction }), [version({ protocolVersion: 31_800 }), verack]).failure)
+  })
+
+  it("refuses a peer that lacks every bit of a required mask, and takes one that has any", () => {
+    const strict = config({ direction, requiredServices: [1n | 1024n, 8n] })
+    assert.strictEqual(run(strict, [version({ services: 1n })]).failure?._tag, "ServicesMissing")
+    assert.strictEqual(run(strict, [version({ services: 8n })]).failure?._tag, "ServicesMissing")
+    assert.isUndefined(run(strict, [version({ services: 8n | 1024n }), verack]).failure)
+    assert.isUndefined(run(strict, [version({ services: 9n }), verack]).failure)
+  })
+
+  const early: ReadonlyArray<Wire.Message> = [verack, { _tag: "ping", nonce: 1n }, { _tag: "sendaddrv2" }]
+
+  it("fails on a first message that is not version, by the standard and btcd policies", () => {
+    for (const policy of [Policy.standard, Policy.btcd]) {
+      for (const message of early) {
+        const { failure } = run(config({ direction, policy }), [message, version(), verack])
+        assert.deepStrictEqual(failure, { _tag: "NotVersionFirst", received: message._tag })
+      }
+    }
+  })
+
+  it("ignores messages before version by Core's policy", () => {
+    const { failure, state } = run(config({ direction, policy: Policy.core }), [...early, version(), verack])
+    assert.isUndefined(failure)
+    assert.strictEqual(state._tag, "Done")
+    assert.isFalse(state.addrV2)
+  })
+
+  it("fails on a second version by the standard and btcd policies and ignores it by Core's", () => {
+    const again = [version(), version({ protocolVersion: 60_000 }), verack]
+    assert.strictEqual(run(config({ direction }), again).failure?._tag, "DuplicateVersion")
+    assert.strictEqual(run(config({ direction, policy: Policy.btcd }), again).failure?._tag, "DuplicateVersion")
+    const { state } = run(config({ direction, policy: Policy.core }), again)
+    assert.strictEqual(state.remote?.protocolVersion, 70_017)
+    assert.strictEqual(state._tag, "Done")
+  })
+
+  it("sends a reject only by btcd's policy, and not to a peer too old for it", () => {
+    const rejects = (policy: Policy.Policy, messages: ReadonlyArray<Wire.Message>) =>
+      run(config({ direction, policy, minimumProtocolVersion: 70_002 }), messages).sent.filter(
+        ({ _tag }) => _tag === "reject"
+      )
+    assert.deepStrictEqual(rejects(Policy.standard, [version(), version()]), [])
+    assert.deepStrictEqual(rejects(Policy.btcd, [version(), version()]), [
+      { _tag: "reject", rejected: "version", code: 0x12, reason: "duplicate version message", hash: undefined }
+    ])
+    assert.deepStrictEqual(rejects(Policy.btcd, [version({ protocolVersion: 70_001 })]), [])
+    assert.lengthOf(rejects(Policy.btcd, [verack]), 1)
+  })
+})

@@ -1,0 +1,172 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Result from "effect/Result"
+import * as Wire from "../src/Wire.ts"
+import { concat, decoded, encoded, examples, plain, reasonOf } from "./support/generators.ts"
+
+const { transaction } = examples.find((message) => message._tag === "tx") as Wire.Tx
+const input = transaction.inputs.at(0)!
+
+const bytesOf = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"))
+const write = (of: Wire.Transaction): Uint8Array => Result.getOrThrow(Wire.encodeTransaction(of))
+const read = (bytes: Uint8Array): Wire.Transaction => Result.getOrThrow(Wire.decodeTransaction(bytes))
+
+const version = [2, 0, 0, 0]
+const lockTime = [0, 0, 0, 0]
+/** One input with an empty script. */
+const oneInput = concat([1], new Uint8Array(36), [0], [0xff, 0xff, 0xff, 0xff])
+/** One output with an empty script. */
+const oneOutput = concat([1], new Uint8Array(8), [0])
+
+describe("a transaction", () => {
+  it("is read in both forms", () => {
+    const plainForm = read(concat(version, oneInput, oneOutput, lockTime))
+    const witnessForm = read(concat(version, [0, 1], oneInput, oneOutput, [1, 2, 9, 9], lockTime))
+    assert.deepStrictEqual(plain(witnessForm), {
+      ...plain(plainForm),
+      inputs: [{ ...plainForm.inputs.at(0)!, witness: [Uint8Array.of(9, 9)] }]
+    })
+    assert.deepStrictEqual(Wire.txid(witnessForm), Wire.txid(plainForm))
+    assert.notDeepEqual(Wire.wtxid(witnessForm), Wire.wtxid(plainForm))
+  })
+
+  it("is malformed with unknown flags", () => {
+    for (const flags of [2, 3, 0x80, 0xff]) {
+      const bytes = concat(version, [0, flags], oneInput, oneOutput, [0], lockTime)
+      assert.strictEqual(reasonOf(Wire.decodeTransaction(bytes))._tag, "BadValue")
+    }
+  })
+
+  it("is malformed in the witness form without any witness", () => {
+    const superfluous = concat(version, [0, 1], oneInput, oneOutput, [0], lockTime)
+    assert.strictEqual(reasonOf(Wire.decodeTransaction(superfluous))._tag, "BadValue")
+    const nothing = concat(version, [0, 1, 0, 0], lockTime)
+    assert.strictEqual(reasonOf(Wire.decodeTransaction(nothing))._tag, "BadValue")
+  })
+
+  it("without inputs is read only if it has no outputs either, as in Bitcoin Core", () => {
+    const empty = concat(version, [0, 0], lockTime)
+    assert.deepStrictEqual(plain(read(empty)), { version: 2, inputs: [], outputs: [], lockTime: 0 })
+    assert.deepStrictEqual(write(read(empty)), empty)
+    const outputs = write({ ...transaction, inputs: [] })
+    assert.isTrue(Result.isFailure(Wire.decodeTransaction(outputs)))
+  })
+
+  it("with trailing bytes is not one transaction", () => {
+    const result = Wire.decodeTransaction(concat(write(transaction), [0]))
+    assert.deepStrictEqual(reasonOf(result), { _tag: "TrailingBytes", count: 1 })
+    assert.strictEqual(decoded("tx", concat(write(transaction), [0]))._tag, "tx")
+  })
+
+  it("keeps amounts that no number can hold, as long as its outputs are not rebuilt", () => {
+    const bytes = concat(version, oneInput, [1], new Uint8Array(7).fill(0xff), [0x7f, 0], lockTime)
+    const huge = read(bytes)
+    assert.deepStrictEqual(write(huge), bytes)
+    assert.deepStrictEqual(write({ ...huge, lockTime: 7 }), concat(bytes.subarray(0, -4), [7, 0, 0, 0]))
+    assert.strictEqual(reasonOf(Wire.encodeTransaction(plain(huge)))._tag, "BadValue")
+    const minusOne = read(concat(version, oneInput, [1], new Uint8Array(8).fill(0xff), [0], lockTime))
+    assert.strictEqual(minusOne.outputs.at(0)?.value, -1)
+    assert.deepStrictEqual(write(plain(minusOne)), write(minusOne))
+  })
+
+  it("can be spread and changed", () => {
+    const bytes = write(transaction)
+    const changed = { ...read(bytes), lockTime: 5 }
+    assert.deepStrictEqual(write(changed), concat(bytes.subarray(0, -4), [5, 0, 0, 0]))
+    assert.deepStrictEqual(Wire.wtxid(changed), Wire.wtxid({ ...transaction, lockTime: 5 }))
+    const stripped = { ...changed, inputs: Array.from(changed.inputs, (input) => ({ ...input, witness: [] })) }
+    assert.deepStrictEqual(Wire.txid(stripped), Wire.txid(changed))
+    assert.deepStrictEqual(Wire.wtxid(stripped), Wire.txid(changed))
+  })
+
+  it("has inputs and witnesses at any index, in any order", () => {
+    const inputs = Array.from({ length: 50 }, (_, i) => ({
+      ...input,
+      script: new Uint8Array(i),
+      witness: Array.from({ length: i % 4 }, (_, j) => new Uint8Array(i * j))
+    }))
+    const list = read(write({ ...transaction, inputs })).inputs
+    for (const index of [49, 0, 25, 26, 27, 3, 3, 2, 49, 48, 0, -1]) {
+      assert.deepStrictEqual(plain(list.at(index)), inputs.at(index))
+    }
+    assert.deepStrictEqual(plain(list), inputs)
+    const stack = list.at(47)!.witness
+    assert.deepStrictEqual(
+      [stack.at(2), stack.at(0), stack.at(1), stack.at(-1), stack.at(3)],
+      [inputs[47].witness[2], inputs[47].witness[0], inputs[47].witness[1], inputs[47].witness[2], undefined]
+    )
+  })
+
+  it("is refused where a field does not fit", () => {
+    const outPoint = input.previousOutput
+    const wrong: ReadonlyArray<Wire.Transaction> = [
+      { ...transaction, version: 2 ** 31 },
+      { ...transaction, lockTime: -1 },
+      { ...transaction, lockTime: 2 ** 32 },
+      { ...transaction, inputs: [{ ...input, sequence: 1.5 }] },
+      { ...transaction, inputs: [{ ...input, previousOutput: { ...outPoint, index: -1 } }] },
+      { ...transaction, inputs: [{ ...input, previousOutput: { ...outPoint, txid: new Uint8Array(31) } }] },
+      { ...transaction, outputs: [{ value: 2 ** 53, script: new Uint8Array(0) }] },
+      { ...transaction, outputs: [{ value: 0.1, script: new Uint8Array(0) }] }
+    ]
+    for (const of of wrong) {
+      assert.strictEqual(reasonOf(Wire.encodeTransaction(of))._tag, "BadValue")
+      assert.throws(() => Wire.txid(of), Wire.WireError)
+    }
+  })
+
+  it("is refused above 4,000,000 bytes, before more is allocated", () => {
+    const script = new Uint8Array(1_000_000)
+    const fits = { ...transaction, inputs: [input], outputs: Array.from({ length: 3 }, () => ({ value: 0, script })) }
+    assert.isTrue(Result.isSuccess(Wire.encodeTransaction(fits)))
+    const large = {
+      ...fits,
+      outputs: { length: 1_000, at: () => ({ value: 0, script }), [Symbol.iterator]: () => [][Symbol.iterator]() }
+    }
+    assert.strictEqual(reasonOf(Wire.encodeTransaction(large))._tag, "PayloadTooLarge")
+  })
+
+  it("has the id that everyone knows", () => {
+    // The coinbase of the genesis block.
+    const bytes = bytesOf(
+      "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d0104455468652054696d6573" +
+        "2030332f4a616e2f32303039204368616e63656c6c6f72206f6e206272696e6b206f66207365636f6e64206261696c6f757420666f722062616e6b" +
+        "73ffffffff0100f2052a01000000434104678afdb0fe5548271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f355" +
+        "04e51ec112de5c384df7ba0b8d578a4c702b6bf11d5fac00000000"
+    )
+    const id = "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"
+    assert.strictEqual(Wire.hashToHex(Wire.txid(read(bytes))), id)
+    assert.strictEqual(Wire.hashToHex(Wire.wtxid(plain(read(bytes)))), id)
+    assert.strictEqual(read(bytes).outputs.at(0)?.value, 50_0000_0000)
+  })
+})
+
+describe("a block", () => {
+  const block = examples.find((message) => message._tag === "block") as Wire.BlockMessage
+
+  it("has transactions whose lists can be put together anew", () => {
+    const other = { ...transaction, outputs: [{ value: 7, script: Uint8Array.of(1, 2, 3) }] }
+    const two = { ...block, block: { ...block.block, transactions: [transaction, other] } }
+    const [first, second] = (decoded("block", encoded(two)) as Wire.BlockMessage).block.transactions
+    assert.deepStrictEqual(write({ ...first, outputs: second.outputs }), write(other))
+    assert.deepStrictEqual(Wire.wtxid({ ...second, outputs: first.outputs }), Wire.wtxid(transaction))
+  })
+
+  it("may have no transactions", () => {
+    const empty = { ...block, block: { ...block.block, transactions: [] } }
+    assert.strictEqual(encoded(empty).length, 81)
+    assert.deepStrictEqual(plain(decoded("block", encoded(empty))), empty)
+  })
+
+  it("is malformed where any of its transactions is", () => {
+    const bytes = encoded(block)
+    const superfluous = concat(bytes.subarray(0, 80), [1], version, [0, 1], oneInput, oneOutput, [0], lockTime)
+    assert.strictEqual(reasonOf(Wire.decode("block", superfluous))._tag, "BadValue")
+  })
+
+  it("with another header and the same transactions encodes", () => {
+    const read = (decoded("block", encoded(block)) as Wire.BlockMessage).block
+    const header = { ...read.header, nonce: 1 }
+    const changed: Wire.Message = { _tag: "block", block: { ...read, header } }
+    assert.deepStrictEqual(plain(decoded("block", encoded(changed))), plain(changed))
+  })
+})

@@ -1,0 +1,47 @@
+import { afterEach, assert, describe, it, vi } from "@effect/vitest"
+import { createHash } from "node:crypto"
+import * as Sha256 from "../src/internal/sha256.ts"
+
+const sha256 = (bytes: Uint8Array): Uint8Array => createHash("sha256").update(bytes).digest()
+
+const expected = (bytes: Uint8Array): string => Buffer.from(sha256(sha256(bytes))).toString("hex")
+
+const sizes = [...Array.from({ length: 260 }, (_, size) => size), 1_000, 65_537]
+
+const compare = (module: Pick<typeof Sha256, "checksum" | "doubleSha256">): void => {
+  for (const size of sizes) {
+    const bytes = Uint8Array.from({ length: size }, (_, i) => (i * 31 + size) & 0xff)
+    const hash = module.doubleSha256(bytes)
+    assert.strictEqual(Buffer.from(hash).toString("hex"), expected(bytes), `${size} bytes`)
+    assert.strictEqual(module.checksum(bytes), Buffer.from(hash).readUInt32LE(0), `${size} bytes`)
+    assert.strictEqual(Object.getPrototypeOf(hash), Uint8Array.prototype)
+  }
+}
+
+afterEach(() => {
+  vi.restoreAllMocks()
+  vi.resetModules()
+})
+
+describe("SHA-256 twice", () => {
+  it("is what Node's createHash gives, for short and long inputs", () => compare(Sha256))
+
+  it("is the same where there is no node:crypto, as in a browser", async () => {
+    vi.resetModules()
+    const builtin = vi.spyOn(process, "getBuiltinModule").mockReturnValue(undefined as never)
+    const module = await import("../src/internal/sha256.ts")
+    assert.isAbove(builtin.mock.calls.length, 0)
+    assert.notStrictEqual(module.doubleSha256, Sha256.doubleSha256)
+    compare(module)
+  })
+
+  it("gives a buffer that later hashes do not write to", () => {
+    for (const size of [10, 1_000]) {
+      const first = Sha256.doubleSha256(new Uint8Array(size))
+      const copy = first.slice()
+      Sha256.doubleSha256(new Uint8Array(size).fill(1))
+      Sha256.checksum(new Uint8Array(size).fill(2))
+      assert.deepStrictEqual(first, copy)
+    }
+  })
+})

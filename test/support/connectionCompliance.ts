@@ -1,0 +1,405 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Duration, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope as Scopes } from "effect"
+import { TestClock } from "effect/testing"
+import type { Connection, ConnectionError } from "../../src/Connection.ts"
+
+type Service = Connection["Service"]
+
+/** Both ends of one connection, and a way to break it. */
+export interface Ends {
+  readonly a: Service
+  readonly b: Service
+  /** The remote of `b` resets the connection. */
+  readonly resetB: Effect.Effect<void>
+}
+
+export interface Implementation {
+  readonly make: (options: {
+    readonly closeTimeout?: Duration.Input
+  }) => Effect.Effect<Ends, ConnectionError, Scope.Scope>
+  /** "virtual" runs under the TestClock, "real" with real sockets. */
+  readonly time: "virtual" | "real"
+  /** Bytes that one end holds for a puller who is away; undefined when not known. */
+  readonly heldBy?: (end: Service) => number
+  /** More than both sides and what is between them ever hold. */
+  readonly capacity: number
+}
+
+const chunk = 65_536
+
+/** Bytes that tell where in the stream they belong. */
+export const patterned = (length: number, from = 0): Uint8Array => {
+  const bytes = new Uint8Array(length)
+  for (let i = 0; i < length; i++) bytes[i] = ((from + i) * 31 + ((from + i) >>> 8)) & 0xff
+  return bytes
+}
+
+/** Writes `total` bytes in chunks, and returns how many wait at the end. */
+export const fill = (connection: Service, total: number): number => {
+  let waiting = 0
+  for (let from = 0; from < total; from += chunk) {
+    waiting = connection.write(patterned(Math.min(chunk, total - from), from))
+  }
+  return waiting
+}
+
+const joined = (pieces: ReadonlyArray<Uint8Array>): Uint8Array => Uint8Array.from(Buffer.concat(pieces))
+
+/** Pulls until so many bytes are here. */
+export const pullBytes = Effect.fnUntraced(function* (connection: Service, length: number) {
+  const pieces: Array<Uint8Array> = []
+  let got = 0
+  while (got < length) {
+    const batch = yield* connection.pull
+    assert.isAbove(batch.length, 0)
+    for (const bytes of batch) {
+      assert.isAbove(bytes.length, 0)
+      pieces.push(bytes)
+      got += bytes.length
+    }
+  }
+  assert.strictEqual(got, length)
+  return joined(pieces)
+})
+
+/** Pulls until the connection ends. */
+export const pullToEnd = Effect.fnUntraced(function* (connection: Service) {
+  const pieces: Array<Uint8Array> = []
+  while (true) {
+    const exit = yield* Effect.result(connection.pull)
+    if (exit._tag === "Failure") return { bytes: joined(pieces), error: exit.failure }
+    pieces.push(...exit.success)
+  }
+})
+
+const assertSame = (actual: Uint8Array, expected: Uint8Array) => {
+  assert.strictEqual(actual.length, expected.length)
+  assert.strictEqual(Buffer.compare(actual, expected), 0, "the bytes differ")
+}
+
+const forkNow = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+/** The rules of a `Connection`, for an implementation of it. */
+export const compliance = (name: string, implementation: Implementation): void => {
+  const { make, time, capacity, heldBy } = implementation
+  const test = time === "virtual" ? it.effect : it.live
+  const passes = (millis: number) => (time === "virtual" ? TestClock.adjust(millis) : Effect.sleep(millis))
+  /** Lets happen what happens without anybody's doing. */
+  const settle =
+    time === "virtual"
+      ? Effect.gen(function* () {
+          for (let i = 0; i < 50; i++) yield* Effect.yieldNow
+        })
+      : Effect.sleep(50)
+
+  /** Writes until the other side takes no more, whatever time it is given. */
+  const fillUp = Effect.fnUntraced(function* (end: Service) {
+    let written = 0
+    while (true) {
+      while (end.write(patterned(chunk, written)) === 0) written += chunk
+      written += chunk
+      assert.isBelow(written, capacity, "nothing holds the writer back")
+      const drained = yield* forkNow(end.drained)
+      yield* settle
+      const exit = drained.pollUnsafe()
+      yield* Fiber.interrupt(drained)
+      if (exit === undefined) return written
+    }
+  })
+
+  describe(name, () => {
+    test("bytes arrive in the order of the writes, whatever their sizes", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const sizes = Array.from({ length: 300 }, (_, i) => 1 + ((i * 7919) % 1500))
+        const total = sizes.reduce((sum, size) => sum + size, 0)
+        const fiber = yield* forkNow(pullBytes(b, total))
+        let from = 0
+        for (const size of sizes) {
+          a.write(patterned(size, from))
+          from += size
+          yield* a.drained
+        }
+        assertSame(yield* Fiber.join(fiber), patterned(total))
+      }))
+
+    test("one big write arrives whole, in as many batches as it takes", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        a.write(patterned(3_000_000))
+        assertSame(yield* pullBytes(b, 3_000_000), patterned(3_000_000))
+        yield* a.drained
+      }))
+
+    test("both directions at once do not disturb each other", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        fill(a, 1_000_000)
+        fill(b, 1_000_000)
+        const [fromB, fromA] = yield* Effect.all([pullBytes(a, 1_000_000), pullBytes(b, 1_000_000)], {
+          concurrency: "unbounded"
+        })
+        assertSame(fromB, patterned(1_000_000))
+        assertSame(fromA, patterned(1_000_000))
+      }))
+
+    test("an empty write writes nothing", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        a.write(new Uint8Array(0))
+        a.write(Uint8Array.of(7))
+        a.write(new Uint8Array(0))
+        yield* a.close
+        assertSame((yield* pullToEnd(b)).bytes, Uint8Array.of(7))
+      }))
+
+    test("drained succeeds when nothing waits", () =>
+      Effect.gen(function* () {
+        const { a } = yield* make({})
+        yield* a.drained
+        a.write(Uint8Array.of(1))
+        yield* a.drained
+        assert.strictEqual(a.write(new Uint8Array(0)), 0)
+      }))
+
+    test("the remote's close ends pull with Closed, after all bytes before it, and it stays so", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        a.write(patterned(10_000))
+        yield* a.close
+        const { bytes, error } = yield* pullToEnd(b)
+        assertSame(bytes, patterned(10_000))
+        assert.strictEqual(error.reason._tag, "Closed")
+        assert.strictEqual(yield* Effect.flip(b.pull), error)
+        assert.strictEqual(yield* Effect.flip(b.drained), error)
+      }))
+
+    test("a pull that waits is failed by the remote's close", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const fiber = yield* forkNow(Effect.flip(b.pull))
+        yield* a.close
+        assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "Closed")
+      }))
+
+    test("close flushes what was written", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({ closeTimeout: "20 seconds" })
+        assert.isAbove(fill(a, capacity), 0)
+        const closing = yield* forkNow(a.close)
+        const { bytes, error } = yield* pullToEnd(b)
+        assertSame(bytes, patterned(capacity))
+        assert.strictEqual(error.reason._tag, "Closed")
+        yield* Fiber.join(closing)
+      }))
+
+    test("a reset fails pull with Reset, after what had arrived, and it stays so", () =>
+      Effect.gen(function* () {
+        const { a, b, resetB } = yield* make({})
+        a.write(patterned(1000))
+        yield* a.drained
+        yield* settle
+        yield* resetB
+        const { bytes, error } = yield* pullToEnd(b)
+        assertSame(bytes, patterned(1000))
+        if (error.reason._tag !== "Reset") return assert.fail(error.message)
+        assert.isDefined(error.reason.cause)
+        assert.strictEqual(yield* Effect.flip(b.pull), error)
+        assert.strictEqual(b.write(Uint8Array.of(1)), 0)
+        assert.strictEqual(yield* Effect.flip(b.drained), error)
+        yield* b.close
+        assert.strictEqual(yield* Effect.flip(b.pull), error)
+      }))
+
+    test("a reset fails the pull and the drained that wait", () =>
+      Effect.gen(function* () {
+        const { b, resetB } = yield* make({})
+        yield* fillUp(b)
+        const pull = yield* forkNow(Effect.flip(b.pull))
+        const drained = yield* forkNow(Effect.flip(b.drained))
+        yield* resetB
+        assert.strictEqual((yield* Fiber.join(pull)).reason._tag, "Reset")
+        assert.strictEqual((yield* Fiber.join(drained)).reason._tag, "Reset")
+      }))
+
+    for (const direction of ["a to b", "b to a"] as const) {
+      test(`not pulling holds the writer back and costs bounded memory (${direction})`, () =>
+        Effect.gen(function* () {
+          const { a, b } = yield* make({})
+          const [writer, reader] = direction === "a to b" ? [a, b] : [b, a]
+          const written = yield* fillUp(writer)
+          if (heldBy !== undefined) assert.isAtMost(heldBy(reader), 262_144)
+          const drained = yield* forkNow(writer.drained)
+          assert.isUndefined(drained.pollUnsafe())
+          assertSame(yield* pullBytes(reader, written), patterned(written))
+          yield* Fiber.join(drained)
+        }))
+    }
+
+    test("interrupting a pull loses no bytes", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const pieces: Array<Uint8Array> = []
+        for (let i = 0; i < 200; i++) {
+          const fiber = yield* forkNow(b.pull)
+          a.write(patterned(10, i * 10))
+          if (i % 3 === 0) yield* Effect.yieldNow
+          if (i % 20 === 0) yield* settle
+          yield* Fiber.interrupt(fiber)
+          const exit = yield* Fiber.await(fiber)
+          if (Exit.isSuccess(exit)) pieces.push(...exit.value)
+        }
+        yield* a.close
+        pieces.push((yield* pullToEnd(b)).bytes)
+        assertSame(joined(pieces), patterned(2000))
+      }))
+
+    test("a second pull at the same time dies, and does the first no harm", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const first = yield* forkNow(b.pull)
+        const second = yield* Effect.exit(b.pull)
+        assert.isTrue(Exit.hasDies(second))
+        a.write(Uint8Array.of(1))
+        assertSame(joined(yield* Fiber.join(first)), Uint8Array.of(1))
+      }))
+
+    test("interrupting a drained leaves the bytes on their way", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const written = yield* fillUp(a)
+        const waiting = yield* forkNow(a.drained)
+        yield* Fiber.interrupt(waiting)
+        const again = yield* forkNow(a.drained)
+        assertSame(yield* pullBytes(b, written), patterned(written))
+        yield* Fiber.join(again)
+      }))
+
+    test("destroy drops what was not sent, at once, with a remote that never reads", () =>
+      Effect.gen(function* () {
+        const { a } = yield* make({})
+        assert.isAbove(fill(a, 8_388_608), 0)
+        const pull = yield* forkNow(Effect.flip(a.pull))
+        const drained = yield* forkNow(Effect.flip(a.drained))
+        yield* a.destroy
+        assert.strictEqual((yield* Fiber.join(pull)).reason._tag, "Closed")
+        assert.strictEqual((yield* Fiber.join(drained)).reason._tag, "Closed")
+        assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
+        assert.strictEqual((yield* Effect.flip(a.drained)).reason._tag, "Closed")
+        yield* a.destroy
+        yield* a.close
+      }))
+
+    test("destroy is seen by the remote as an end", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const fiber = yield* forkNow(Effect.flip(b.pull))
+        yield* a.destroy
+        assert.strictEqual((yield* Fiber.join(fiber))._tag, "ConnectionError")
+      }))
+
+    test("after our own close a pull that waits and all later ones fail with Closed, though bytes were there", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const waiting = yield* forkNow(Effect.flip(a.pull))
+        yield* a.close
+        assert.strictEqual((yield* Fiber.join(waiting)).reason._tag, "Closed")
+        b.write(Uint8Array.of(1))
+        yield* settle
+        assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
+      }))
+
+    test("bytes that nobody pulled are gone after our own close", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        b.write(patterned(1000))
+        yield* b.drained
+        yield* settle
+        yield* a.close
+        assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
+      }))
+
+    test("writes after our own or the remote's end are dropped and return 0", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        yield* a.close
+        assert.strictEqual(a.write(patterned(100_000)), 0)
+        assert.strictEqual((yield* Effect.flip(a.drained)).reason._tag, "Closed")
+        assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
+        assert.strictEqual(b.write(patterned(100_000)), 0)
+        assert.strictEqual((yield* Effect.flip(b.drained)).reason._tag, "Closed")
+      }))
+
+    test("closing twice is closing once, also after destroy", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        yield* a.close
+        yield* a.close
+        yield* a.destroy
+        yield* b.destroy
+        yield* b.close
+      }))
+
+    test("both ends may close at once, and neither waits for the timeout", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({ closeTimeout: "20 seconds" })
+        fill(a, 1_000_000)
+        fill(b, 1_000_000)
+        yield* Effect.all([a.close, b.close, a.close], { concurrency: "unbounded" })
+        assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
+        assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
+      }))
+
+    test("close waits for a remote that never reads until the timeout and no longer, and so do all who close", () =>
+      Effect.gen(function* () {
+        const { a } = yield* make({ closeTimeout: 200 })
+        assert.isAbove(fill(a, capacity), 0)
+        const first = yield* forkNow(a.close)
+        const second = yield* forkNow(a.close)
+        yield* passes(time === "virtual" ? 199 : 100)
+        assert.isUndefined(first.pollUnsafe())
+        assert.isUndefined(second.pollUnsafe())
+        yield* passes(time === "virtual" ? 1 : 0)
+        yield* Fiber.join(first)
+        yield* Fiber.join(second)
+        yield* a.close
+      }))
+
+    test("an interrupted close destroys", () =>
+      Effect.gen(function* () {
+        const { a } = yield* make({ closeTimeout: "1 hour" })
+        assert.isAbove(fill(a, capacity), 0)
+        const first = yield* forkNow(a.close)
+        const second = yield* forkNow(a.close)
+        yield* settle
+        assert.isUndefined(second.pollUnsafe())
+        yield* Fiber.interrupt(first)
+        yield* Fiber.join(second)
+        yield* a.close
+      }))
+
+    test("the end of the scope closes the connection", () =>
+      Effect.gen(function* () {
+        const scope = yield* Scopes.make()
+        const { a, b } = yield* Scopes.provide(make({}), scope)
+        yield* Scopes.close(scope, Exit.void)
+        for (const end of [a, b]) {
+          assert.strictEqual((yield* Effect.flip(end.pull)).reason._tag, "Closed")
+          assert.strictEqual(end.write(Uint8Array.of(1)), 0)
+        }
+      }))
+
+    test("the end of the scope is not held up by a remote that never reads", () =>
+      Effect.gen(function* () {
+        const scope = yield* Scopes.make()
+        const { a } = yield* Scopes.provide(make({ closeTimeout: 100 }), scope)
+        fill(a, capacity)
+        const closing = yield* forkNow(Scopes.close(scope, Exit.void))
+        yield* passes(100)
+        yield* passes(100)
+        yield* Fiber.join(closing)
+        assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
+      }))
+  })
+}

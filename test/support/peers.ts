@@ -1,0 +1,151 @@
+import { Clock, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+
+export const network = Network.regtest
+
+const noAddress = { services: 0n, address: new Uint8Array(16), port: 0 }
+
+/** A version as an ordinary node sends it. */
+export const version = (fields: Partial<Wire.Version> = {}): Wire.Version => ({
+  _tag: "version",
+  protocolVersion: 70_017,
+  services: Wire.Service.network | Wire.Service.witness,
+  timestamp: 0,
+  receiver: noAddress,
+  sender: noAddress,
+  nonce: 42n,
+  userAgent: "/remote:1.0/",
+  startHeight: 100,
+  relay: true,
+  ...fields
+})
+
+export const verack: Wire.Message = { _tag: "verack" }
+
+/** Nonces 1, 2, 3, … instead of random ones. */
+export const countedNonces: Layer.Layer<Nonce.Nonce> = Layer.suspend(() => {
+  let next = 0n
+  return Layer.provide(
+    Nonce.layerNoDeps,
+    Layer.succeed(
+      SecureRandom.SecureRandom,
+      SecureRandom.make((size) => {
+        const bytes = new Uint8Array(size)
+        new DataView(bytes.buffer).setBigUint64(0, ++next, true)
+        return bytes
+      })
+    )
+  )
+})
+
+/** The other side of a connection, played by a test: raw bytes and messages, no fibers, nothing by itself. */
+export const scripted = (connection: Connection.Connection["Service"]) => {
+  const parser = Wire.makeParser({ magic: network.magic })
+  const arrived: Array<Wire.Message> = []
+  const frames = (messages: ReadonlyArray<Wire.Message>): Uint8Array => {
+    const encoded = Wire.encodeFrames(network.magic, messages)
+    if (encoded._tag === "Failure") throw encoded.failure
+    return encoded.success
+  }
+  const sendBytes = (bytes: Uint8Array) => Effect.sync(() => void connection.write(bytes))
+  /** The next message that the other side sent. */
+  const receive: Effect.Effect<Wire.Message, Connection.ConnectionError> = Effect.suspend(() => {
+    const message = arrived.shift()
+    return message !== undefined
+      ? Effect.succeed(message)
+      : Effect.flatMap(connection.pull, (chunks) => {
+          for (const chunk of chunks) {
+            for (const event of parser.push(chunk)) if (event._tag === "Received") arrived.push(event.message)
+          }
+          return receive
+        })
+  })
+  const send = (...messages: ReadonlyArray<Wire.Message>) => sendBytes(frames(messages))
+  /** Reads until a message of that type. */
+  const receiveUntil = (tag: Wire.Message["_tag"]): Effect.Effect<Wire.Message, Connection.ConnectionError> =>
+    Effect.flatMap(receive, (message) => (message._tag === tag ? Effect.succeed(message) : receiveUntil(tag)))
+  return { connection, frames, send, sendBytes, receive, receiveUntil }
+}
+
+/** Counts the fibers of a peer that wait in its connection or on the clock: none may be left behind. */
+export const tracked = (connection: Connection.Connection["Service"]) => {
+  let waiting = 0
+  const track = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.suspend(() => {
+      waiting++
+      return Effect.ensuring(
+        effect,
+        Effect.sync(() => void waiting--)
+      )
+    })
+  return {
+    waiting: () => waiting,
+    connection: {
+      localAddress: connection.localAddress,
+      remoteAddress: connection.remoteAddress,
+      pull: track(connection.pull),
+      write: (bytes: Uint8Array) => connection.write(bytes),
+      drained: track(connection.drained),
+      close: connection.close,
+      destroy: connection.destroy
+    } satisfies Connection.Connection["Service"],
+    clock: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.flatMap(Clock.Clock, (clock) =>
+        Effect.provideService(effect, Clock.Clock, {
+          currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+          currentTimeMillis: clock.currentTimeMillis,
+          currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+          currentTimeNanos: clock.currentTimeNanos,
+          monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+          monotonicTimeNanos: clock.monotonicTimeNanos,
+          sleep: (duration) => track(clock.sleep(duration))
+        })
+      )
+  }
+}
+
+export type Tracked = ReturnType<typeof tracked>
+
+/**
+ * A peer over an in-memory pair, in a scope of its own, and the scripted remote at the other end, which has completed its
+ * part of the handshake.
+ */
+export const withRemote = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown> = Peer.Handlers>(
+  options: Peer.Options<H> = {},
+  remoteVersion: Partial<Wire.Version> = {},
+  pairOptions: Connection.PairOptions = {}
+) {
+  const pair = yield* Connection.makePair({ closeTimeout: 0, ...pairOptions })
+  const remote = scripted(pair[1])
+  const tracker = tracked(pair[0])
+  const scope = yield* Scope.make()
+  yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
+  const making = yield* Peer.make(tracker.connection, { network, ...options }).pipe(
+    Scope.provide(scope),
+    tracker.clock,
+    Effect.forkChild({ startImmediately: true })
+  )
+  if (options.direction === "inbound") yield* remote.send(version(remoteVersion))
+  yield* remote.receiveUntil("version")
+  if (options.direction !== "inbound") yield* remote.send(version(remoteVersion))
+  yield* remote.receiveUntil("verack")
+  yield* remote.send(verack)
+  const peer = yield* Fiber.join(making)
+  return { peer, remote, scope, pair, tracker, close: Scope.close(scope, Exit.void) }
+})
+
+/** Two peers at the two ends of an in-memory connection. */
+export const twoPeers = Effect.fnUntraced(function* <
+  A extends Peer.Handlers<unknown> = Peer.Handlers,
+  B extends Peer.Handlers<unknown> = Peer.Handlers
+>(outbound: Peer.Options<A> = {}, inbound: Peer.Options<B> = {}, pairOptions: Connection.PairOptions = {}) {
+  const [first, second] = yield* Connection.makePair({ closeTimeout: 0, ...pairOptions })
+  return yield* Effect.all(
+    [
+      Peer.make(first, { network, requiredServices: [], ...outbound }).pipe(Effect.provide(Layer.fresh(Nonce.layer))),
+      Peer.make(second, { network, direction: "inbound", ...inbound }).pipe(Effect.provide(Layer.fresh(Nonce.layer)))
+    ],
+    { concurrency: 2 }
+  )
+})

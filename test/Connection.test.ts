@@ -1,27 +1,35 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Scope } from "effect"
+import { Effect, Fiber, Layer } from "effect"
 import { Socket } from "effect/socket"
 import { TestClock } from "effect/testing"
 import * as Connection from "../src/Connection.ts"
 import { compliance, fill, patterned, pullBytes, pullToEnd } from "./support/connectionCompliance.ts"
 import { makeSocketPair } from "./support/memorySocket.ts"
 
+const held = (end: Connection.Connection["Service"]): number => {
+  const inbox: { readonly size: number } = Reflect.get(end, "inbox")
+  return inbox.size
+}
+
 const fromPair = (pair: Connection.Pair) => ({ a: pair[0], b: pair[1], resetB: pair.reset() })
 
 compliance("the in-memory pair", {
   time: "virtual",
+  heldBy: held,
   capacity: 1_048_576,
   make: (options) => Effect.map(Connection.makePair(options), fromPair)
 })
 
 compliance("the in-memory pair that cuts writes", {
   time: "virtual",
+  heldBy: held,
   capacity: 1_048_576,
   make: (options) => Effect.map(Connection.makePair({ ...options, split: [1, 700, 13] }), fromPair)
 })
 
 compliance("an Effect Socket", {
   time: "virtual",
+  heldBy: held,
   capacity: 4_194_304,
   make: (options) =>
     Effect.gen(function* () {
@@ -30,4 +38,203 @@ compliance("an Effect Socket", {
       const b = yield* Connection.fromSocket(sockets.second, options)
       return { a, b, resetB: sockets.resetSecond }
     })
+})
+
+describe("makePair", () => {
+  it.effect("holds as much as its window, and says how much waits beyond", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair({ window: 1000 })
+      assert.strictEqual(a.write(patterned(600)), 0)
+      assert.strictEqual(a.write(patterned(600, 600)), 200)
+      assert.strictEqual(a.write(patterned(100, 1200)), 300)
+      assert.strictEqual(held(b), 1000)
+      assert.strictEqual((yield* pullBytes(b, 1000)).length, 1000)
+      assert.strictEqual(a.write(new Uint8Array(0)), 0)
+      assert.deepStrictEqual(yield* pullBytes(b, 300), patterned(300, 1000))
+    })
+  )
+
+  it.effect("gives all that waits in one batch, and each piece of a split write in its own", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair()
+      a.write(Uint8Array.of(1))
+      a.write(Uint8Array.of(2, 3))
+      assert.deepStrictEqual(yield* b.pull, [Uint8Array.of(1), Uint8Array.of(2, 3)])
+
+      const [c, d] = yield* Connection.makePair({ split: [1, 2] })
+      c.write(Uint8Array.of(1, 2, 3, 4))
+      c.write(Uint8Array.of(5))
+      assert.deepStrictEqual(yield* d.pull, [Uint8Array.of(1)])
+      assert.deepStrictEqual(yield* d.pull, [Uint8Array.of(2, 3)])
+      assert.deepStrictEqual(yield* d.pull, [Uint8Array.of(4)])
+      assert.deepStrictEqual(yield* d.pull, [Uint8Array.of(5)])
+    })
+  )
+
+  it.effect("cuts writes as a function says", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair({ split: (bytes) => [bytes.subarray(0, 1), bytes.subarray(1)] })
+      a.write(Uint8Array.of(1, 2, 3))
+      a.write(Uint8Array.of(4))
+      assert.deepStrictEqual(yield* b.pull, [Uint8Array.of(1)])
+      assert.deepStrictEqual(yield* b.pull, [Uint8Array.of(2, 3)])
+      assert.deepStrictEqual(yield* b.pull, [Uint8Array.of(4)])
+    })
+  )
+
+  it.effect("delays bytes and ends on the Clock, and keeps their order", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair({ delay: 100 })
+      a.write(Uint8Array.of(1))
+      yield* TestClock.adjust(60)
+      a.write(Uint8Array.of(2))
+      const closing = yield* Effect.forkChild(a.close, { startImmediately: true })
+      const first = yield* Effect.forkChild(b.pull, { startImmediately: true })
+      yield* TestClock.adjust(39)
+      assert.isUndefined(first.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* Fiber.join(first), [Uint8Array.of(1)])
+      const second = yield* Effect.forkChild(b.pull, { startImmediately: true })
+      yield* TestClock.adjust(59)
+      assert.isUndefined(second.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* Fiber.join(second), [Uint8Array.of(2)])
+      assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
+      assert.isUndefined(closing.pollUnsafe(), "the answer is still on its way")
+      yield* TestClock.adjust(100)
+      yield* Fiber.join(closing)
+    })
+  )
+
+  it.effect("delays both ways: a round trip takes twice the delay", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair({ delay: 50 })
+      yield* Effect.forkChild(
+        Effect.map(b.pull, ([bytes]) => b.write(bytes)),
+        { startImmediately: true }
+      )
+      a.write(Uint8Array.of(9))
+      const answer = yield* Effect.forkChild(a.pull, { startImmediately: true })
+      yield* TestClock.adjust(99)
+      assert.isUndefined(answer.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* Fiber.join(answer), [Uint8Array.of(9)])
+    })
+  )
+
+  it.effect("what travels counts into the window", () =>
+    Effect.gen(function* () {
+      const [a] = yield* Connection.makePair({ delay: 50, window: 100 })
+      assert.strictEqual(a.write(patterned(150)), 50)
+    })
+  )
+
+  it.effect("resets after so many bytes, of which none is lost", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair({ cutAfter: 5 })
+      a.write(Uint8Array.of(1, 2, 3))
+      a.write(Uint8Array.of(4, 5, 6, 7))
+      const { bytes, error } = yield* pullToEnd(b)
+      assert.deepStrictEqual(bytes, Uint8Array.of(1, 2, 3, 4, 5))
+      assert.strictEqual(error.message, "connection reset: cut after 5 bytes")
+      assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Reset")
+      assert.strictEqual((yield* Effect.flip(a.drained)).reason._tag, "Reset")
+    })
+  )
+
+  it.effect("cuts one direction only when told so", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair({ cutAfter: [undefined, 2] })
+      a.write(patterned(100))
+      yield* pullBytes(b, 100)
+      b.write(patterned(100))
+      const { bytes, error } = yield* pullToEnd(a)
+      assert.deepStrictEqual(bytes, patterned(2))
+      assert.strictEqual(error.reason._tag, "Reset")
+    })
+  )
+
+  it.effect("a reset loses what travels and keeps what arrived", () =>
+    Effect.gen(function* () {
+      const pair = yield* Connection.makePair({ delay: 10 })
+      const [a, b] = pair
+      a.write(Uint8Array.of(1))
+      yield* TestClock.adjust(10)
+      a.write(Uint8Array.of(2))
+      yield* pair.reset(new Error("unplugged"))
+      const { bytes, error } = yield* pullToEnd(b)
+      assert.deepStrictEqual(bytes, Uint8Array.of(1))
+      assert.strictEqual(error.message, "connection reset: unplugged")
+    })
+  )
+
+  it.effect("its scope ends at once though bytes travel and nobody moves the clock", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Effect.scoped(
+        Effect.tap(Connection.makePair({ delay: "1 hour", closeTimeout: "2 hours" }), ([a]) =>
+          Effect.sync(() => fill(a, 1_000_000))
+        )
+      )
+      assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
+      assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
+    })
+  )
+
+  it.effect("each end sees the other's address as its remote", () =>
+    Effect.gen(function* () {
+      const [alice, bob] = [
+        { host: "192.0.2.7", port: 1 },
+        { host: "2001:db8::1", port: 2 }
+      ]
+      const [a, b] = yield* Connection.makePair({ addresses: [alice, bob] })
+      assert.deepStrictEqual([a.localAddress, a.remoteAddress], [alice, bob])
+      assert.deepStrictEqual([b.localAddress, b.remoteAddress], [bob, alice])
+    })
+  )
+})
+
+describe("fromSocket", () => {
+  it.effect("a Socket that cannot be opened fails with DialFailed and names the remote", () =>
+    Effect.gen(function* () {
+      const cause = Object.assign(new Error("no"), { code: "ECONNREFUSED" })
+      const failing = (kind: "Unknown" | "Timeout") =>
+        Socket.make({
+          reader: Effect.fail(new Socket.SocketError({ reason: new Socket.SocketOpenError({ kind, cause }) })),
+          writer: Effect.never
+        })
+      const options = { remoteAddress: { host: "192.0.2.1", port: 8333 } }
+      const refused = yield* Effect.flip(Connection.fromSocket(failing("Unknown"), options))
+      assert.strictEqual(refused.message, "connect 192.0.2.1:8333: connection refused")
+      const late = yield* Effect.flip(Connection.fromSocket(failing("Timeout"), options))
+      assert.strictEqual(late.message, "connect 192.0.2.1:8333: timed out")
+    })
+  )
+
+  it.effect("layerSocket opens the Socket in the context", () =>
+    Effect.gen(function* () {
+      const sockets = yield* makeSocketPair
+      const other = yield* Connection.fromSocket(sockets.second)
+      other.write(Uint8Array.of(3))
+      const bytes = yield* Connection.Connection.use((connection) => pullBytes(connection, 1)).pipe(
+        Effect.provide(Connection.layerSocket().pipe(Layer.provide(Layer.succeed(Socket.Socket, sockets.first))))
+      )
+      assert.deepStrictEqual(bytes, Uint8Array.of(3))
+      assert.strictEqual((yield* Effect.flip(other.pull)).reason._tag, "Closed")
+    })
+  )
+})
+
+describe("ConnectionError", () => {
+  const at = { host: "::1", port: 8333, cause: new Error("strange") }
+  const messages: ReadonlyArray<readonly [Connection.ConnectionReason, string]> = [
+    [{ _tag: "Closed" }, "connection closed"],
+    [{ _tag: "Reset", cause: new Error("read ECONNRESET") }, "connection reset: read ECONNRESET"],
+    [{ _tag: "DialFailed", problem: "Refused", ...at }, "connect [::1]:8333: connection refused"],
+    [{ _tag: "DialFailed", problem: "Other", ...at }, "connect [::1]:8333: strange"],
+    [{ _tag: "DialFailed", problem: "BadPort", ...at }, "connect [::1]:8333: not a port"],
+    [{ _tag: "ListenFailed", problem: "AddressInUse", ...at }, "listen [::1]:8333: address in use"]
+  ]
+  for (const [reason, message] of messages) {
+    it(`says "${message}"`, () => assert.strictEqual(new Connection.ConnectionError({ reason }).message, message))
+  }
 })

@@ -1,6 +1,6 @@
 import { NodeSocket } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as net from "node:net"
 import { Worker } from "node:worker_threads"
@@ -62,13 +62,462 @@ compliance("Effect's NodeSocket", {
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ ...options, port: 0 })
       const socket = yield* NodeSocket.makeNet(listener.address)
-      const a = yield* listener.accept.pipe((accept) =>
-        Effect.flatMap(Effect.forkChild(accept, { startImmediately: true }), (fiber) =>
-          Effect.flatMap(Connection.fromSocket(socket, options), (b) =>
-            Effect.map(Fiber.join(fiber), (a) => ({ a, b }))
-          )
-        )
-      )
-      return { ...a, resetB: resetAndDestroy(a.a) }
+      const b = yield* Connection.fromSocket(socket, options)
+      const a = yield* listener.accept
+      return { a, b, resetB: resetAndDestroy(a) }
     })
+})
+
+/** How many TCP sockets this process holds, whatever Node calls them. */
+const openSockets = () =>
+  process.getActiveResourcesInfo().filter((name) => /TCPSocketWrap|TCPServerWrap/.test(name)).length
+
+/** Waits for the event loop to close what was destroyed. */
+const untilOpenSockets = (count: number) =>
+  Effect.gen(function* () {
+    for (let i = 0; i < 100 && openSockets() > count; i++) yield* Effect.sleep(10)
+    assert.strictEqual(openSockets(), count)
+  })
+
+const closeOf = (socket: net.Socket) =>
+  Effect.callback<void>((resume) => {
+    if (socket.closed) return resume(Effect.void)
+    socket.once("close", () => resume(Effect.void))
+  })
+
+/** A plain client, to do what a connection would not. */
+const rawClient = (port: number, options?: { readonly allowHalfOpen: boolean }) =>
+  Effect.acquireRelease(
+    Effect.callback<net.Socket>((resume) => {
+      const socket = net.connect({ port, host: "127.0.0.1", ...options })
+      socket.on("error", () => {})
+      socket.once("connect", () => resume(Effect.succeed(socket)))
+    }),
+    (socket) => Effect.sync(() => void socket.destroy())
+  )
+
+describe("over node:net", () => {
+  it.live("each end sees the other's address as its remote", () =>
+    Effect.gen(function* () {
+      const { dialed, accepted } = yield* makeOverLoopback({})
+      assert.deepStrictEqual(dialed.localAddress, accepted.remoteAddress)
+      assert.deepStrictEqual(dialed.remoteAddress, accepted.localAddress)
+      assert.strictEqual(dialed.remoteAddress.host, "127.0.0.1")
+    })
+  )
+
+  for (const end of ["destroy", "close", "scope"] as const) {
+    it.live(`no handle stays open after ${end} with 8 MB unsent and a remote that never reads`, () =>
+      Effect.gen(function* () {
+        const before = openSockets()
+        const listener = yield* NodeConnection.listen({ port: 0 })
+        const remote = yield* rawClient(listener.address.port)
+        remote.pause()
+        const scope = yield* Scope.make()
+        const connection = yield* Scope.provide(listener.accept, scope)
+        assert.isAbove(fill(connection, 8_388_608), 0)
+        assert.isAbove(openSockets(), before + 2)
+        if (end === "destroy") yield* connection.destroy
+        else if (end === "close") yield* connection.close
+        else yield* Scope.close(scope, Exit.void)
+        yield* untilOpenSockets(before + 2)
+        yield* Scope.close(scope, Exit.void)
+      })
+    )
+  }
+
+  it.live("what was written before the remote's end still reaches a remote that reads on", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const remote = yield* rawClient(listener.address.port, { allowHalfOpen: true })
+      const connection = yield* listener.accept
+      const total = fill(connection, 8_388_608) > 0 ? 8_388_608 : 0
+      remote.end()
+      assert.strictEqual((yield* Effect.flip(connection.pull)).reason._tag, "Closed")
+      assert.strictEqual(connection.write(Uint8Array.of(1)), 0)
+      let got = 0
+      remote.on("data", (bytes) => {
+        got += bytes.length
+      })
+      yield* closeOf(remote)
+      assert.strictEqual(got, total)
+    })
+  )
+
+  it.live("a remote that ended and never reads does not hold up the close", () =>
+    Effect.gen(function* () {
+      const before = openSockets()
+      const listener = yield* NodeConnection.listen({ port: 0, closeTimeout: 50 })
+      const remote = yield* rawClient(listener.address.port, { allowHalfOpen: true })
+      const connection = yield* listener.accept
+      fill(connection, 8_388_608)
+      remote.end()
+      yield* Effect.flip(connection.pull)
+      yield* connection.close
+      yield* untilOpenSockets(before + 2)
+    })
+  )
+
+  it.live("bytes that arrived before a reset are handed out though nobody pulled", () =>
+    Effect.gen(function* () {
+      const { dialed, accepted } = yield* makeOverLoopback({})
+      const total = 120_000
+      fill(dialed, total)
+      yield* dialed.drained
+      while (heldBy(accepted) < total) yield* Effect.sleep(5)
+      // What a failing write does: the socket is destroyed with an error.
+      socketOf(accepted).destroy(new Error("broken"))
+      yield* closeOf(socketOf(accepted))
+      const bytes = yield* pullBytes(accepted, total)
+      assert.strictEqual(Buffer.compare(bytes, patterned(total)), 0)
+      assert.strictEqual((yield* Effect.flip(accepted.pull)).message, "connection reset: broken")
+    })
+  )
+
+  it.live("writes into a connection that just broke raise nothing", () =>
+    Effect.gen(function* () {
+      const { dialed, accepted } = yield* makeOverLoopback({})
+      yield* resetAndDestroy(dialed)
+      while (accepted.write(patterned(1000)) === 0) {
+        const pulled = yield* Effect.exit(accepted.pull)
+        if (Exit.isFailure(pulled)) break
+      }
+      yield* Effect.sleep(20)
+      assert.strictEqual(accepted.write(patterned(1000)), 0)
+      assert.strictEqual((yield* Effect.flip(accepted.drained)).reason._tag, "Reset")
+    })
+  )
+
+  it.live("works over IPv6", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ host: "::1", port: 0 })
+      const dialed = yield* NodeConnection.connect(listener.address)
+      const accepted = yield* listener.accept
+      assert.strictEqual(Connection.formatEndpoint(accepted.localAddress), `[::1]:${listener.address.port}`)
+      dialed.write(Uint8Array.of(1))
+      assert.deepStrictEqual(yield* pullBytes(accepted, 1), Uint8Array.of(1))
+    })
+  )
+
+  it.live("an IPv4 remote of an IPv6 listener has an IPv4 address", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ host: "::", port: 0 })
+      yield* NodeConnection.connect({ host: "127.0.0.1", port: listener.address.port })
+      const accepted = yield* listener.accept
+      assert.strictEqual(accepted.remoteAddress.host, "127.0.0.1")
+    })
+  )
+
+  it.live("the layers give a connection and a listener for as long as they live", () =>
+    Effect.gen(function* () {
+      const accepted = yield* Effect.gen(function* () {
+        const listener = yield* NodeConnection.Listener
+        const address = yield* Connection.Connection.use(({ localAddress }) => Effect.succeed(localAddress)).pipe(
+          Effect.provide(NodeConnection.layerConnect(listener.address))
+        )
+        const accepted = yield* listener.accept
+        assert.deepStrictEqual(accepted.remoteAddress, address)
+        return accepted
+      }).pipe(Effect.provide(NodeConnection.layerListen({ port: 0 })))
+      assert.strictEqual((yield* Effect.flip(accepted.pull)).reason._tag, "Closed")
+    })
+  )
+})
+
+/** A port of loopback where nobody listens. */
+const freePort = Effect.scoped(Effect.map(NodeConnection.listen({ port: 0 }), ({ address }) => address.port))
+
+const problemOf = (error: Connection.ConnectionError) =>
+  error.reason._tag === "DialFailed" || error.reason._tag === "ListenFailed" ? error.reason.problem : error.message
+
+/** Answers every name with these addresses. */
+const answering =
+  (addresses: ReadonlyArray<{ readonly address: string; readonly family: number }>): net.LookupFunction =>
+  (_host, _options, callback) =>
+    callback(null, [...addresses])
+
+const failingWith =
+  (code: string): net.LookupFunction =>
+  (_host, _options, callback) =>
+    callback(Object.assign(new Error(code), { code }), [])
+
+const neverAnswering: net.LookupFunction = () => {}
+
+describe("connect", () => {
+  it.live("fails with Refused where nobody listens", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const error = yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port }))
+      assert.strictEqual(problemOf(error), "Refused")
+      assert.strictEqual(error.message, `connect 127.0.0.1:${port}: connection refused`)
+    })
+  )
+
+  it.live("fails with the most telling of the errors when all addresses of a name fail", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const lookup = answering([
+        { address: "::1", family: 6 },
+        { address: "127.0.0.1", family: 4 }
+      ])
+      const error = yield* Effect.flip(NodeConnection.connect({ host: "localhost", port, lookup }))
+      assert.strictEqual(problemOf(error), "Refused")
+      if (error.reason._tag === "DialFailed") assert.notInstanceOf(error.reason.cause, AggregateError)
+    })
+  )
+
+  it.live("tries all addresses of a name", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const lookup = answering([
+        { address: "::1", family: 6 },
+        { address: "127.0.0.1", family: 4 }
+      ])
+      const connection = yield* NodeConnection.connect({ host: "localhost", port: listener.address.port, lookup })
+      assert.strictEqual(connection.remoteAddress.host, "127.0.0.1")
+    })
+  )
+
+  it.live("fails with HostNotFound for a name that nobody knows", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(NodeConnection.connect({ host: "peer.invalid", port: 8333 }))
+      assert.strictEqual(problemOf(error), "HostNotFound")
+    })
+  )
+
+  const codes = {
+    ENOTFOUND: "HostNotFound",
+    EAI_AGAIN: "HostNotFound",
+    ETIMEDOUT: "Timeout",
+    EHOSTUNREACH: "Unreachable",
+    ENETUNREACH: "Unreachable",
+    EMFILE: "Other"
+  }
+  for (const [code, problem] of Object.entries(codes)) {
+    it.live(`says ${problem} of ${code}`, () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(
+          NodeConnection.connect({ host: "peer.invalid", port: 8333, lookup: failingWith(code) })
+        )
+        assert.strictEqual(problemOf(error), problem)
+      })
+    )
+  }
+
+  for (const port of [-1, 65_536, 1.5, Number.NaN]) {
+    it.live(`fails with BadPort for ${port}`, () =>
+      Effect.gen(function* () {
+        const before = openSockets()
+        assert.strictEqual(
+          problemOf(yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port }))),
+          "BadPort"
+        )
+        assert.strictEqual(problemOf(yield* Effect.flip(NodeConnection.listen({ port }))), "BadPort")
+        yield* untilOpenSockets(before)
+      })
+    )
+  }
+
+  it.live("fails with a typed error for a local address that is none", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port: 1, localAddress: "nonsense" }))
+      assert.strictEqual(problemOf(error), "Other")
+    })
+  )
+
+  it.effect("fails with Timeout when nothing happens for connectTimeout, 5 seconds by default", () =>
+    Effect.gen(function* () {
+      const dial = yield* Effect.forkChild(
+        Effect.flip(NodeConnection.connect({ host: "peer.invalid", port: 1, lookup: neverAnswering })),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust(4999)
+      assert.isUndefined(dial.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.strictEqual((yield* Fiber.join(dial)).message, "connect peer.invalid:1: timed out")
+    })
+  )
+
+  /** A listener whose process never accepts, its backlog filled: the kernel leaves further dials unanswered. */
+  const fullListener = Effect.gen(function* () {
+    const source = `
+      const { parentPort } = require("node:worker_threads")
+      const server = require("node:net").createServer()
+      server.listen({ port: 0, host: "127.0.0.1", backlog: 1 }, () => {
+        parentPort.postMessage(server.address().port)
+        setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0))
+      })`
+    const worker = yield* Effect.acquireRelease(
+      Effect.sync(() => new Worker(source, { eval: true })),
+      (worker) => Effect.promise(() => worker.terminate())
+    )
+    const port = yield* Effect.callback<number>((resume) => {
+      worker.once("message", (port: number) => resume(Effect.succeed(port)))
+    })
+    yield* Effect.sleep(50)
+    for (let i = 0; i < 8; i++) {
+      const dial = Effect.exit(NodeConnection.connect({ host: "127.0.0.1", port, connectTimeout: 200 }))
+      if (Exit.isFailure(yield* dial)) return port
+    }
+    return assert.fail("the backlog is never full")
+  })
+
+  it.live("a dial that times out leaves no handle", () =>
+    Effect.gen(function* () {
+      const port = yield* fullListener
+      const before = openSockets()
+      const error = yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port, connectTimeout: 50 }))
+      assert.strictEqual(problemOf(error), "Timeout")
+      yield* untilOpenSockets(before)
+    })
+  )
+
+  it.live("an interrupted dial leaves no handle", () =>
+    Effect.gen(function* () {
+      const port = yield* fullListener
+      const before = openSockets()
+      const dial = yield* Effect.forkChild(NodeConnection.connect({ host: "127.0.0.1", port }), {
+        startImmediately: true
+      })
+      yield* Effect.sleep(20)
+      assert.isUndefined(dial.pollUnsafe())
+      yield* Fiber.interrupt(dial)
+      yield* untilOpenSockets(before)
+    })
+  )
+
+  it.live("the interruption of a dial at any time leaves no handle", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const before = openSockets()
+      for (let i = 0; i < 30; i++) {
+        const dial = yield* Effect.forkChild(Effect.scoped(NodeConnection.connect(listener.address)), {
+          startImmediately: true
+        })
+        for (let turn = 0; turn < i % 10; turn++)
+          yield* Effect.callback<void>((resume) => {
+            setImmediate(() => resume(Effect.void))
+          })
+        yield* Fiber.interrupt(dial)
+      }
+      yield* Effect.sleep(20)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          // Those that got through wait to be accepted, and have ended.
+          for (let i = 0; i < 30; i++) yield* Effect.timeoutOption(listener.accept, 10)
+        })
+      )
+      yield* untilOpenSockets(before)
+    })
+  )
+})
+
+describe("listen", () => {
+  it.live("fails with AddressInUse where somebody listens already", () =>
+    Effect.gen(function* () {
+      const { address } = yield* NodeConnection.listen({ port: 0 })
+      const error = yield* Effect.flip(NodeConnection.listen({ port: address.port }))
+      assert.strictEqual(error.message, `listen 127.0.0.1:${address.port}: address in use`)
+    })
+  )
+
+  it.live("fails with AddressNotAvailable for an address that is not ours", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(NodeConnection.listen({ host: "192.0.2.1", port: 0 }))
+      assert.strictEqual(problemOf(error), "AddressNotAvailable")
+    })
+  )
+
+  it.live("the port is free again when the scope ended", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      for (let i = 0; i < 3; i++) yield* Effect.scoped(NodeConnection.listen({ port }))
+    })
+  )
+
+  it.live("connections beyond maxPending are destroyed, those that wait are accepted in their order", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0, maxPending: 2 })
+      const clients: Array<net.Socket> = []
+      for (let i = 0; i < 5; i++) clients.push((yield* rawClient(listener.address.port)).resume())
+      for (const late of clients.slice(2)) yield* closeOf(late)
+      for (const client of clients.slice(0, 2)) {
+        const accepted = yield* listener.accept
+        assert.strictEqual(accepted.remoteAddress.port, client.localPort)
+      }
+      const next = yield* Effect.forkChild(listener.accept, { startImmediately: true })
+      yield* Effect.sleep(20)
+      assert.isUndefined(next.pollUnsafe())
+      yield* Fiber.interrupt(next)
+    })
+  )
+
+  it.live("with maxPending 0 only a connection that somebody waits for is taken", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0, maxPending: 0 })
+      yield* closeOf((yield* rawClient(listener.address.port)).resume())
+      const accepting = yield* Effect.forkChild(listener.accept, { startImmediately: true })
+      const client = yield* rawClient(listener.address.port)
+      assert.strictEqual((yield* Fiber.join(accepting)).remoteAddress.port, client.localPort)
+    })
+  )
+
+  it.live("a connection that waits to be accepted is not read from", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const client = yield* NodeConnection.connect(listener.address)
+      let written = 0
+      while (client.write(patterned(65_536, written)) === 0) written += 65_536
+      written += 65_536
+      yield* Effect.sleep(100)
+      assert.isAbove(client.write(new Uint8Array(0)), 0)
+      const accepted = yield* listener.accept
+      const bytes = yield* pullBytes(accepted, written)
+      assert.strictEqual(Buffer.compare(bytes, patterned(written)), 0)
+    })
+  )
+
+  it.live("interrupting an accept loses no connection, and several fibers may accept", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const given = yield* Effect.forkChild(listener.accept, { startImmediately: true })
+      const first = yield* Effect.forkChild(listener.accept, { startImmediately: true })
+      const second = yield* Effect.forkChild(listener.accept, { startImmediately: true })
+      yield* Fiber.interrupt(given)
+      const clients = [yield* rawClient(listener.address.port), yield* rawClient(listener.address.port)]
+      const accepted = [yield* Fiber.join(first), yield* Fiber.join(second)]
+      assert.sameMembers(
+        accepted.map(({ remoteAddress }) => remoteAddress.port),
+        clients.map(({ localPort }) => localPort)
+      )
+    })
+  )
+
+  it.live(
+    "the end of its scope destroys what waits, fails who accepts with Closed, and leaves accepted ones alone",
+    () =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const listener = yield* Scope.provide(NodeConnection.listen({ port: 0 }), scope)
+        const used = yield* rawClient(listener.address.port)
+        const accepted = yield* listener.accept
+        const waiting = yield* rawClient(listener.address.port)
+        yield* Effect.sleep(20)
+        yield* Scope.close(scope, Exit.void)
+        yield* closeOf(waiting.resume())
+        assert.strictEqual((yield* Effect.flip(listener.accept)).reason._tag, "Closed")
+        used.write(Uint8Array.of(1))
+        assert.deepStrictEqual(yield* pullBytes(accepted, 1), Uint8Array.of(1))
+      })
+  )
+
+  it.live("an accept that waits fails with Closed when the scope ends", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const listener = yield* Scope.provide(NodeConnection.listen({ port: 0 }), scope)
+      const accepting = yield* Effect.forkChild(Effect.flip(listener.accept), { startImmediately: true })
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual((yield* Fiber.join(accepting)).reason._tag, "Closed")
+    })
+  )
 })

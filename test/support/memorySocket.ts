@@ -9,7 +9,10 @@ const side = (input: Pipe, output: Pipe): Socket.Socket =>
   Socket.make({
     reader: Effect.gen(function* () {
       const scope = yield* Effect.scope
-      yield* Scope.addFinalizer(scope, Effect.andThen(Queue.fail(input, closed(1006)), Queue.fail(output, closed(1000))))
+      yield* Scope.addFinalizer(
+        scope,
+        Effect.andThen(Queue.fail(input, closed(1006)), Queue.fail(output, closed(1000)))
+      )
       return { pull: Queue.takeAll(input), upgrade: Socket.SocketUpgradeError.unsupported }
     }),
     writer: Effect.acquireRelease(

@@ -26,6 +26,10 @@ const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
   inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: [] }))
 })
 
+/** How a transaction is announced: by wtxid where both sides said so in the handshake [339]. */
+const itemFor = (peer: Peer.Peer["Service"], transaction: Wire.Transaction): Wire.InventoryItem =>
+  peer.info.wtxidRelay ? { type: wtx, hash: Wire.wtxid(transaction) } : { type: tx, hash: Wire.txid(transaction) }
+
 /** Serves a chain: options for `Peer.make` or `Peer.serve`, what to run with each peer, and the news. */
 export const serveChain = (start: Chain) => {
   // Maps have no bytes as keys, so hashes are kept as they are printed.
@@ -75,10 +79,6 @@ export const serveChain = (start: Chain) => {
         return undefined
     }
   }
-
-  /** How a transaction is announced: by wtxid where both sides said so in the handshake [339]. */
-  const itemFor = (peer: Peer.Peer["Service"], transaction: Wire.Transaction): Wire.InventoryItem =>
-    peer.info.wtxidRelay ? { type: wtx, hash: Wire.wtxid(transaction) } : { type: tx, hash: Wire.txid(transaction) }
 
   const isKnown = ({ type, hash }: Wire.InventoryItem): boolean => (type === wtx ? byWtxid : byTxid).has(key(hash))
 

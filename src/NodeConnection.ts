@@ -251,20 +251,24 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const { host, port, localAddress, lookup } = options
-      const socket = yield* Effect.try({
-        // Node throws what it can tell at once: a bad port, a bad local address.
+      const socket = new net.Socket()
+      // Before, between and after all other listeners there is one: an error without any would end the process.
+      socket.on("error", noop)
+      socket.setNoDelay(options.noDelay ?? true)
+      yield* Effect.try({
+        // Node throws what it can tell at once, a bad port, a bad local address, and leaves the handle to us.
         try: () =>
-          net.connect({
+          socket.connect({
             host,
             port,
-            noDelay: options.noDelay ?? true,
             ...(localAddress === undefined ? undefined : { localAddress }),
             ...(lookup === undefined ? undefined : { lookup })
           }),
-        catch: (cause) => dialFailed(options, cause)
+        catch: (cause) => {
+          socket.destroy()
+          return dialFailed(options, cause)
+        }
       })
-      // Before, between and after all other listeners there is one: an error without any would end the process.
-      socket.on("error", noop)
       yield* restore(
         connected(socket).pipe(
           Effect.mapError((cause) => dialFailed(options, cause)),

@@ -141,6 +141,16 @@ const maximumPongs = 1000
 
 const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
+const misbehaviour: ReadonlyMap<string, Wire.WireReason["_tag"]> = new Map([
+  ...["inv", "getdata", "headers", "getheaders", "getblocks", "addr", "addrv2"].map(
+    (command) => [command, "TooMany"] as const
+  ),
+  ["sendcmpct", "BadValue"]
+])
+
+/** Malformed messages that no honest node sends: they end the peer by every policy, as in Core. */
+const isMisbehaviour = (error: Wire.WireError): boolean => misbehaviour.get(error.command) === error.reason._tag
+
 const endOfConnection = (error: ConnectionError): EndReason =>
   error.reason._tag === "Closed" ? { _tag: "RemoteClosed" } : { _tag: "ConnectionLost", error }
 
@@ -296,6 +306,8 @@ const start = Effect.fnUntraced(function* (
       for (const event of events) {
         if (event._tag === "Dropped") {
           if (event.error.command === "feature") return yield* violation("feature", "only allowed before verack")
+          if (isMisbehaviour(event.error))
+            return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: event.error })
           continue
         }
         const { message } = event

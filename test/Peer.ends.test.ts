@@ -274,6 +274,51 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect.each([
+    ["inv", 50_001],
+    ["getdata", 50_001],
+    ["headers", 2_001],
+    ["addr", 1_001],
+    ["addrv2", 1_001]
+  ] as const)("more entries than the limit: %s", ([command, count]) =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      const payload = new Uint8Array(3 + count * 40)
+      payload.set([0xfd, count & 0xff, count >> 8])
+      yield* session.remote.send({ _tag: "Unknown", command, payload })
+      const reason = yield* assertOver(session, waiting)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "TooMany")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each(["getheaders", "getblocks"])("a locator of more than 101 hashes: %s", (command) =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      const payload = new Uint8Array(4 + 1 + 102 * 32 + 32)
+      payload[4] = 102
+      yield* session.remote.send({ _tag: "Unknown", command, payload })
+      const reason = yield* assertOver(session, waiting)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "TooMany")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sendcmpct with a first byte that is neither 0 nor 1", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send({
+        _tag: "Unknown",
+        command: "sendcmpct",
+        payload: Uint8Array.of(2, 2, 0, 0, 0, 0, 0, 0, 0)
+      })
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "BadMessage")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("bytes that are no frame", () =>
     Effect.gen(function* () {
       const session = yield* start()

@@ -28,6 +28,7 @@ export const gracefulClose = (connection: Closable, timeout: Duration.Input): Ef
   return Effect.suspend(() => {
     connection.begin()
     if (connection.isOver()) return Effect.void
+    if (!waits) return destroy
     return Effect.flatMap(destroyLater, (timer) => Effect.ensuring(connection.over.wait, Fiber.interrupt(timer)))
   }).pipe(Effect.onInterrupt(() => destroy))
 }

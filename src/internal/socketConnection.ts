@@ -79,7 +79,12 @@ export class SocketConnection implements Closable {
     this.remoteAddress = parts.remoteAddress
     // Uninterruptible from the end of the wait to the end of the shutdown, else a fiber could leave with the scope open.
     this.close = Effect.ensuring(gracefulClose(this, parts.closeTimeout), this.shutdown)
-    this.destroy = Effect.uninterruptible(Effect.andThen(Effect.sync(() => this.destroyUnsafe()), this.shutdown))
+    this.destroy = Effect.uninterruptible(
+      Effect.andThen(
+        Effect.sync(() => this.destroyUnsafe()),
+        this.shutdown
+      )
+    )
     this.reading = parts.pull.pipe(
       Effect.flatMap((batch) => {
         this.inbox.pushAll(batch)

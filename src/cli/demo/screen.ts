@@ -10,9 +10,9 @@ const paint = (format: Parameters<typeof styleText>[0], text: string): string =>
 
 const labelWidth = 12
 
-/** A label and what there is to say. */
-export const line = (label: string, text: string): Effect.Effect<void> =>
-  Console.log(`${paint("cyan", label.padEnd(labelWidth))}${text}`)
+/** A label and what there is to say, in one line or more. */
+export const line = (label: string, ...lines: ReadonlyArray<string>): Effect.Effect<void> =>
+  Console.log(`${paint("cyan", label.padEnd(labelWidth))}${lines.join(`\n${" ".repeat(labelWidth)}`)}`)
 
 export const title = (text: string): Effect.Effect<void> => Console.log(paint("bold", text))
 
@@ -28,7 +28,7 @@ export const size = (bytes: number): string => {
   let unit = 0
   let value = bytes
   for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
 }
 
 export const millis = (value: number): string =>

@@ -32,7 +32,7 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
   readonly step: string
   readonly problem: string
 }> {
-  readonly [Runtime.errorReported] = false
+  override readonly [Runtime.errorReported] = false
   override get message(): string {
     return `${this.step} failed: ${this.problem}`
   }
@@ -115,11 +115,11 @@ type Client = Effect.Success<ReturnType<typeof connect>>
 const handshake = Effect.fnUntraced(function* ({ peer }: Client, took: string) {
   const { info } = peer
   const agreed = [info.wtxidRelay ? "transactions by wtxid" : "transactions by txid", info.addrV2 ? "addrv2" : "addr"]
-  yield* Screen.line("handshake", `${info.direction}, to ${info.userAgent}, in ${took}`)
-  yield* Screen.line("", `protocol ${info.protocolVersion}, ${agreed.join(", ")}`)
   yield* Screen.line(
-    "",
-    `it offers ${Wire.serviceNames(info.services).join(", ")} and ${Screen.count(info.startHeight)} blocks`
+    "handshake",
+    `${info.direction}, with ${info.userAgent}, in ${took}`,
+    `protocol version ${info.protocolVersion}, ${agreed.join(", ")}`,
+    `the node offers ${Wire.serviceNames(info.services).join(" and ")}, and has ${Screen.count(info.startHeight)} blocks`
   )
 })
 
@@ -213,8 +213,8 @@ const fetchNewBlock = Effect.fnUntraced(function* (node: Node, client: Client, t
   yield* node.announceBlock(mineBlock(chain, { timestamp: tip.header.timestamp + 600, transactions: [transaction] }))
   const { headers } = yield* Queue.take(client.headers)
   const hash = Wire.blockHash(headers.at(0)!)
-  const { transactions } = yield* fetchBlocks(client, [hash], () => {})
-  return { hash, transactions, height: chain.blocks.length }
+  yield* fetchBlocks(client, [hash], () => {})
+  return { height: chain.blocks.length }
 })
 
 /** Ends the peer, and waits until the node has seen it. */
@@ -226,30 +226,30 @@ const disconnect = Effect.fnUntraced(function* (node: Node, client: Client) {
   return { ends, stats }
 })
 
+type Tally = { readonly messages: number; readonly bytes: number }
+
+const cell = (tally: Tally | undefined): string =>
+  tally === undefined ? "" : `${Screen.count(tally.messages)}  ${Screen.size(tally.bytes)}`
+
 /** Messages and bytes by command, as each side counted them. */
-const statistics = (own: Peer.Stats, other: Peer.Stats): Effect.Effect<void> => {
-  const commands = new Set([...Object.keys(own.sent), ...Object.keys(own.received)])
-  const cell = (tally: { readonly messages: number; readonly bytes: number } | undefined): string =>
-    tally === undefined ? "" : `${Screen.count(tally.messages)} · ${Screen.size(tally.bytes)}`
+const statistics = (peer: Peer.Stats, node: Peer.Stats): Effect.Effect<void> => {
+  const row = (name: string, tallyOf: (stats: Peer.Stats, way: "sent" | "received") => Tally | undefined) => [
+    name,
+    cell(tallyOf(peer, "sent")),
+    cell(tallyOf(node, "received")),
+    cell(tallyOf(node, "sent")),
+    cell(tallyOf(peer, "received"))
+  ]
+  const commands = new Set([...Object.keys(peer.sent), ...Object.keys(peer.received)])
   const rows = Array.from(commands)
     .toSorted()
-    .map((command) => [
-      command,
-      ...[own.sent, other.received, own.received, other.sent].map((side) => cell(side[command]))
-    ])
-  return Screen.table(
-    ["message", "peer sent", "node received", "peer received", "node sent"],
-    [
-      ...rows,
-      [
-        "all",
-        cell({ messages: own.messagesSent, bytes: own.bytesSent }),
-        cell({ messages: other.messagesReceived, bytes: other.bytesReceived }),
-        cell({ messages: own.messagesReceived, bytes: own.bytesReceived }),
-        cell({ messages: other.messagesSent, bytes: other.bytesSent })
-      ]
-    ]
+    .map((command) => row(command, (stats, way) => stats[way][command]))
+  const all = row("all", (stats, way) =>
+    way === "sent"
+      ? { messages: stats.messagesSent, bytes: stats.bytesSent }
+      : { messages: stats.messagesReceived, bytes: stats.bytesReceived }
   )
+  return Screen.table(["message", "peer sent", "node got", "node sent", "peer got"], [...rows, all])
 }
 
 /** Serves the chain, and does with it what a peer does. Fails with the step that went wrong. */
@@ -272,7 +272,8 @@ export const story = Effect.fnUntraced(function* (chain: Chain): Effect.fn.Retur
   )
   yield* Screen.line(
     "headers",
-    `${Screen.count(headers.found.length)} in ${headers.messages} messages, ${headersTook}: linked, with proof of work, up to ${shortHash(headers.tip)}`
+    `${Screen.count(headers.found.length)} in ${headers.messages} messages and ${headersTook}`,
+    `linked from the genesis block to ${shortHash(headers.tip)}, all with proof of work`
   )
 
   const hashes = headers.found.map(({ hash }) => hash)
@@ -285,7 +286,8 @@ export const story = Effect.fnUntraced(function* (chain: Chain): Effect.fn.Retur
   const received = (yield* client.peer.stats).received["block"]?.bytes ?? 0
   yield* Screen.line(
     "blocks",
-    `${Screen.count(hashes.length)} with ${Screen.count(blocks.transactions)} transactions, ${Screen.size(received)}, ${blocksTook}: merkle roots are right, ${Screen.count(blocks.commitments)} witness commitments too`
+    `${Screen.count(hashes.length)} with ${Screen.count(blocks.transactions)} transactions, ${Screen.size(received)} in ${blocksTook}`,
+    `every merkle root is right, and so are ${Screen.count(blocks.commitments)} witness commitments`
   )
 
   const { hash, transaction } = yield* client.ask("transaction", fetchTransaction(node, client))
@@ -294,7 +296,7 @@ export const story = Effect.fnUntraced(function* (chain: Chain): Effect.fn.Retur
   const mined = yield* client.ask("new block", fetchNewBlock(node, client, transaction))
   yield* Screen.line(
     "new block",
-    `announced by its header, asked for and received: height ${Screen.count(mined.height)}, ${mined.transactions} transactions`
+    `announced by its header, asked for and received: number ${Screen.count(mined.height)}`
   )
 
   const { ends, stats } = yield* step("disconnect", disconnect(node, client))

@@ -218,12 +218,15 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
     onRead: options.onRead,
     onWrite: options.onWrite
   })
-  const { negotiated, rest } = yield* Handshake.runOnLink(link, options).pipe(
-    Effect.onExit((exit) =>
-      Exit.isSuccess(exit) ? Effect.void : Exit.hasInterrupts(exit) ? connection.destroy : connection.close
+  // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
+  return yield* Effect.uninterruptibleMask((restore) =>
+    restore(Handshake.runOnLink(link, options)).pipe(
+      Effect.onExit((exit) =>
+        Exit.isSuccess(exit) ? Effect.void : Exit.hasInterrupts(exit) ? connection.destroy : connection.close
+      ),
+      Effect.flatMap(({ negotiated, rest }) => start(link, rest, negotiated, options))
     )
   )
-  return yield* start(link, rest, negotiated, options)
 })
 
 const start = Effect.fnUntraced(function* (
@@ -461,10 +464,14 @@ const start = Effect.fnUntraced(function* (
   }
 
   let supervisor: Fiber.Fiber<never, EndReason> | undefined
-  supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, Deferred.await(stop)]).pipe(
-    Effect.onExit(teardown),
-    Effect.forkIn(owner, { startImmediately: true })
-  )
+  // Nothing forked into a closed scope would ever run, not even its end.
+  if (owner.state._tag === "Closed") yield* teardown(Exit.interrupt())
+  else {
+    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, Deferred.await(stop)]).pipe(
+      Effect.onExit(teardown),
+      Effect.forkIn(owner, { startImmediately: true })
+    )
+  }
   return peer
 })
 

@@ -438,6 +438,23 @@ describe("the end in the middle of the handshake", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("the scope is closed by another fiber while the handshake goes on", () =>
+    Effect.gen(function* () {
+      const pair = yield* Connection.makePair({ closeTimeout: 0 })
+      const remote = scripted(pair[1])
+      const tracker = tracked(pair[0])
+      const scope = yield* Scope.make()
+      const making = yield* fork(tracker.clock(Scope.provide(Peer.make(tracker.connection, { network }), scope)))
+      yield* remote.send(version())
+      yield* Scope.close(scope, Exit.void)
+      yield* remote.send(verack)
+      const peer = yield* Fiber.join(making)
+      assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
+      assert.strictEqual((yield* Effect.flip(peer.send(verack))).reason._tag, "Ended")
+      yield* assertGone({ pair, remote, tracker, making })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("onVersion dies: the defect is the owner's and the connection is closed", () =>
     Effect.gen(function* () {
       const session = yield* begin({ onVersion: () => Effect.die("bug") })

@@ -1,0 +1,291 @@
+/**
+ * A connected peer at work: the loops that read, write, ping and announce, raced against each other, and the one end that
+ * follows when the first of them ends.
+ */
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import type * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as Handshake from "../Handshake.ts"
+import * as Network from "../Network.ts"
+import { Nonce } from "../Nonce.ts"
+import type { Handlers, Options, Peer } from "../Peer.ts"
+import * as Policy from "../Policy.ts"
+import * as Wire from "../Wire.ts"
+import { ended, endOfConnection, isMisbehaviour, legalOnlyInHandshake, reasonOf, rejectFor, violation } from "./ends.ts"
+import { versionOf } from "./handshake.ts"
+import * as KeepAlive from "./keepAlive.ts"
+import type { Link, Outgoing } from "./link.ts"
+import { makeOutbox } from "./outbox.ts"
+import { type EndReason, PeerError } from "./peerError.ts"
+import { snapshot } from "./stats.ts"
+
+/** Between two pings. */
+export const defaultPingInterval: Duration.Duration = Duration.minutes(2)
+/** From a ping to the end of a peer that does not answer. */
+export const defaultPingTimeout: Duration.Duration = Duration.minutes(20)
+/** From the last byte to the end of a silent peer. */
+export const defaultIdleTimeout: Duration.Duration = Duration.minutes(20)
+/** Bytes that may wait to be written. */
+export const defaultMaximumQueuedBytes = 1 << 20
+
+// One write of small frames joined is 20 to 35 times faster than one by one; above some 64 KiB nothing more is won.
+const maximumBatch = 256 * 1024
+// Pongs need no room in the outbox: else two peers with full outboxes that ping each other would wait for ever. Whoever
+// has so many unread ones is a flood, and is read no further until they are written.
+const maximumPongs = 1000
+
+/** Starts the loops; they end with the scope of the context. */
+export const startSession = Effect.fnUntraced(function* (
+  link: Link,
+  rest: ReadonlyArray<Wire.ParserEvent>,
+  negotiated: Handshake.Negotiated,
+  options: Options<Handlers<unknown>>
+) {
+  const { connection } = link
+  const nonces = yield* Nonce
+  const clock = yield* Clock.Clock
+  const owner = yield* Effect.scope
+  const scope = yield* Scope.fork(owner)
+  const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  const policy = options.policy ?? Policy.standard
+  const pingTimeout = Duration.fromInputUnsafe(options.pingTimeout ?? defaultPingTimeout)
+  const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)
+  const answersPings = negotiated.protocolVersion > versionOf.lastWithoutPong
+
+  const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
+  const stop = Deferred.makeUnsafe<never, EndReason>()
+  const shutdown = Deferred.makeUnsafe<EndReason>()
+  // One batch a subscriber: a batch is what one pull brought, so that what is held is bounded by bytes, not by messages.
+  const subscribers = new Set<Queue.Queue<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>>()
+  const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
+  const keepAlive = KeepAlive.make(
+    {
+      pingInterval: Duration.toMillis(options.pingInterval ?? defaultPingInterval),
+      pingTimeout: Duration.toMillis(pingTimeout),
+      idleTimeout: Duration.toMillis(idleTimeout)
+    },
+    now()
+  )
+  let end: EndReason | undefined
+  let pongs = 0
+
+  const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
+    Result.mapError(link.encode(message), (error) => new PeerError({ reason: { _tag: "NotSendable", error } }))
+
+  // ---- reading
+
+  const pong = (nonce: bigint): Effect.Effect<void> | undefined => {
+    const encoded = encode({ _tag: "pong", nonce })
+    if (pongs >= maximumPongs) return Effect.ignore(outbox.offerAndWait(() => encoded))
+    pongs++
+    if (Result.isSuccess(encoded)) outbox.force(encoded.success, () => void pongs--)
+    return undefined
+  }
+
+  /** What a message means to the peer itself; undefined when there is nothing to wait for. */
+  const builtIn = (message: Wire.Message): Effect.Effect<void, EndReason> | undefined => {
+    switch (message._tag) {
+      case "ping":
+        return message.nonce !== undefined && answersPings ? pong(message.nonce) : undefined
+      case "pong":
+        KeepAlive.ponged(keepAlive, message.nonce, now())
+        return undefined
+      case "version":
+      case "verack":
+        return policy.duplicate === "disconnect" ? violation(message._tag, "duplicate message") : undefined
+      default: {
+        const command = Wire.command(message)
+        return legalOnlyInHandshake.has(command) ? violation(command, "only allowed before verack") : undefined
+      }
+    }
+  }
+
+  const handlers = new Map(Object.entries(options.handlers ?? {})) as ReadonlyMap<
+    string,
+    (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
+  >
+  /** The command whose handler runs: a failure of the reader is then the handler's. */
+  let handling: string | undefined
+
+  const reader = Effect.gen(function* () {
+    let events = rest
+    while (true) {
+      KeepAlive.received(keepAlive, now())
+      const messages: Array<Wire.Message> = []
+      for (const event of events) {
+        if (event._tag === "Dropped") {
+          if (event.error.command === "feature") return yield* violation("feature", "only allowed before verack")
+          if (isMisbehaviour(event.error))
+            return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: event.error })
+          continue
+        }
+        const { message } = event
+        const waiting = builtIn(message)
+        if (waiting !== undefined) yield* waiting
+        const handler = handlers.get(message._tag)
+        if (handler !== undefined) {
+          handling = Wire.command(message)
+          const effect = handler(message, peer)
+          if (effect !== undefined) yield* effect
+          handling = undefined
+        }
+        messages.push(message)
+      }
+      if (isReadonlyArrayNonEmpty(messages)) {
+        for (const queue of subscribers) yield* Queue.offer(queue, messages)
+      }
+      const failure = link.failure()
+      if (failure !== undefined) return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: failure })
+      KeepAlive.reading(keepAlive, now())
+      events = yield* Effect.mapError(link.read, endOfConnection)
+    }
+  }).pipe(
+    Effect.catchCause((cause) =>
+      handling === undefined
+        ? Effect.failCause(cause as Cause.Cause<EndReason>)
+        : Effect.fail<EndReason>({ _tag: "HandlerFailed", command: handling, cause })
+    ),
+    Effect.provideService(Scope.Scope, scope)
+  )
+
+  // ---- writing
+
+  const writer = Effect.gen(function* () {
+    while (true) {
+      const entries = yield* Queue.takeAll(outbox.queue)
+      for (let from = 0; from < entries.length;) {
+        let to = from
+        let size = 0
+        do size += entries[to++]!.outgoing.frame.length
+        while (to < entries.length && size + entries[to]!.outgoing.frame.length <= maximumBatch)
+        const batch = entries.slice(from, to)
+        link.writeFrames(batch.map(({ outgoing }) => outgoing))
+        yield* Effect.mapError(connection.drained, endOfConnection)
+        outbox.release(batch)
+        from = to
+      }
+    }
+  })
+
+  // ---- keeping alive
+
+  const pinger = Effect.gen(function* () {
+    while (true) {
+      const action = KeepAlive.next(keepAlive, now())
+      switch (action._tag) {
+        case "Wait":
+          yield* Effect.sleep(Math.ceil(action.milliseconds))
+          break
+        case "Ping": {
+          const nonce = answersPings ? yield* nonces.unremembered : undefined
+          const encoded = encode({ _tag: "ping", nonce })
+          if (Result.isSuccess(encoded)) {
+            if (nonce !== undefined) KeepAlive.pinged(keepAlive, nonce, now())
+            outbox.force(encoded.success)
+          }
+          break
+        }
+        case "PingTimeout":
+          return yield* Effect.fail<EndReason>({ _tag: "PingTimeout", after: pingTimeout })
+        case "IdleTimeout":
+          return yield* Effect.fail<EndReason>({ _tag: "IdleTimeout", after: idleTimeout })
+      }
+    }
+  })
+
+  const ping = Effect.gen(function* () {
+    if (!answersPings) {
+      const { protocolVersion } = negotiated
+      return yield* new PeerError({ reason: { _tag: "NotSupported", what: "ping", protocolVersion } })
+    }
+    const nonce = yield* nonces.unremembered
+    const answer = Deferred.makeUnsafe<Duration.Duration, PeerError>()
+    yield* outbox.offer(() => {
+      KeepAlive.pinged(keepAlive, nonce, now(), (roundTrip) =>
+        Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip)))
+      )
+      pings.add(answer)
+      return encode({ _tag: "ping", nonce })
+    })
+    return yield* Effect.ensuring(
+      Deferred.await(answer),
+      Effect.sync(() => {
+        pings.delete(answer)
+        keepAlive.outstanding.delete(nonce)
+      })
+    )
+  })
+
+  // ---- the end
+
+  const teardown = (exit: Exit.Exit<never, EndReason>): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const reason = reasonOf(exit)
+      end = reason
+      const error = ended(reason)
+      outbox.close(error)
+      for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
+      for (const queue of subscribers) Queue.endUnsafe(queue)
+      const reject =
+        policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
+      if (reject !== undefined) link.write([reject])
+      const wait = reason._tag === "PingTimeout" || reason._tag === "IdleTimeout"
+      return Effect.andThen(wait ? connection.destroy : connection.close, Scope.close(scope, Exit.void))
+    }).pipe(Effect.ensuring(Effect.suspend(() => Deferred.succeed(shutdown, end!))))
+
+  const peer: Peer["Service"] = {
+    info: {
+      ...negotiated,
+      localAddress: connection.localAddress,
+      remoteAddress: connection.remoteAddress,
+      network: options.network ?? Network.mainnet,
+      transport: "v1"
+    },
+    stats: Effect.sync(() => snapshot(link.traffic, keepAlive, { messages: outbox.length(), bytes: outbox.bytes() })),
+    send: (message) => outbox.offer(() => encode(message)),
+    sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
+    messages: Stream.unwrap(
+      Effect.gen(function* () {
+        const queue = yield* Effect.acquireRelease(
+          Queue.bounded<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>(1),
+          (queue) =>
+            Effect.sync(() => {
+              subscribers.delete(queue)
+              Queue.shutdownUnsafe(queue)
+            })
+        )
+        if (end === undefined) subscribers.add(queue)
+        else Queue.endUnsafe(queue)
+        return Stream.flattenArray(Stream.fromQueue(queue))
+      })
+    ),
+    ping,
+    disconnect: (why = "disconnect was called") =>
+      Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
+    // A finalizer of `scope` runs in the fiber that ends the peer: it must not wait for itself.
+    awaitShutdown: Effect.withFiber((fiber) =>
+      fiber === supervisor && end !== undefined ? Effect.succeed(end) : Deferred.await(shutdown)
+    ),
+    scope
+  }
+
+  let supervisor: Fiber.Fiber<never, EndReason> | undefined
+  // Nothing forked into a closed scope would ever run, not even its end.
+  if (owner.state._tag === "Closed") yield* teardown(Exit.interrupt())
+  else {
+    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, Deferred.await(stop)]).pipe(
+      Effect.onExit(teardown),
+      Effect.forkIn(owner, { startImmediately: true })
+    )
+  }
+  return peer
+})

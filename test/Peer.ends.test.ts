@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { Connection, Handshake, Nonce, Peer, type Wire } from "effect-bitcoin-peer"
+import { Connection, Handshake, Nonce, Peer, Policy, type Wire } from "effect-bitcoin-peer"
 import { countedNonces, network, scripted, tracked, twoPeers, verack, version, withRemote } from "./support/peers.ts"
 
 type Session = Effect.Success<ReturnType<typeof withRemote>>
@@ -189,6 +189,20 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
       const waiting = yield* waiters(session.peer)
       yield* session.remote.send({ _tag: "inv", items: [] })
       assert.strictEqual((yield* assertOver(session, waiting))._tag, "Defect")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("an observer throws at the very end", () =>
+    Effect.gen(function* () {
+      const session = yield* start({
+        policy: Policy.btcd,
+        onWrite: (message) => {
+          if (message._tag === "reject") throw new Error("bug")
+        }
+      })
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send(verack)
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "ProtocolViolation")
     }).pipe(Effect.provide(Nonce.layer))
   )
 

@@ -237,9 +237,13 @@ export const startSession = Effect.fnUntraced(function* (
       for (const queue of subscribers) Queue.endUnsafe(queue)
       const reject =
         policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
-      if (reject !== undefined) link.write([reject])
-      const wait = reason._tag === "PingTimeout" || reason._tag === "IdleTimeout"
-      return Effect.andThen(wait ? connection.destroy : connection.close, Scope.close(scope, Exit.void))
+      const silent = reason._tag === "PingTimeout" || reason._tag === "IdleTimeout"
+      // An observer that throws must not keep the connection open.
+      return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
+        Effect.ignoreCause,
+        Effect.andThen(silent ? connection.destroy : connection.close),
+        Effect.andThen(Scope.close(scope, Exit.void))
+      )
     }).pipe(Effect.ensuring(Effect.suspend(() => Deferred.succeed(shutdown, end!))))
 
   const peer: Peer["Service"] = {

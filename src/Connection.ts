@@ -100,7 +100,10 @@ export interface PairOptions {
   readonly cutAfter?: number | readonly [first: number | undefined, second: number | undefined] | undefined
   /** How many bytes a direction holds, on their way and not yet pulled, before the writer's bytes wait. Default 64 KiB. */
   readonly window?: number | undefined
-  /** How long `close` waits for the other end. Default 500 ms. */
+  /**
+   * How long `close` waits for the other end, on the Clock. By default not at all, so that nothing waits for a TestClock
+   * that nobody moves; what was written can still be pulled at the other end.
+   */
   readonly closeTimeout?: Duration.Input | undefined
 }
 
@@ -158,7 +161,7 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
     const shared = {
       window: Math.max(1, options.window ?? 65_536),
       delayMillis: Duration.toMillis(options.delay ?? 0),
-      closeTimeout: options.closeTimeout ?? defaultCloseTimeout,
+      closeTimeout: options.closeTimeout,
       clock
     }
     const cutOf = (index: 0 | 1) => (typeof cutAfter === "object" ? cutAfter[index] : cutAfter)

@@ -80,6 +80,8 @@ class NodeSocketConnection implements Closable {
   private readonly inbox: Inbox<ConnectionError> = new Inbox<ConnectionError>(() => this.onTaken())
   private paused = false
   private closing = false
+  /** Node's own `closed` is true before it told us of the error. */
+  private closed = false
   private error: ConnectionError | undefined
 
   private readonly drains = new Waiters<ConnectionError>(() => {
@@ -90,6 +92,9 @@ class NodeSocketConnection implements Closable {
 
   readonly pull: Inbox<ConnectionError>["pull"] = this.inbox.pull
   readonly drained: Effect.Effect<void, ConnectionError> = this.drains.wait
+  // Put together when it runs, for an idle connection shall not hold what is used once.
+  readonly close: Effect.Effect<void> = Effect.suspend(() => gracefulClose(this, this.closeTimeout))
+  readonly destroy: Effect.Effect<void> = Effect.sync(() => this.destroyUnsafe())
 
   constructor(socket: net.Socket, remote: Endpoint, closeTimeout: Duration.Input) {
     this.socket = socket
@@ -102,18 +107,9 @@ class NodeSocketConnection implements Closable {
     socket.on("data", this.onData)
     // Accepted sockets come paused.
     socket.resume()
-    // It may have ended before anybody listened; its events are then over.
+    // It may have ended before anybody listened: its events may be over.
     if (socket.errored !== null) this.onError(socket.errored)
-    if (socket.closed) this.onClose()
-  }
-
-  // Getters, for an idle connection shall not hold what is used once.
-  get close(): Effect.Effect<void> {
-    return gracefulClose(this, this.closeTimeout)
-  }
-
-  get destroy(): Effect.Effect<void> {
-    return Effect.sync(() => this.destroyUnsafe())
+    if (socket.destroyed) this.onClose()
   }
 
   readonly write = (bytes: Uint8Array): number => {
@@ -124,7 +120,7 @@ class NodeSocketConnection implements Closable {
   }
 
   isOver(): boolean {
-    return this.socket.closed
+    return this.closed
   }
 
   begin(): void {
@@ -170,16 +166,16 @@ class NodeSocketConnection implements Closable {
 
   private readonly onError = (cause: Error): void => {
     this.error ??= resetError(cause)
-    if (this.paused) {
-      for (let chunk: unknown = this.socket.read(); chunk instanceof Uint8Array; chunk = this.socket.read()) {
-        this.inbox.push(chunk)
-      }
+    // What a paused socket still holds; Node itself would not hand it out any more.
+    for (let chunk: unknown = this.socket.read(); chunk instanceof Uint8Array; chunk = this.socket.read()) {
+      this.inbox.push(chunk)
     }
     this.inbox.fail(this.error)
     this.drains.wake(Effect.fail(this.error))
   }
 
   private readonly onClose = (): void => {
+    this.closed = true
     this.error ??= closedError()
     this.inbox.fail(this.error)
     this.drains.wake(Effect.fail(this.error))

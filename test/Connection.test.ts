@@ -29,7 +29,6 @@ compliance("the in-memory pair that cuts writes", {
 
 compliance("an Effect Socket", {
   time: "virtual",
-  heldBy: held,
   capacity: 4_194_304,
   make: (options) =>
     Effect.gen(function* () {
@@ -84,7 +83,7 @@ describe("makePair", () => {
 
   it.effect("delays bytes and ends on the Clock, and keeps their order", () =>
     Effect.gen(function* () {
-      const [a, b] = yield* Connection.makePair({ delay: 100 })
+      const [a, b] = yield* Connection.makePair({ delay: 100, closeTimeout: "1 second" })
       a.write(Uint8Array.of(1))
       yield* TestClock.adjust(60)
       a.write(Uint8Array.of(2))
@@ -103,6 +102,20 @@ describe("makePair", () => {
       assert.isUndefined(closing.pollUnsafe(), "the answer is still on its way")
       yield* TestClock.adjust(100)
       yield* Fiber.join(closing)
+    })
+  )
+
+  it.effect("closes without waiting, unless a time is set; what was written can still be pulled", () =>
+    Effect.gen(function* () {
+      const [a, b] = yield* Connection.makePair({ window: 2, delay: 100 })
+      a.write(Uint8Array.of(1, 2, 3, 4))
+      yield* a.close
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(yield* b.pull, [Uint8Array.of(1, 2)])
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(yield* b.pull, [Uint8Array.of(3, 4)])
+      yield* TestClock.adjust(100)
+      assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
     })
   )
 
@@ -165,6 +178,8 @@ describe("makePair", () => {
       const { bytes, error } = yield* pullToEnd(b)
       assert.deepStrictEqual(bytes, Uint8Array.of(1))
       assert.strictEqual(error.message, "connection reset: unplugged")
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(yield* Effect.flip(b.pull), error)
     })
   )
 

@@ -8,7 +8,7 @@ const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effec
 
 /** Starts our handshake and gives the other end of the connection to the test. */
 const begin = Effect.fnUntraced(function* (options: Handshake.Options = {}) {
-  const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+  const [ours, theirs] = yield* Connection.makePair()
   const fiber = yield* fork(Handshake.run(ours, { network, ...options }))
   const reason = Effect.map(Effect.flip(Fiber.join(fiber)), ({ reason }) => reason)
   return { ours, remote: scripted(theirs), fiber, result: Fiber.join(fiber), reason }
@@ -106,7 +106,7 @@ describe("Handshake.run", () => {
 
   it.effect("works when each byte comes alone", () =>
     Effect.gen(function* () {
-      const [ours, theirs] = yield* Connection.makePair({ split: [1], closeTimeout: 0 })
+      const [ours, theirs] = yield* Connection.makePair({ split: [1] })
       const both = yield* Effect.all(
         [
           Handshake.run(ours, { network, requiredServices: [] }),
@@ -131,7 +131,7 @@ describe("Handshake.run", () => {
     Effect.gen(function* () {
       const both = (options: Handshake.Options) =>
         Effect.gen(function* () {
-          const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+          const [ours, theirs] = yield* Connection.makePair()
           const inbound = yield* fork(Handshake.run(theirs, { network, direction: "inbound", ...options }))
           yield* fork(Handshake.run(ours, { network, requiredServices: [], ...options }))
           return yield* Effect.result(Fiber.join(inbound))

@@ -209,7 +209,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
   it.effect("the writer's socket fails while messages wait", () =>
     Effect.gen(function* () {
       const failing = yield* Deferred.make<never, Connection.ConnectionError>()
-      const pair = yield* Connection.makePair({ closeTimeout: 0 })
+      const pair = yield* Connection.makePair()
       const remote = scripted(pair[1])
       let broken = false
       // Reading goes on as if nothing had happened: only the writer notices.
@@ -372,7 +372,7 @@ describe("the end of two peers", () => {
 
 describe("the end in the middle of the handshake", () => {
   const begin = Effect.fnUntraced(function* (options: Peer.Options = {}) {
-    const pair = yield* Connection.makePair({ closeTimeout: 0 })
+    const pair = yield* Connection.makePair()
     const remote = scripted(pair[1])
     const tracker = tracked(pair[0])
     const making = yield* fork(Effect.scoped(tracker.clock(Peer.make(tracker.connection, { network, ...options }))))
@@ -443,7 +443,7 @@ describe("the end in the middle of the handshake", () => {
     Effect.gen(function* () {
       const size = scripted((yield* Connection.makePair())[0]).frames([version(), verack]).length
       for (let bytes = 0; bytes < size; bytes++) {
-        const pair = yield* Connection.makePair({ closeTimeout: 0, cutAfter: [undefined, bytes] })
+        const pair = yield* Connection.makePair({ cutAfter: [undefined, bytes] })
         const remote = scripted(pair[1])
         const making = yield* fork(Effect.scoped(Peer.make(pair[0], { network })))
         yield* remote.send(version(), verack)
@@ -454,7 +454,7 @@ describe("the end in the middle of the handshake", () => {
 
   it.effect("the scope is closed by another fiber while the handshake goes on", () =>
     Effect.gen(function* () {
-      const pair = yield* Connection.makePair({ closeTimeout: 0 })
+      const pair = yield* Connection.makePair()
       const remote = scripted(pair[1])
       const tracker = tracked(pair[0])
       const scope = yield* Scope.make()

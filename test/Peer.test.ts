@@ -69,7 +69,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
 
   it.effect("hands to handlers what came in one batch with the verack", () =>
     Effect.gen(function* () {
-      const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+      const [ours, theirs] = yield* Connection.makePair()
       const remote = scripted(theirs)
       const seen: Array<string> = []
       const making = yield* fork(
@@ -445,7 +445,7 @@ describe("two peers", () => {
 describe("Peer.layer", () => {
   const inMemory = Layer.effectContext(
     Effect.gen(function* () {
-      const [ours, theirs] = yield* Connection.makePair({ closeTimeout: 0 })
+      const [ours, theirs] = yield* Connection.makePair()
       const remote = scripted(theirs)
       yield* remote.send(version(), verack)
       return Context.make(Connection.Connection, ours)
@@ -506,7 +506,7 @@ describe("Peer.serve", () => {
   it.effect("makes a peer of each connection, and one that fails ends alone", () =>
     Effect.gen(function* () {
       const agents: Array<string> = []
-      const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair({ closeTimeout: 0 }))
+      const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair())
       const waiting = connections.map(([ours]) => ours)
       const listener = {
         accept: Effect.suspend(() => {

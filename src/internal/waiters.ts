@@ -4,7 +4,8 @@ type Resume<E> = (effect: Effect.Effect<void, E>) => void
 
 /** Fibers that wait for one thing. Waking resumes them at once, inside the call that wakes them. */
 export class Waiters<E = never> {
-  private readonly resumes = new Set<Resume<E>>()
+  /** Made when first needed: most connections wait for most things never. */
+  private resumes: Set<Resume<E>> | undefined
   private readonly ready: () => Effect.Effect<void, E> | undefined
 
   /** `ready` says how a wait ends that need not begin; `undefined` when it has to wait. */
@@ -17,19 +18,20 @@ export class Waiters<E = never> {
     // Asked here and not before: between two Effects the fiber may yield, and a wake in that gap would be missed.
     const ready = this.ready()
     if (ready !== undefined) return resume(ready)
-    this.resumes.add(resume)
+    const resumes = (this.resumes ??= new Set())
+    resumes.add(resume)
     return Effect.sync(() => {
-      this.resumes.delete(resume)
+      resumes.delete(resume)
     })
   })
 
   /** Whether somebody waits. */
   get isAwaited(): boolean {
-    return this.resumes.size > 0
+    return this.resumes !== undefined && this.resumes.size > 0
   }
 
   wake(effect: Effect.Effect<void, E>): void {
-    if (this.resumes.size === 0) return
+    if (this.resumes === undefined || this.resumes.size === 0) return
     // A woken fiber may wait again at once: it must find the set empty.
     const resumes = [...this.resumes]
     this.resumes.clear()

@@ -234,6 +234,7 @@ export const compliance = (name: string, implementation: Implementation): void =
           assert.isUndefined(drained.pollUnsafe())
           assertSame(yield* pullBytes(reader, written), patterned(written))
           yield* Fiber.join(drained)
+          assert.strictEqual(writer.write(new Uint8Array(0)), 0)
         }))
     }
 
@@ -253,6 +254,17 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* a.close
         pieces.push((yield* pullToEnd(b)).bytes)
         assertSame(joined(pieces), patterned(2000))
+      }))
+
+    test("a pull that was interrupted while it waited makes room for the next", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const first = yield* forkNow(b.pull)
+        yield* settle
+        yield* Fiber.interrupt(first)
+        const second = yield* forkNow(b.pull)
+        a.write(Uint8Array.of(1))
+        assertSame(joined(yield* Fiber.join(second)), Uint8Array.of(1))
       }))
 
     test("a second pull at the same time dies, and does the first no harm", () =>
@@ -349,6 +361,38 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Effect.all([a.close, b.close, a.close], { concurrency: "unbounded" })
         assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
         assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
+      }))
+
+    test("a close takes what the remote still had to say, throws it away, and then does not wait for the timeout", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({ closeTimeout: "20 seconds" })
+        yield* fillUp(b)
+        const drained = yield* forkNow(Effect.exit(b.drained))
+        yield* a.close
+        yield* Fiber.join(drained)
+        assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
+      }))
+
+    test("drained succeeds only when all of several writes were taken", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({})
+        const total = 8_388_608
+        assert.isAbove(fill(a, total), 0)
+        const reading = yield* forkNow(pullBytes(b, total))
+        yield* a.drained
+        assert.strictEqual(a.write(new Uint8Array(0)), 0)
+        yield* Fiber.join(reading)
+      }))
+
+    test("an end that closes takes what the other writes, though its own bytes are stuck", () =>
+      Effect.gen(function* () {
+        const { a, b } = yield* make({ closeTimeout: "1 hour" })
+        yield* fillUp(a)
+        yield* fillUp(b)
+        const closing = yield* forkNow(a.close)
+        yield* b.drained
+        assert.isUndefined(closing.pollUnsafe())
+        yield* Fiber.interrupt(closing)
       }))
 
     test("close waits for a remote that never reads until the timeout and no longer, and so do all who close", () =>

@@ -116,7 +116,7 @@ export const withRemote = Effect.fnUntraced(function* <H extends Peer.Handlers<u
   remoteVersion: Partial<Wire.Version> = {},
   pairOptions: Connection.PairOptions = {}
 ) {
-  const pair = yield* Connection.makePair({ closeTimeout: 0, ...pairOptions })
+  const pair = yield* Connection.makePair(pairOptions)
   const remote = scripted(pair[1])
   const tracker = tracked(pair[0])
   const scope = yield* Scope.make()
@@ -140,7 +140,7 @@ export const twoPeers = Effect.fnUntraced(function* <
   A extends Peer.Handlers<unknown> = Peer.Handlers,
   B extends Peer.Handlers<unknown> = Peer.Handlers
 >(outbound: Peer.Options<A> = {}, inbound: Peer.Options<B> = {}, pairOptions: Connection.PairOptions = {}) {
-  const [first, second] = yield* Connection.makePair({ closeTimeout: 0, ...pairOptions })
+  const [first, second] = yield* Connection.makePair(pairOptions)
   return yield* Effect.all(
     [
       Peer.make(first, { network, requiredServices: [], ...outbound }).pipe(Effect.provide(Layer.fresh(Nonce.layer))),

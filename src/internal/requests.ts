@@ -1,0 +1,460 @@
+/**
+ * What was asked of a peer, which message answers it, and whether the peer stalls: a machine without a clock.
+ *
+ * It is told of every message that is written and of every one that arrives. Data is matched by kind and hash, so that a
+ * `tx` answers for itself only; headers by whether they follow the locator. What carries no sign of its question (the
+ * `inv` for getblocks and mempool, addresses) is matched by order, and only from the moment the question was written.
+ *
+ * Times are milliseconds of a clock that the caller lets stand still while our own side is busy: what the remote sent
+ * meanwhile could not be seen, so that time is not held against it, and no deadline has to be moved.
+ */
+import * as Wire from "../Wire.ts"
+import * as Expectations from "./expectations.ts"
+import { doubleSha256 } from "./sha256.ts"
+
+/** Expectations of data with a deadline; beyond, the oldest one goes without. Two full getdata messages. */
+export const maximumExpectedData = 100_000
+/** The same for getheaders, each of which holds a locator of up to 3 KB. */
+export const maximumExpectedHeaders = 100
+
+export interface Settings {
+  /** `headers` that follow the genesis block answer any getheaders: the remote knows nothing of its locator. */
+  readonly genesisHash: Uint8Array
+  /** From a getdata, or from the last answer to what was asked before it, to the stall. */
+  readonly dataTimeout: number
+  /** The same for getheaders. */
+  readonly headersTimeout: number
+}
+
+/** What became of an item that was asked for. */
+export type DataAnswer =
+  | { readonly _tag: "Found"; readonly message: Wire.Message }
+  /** The peer says that it has not got it. Core is silent about blocks it has not got. */
+  | { readonly _tag: "NotFound" }
+
+type Addresses = Wire.Addr | Wire.AddrV2
+
+export interface Requests {
+  readonly settings: Settings
+  readonly genesis: string
+  /** By type of inventory: with witnesses and without are different questions. Made when first needed. */
+  readonly data: Map<number, Expectations.Book<DataAnswer>>
+  readonly dataLine: Expectations.Line<DataAnswer>
+  readonly headers: Expectations.Book<Wire.Headers>
+  readonly blocks: Expectations.Book<Wire.Inv>
+  readonly mempool: Expectations.Book<Wire.Inv>
+  readonly addresses: Expectations.Book<Addresses>
+  /** The last message of a single address since a getaddr was written. */
+  lonely: Addresses | undefined
+}
+
+/** A question that the peer is too slow to answer. */
+export interface Overdue {
+  readonly command: "getdata" | "getheaders"
+  /** What was asked for with getdata. */
+  readonly hash: Uint8Array | undefined
+  /** Milliseconds that count: since the question, or since the last answer to what was asked before. */
+  readonly waited: number
+}
+
+/** A question that is asked once for all who have it. */
+export interface Question {
+  /** Whether it has to be sent; else it is on its way for another. */
+  readonly toSend: boolean
+  /** Waits no longer, `answered` is not called any more. True when others wait for what was not written yet. */
+  readonly cancel: () => boolean
+}
+
+/** A question to which silence can be the answer. */
+export interface OpenQuestion extends Question {
+  /**
+   * Nothing comes any more, for instance because the pong of a ping behind the question is here: everyone who waits for
+   * it gets an empty answer. Before the question was written this does nothing.
+   */
+  readonly nothingMore: (now: number) => void
+}
+
+/** Items that are asked for once for all who want them. */
+export interface DataQuestion {
+  /** Those that nobody has asked for yet, each once. */
+  readonly toSend: ReadonlyArray<Wire.InventoryItem>
+  /**
+   * Waits no longer, `answered` is not called any more. Returns those of `toSend` that were not written yet and that
+   * others wait for by now: who leaves without having sent them must see to it that they are.
+   */
+  readonly cancel: () => ReadonlyArray<Wire.InventoryItem>
+}
+
+const { block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
+/** What a remote answers at all: other types are skipped. */
+const answerable = new Set<number>([tx, tx | witnessFlag, block, block | witnessFlag, filteredBlock, compactBlock, wtx])
+
+// ---- keys
+
+const keyLength = 16
+
+/** 32 bytes as 16 characters. Written out it takes a third of the time of `String.fromCharCode.apply(null, h)`. */
+const keyOf = (h: Uint8Array): string =>
+  String.fromCharCode(
+    h[0] | (h[1] << 8),
+    h[2] | (h[3] << 8),
+    h[4] | (h[5] << 8),
+    h[6] | (h[7] << 8),
+    h[8] | (h[9] << 8),
+    h[10] | (h[11] << 8),
+    h[12] | (h[13] << 8),
+    h[14] | (h[15] << 8),
+    h[16] | (h[17] << 8),
+    h[18] | (h[19] << 8),
+    h[20] | (h[21] << 8),
+    h[22] | (h[23] << 8),
+    h[24] | (h[25] << 8),
+    h[26] | (h[27] << 8),
+    h[28] | (h[29] << 8),
+    h[30] | (h[31] << 8)
+  )
+
+const hashOf = (key: string): Uint8Array => {
+  const hash = new Uint8Array(keyLength * 2)
+  for (let i = 0; i < keyLength; i++) {
+    hash[i * 2] = key.charCodeAt(i)
+    hash[i * 2 + 1] = key.charCodeAt(i) >> 8
+  }
+  return hash
+}
+
+/** The keys of the locator, then that of the stop hash. */
+const locatorKey = (message: Wire.GetHeaders | Wire.GetBlocks): string => {
+  let key = ""
+  for (const hash of message.locator) key += keyOf(hash)
+  return key + keyOf(message.stopHash)
+}
+
+/** Whether a `locatorKey` has that hash in its locator. */
+const isInLocator = (key: string, hash: string): boolean => {
+  for (let at = key.indexOf(hash); at >= 0; at = key.indexOf(hash, at + 1)) {
+    if (at % keyLength === 0) return at < key.length - keyLength
+  }
+  return false
+}
+
+// ---- the machine
+
+export const make = (settings: Settings): Requests => ({
+  settings,
+  genesis: keyOf(settings.genesisHash),
+  data: new Map(),
+  dataLine: Expectations.makeLine(maximumExpectedData),
+  headers: Expectations.makeBook(Expectations.makeLine(maximumExpectedHeaders), true),
+  blocks: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+  mempool: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+  addresses: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+  lonely: undefined
+})
+
+// ---- what goes out
+
+const bookOf = (self: Requests, type: number): Expectations.Book<DataAnswer> => {
+  let book = self.data.get(type)
+  if (book === undefined) self.data.set(type, (book = Expectations.makeBook(self.dataLine, true)))
+  return book
+}
+
+/** To be called for every message that is written, whoever sent it. */
+export const sent = (self: Requests, message: Wire.Message, now: number): void => {
+  switch (message._tag) {
+    case "getdata":
+      for (const { hash, type } of message.items) {
+        if (answerable.has(type)) Expectations.written(bookOf(self, type), keyOf(hash), now)
+      }
+      return
+    case "getheaders":
+      return Expectations.written(self.headers, locatorKey(message), now)
+    case "getblocks":
+      return Expectations.written(self.blocks, locatorKey(message), now)
+    case "mempool":
+      return Expectations.written(self.mempool, "", now)
+    case "getaddr":
+      if (self.addresses.line.oldest === undefined) self.lonely = undefined
+      return Expectations.written(self.addresses, "", now)
+    default:
+      return
+  }
+}
+
+// ---- what comes in
+
+const found = (message: Wire.Message): DataAnswer => ({ _tag: "Found", message })
+const notFound: DataAnswer = { _tag: "NotFound" }
+
+const isWanted = (self: Requests, type: number): boolean => (self.data.get(type)?.all.size ?? 0) > 0
+
+const answerData = (self: Requests, type: number, key: string, answer: DataAnswer, now: number): boolean => {
+  const expectation = self.data.get(type)?.all.get(key)
+  if (expectation === undefined) return false
+  Expectations.answer(expectation, answer, now)
+  return true
+}
+
+/**
+ * Answers the question with witnesses or the one without. If both were asked two answers come, and the one without
+ * witnesses is not for who wants them.
+ */
+const answerEither = (
+  self: Requests,
+  type: number,
+  key: string,
+  hasWitness: boolean,
+  answer: DataAnswer,
+  now: number
+): boolean =>
+  answerData(self, hasWitness ? type | witnessFlag : type, key, answer, now) ||
+  answerData(self, hasWitness ? type : type | witnessFlag, key, answer, now)
+
+const hasWitness = (transaction: Wire.Transaction | undefined): boolean => {
+  for (const input of transaction?.inputs ?? []) if (input.witness.length > 0) return true
+  return false
+}
+
+const transactionCame = (self: Requests, message: Wire.Tx, now: number): boolean => {
+  const { transaction } = message
+  let answered = false
+  if (isWanted(self, tx) || isWanted(self, tx | witnessFlag)) {
+    const key = keyOf(Wire.txid(transaction))
+    answered = answerEither(self, tx, key, hasWitness(transaction), found(message), now)
+  }
+  if (isWanted(self, wtx))
+    answered = answerData(self, wtx, keyOf(Wire.wtxid(transaction)), found(message), now) || answered
+  return answered
+}
+
+const blockCame = (self: Requests, message: Wire.BlockMessage, now: number): boolean => {
+  if (!isWanted(self, block) && !isWanted(self, block | witnessFlag) && !isWanted(self, compactBlock)) return false
+  const key = keyOf(Wire.blockHash(message.block.header))
+  // Where any transaction has a witness the coinbase has one [141].
+  const full = hasWitness(message.block.transactions.at(0))
+  const answered = answerEither(self, block, key, full, found(message), now)
+  // Instead of a compact block of some depth a whole one comes [152].
+  return answerData(self, compactBlock, key, found(message), now) || answered
+}
+
+const headerSize = 80
+
+/** `merkleblock` and `cmpctblock` begin with the header of their block. */
+const partOfBlockCame = (self: Requests, type: number, message: Wire.Unknown, now: number): boolean => {
+  if (!isWanted(self, type) || message.payload.length < headerSize) return false
+  const key = keyOf(doubleSha256(message.payload.subarray(0, headerSize)))
+  return answerData(self, type, key, found(message), now)
+}
+
+const notFoundCame = (self: Requests, message: Wire.NotFound, now: number): boolean => {
+  let answered = false
+  for (const { hash, type } of message.items) {
+    // Some leave the witness flag out when they name what they have not got.
+    const other = type ^ witnessFlag
+    if (!isWanted(self, type) && !isWanted(self, other)) continue
+    const key = keyOf(hash)
+    if (answerData(self, type, key, notFound, now) || answerData(self, other, key, notFound, now)) answered = true
+  }
+  return answered
+}
+
+/**
+ * Answers the oldest getheaders that the headers fit: any if there are none; else one whose locator, or the genesis
+ * block, they follow, or whose stop hash the first one is. An announcement that fits cannot be told from the answer.
+ */
+const headersCame = (self: Requests, message: Wire.Headers, now: number): boolean => {
+  if (self.headers.all.size === 0) return false
+  const first = message.headers.at(0)
+  const previous = first === undefined ? "" : keyOf(first.previousBlock)
+  const fitsAny = first === undefined || previous === self.genesis
+  let hash: string | undefined
+  let oldest: Expectations.Expectation<Wire.Headers> | undefined
+  // Few are asked at a time: `maximumExpectedHeaders`, and those that somebody waits for.
+  for (const expectation of self.headers.all.values()) {
+    const { key, order } = expectation
+    if (order === 0 || (oldest !== undefined && oldest.order < order)) continue
+    if (
+      fitsAny ||
+      isInLocator(key, previous) ||
+      (first !== undefined && key.endsWith((hash ??= keyOf(Wire.blockHash(first)))))
+    ) {
+      oldest = expectation
+    }
+  }
+  if (oldest === undefined) return false
+  Expectations.answer(oldest, message, now)
+  return true
+}
+
+const areAll = (items: Wire.List<Wire.InventoryItem>, type: number, orType: number): boolean => {
+  for (const item of items) if (item.type !== type && item.type !== orType) return false
+  return items.length > 0
+}
+
+const inventoryCame = (self: Requests, message: Wire.Inv, now: number): boolean => {
+  const blocks = self.blocks.line.oldest
+  const mempool = self.mempool.line.oldest
+  if (blocks !== undefined && areAll(message.items, block, block)) Expectations.answer(blocks, message, now)
+  else if (mempool !== undefined && areAll(message.items, tx, wtx)) Expectations.answer(mempool, message, now)
+  else return false
+  return true
+}
+
+/**
+ * Nodes announce themselves with a single address at any time, soon after the handshake too: it is kept for the case that
+ * nothing more comes, and does not answer a getaddr by itself.
+ */
+const addressesCame = (self: Requests, message: Addresses, now: number): boolean => {
+  const { oldest } = self.addresses.line
+  if (oldest === undefined) return false
+  if (message.addresses.length === 1) {
+    self.lonely = message
+    return false
+  }
+  self.lonely = undefined
+  Expectations.answer(oldest, message, now)
+  return true
+}
+
+/**
+ * To be called for every message that arrives; true when it answers something. Tells those who wait for it, inside the
+ * call. When nothing of its kind is waiting, nothing is hashed.
+ */
+export const received = (self: Requests, message: Wire.Message, now: number): boolean => {
+  switch (message._tag) {
+    case "inv":
+      return inventoryCame(self, message, now)
+    case "tx":
+      return transactionCame(self, message, now)
+    case "block":
+      return blockCame(self, message, now)
+    case "headers":
+      return headersCame(self, message, now)
+    case "notfound":
+      return notFoundCame(self, message, now)
+    case "addr":
+    case "addrv2":
+      return addressesCame(self, message, now)
+    case "Unknown":
+      if (message.command === "cmpctblock") return partOfBlockCame(self, compactBlock, message, now)
+      if (message.command === "merkleblock") return partOfBlockCame(self, filteredBlock, message, now)
+      return false
+    default:
+      return false
+  }
+}
+
+// ---- stalls
+
+/** The oldest question whose deadline has passed. Looks at two, however many there are. */
+export const overdue = (self: Requests, now: number): Overdue | undefined => {
+  const data = self.dataLine.oldest
+  const headers = self.headers.line.oldest
+  const dataIsLate = data !== undefined && now - data.since >= self.settings.dataTimeout
+  const headersAreLate = headers !== undefined && now - headers.since >= self.settings.headersTimeout
+  if (headersAreLate && !(dataIsLate && data.since < headers.since)) {
+    return { command: "getheaders", hash: undefined, waited: now - headers.since }
+  }
+  return dataIsLate ? { command: "getdata", hash: hashOf(data.key), waited: now - data.since } : undefined
+}
+
+// ---- asking
+
+/**
+ * Asks for items, for each of which `answered` is called once with its index. Items of a type that is no request at all
+ * are never answered, but by a `notfound`.
+ */
+export const askData = (
+  self: Requests,
+  items: Wire.List<Wire.InventoryItem>,
+  answered: (index: number, answer: DataAnswer) => void
+): DataQuestion => {
+  const joined = Array.from(items, (item, index) => {
+    const tell = (answer: DataAnswer): void => answered(index, answer)
+    return { item, tell, ...Expectations.join(bookOf(self, item.type), keyOf(item.hash), tell) }
+  })
+  const mine = joined.filter(({ toSend }) => toSend)
+  return {
+    toSend: mine.map(({ item }) => item),
+    cancel: () => {
+      for (const { expectation, tell } of joined) Expectations.leave(expectation, tell)
+      return mine.filter(({ expectation }) => Expectations.isUnsent(expectation)).map(({ item }) => item)
+    }
+  }
+}
+
+interface Asked<A> extends Question {
+  readonly expectation: Expectations.Expectation<A>
+}
+
+const ask = <A>(book: Expectations.Book<A>, key: string, answered: (answer: A) => void): Asked<A> => {
+  const tell = (answer: A): void => answered(answer)
+  const { expectation, toSend } = Expectations.join(book, key, tell)
+  return {
+    expectation,
+    toSend,
+    cancel: () => {
+      Expectations.leave(expectation, tell)
+      return toSend && Expectations.isUnsent(expectation)
+    }
+  }
+}
+
+const withNothingMore = <A>({ cancel, expectation, toSend }: Asked<A>, nothing: () => A): OpenQuestion => ({
+  toSend,
+  cancel,
+  nothingMore: (now) => {
+    if (expectation.isInLine) Expectations.answer(expectation, nothing(), now)
+  }
+})
+
+/** Asks for headers; `answered` gets the next ones that fit (see `headersCame`). */
+export const askHeaders = (
+  self: Requests,
+  message: Wire.GetHeaders,
+  answered: (headers: Wire.Headers) => void
+): Question => ask(self.headers, locatorKey(message), answered)
+
+/**
+ * Asks for an inventory; `answered` gets the next inv of blocks alone (getblocks) or of transactions alone (mempool)
+ * once the question was written. An announcement cannot be told from the answer.
+ *
+ * A ping sent behind getblocks proves that nothing comes. Behind mempool it does not: Core answers that with its next
+ * trickle, which may be seconds after the pong.
+ */
+export const askInventory = (
+  self: Requests,
+  message: Wire.GetBlocks | Wire.Mempool,
+  answered: (inv: Wire.Inv) => void
+): OpenQuestion =>
+  withNothingMore(
+    message._tag === "mempool" ? ask(self.mempool, "", answered) : ask(self.blocks, locatorKey(message), answered),
+    () => ({ _tag: "inv", items: [] })
+  )
+
+/**
+ * Asks for addresses; `answered` gets the next addr or addrv2 once the question was written, but for those of a single
+ * address (see `addressesCame`): the last of these is the answer when nothing more comes.
+ */
+export const askAddresses = (self: Requests, answered: (addresses: Addresses) => void): OpenQuestion =>
+  withNothingMore(ask(self.addresses, "", answered), () => self.lonely ?? { _tag: "addr", addresses: [] })
+
+// ---- the end
+
+/** How many questions are kept, for statistics. */
+export const size = (self: Requests): number => {
+  let size = self.headers.all.size + self.blocks.all.size + self.mempool.all.size + self.addresses.all.size
+  for (const book of self.data.values()) size += book.all.size
+  return size
+}
+
+/** Forgets all questions and tells nobody: that is up to the owner. To cancel one of them later does nothing. */
+export const end = (self: Requests): void => {
+  for (const book of self.data.values()) Expectations.clear(book)
+  Expectations.clear(self.headers)
+  Expectations.clear(self.blocks)
+  Expectations.clear(self.mempool)
+  Expectations.clear(self.addresses)
+  self.lonely = undefined
+}

@@ -282,10 +282,10 @@ describe("parseAddress", () => {
 
 describe("parseDuration", () => {
   it("takes units, and seconds without one", () => {
-    const texts = ["500ms", "30", "1.5s", "2 m", "1h", "1d", "0"]
+    const texts = ["500ms", "30", "1.5s", "2 m", "1h", "1d", "0", "4 seconds", "1 minute"]
     assert.deepStrictEqual(
       texts.map((text) => Duration.toMillis(parseDuration(text))),
-      [500, 30_000, 1500, 120_000, 3_600_000, 86_400_000, 0]
+      [500, 30_000, 1500, 120_000, 3_600_000, 86_400_000, 0, 4_000, 60_000]
     )
     for (const text of ["", "abc", "-1s", "1y", "1e9", "25d"]) assert.throws(() => parseDuration(text), Error)
   })

@@ -27,11 +27,14 @@ import { clean } from "./text.ts"
 /** Of the package. */
 export const version = "0.1.0"
 
-const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+const units: Readonly<Record<string, number>> = {
+  ...{ ms: 1, millis: 1, s: 1000, second: 1000, seconds: 1000, m: 60_000, minute: 60_000, minutes: 60_000 },
+  ...{ h: 3_600_000, hour: 3_600_000, hours: 3_600_000, d: 86_400_000, day: 86_400_000, days: 86_400_000 }
+}
 
-/** `30s`, `1.5m`, `500ms`, `2h`, or a number of seconds. Longer than 24 days is more than a timer can wait. */
+/** `30s`, `1.5m`, `500ms`, `2 hours`, or a number of seconds. Longer than 24 days is more than a timer can wait. */
 export const parseDuration = (text: string): Duration.Duration => {
-  const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?$/.exec(text.trim()) ?? []
+  const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)\s*([a-z]+)?$/.exec(text.trim()) ?? []
   const millis = Number(number) * (units[unit] ?? NaN)
   if (!(millis < 2 ** 31)) throw new Error("a duration of at most 24 days: 500ms, 30s, 5m, 2h, 1d")
   return Duration.millis(millis)

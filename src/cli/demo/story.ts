@@ -72,9 +72,10 @@ const serve = Effect.fnUntraced(function* (chain: Chain) {
   const connected = yield* Deferred.make<Peer.Peer["Service"]>()
   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: 0 })
   yield* Effect.forkScoped(
-    Peer.serve(listener, { ...node.options, userAgent: `${Handshake.defaultUserAgent}demo-node:1/` }, (peer) =>
-      Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
-    ).pipe(
+    Peer.serve(listener, {
+      peer: { ...node.options, userAgent: `${Handshake.defaultUserAgent}demo-node:1/` },
+      onPeer: (peer) => Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
+    }).pipe(
       // One `Nonce` is one node, so each side has its own: it would not talk to itself.
       Effect.provide(Layer.fresh(Nonce.layer))
     )
@@ -259,7 +260,7 @@ export const story = Effect.fnUntraced(function* (
   const node = yield* step("listening", serve(chain))
   yield* Screen.lines("listening", formatEndpoint(node.address))
 
-  const [client, took] = yield* timed(step("handshake", connect(node.address)))
+  const [client, took] = yield* timed(step("connecting", connect(node.address)))
   yield* handshake(client, took)
 
   const roundTrip = yield* client.ask("ping", client.peer.ping)

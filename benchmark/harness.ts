@@ -1,0 +1,154 @@
+/**
+ * Interleaved timing of competitors that were first seen to give equal results.
+ *
+ * A round runs every competitor once, each for some 100 ms, and starts with the next competitor than the round before.
+ * What is reported of a pair is the median of its ratios, one a round, and their quartiles: a neighbour on the machine
+ * slows the whole round and leaves the ratio alone, and what hits one side alone shows as spread. Two rounds more, before,
+ * are thrown away.
+ *
+ * What runs synchronously is measured in processor time of the process, that of the collector's threads included: with
+ * more runnable processes than processors, wall time says how long a collection waited for its threads. What waits for
+ * another process is measured in wall time.
+ *
+ * Before each sample the young generation is collected, so that nobody pays for what another left. A full collection
+ * there gives the young generation's pages back to the system, and getting them anew took as long as decoding a block.
+ */
+import assert from "node:assert/strict"
+import { performance } from "node:perf_hooks"
+
+/** One way to do it. */
+export interface Competitor {
+  readonly name: string
+  /** Does the work once. What it returns (resolves to) must be equal for all competitors, before anything is timed. */
+  readonly run: () => unknown
+}
+
+/** What is asked of all competitors; the first one is ours. */
+export interface Question {
+  readonly title: string
+  readonly competitors: readonly [Competitor, ...Array<Competitor | undefined>]
+  /** How much one run does, and of what: `{ count: 1000, unit: "messages" }`. */
+  readonly amount: { readonly count: number; readonly unit: string }
+  /** How many times as fast as the competitor of that name we want to be. */
+  readonly targets?: Readonly<Record<string, number>>
+}
+
+const warmUp = 2
+const rounds = Number(process.env.BENCH_ROUNDS ?? 9)
+const sampleTime = Number(process.env.BENCH_SAMPLE_MS ?? 100)
+const only = process.env.BENCH_ONLY
+
+/** Results end up here, so that no compiler finds that nobody wants them. */
+export let last: unknown
+
+const processorTime = (): number => {
+  const { system, user } = process.cpuUsage()
+  return (system + user) / 1_000
+}
+
+const sample = async (competitor: Competitor, times: number): Promise<number> => {
+  globalThis.gc?.({ type: "minor" })
+  const wall = performance.now()
+  const processor = processorTime()
+  let waited = false
+  for (let i = 0; i < times; i++) {
+    const result = competitor.run()
+    waited = result instanceof Promise
+    last = waited ? await result : result
+  }
+  return waited ? performance.now() - wall : processorTime() - processor
+}
+
+/** How often to run it for a sample to take long enough, found out warm. */
+const calibrate = async (competitor: Competitor): Promise<number> => {
+  let times = 1
+  while (true) {
+    const took = await sample(competitor, times)
+    if (took >= sampleTime / 2) return Math.max(1, Math.round((times * sampleTime) / took))
+    times *= 2
+  }
+}
+
+export const quantile = (values: ReadonlyArray<number>, q: number): number => {
+  const sorted = values.toSorted((a, b) => a - b)
+  const position = (sorted.length - 1) * q
+  const below = sorted[Math.floor(position)] ?? Number.NaN
+  const above = sorted[Math.ceil(position)] ?? Number.NaN
+  return below + (above - below) * (position % 1)
+}
+
+const significant = (value: number): string =>
+  value >= 100 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(value >= 10 ? 3 : 2)
+
+const duration = (milliseconds: number): string =>
+  milliseconds >= 1 ? `${significant(milliseconds)} ms` : `${significant(milliseconds * 1_000)} µs`
+
+const factor = (value: number): string => value.toFixed(value < 9.95 ? 2 : 1)
+
+type Row = readonly [question: string, who: string, time: string, rate: string, ratio: string, target: string]
+
+const rows: Array<Row> = []
+
+/** Adds a row to the table of this file. */
+export const row = (...cells: Row): void => {
+  rows.push(cells)
+  process.stderr.write(`  ${cells.filter((cell) => cell !== "").join("  ")}\n`)
+}
+
+/** "reached" or by which factor it is not, for a ratio that is wanted to be at least, or at most, so much. */
+export const verdict = (value: number, wanted: number, text: string, atMost = false): string => {
+  const share = atMost ? wanted / value : value / wanted
+  return `${text}: ${share >= 1 ? "reached" : `**not reached**, ${factor(1 / share)}x missing`}`
+}
+
+/** Whether a question of that title is wanted: `BENCH_ONLY` is a part of the titles that are. */
+export const wanted = (title: string): boolean => only === undefined || title.includes(only)
+
+/** Asserts that all answers are equal, then measures. */
+export const ask = async ({ amount, competitors, targets = {}, title }: Question): Promise<void> => {
+  if (!wanted(title)) return
+  const [ours, ...given] = competitors
+  const others = given.filter((competitor) => competitor !== undefined)
+  const all = [ours, ...others]
+  const expected = await ours.run()
+  for (const other of others) assert.deepEqual(await other.run(), expected, `${title}: ${other.name}`)
+
+  const times: Array<number> = []
+  for (const competitor of all) times.push(await calibrate(competitor))
+  const samples: Array<Array<number>> = all.map(() => [])
+  for (let round = 0; round < warmUp + rounds; round++) {
+    for (let i = 0; i < all.length; i++) {
+      const at = (round + i) % all.length
+      const took = await sample(all[at]!, times[at]!)
+      if (round >= warmUp) samples[at]!.push(took / times[at]!)
+    }
+  }
+
+  for (const [at, competitor] of all.entries()) {
+    const time = quantile(samples[at]!, 0.5)
+    const rate = `${significant((amount.count / time) * 1_000)} ${amount.unit}/s`
+    const ratios = samples[at]!.map((other, round) => other / samples[0]![round]!)
+    const ratio = quantile(ratios, 0.5)
+    const target = targets[competitor.name]
+    row(
+      at === 0 ? title : "",
+      competitor.name,
+      duration(time),
+      rate,
+      at === 0 ? "" : `${factor(ratio)} (${factor(quantile(ratios, 0.25))}–${factor(quantile(ratios, 0.75))})`,
+      target === undefined ? "" : verdict(ratio, target, `≥ ${target}`)
+    )
+  }
+}
+
+/** Prints the table, as Markdown. */
+export const printTable = (title: string): void => {
+  const head: Row = ["question", "who", "time a run", "rate", "we are … times as fast (quartiles)", "target"]
+  const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)))
+  const line = (cells: ReadonlyArray<string>): string =>
+    `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`
+  console.log(`\n### ${title}\n`)
+  console.log(line(head))
+  console.log(`|${widths.map((width) => "-".repeat(width + 2)).join("|")}|`)
+  for (const cells of rows) console.log(line(cells))
+}

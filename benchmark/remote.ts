@@ -1,0 +1,76 @@
+/**
+ * The other side of `tcp.ts`, in a process of its own: plain `node:net`, the same for all competitors. It shakes hands,
+ * answers pings, floods when told to by a `flood` message (what, how many), pings when told to by `pings` (how many),
+ * and remembers what each connection sent, which its parent may ask for.
+ */
+import * as net from "node:net"
+import * as Result from "effect/Result"
+import { Wire } from "../src/index.ts"
+import { block1MB, frames, inventory, network } from "./data.ts"
+import { version } from "./plain.ts"
+
+const answer = frames(version(1n), { _tag: "wtxidrelay" }, { _tag: "sendaddrv2" }, { _tag: "verack" })
+const blockFrame = frames(Result.getOrThrow(Wire.decode("block", block1MB())))
+const small = Buffer.concat(Array.from(inventory(1_000), (item) => frames({ _tag: "inv", items: [item] })))
+/** What is written at once: a thousand messages of 61 bytes, or one block. */
+const floods = [
+  { bytes: small, messages: 1_000 },
+  { bytes: blockFrame, messages: 1 }
+]
+
+let lastReceived: Array<string> = []
+
+const flood = (socket: net.Socket, kind: number, count: number): void => {
+  const { bytes, messages } = floods[kind]!
+  let left = count / messages
+  const pump = (): void => {
+    while (left > 0) {
+      left--
+      if (!socket.write(bytes)) {
+        socket.once("drain", pump)
+        return
+      }
+    }
+  }
+  pump()
+}
+
+const server = net.createServer({ noDelay: true }, (socket) => {
+  const parser = Wire.makeParser({ magic: network.magic })
+  const received: Array<string> = []
+  let pings = 0
+  socket.on("error", () => {})
+  socket.on("close", () => {
+    lastReceived = received
+  })
+  socket.on("data", (chunk) => {
+    for (const event of parser.push(chunk)) {
+      if (event._tag === "Dropped") throw event.error
+      const { message } = event
+      if (received.length < 100) received.push(Wire.command(message))
+      if (message._tag === "version") socket.write(answer)
+      else if (message._tag === "ping") socket.write(frames({ _tag: "pong", nonce: message.nonce ?? 0n }))
+      else if (message._tag === "pong") {
+        if (message.nonce !== BigInt(pings)) throw new Error("a pong that nobody asked for")
+        socket.write(
+          --pings > 0
+            ? frames({ _tag: "ping", nonce: BigInt(pings) })
+            : frames({ _tag: "Unknown", command: "pinged", payload: new Uint8Array(0) })
+        )
+      } else if (message._tag === "Unknown") {
+        const view = new DataView(message.payload.buffer, message.payload.byteOffset)
+        if (message.command === "flood") flood(socket, view.getUint32(0, true), view.getUint32(4, true))
+        else if (message.command === "pings") {
+          pings = view.getUint32(4, true)
+          socket.write(frames({ _tag: "ping", nonce: BigInt(pings) }))
+        }
+      }
+    }
+  })
+})
+server.listen(0, "127.0.0.1", 4_096, () => {
+  const address = server.address()
+  process.send?.({ port: typeof address === "object" && address !== null ? address.port : 0 })
+})
+process.on("message", () => process.send?.({ lastReceived }))
+process.on("disconnect", () => process.exit(0))

@@ -1,0 +1,24 @@
+/** All benchmarks, or those that are named: each in a process of its own, so that none warms or spoils another's code. */
+import { spawnSync } from "node:child_process"
+import * as os from "node:os"
+import * as path from "node:path"
+
+const questions = ["codec", "parser", "tcp"]
+const asked = process.argv.slice(2)
+const unknown = asked.filter((name) => !questions.includes(name))
+if (unknown.length > 0) {
+  console.error(`no such benchmark: ${unknown.join(", ")} (there are ${questions.join(", ")})`)
+  process.exit(1)
+}
+
+const processors = os.cpus()
+console.log(
+  `Node ${process.versions.node}, ${processors.length} × ${processors[0]?.model.trim()}, ${os.platform()} ${os.release()}`
+)
+for (const name of asked.length > 0 ? asked : questions) {
+  console.error(`\n${name}`)
+  const { status } = spawnSync(process.execPath, [...process.execArgv, path.join(import.meta.dirname, `${name}.ts`)], {
+    stdio: "inherit"
+  })
+  if (status !== 0) process.exit(status ?? 1)
+}

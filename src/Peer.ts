@@ -17,6 +17,7 @@ import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
+import type { Announcement, Trickle } from "./Inventory.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
 import { startSession } from "./internal/session.ts"
@@ -67,6 +68,19 @@ export class Peer extends Context.Service<
      * before it ran is not repeated: to see everything from the first message on, use handlers.
      */
     readonly messages: Stream.Stream<Wire.Message>
+    /**
+     * Announces transactions and blocks by their hashes, each once: what the peer knows already is skipped. A block goes
+     * out at once, in an inv of its own. Transactions wait for the next turn of the trickle, are looked at again then
+     * (known by now, below its feefilter) and go out in batches of at most 1,000. Only those of the type that was agreed
+     * count: `Wire.InventoryType.wtx` where `info.wtxidRelay`, `tx` otherwise, none where `info.relay` is false; the
+     * others are skipped. Fails with `Ended`, and `NotSendable` for a hash that is not 32 bytes.
+     */
+    readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<void, PeerError>
+    /**
+     * Announces new blocks at once, the tip last: by their headers where the peer asked for that [130] and there are at
+     * most 8, which must connect, else by the hash of the tip. Nothing is sent when the peer knows the tip.
+     */
+    readonly announceBlocks: (headers: ReadonlyArray<Wire.BlockHeader>) => Effect.Effect<void, PeerError>
     /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` at versions up to 60000 [31]. */
     readonly ping: Effect.Effect<Duration.Duration, PeerError>
     /**
@@ -115,6 +129,10 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Handsha
   readonly idleTimeout?: Duration.Input | undefined
   /** `send` suspends while so many bytes wait to be written; 1 MiB by default. At most one message more is held. */
   readonly maximumQueuedBytes?: number | undefined
+  /** When transactions are announced: at random, on average 2 s (outbound) or 5 s (inbound) after the first, by default. */
+  readonly trickle?: Trickle | undefined
+  /** How many hashes that the peer knows are remembered, about 50 bytes each; 1,000 by default (Core: 50,000). */
+  readonly knownInventory?: number | undefined
   /** Sees each message, or what was wrong with it, when it was parsed, those of the handshake too. Must not throw. */
   readonly onRead?: ((event: Wire.ParserEvent) => void) | undefined
   /** Sees each message when it was handed to the connection, with its size in bytes. Must not throw. */

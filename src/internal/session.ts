@@ -11,10 +11,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Handshake from "../Handshake.ts"
+import * as Inventory from "../Inventory.ts"
 import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
 import type { Handlers, Options, Peer } from "../Peer.ts"
@@ -23,10 +25,12 @@ import * as Wire from "../Wire.ts"
 import { ended, endOfConnection, isMisbehaviour, legalOnlyInHandshake, reasonOf, rejectFor, violation } from "./ends.ts"
 import { versionOf } from "./handshake.ts"
 import * as KeepAlive from "./keepAlive.ts"
+import { learn } from "./learn.ts"
 import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 import { snapshot } from "./stats.ts"
+import { Waiters } from "./waiters.ts"
 
 /** Between two pings. */
 export const defaultPingInterval: Duration.Duration = Duration.minutes(2)
@@ -42,6 +46,21 @@ const maximumBatch = 256 * 1024
 // Pongs need no room in the outbox: else two peers with full outboxes that ping each other would wait for ever. Whoever
 // has so many unread ones is a flood, and is read no further until they are written.
 const maximumPongs = 1000
+
+/** All the money there is, in satoshi: no fee is above it. */
+const maximumMoney = 21e14
+/** More than that are announced by the hash of the last one, as in Core. */
+const maximumAnnouncedHeaders = 8
+
+const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
+  Effect.fail(
+    new PeerError({
+      reason: {
+        _tag: "NotSendable",
+        error: new Wire.WireError({ command: "inv", reason: { _tag: "BadValue", field, problem } })
+      }
+    })
+  )
 
 /** Starts the loops; they end with the scope of the context. */
 export const startSession = Effect.fnUntraced(function* (
@@ -75,8 +94,15 @@ export const startSession = Effect.fnUntraced(function* (
     },
     now()
   )
+  const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
+  const inventory = Inventory.make(knownInventory, Number(yield* nonces.unremembered) | 0)
+  const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
+  const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
   let end: EndReason | undefined
   let pongs = 0
+  /** What the peer asked for since the handshake. */
+  let feeFilter = 0
+  let wantsHeaders = false
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
     Result.mapError(link.encode(message), (error) => new PeerError({ reason: { _tag: "NotSendable", error } }))
@@ -98,6 +124,12 @@ export const startSession = Effect.fnUntraced(function* (
         return message.nonce !== undefined && answersPings ? pong(message.nonce) : undefined
       case "pong":
         KeepAlive.ponged(keepAlive, message.nonce, now())
+        return undefined
+      case "sendheaders":
+        wantsHeaders = true
+        return undefined
+      case "feefilter":
+        if (message.feeRate >= 0 && message.feeRate <= maximumMoney) feeFilter = message.feeRate
         return undefined
       case "version":
       case "verack":
@@ -129,6 +161,7 @@ export const startSession = Effect.fnUntraced(function* (
           continue
         }
         const { message } = event
+        learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
         const waiting = builtIn(message)
         if (waiting !== undefined) yield* waiting
         const handler = handlers.get(message._tag)
@@ -168,6 +201,8 @@ export const startSession = Effect.fnUntraced(function* (
         do size += entries[to++]!.outgoing.frame.length
         while (to < entries.length && size + entries[to]!.outgoing.frame.length <= maximumBatch)
         const batch = entries.slice(from, to)
+        for (const { outgoing } of batch)
+          learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
         link.writeFrames(batch.map(({ outgoing }) => outgoing))
         yield* Effect.mapError(connection.drained, endOfConnection)
         outbox.release(batch)
@@ -175,6 +210,46 @@ export const startSession = Effect.fnUntraced(function* (
       }
     }
   })
+
+  // ---- announcing
+
+  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay: negotiated.relay, feeFilter })
+
+  const trickler = Effect.gen(function* () {
+    while (true) {
+      // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
+      yield* announced.wait
+      yield* Effect.sleep(Inventory.nextTrickle(trickle, yield* Random.next))
+      for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
+    }
+  }).pipe(Effect.orDie)
+
+  const announce = (announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> =>
+    Effect.suspend(() => {
+      if (end !== undefined) return Effect.fail(ended(end))
+      const blocks: Array<Wire.InventoryItem> = []
+      for (const { feeRate, hash, type } of announcements) {
+        if (hash.length !== 32) return notSendable("hash", `has ${hash.length} bytes instead of 32`)
+        if (type === Wire.InventoryType.block) {
+          if (inventory.known.add(hash)) blocks.push({ type, hash })
+        } else inventory.queue({ type, hash, feeRate }, rules())
+      }
+      announced.wake(Effect.void)
+      return Effect.forEach(blocks, (item) => outbox.offer(() => encode({ _tag: "inv", items: [item] })), {
+        discard: true
+      })
+    })
+
+  const announceBlocks = (headers: ReadonlyArray<Wire.BlockHeader>): Effect.Effect<void, PeerError> =>
+    Effect.suspend(() => {
+      const tip = headers.at(-1)
+      if (tip === undefined) return Effect.void
+      const hash = Wire.blockHash(tip)
+      const items = [{ type: Wire.InventoryType.block, hash }]
+      if (!wantsHeaders || headers.length > maximumAnnouncedHeaders) return announce(items)
+      if (inventory.known.has(hash)) return end === undefined ? Effect.void : Effect.fail(ended(end))
+      return outbox.offer(() => encode({ _tag: "headers", headers }))
+    })
 
   // ---- keeping alive
 
@@ -272,6 +347,8 @@ export const startSession = Effect.fnUntraced(function* (
         return Stream.flattenArray(Stream.fromQueue(queue))
       })
     ),
+    announce,
+    announceBlocks,
     ping,
     disconnect: (why = "disconnect was called") =>
       Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
@@ -286,7 +363,7 @@ export const startSession = Effect.fnUntraced(function* (
   // Nothing forked into a closed scope would ever run, not even its end.
   if (owner.state._tag === "Closed") yield* teardown(Exit.interrupt())
   else {
-    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, Deferred.await(stop)]).pipe(
+    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, trickler, Deferred.await(stop)]).pipe(
       Effect.onExit(teardown),
       Effect.forkIn(owner, { startImmediately: true })
     )

@@ -81,6 +81,25 @@ export class Peer extends Context.Service<
      * most 8, which must connect, else by the hash of the tip. Nothing is sent when the peer knows the tip.
      */
     readonly announceBlocks: (headers: ReadonlyArray<Wire.BlockHeader>) => Effect.Effect<void, PeerError>
+    /**
+     * Sends addresses, as addrv2 where the peer asked for it [155], else as addr, which holds IPv4 and IPv6 only. Of more
+     * than 1,000 a random choice is sent. Returns those that were; for none nothing is sent.
+     */
+    readonly sendAddresses: (
+      addresses: ReadonlyArray<Wire.AddressV2>
+    ) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
+    /**
+     * Asks for the headers behind the first hash of the locator that the peer knows, up to 2,000 or the stop hash. A repeat
+     * of the last question (same first hash, same stop hash) is not sent: then false.
+     */
+    readonly sendGetHeaders: (
+      locator: Wire.List<Uint8Array>,
+      stopHash?: Uint8Array
+    ) => Effect.Effect<boolean, PeerError>
+    /** The same for an inv of up to 500 blocks. */
+    readonly sendGetBlocks: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
+    /** Sends a reject [61] where the policy has them and the peer's version is 70002 or more; otherwise false. */
+    readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
     /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` at versions up to 60000 [31]. */
     readonly ping: Effect.Effect<Duration.Duration, PeerError>
     /**

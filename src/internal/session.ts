@@ -25,6 +25,7 @@ import * as Wire from "../Wire.ts"
 import { ended, endOfConnection, isMisbehaviour, legalOnlyInHandshake, reasonOf, rejectFor, violation } from "./ends.ts"
 import { versionOf } from "./handshake.ts"
 import * as KeepAlive from "./keepAlive.ts"
+import { choose, makeRepeatFilter, toAddr } from "./helpers.ts"
 import { learn } from "./learn.ts"
 import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
@@ -51,6 +52,12 @@ const maximumPongs = 1000
 const maximumMoney = 21e14
 /** More than that are announced by the hash of the last one, as in Core. */
 const maximumAnnouncedHeaders = 8
+
+/** Without NODE_BLOOM on our side they end the peer [111]. */
+const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
+
+/** No stop hash: as many as there are. */
+const noStop = new Uint8Array(32)
 
 const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
   Effect.fail(
@@ -98,6 +105,7 @@ export const startSession = Effect.fnUntraced(function* (
   const inventory = Inventory.make(knownInventory, Number(yield* nonces.unremembered) | 0)
   const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
+  const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
   let end: EndReason | undefined
   let pongs = 0
   /** What the peer asked for since the handshake. */
@@ -161,6 +169,10 @@ export const startSession = Effect.fnUntraced(function* (
           continue
         }
         const { message } = event
+        if (!servesBloom && bloomCommands.has(Wire.command(message))) {
+          if (negotiated.protocolVersion < versionOf.bloomEnforced) continue
+          return yield* violation(Wire.command(message), "this side does not offer NODE_BLOOM")
+        }
         learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
         const waiting = builtIn(message)
         if (waiting !== undefined) yield* waiting
@@ -250,6 +262,44 @@ export const startSession = Effect.fnUntraced(function* (
       if (inventory.known.has(hash)) return end === undefined ? Effect.void : Effect.fail(ended(end))
       return outbox.offer(() => encode({ _tag: "headers", headers }))
     })
+
+  // ---- helpers
+
+  const sendAddresses = Effect.fnUntraced(function* (
+    addresses: ReadonlyArray<Wire.AddressV2>
+  ): Effect.fn.Return<ReadonlyArray<Wire.AddressV2>, PeerError> {
+    const sendable = negotiated.addrV2 ? addresses : addresses.filter((address) => toAddr(address) !== undefined)
+    const random = yield* Random.Random
+    const chosen = choose(sendable, Wire.maxAddresses, (bound) => Math.floor(random.nextDoubleUnsafe() * bound))
+    if (chosen.length === 0) return chosen
+    const message: Wire.Message = negotiated.addrV2
+      ? { _tag: "addrv2", addresses: chosen }
+      : { _tag: "addr", addresses: chosen.flatMap((address) => toAddr(address) ?? []) }
+    yield* outbox.offer(() => encode(message))
+    return chosen
+  })
+
+  const asking = (tag: "getheaders" | "getblocks") => {
+    const filter = makeRepeatFilter()
+    return Effect.fnUntraced(function* (
+      locator: Wire.List<Uint8Array>,
+      stopHash: Uint8Array = noStop
+    ): Effect.fn.Return<boolean, PeerError> {
+      if (filter.isRepeat(locator, stopHash)) return false
+      const { protocolVersion } = negotiated
+      yield* outbox.offer(() => encode({ _tag: tag, protocolVersion, locator, stopHash }))
+      filter.asked(locator, stopHash)
+      return true
+    })
+  }
+
+  const sendReject = Effect.fnUntraced(function* (
+    reject: Omit<Wire.Reject, "_tag">
+  ): Effect.fn.Return<boolean, PeerError> {
+    if (!policy.sendReject || negotiated.remoteProtocolVersion < versionOf.reject) return false
+    yield* outbox.offer(() => encode({ _tag: "reject", ...reject }))
+    return true
+  })
 
   // ---- keeping alive
 
@@ -349,6 +399,10 @@ export const startSession = Effect.fnUntraced(function* (
     ),
     announce,
     announceBlocks,
+    sendAddresses,
+    sendGetHeaders: asking("getheaders"),
+    sendGetBlocks: asking("getblocks"),
+    sendReject,
     ping,
     disconnect: (why = "disconnect was called") =>
       Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),

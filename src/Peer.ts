@@ -22,6 +22,7 @@ import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
 import { startSession } from "./internal/session.ts"
 import type { Stats } from "./internal/stats.ts"
+import type { SubscribeOptions } from "./internal/subscribers.ts"
 import * as Network from "./Network.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Policy from "./Policy.ts"
@@ -35,6 +36,7 @@ export {
   defaultPingTimeout
 } from "./internal/session.ts"
 export { Stats } from "./internal/stats.ts"
+export type { SubscribeOptions } from "./internal/subscribers.ts"
 
 /** What is known of a peer since its handshake. */
 export interface Info extends Handshake.Negotiated {
@@ -68,6 +70,11 @@ export class Peer extends Context.Service<
      * before it ran is not repeated: to see everything from the first message on, use handlers.
      */
     readonly messages: Stream.Stream<Wire.Message>
+    /**
+     * The same with a bound and a choice of one's own for when the stream is not consumed fast enough. Fails with `Overflow`
+     * where that was chosen.
+     */
+    readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
     /**
      * Announces transactions and blocks by their hashes, each once: what the peer knows already is skipped. A block goes
      * out at once, in an inv of its own. Transactions wait for the next turn of the trickle, are looked at again then

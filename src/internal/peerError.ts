@@ -59,6 +59,8 @@ export type PeerReason =
   | { readonly _tag: "Ended"; readonly end: EndReason }
   /** The message is against the rules of the wire; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
+  /** A subscriber that chose to fail did not keep up: `capacity` messages waited. Only its stream ends. */
+  | { readonly _tag: "Overflow"; readonly capacity: number }
   /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSupported"; readonly what: string; readonly protocolVersion: number }
 
@@ -70,6 +72,8 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
         return `the peer has ended: ${describeEnd(this.reason.end)}`
       case "NotSendable":
         return `the message cannot be sent: ${this.reason.error.message}`
+      case "Overflow":
+        return `the subscriber did not keep up: ${this.reason.capacity} messages waited`
       case "NotSupported":
         return `${this.reason.what} is not supported at protocol version ${this.reason.protocolVersion}`
     }

@@ -2,7 +2,7 @@
  * A connected peer at work: the loops that read, write, ping and announce, raced against each other, and the one end that
  * follows when the first of them ends.
  */
-import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import { isReadonlyArrayNonEmpty } from "effect/Array"
 import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -31,6 +31,7 @@ import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 import { snapshot } from "./stats.ts"
+import { makeSubscribers } from "./subscribers.ts"
 import { Waiters } from "./waiters.ts"
 
 /** Between two pings. */
@@ -90,8 +91,7 @@ export const startSession = Effect.fnUntraced(function* (
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
   const stop = Deferred.makeUnsafe<never, EndReason>()
   const shutdown = Deferred.makeUnsafe<EndReason>()
-  // One batch a subscriber: a batch is what one pull brought, so that what is held is bounded by bytes, not by messages.
-  const subscribers = new Set<Queue.Queue<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>>()
+  const subscribers = makeSubscribers()
   const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
   const keepAlive = KeepAlive.make(
     {
@@ -186,7 +186,8 @@ export const startSession = Effect.fnUntraced(function* (
         messages.push(message)
       }
       if (isReadonlyArrayNonEmpty(messages)) {
-        for (const queue of subscribers) yield* Queue.offer(queue, messages)
+        const publishing = subscribers.publish(messages)
+        if (publishing !== undefined) yield* publishing
       }
       const failure = link.failure()
       if (failure !== undefined) return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: failure })
@@ -359,7 +360,7 @@ export const startSession = Effect.fnUntraced(function* (
       const error = ended(reason)
       outbox.close(error)
       for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
-      for (const queue of subscribers) Queue.endUnsafe(queue)
+      subscribers.end()
       const reject =
         policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
       const silent = reason._tag === "PingTimeout" || reason._tag === "IdleTimeout"
@@ -382,21 +383,8 @@ export const startSession = Effect.fnUntraced(function* (
     stats: Effect.sync(() => snapshot(link.traffic, keepAlive, { messages: outbox.length(), bytes: outbox.bytes() })),
     send: (message) => outbox.offer(() => encode(message)),
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
-    messages: Stream.unwrap(
-      Effect.gen(function* () {
-        const queue = yield* Effect.acquireRelease(
-          Queue.bounded<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>(1),
-          (queue) =>
-            Effect.sync(() => {
-              subscribers.delete(queue)
-              Queue.shutdownUnsafe(queue)
-            })
-        )
-        if (end === undefined) subscribers.add(queue)
-        else Queue.endUnsafe(queue)
-        return Stream.flattenArray(Stream.fromQueue(queue))
-      })
-    ),
+    messages: Stream.orDie(subscribers.subscribe()),
+    subscribe: subscribers.subscribe,
     announce,
     announceBlocks,
     sendAddresses,

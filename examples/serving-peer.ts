@@ -6,10 +6,10 @@
  * ```ts
  * const node = serveChain(yield* mineChain(300))
  * const listener = yield* NodeConnection.listen({ port: Network.regtest.port })
- * yield* Peer.serve(listener, node.options, node.onPeer)
+ * yield* Peer.serve(listener, { peer: node.options, onPeer: node.onPeer })
  * ```
  */
-import { Effect, Scope } from "effect"
+import { Effect, Result, Scope } from "effect"
 import { type Peer, Wire } from "effect-bitcoin-peer"
 import { type Chain, network, sameHash } from "./regtest-chain.ts"
 
@@ -25,6 +25,9 @@ const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
   ...transaction,
   inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: [] }))
 })
+
+const copied = (transaction: Wire.Transaction): Wire.Transaction =>
+  Result.getOrThrow(Result.flatMap(Wire.encodeTransaction(transaction), Wire.decodeTransaction))
 
 /** How a transaction is announced: by wtxid where both sides said so in the handshake [339]. */
 const itemFor = (peer: Peer.Peer["Service"], transaction: Wire.Transaction): Wire.InventoryItem =>
@@ -164,7 +167,8 @@ export const serveChain = (start: Chain) => {
       })
     },
 
-    tx: ({ transaction }, peer) => announceTransaction(transaction, peer)
+    // What was decoded is a view that keeps all bytes alive it came with, so what is to stay is copied.
+    tx: ({ transaction }, peer) => announceTransaction(copied(transaction), peer)
 
     // No `getaddr`: this node knows no other, and says nothing. Pings are answered without a handler.
   } satisfies Peer.Handlers

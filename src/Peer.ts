@@ -293,11 +293,22 @@ export const layerConfig = <H extends Handlers<unknown> = Handlers>(
     })
   )
 
+/** What `serve` does with those who come. */
+export interface ServeOptions<H extends Handlers<unknown> = Handlers, E = never, R = never> {
+  /** The options of each peer, or what they are for this connection; the direction is always "inbound". */
+  readonly peer?: Options<H> | ((connection: Connection["Service"]) => Options<H>) | undefined
+  /** Runs beside the peer's handlers and is interrupted when the peer ends; the peer stays when it returns. */
+  readonly onPeer?: ((peer: Peer["Service"]) => Effect.Effect<unknown, E, R>) | undefined
+  /** Learns of handshakes that failed. */
+  readonly onRefused?:
+    | ((error: Handshake.HandshakeError, connection: Connection["Service"]) => Effect.Effect<unknown, E, R>)
+    | undefined
+}
+
 /**
  * Accepts connections for ever and makes an inbound peer of each, every one in a scope of its own that ends with the peer.
- * `onPeer` runs beside the peer's handlers and is interrupted when the peer ends; the peer stays when it returns. A peer
- * that fails, in its handshake or in `onPeer`, ends alone and is logged at debug level. Fails when nothing can be accepted
- * any more. Interrupting it ends all its peers.
+ * One that fails, in its handshake, in `onPeer` or in `onRefused`, ends alone and is logged at debug level. Fails when nothing
+ * can be accepted any more. Interrupting it ends all its peers.
  *
  * @example
  * ```ts
@@ -307,16 +318,29 @@ export const layerConfig = <H extends Handlers<unknown> = Handlers>(
  *
  * export const program = Effect.gen(function*() {
  *   const listener = yield* NodeConnection.listen({ port: Network.regtest.port })
- *   yield* Peer.serve(listener, { network: Network.regtest }, (peer) =>
- *     Effect.log(`${peer.info.userAgent} came from ${peer.info.remoteAddress.host}`))
+ *   yield* Peer.serve(listener, {
+ *     peer: { network: Network.regtest },
+ *     onPeer: (peer) => Effect.log(`${peer.info.userAgent} came from ${peer.info.remoteAddress.host}`),
+ *     onRefused: (error) => Effect.log(error.message)
+ *   })
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
  */
 export const serve = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers, E = never, R = never>(
   listener: { readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> },
-  options: Options<H> = {},
-  onPeer: (peer: Peer["Service"]) => Effect.Effect<unknown, E, R> = () => Effect.void
+  options: ServeOptions<H, E, R> = {}
 ): Effect.fn.Return<never, ConnectionError, Nonce | HandlerServices<H> | Exclude<R, Scope.Scope>> {
+  const { onPeer, onRefused, peer: peerOptions } = options
+  const attend = (connection: Connection["Service"]) =>
+    make(connection, {
+      ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),
+      direction: "inbound"
+    }).pipe(
+      Effect.tapError((error) => onRefused?.(error, connection) ?? Effect.void),
+      Effect.flatMap((peer) =>
+        Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
+      )
+    )
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const fibers = yield* FiberSet.make()
@@ -326,15 +350,12 @@ export const serve = Effect.fnUntraced(function* <H extends Handlers<unknown> = 
         yield* Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
             const connection = yield* Scope.provide(restore(listener.accept), scope)
-            const live = make(connection, { ...options, direction: "inbound" }).pipe(
-              Effect.flatMap((peer) =>
-                Effect.raceFirst(Effect.andThen(onPeer(peer), Effect.never), peer.awaitShutdown)
-              ),
+            const one = Effect.suspend(() => attend(connection)).pipe(
               Scope.provide(scope),
               Effect.onExit((exit) => Scope.close(scope, exit)),
               Effect.ignoreCause({ log: "Debug", message: "inbound peer ended" })
             )
-            yield* FiberSet.run(fibers, restore(live))
+            yield* FiberSet.run(fibers, restore(one))
           })
         ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
       }

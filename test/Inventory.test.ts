@@ -73,7 +73,7 @@ describe("known inventory", () => {
       }
       for (let number = 0; number <= 60; number++) assert.strictEqual(known.has(hash(number)), model.has(number))
     },
-    { arbitrary: { runs: 300, seed: 42 } }
+    { arbitrary: { runs: 300, seed: 42, size: 150 } }
   )
 
   it("spreads hashes that differ in one place only, whatever place that is", () => {

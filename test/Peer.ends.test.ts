@@ -137,6 +137,27 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("a finalizer that was added after the peer waits for the end, of its scope or of one around it", () =>
+    Effect.gen(function* () {
+      for (const nested of [false, true]) {
+        const outer = yield* Scope.make()
+        const inner = nested ? yield* Scope.fork(outer) : outer
+        const pair = yield* Connection.makePair()
+        const remote = scripted(pair[1])
+        const making = yield* fork(Scope.provide(Peer.make(pair[0], { network, direction }), inner))
+        yield* remote.send(version(), verack)
+        const peer = yield* Fiber.join(making)
+        const seen = yield* Deferred.make<Peer.EndReason>()
+        yield* Scope.addFinalizer(
+          outer,
+          Effect.flatMap(peer.awaitShutdown, (reason) => Deferred.succeed(seen, reason))
+        )
+        yield* Scope.close(outer, Exit.void)
+        assert.deepStrictEqual(yield* Deferred.await(seen), { _tag: "ScopeClosed" })
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("a handler fails", () =>
     Effect.gen(function* () {
       const session = yield* start({ handlers: { inv: () => Effect.fail("no") } })

@@ -83,7 +83,7 @@ describe("peers over TCP", () => {
       const before = sockets()
       const scope = yield* Scope.make()
       const listener = yield* Scope.provide(NodeConnection.listen({ host: "127.0.0.1", port: 0 }), scope)
-      const server = yield* Effect.forkChild(Peer.serve(listener, { network }), { startImmediately: true })
+      const server = yield* Effect.forkChild(Peer.serve(listener, { peer: { network } }), { startImmediately: true })
       const peers = yield* Effect.forEach(
         Array.from({ length: 10 }),
         () =>

@@ -1,35 +1,37 @@
 /** `btcpeer demo`, which is `npm start`: two peers and a chain in one process, to see what this package does. */
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import { Command, Flag } from "effect/cli"
 import { coinbaseMaturity, mineChain } from "../../examples/regtest-chain.ts"
 import * as Screen from "./demo/screen.ts"
-import { story } from "./demo/story.ts"
+import { type DemoFailed, story, timed } from "./demo/story.ts"
+import { Output } from "./output.ts"
+import { grouped } from "./text.ts"
 
-/** Mines a chain and tells the story. Fails with `DemoFailed`, after one line on stderr that says which step did, and why. */
-export const runDemo = Effect.fnUntraced(
-  function* (blocks: number) {
+/** Mines a chain and tells the story. Fails with `DemoFailed`, after one line on stderr that says what went wrong. */
+export const runDemo = (blocks: number): Effect.Effect<void, DemoFailed, Output> =>
+  Effect.gen(function* () {
     yield* Screen.title("Two Bitcoin peers and a regtest chain in one process, over TCP on 127.0.0.1")
-    const chain = yield* mineChain(blocks)
-    yield* Screen.line("mining", `${Screen.count(blocks)} blocks`)
-    yield* story(chain)
-  },
-  (effect) => Effect.scoped(effect),
-  (effect) => Effect.tapError(effect, ({ step, problem }) => Screen.failed(step, problem))
-)
+    const [chain, took] = yield* timed(mineChain(blocks))
+    yield* Screen.lines("mining", `${grouped(blocks)} blocks in ${took}`)
+    yield* Effect.scoped(story(chain))
+  }).pipe(Effect.tapError(({ message }) => Effect.map(Output, ({ error }) => error(`btcpeer: ${message}`))))
 
 // One more than needed to spend a coinbase in a block whose height can be divided by four.
 const minimum = coinbaseMaturity + 4
 
-const Blocks = Schema.Int.check(Schema.isBetween({ minimum, maximum: 4_900 }))
+// Behind it the miner has nothing left to spend.
+const maximum = 4_900
 
 export const demo = Command.make(
   "demo",
   {
     blocks: Flag.Int("blocks").pipe(
-      Flag.withSchema(Blocks),
+      Flag.filter(
+        (blocks) => blocks >= minimum && blocks <= maximum,
+        () => `${minimum} to ${maximum}`
+      ),
       Flag.withDefault(4_500),
-      Flag.withDescription(`How many blocks to mine, ${minimum} to 4900`)
+      Flag.withDescription(`How many blocks to mine, ${minimum} to ${maximum}`)
     )
   },
   ({ blocks }) => runDemo(blocks)

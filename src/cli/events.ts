@@ -25,8 +25,8 @@ const place = { offset: Schema.optionalKey(Count), time: Schema.optionalKey(Sche
 
 const Direction = Schema.Literals(["in", "out"])
 
-const message = <const Command extends string, const Fields extends Schema.Struct.Fields>(
-  command: Command,
+const message = <const Commands extends ReadonlyArray<string>, const Fields extends Schema.Struct.Fields>(
+  commands: Commands,
   fields: Fields
 ) =>
   Schema.Struct({
@@ -34,7 +34,7 @@ const message = <const Command extends string, const Fields extends Schema.Struc
     ...source,
     ...place,
     direction: Schema.optionalKey(Direction),
-    command: Schema.Literal(command),
+    command: Schema.Literals(commands),
     /** On the wire with its header of 24 bytes; in a capture or a file without frames the payload alone. */
     bytes: Count,
     ...fields
@@ -46,7 +46,7 @@ const locator = { count: Count, first: Schema.optionalKey(Hash), stop: Schema.op
 
 /** A message, with what matters in it. `unknown` marks a command that this package has no type for. */
 export const Message = Schema.Union([
-  message("version", {
+  message(["version"], {
     protocolVersion: Schema.Int,
     services: Schema.Array(Schema.String),
     userAgent: Schema.String,
@@ -57,27 +57,18 @@ export const Message = Schema.Union([
     receiver: Schema.String,
     nonce: Nonce
   }),
-  message("verack", {}),
-  message("wtxidrelay", {}),
-  message("sendaddrv2", {}),
-  message("sendheaders", {}),
-  message("sendcmpct", { announce: Schema.Boolean, version: Schema.Finite }),
-  message("feature", { id: Schema.String, data: Hex }),
-  message("ping", { nonce: Schema.optionalKey(Nonce) }),
-  message("pong", { nonce: Nonce }),
-  message("getaddr", {}),
-  message("addr", addresses),
-  message("addrv2", addresses),
-  message("inv", items),
-  message("getdata", items),
-  message("notfound", items),
-  message("getheaders", locator),
-  message("getblocks", locator),
-  message("headers", { count: Count, first: Schema.optionalKey(Hash), last: Schema.optionalKey(Hash) }),
-  message("mempool", {}),
+  message(["verack", "wtxidrelay", "sendaddrv2", "sendheaders", "getaddr", "mempool"], {}),
+  message(["sendcmpct"], { announce: Schema.Boolean, version: Schema.Finite }),
+  message(["feature"], { id: Schema.String, data: Hex }),
+  message(["ping"], { nonce: Schema.optionalKey(Nonce) }),
+  message(["pong"], { nonce: Nonce }),
+  message(["addr", "addrv2"], addresses),
+  message(["inv", "getdata", "notfound"], items),
+  message(["getheaders", "getblocks"], locator),
+  message(["headers"], { count: Count, first: Schema.optionalKey(Hash), last: Schema.optionalKey(Hash) }),
   /** Satoshi per 1,000 virtual bytes. */
-  message("feefilter", { feeRate: Schema.Finite }),
-  message("tx", {
+  message(["feefilter"], { feeRate: Schema.Finite }),
+  message(["tx"], {
     txid: Hash,
     wtxid: Hash,
     version: Schema.Int,
@@ -88,14 +79,14 @@ export const Message = Schema.Union([
     lockTime: Count,
     coinbase: Schema.Boolean
   }),
-  message("block", {
+  message(["block"], {
     hash: Hash,
     previous: Hash,
     version: Schema.Int,
     timestamp: Seconds,
     transactions: Count
   }),
-  message("reject", {
+  message(["reject"], {
     rejected: Schema.String,
     code: Count,
     reason: Schema.String,
@@ -116,7 +107,9 @@ export type Message = typeof Message.Type
 /** What a message event is on top of the message. */
 export type MessageContext = "event" | "peer" | "address" | "offset" | "time" | "direction" | "bytes"
 
-type Without<Event, Keys extends PropertyKey> = Event extends unknown ? { readonly [K in Exclude<keyof Event, Keys>]: Event[K] } : never
+type Without<Event, Keys extends PropertyKey> = Event extends unknown
+  ? { readonly [K in keyof Event as Exclude<K, Keys>]: Event[K] }
+  : never
 
 /** What matters in a message, without where it came from: what `summarise` gives. */
 export type Summary = Without<Message, MessageContext>
@@ -188,15 +181,7 @@ export const Disconnected = Schema.Struct({
   stats: Stats
 })
 
-export const Event = Schema.Union([
-  Message,
-  Dropped,
-  Listening,
-  Handshake,
-  Refused,
-  Pong,
-  Disconnected
-])
+export const Event = Schema.Union([Message, Dropped, Listening, Handshake, Refused, Pong, Disconnected])
 export type Event = typeof Event.Type
 
 /** The event that a line of `--json` holds. */

@@ -129,8 +129,7 @@ export const leave = <A>(expectation: Expectation<A>, tell: (answer: A) => void)
 }
 
 /** Whether somebody waits for a question that is still to be written. */
-export const isUnsent = <A>(expectation: Expectation<A>): boolean =>
-  expectation.phase === "Asked" && expectation.waiting.length > 0
+export const isUnsent = <A>(expectation: Expectation<A>): boolean => expectation.phase === "Asked"
 
 /** The question was written, asked for or not. */
 export const written = <A>(book: Book<A>, key: string, now: number): void => {
@@ -161,10 +160,50 @@ export const answer = <A>(expectation: Expectation<A>, value: A, now: number): v
   for (let tell = expectation.waiting.shift(); tell !== undefined; tell = expectation.waiting.shift()) tell(value)
 }
 
+/** A question that is asked once for all who have it. */
+export interface Question {
+  /** Whether it has to be sent; else it is on its way for another. */
+  readonly toSend: boolean
+  /** Waits no longer, `answered` is not called any more. True when others wait for what was not written yet. */
+  readonly cancel: () => boolean
+}
+
+/** A question to which silence can be the answer. */
+export interface OpenQuestion extends Question {
+  /**
+   * Nothing comes any more, for instance because the pong of a ping behind the question is here: everyone who waits for
+   * it gets an empty answer. Before the question was written this does nothing.
+   */
+  readonly nothingMore: (now: number) => void
+}
+
+export interface Asked<A> extends Question {
+  readonly expectation: Expectation<A>
+}
+
+/** Asks what one answer is for. */
+export const ask = <A>(book: Book<A>, key: string, answered: (answer: A) => void): Asked<A> => {
+  const tell = (answer: A): void => answered(answer)
+  const { expectation, toSend } = join(book, key, tell)
+  return {
+    expectation,
+    toSend,
+    cancel: () => {
+      leave(expectation, tell)
+      return toSend && isUnsent(expectation)
+    }
+  }
+}
+
+export const withNothingMore = <A>({ cancel, expectation, toSend }: Asked<A>, nothing: () => A): OpenQuestion => ({
+  toSend,
+  cancel,
+  nothingMore: (now) => {
+    if (expectation.isInLine) answer(expectation, nothing(), now)
+  }
+})
+
 /** Forgets all, and tells nobody. */
 export const clear = <A>(book: Book<A>): void => {
-  for (const expectation of book.all.values()) {
-    expectation.waiting.length = 0
-    remove(expectation)
-  }
+  for (const expectation of book.all.values()) remove(expectation)
 }

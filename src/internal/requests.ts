@@ -10,6 +10,8 @@
  */
 import * as Wire from "../Wire.ts"
 import * as Expectations from "./expectations.ts"
+import { hashOf, isInLocator, keyOf, locatorKey } from "./hashKeys.ts"
+import { headerSize } from "./messages/block.ts"
 import { doubleSha256 } from "./sha256.ts"
 
 /** Expectations of data with a deadline; beyond, the oldest one goes without. Two full getdata messages. */
@@ -44,7 +46,7 @@ export interface Requests {
   readonly blocks: Expectations.Book<Wire.Inv>
   readonly mempool: Expectations.Book<Wire.Inv>
   readonly addresses: Expectations.Book<Addresses>
-  /** The last message of a single address since a getaddr was written. */
+  /** The last message of a single address since a getaddr was written; it keeps bytes alive, so not for long. */
   lonely: Addresses | undefined
 }
 
@@ -55,23 +57,6 @@ export interface Overdue {
   readonly hash: Uint8Array | undefined
   /** Milliseconds that count: since the question, or since the last answer to what was asked before. */
   readonly waited: number
-}
-
-/** A question that is asked once for all who have it. */
-export interface Question {
-  /** Whether it has to be sent; else it is on its way for another. */
-  readonly toSend: boolean
-  /** Waits no longer, `answered` is not called any more. True when others wait for what was not written yet. */
-  readonly cancel: () => boolean
-}
-
-/** A question to which silence can be the answer. */
-export interface OpenQuestion extends Question {
-  /**
-   * Nothing comes any more, for instance because the pong of a ping behind the question is here: everyone who waits for
-   * it gets an empty answer. Before the question was written this does nothing.
-   */
-  readonly nothingMore: (now: number) => void
 }
 
 /** Items that are asked for once for all who want them. */
@@ -88,57 +73,6 @@ export interface DataQuestion {
 const { block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
 /** What a remote answers at all: other types are skipped. */
 const answerable = new Set<number>([tx, tx | witnessFlag, block, block | witnessFlag, filteredBlock, compactBlock, wtx])
-
-// ---- keys
-
-const keyLength = 16
-
-/** 32 bytes as 16 characters. Written out it takes a third of the time of `String.fromCharCode.apply(null, h)`. */
-const keyOf = (h: Uint8Array): string =>
-  String.fromCharCode(
-    h[0] | (h[1] << 8),
-    h[2] | (h[3] << 8),
-    h[4] | (h[5] << 8),
-    h[6] | (h[7] << 8),
-    h[8] | (h[9] << 8),
-    h[10] | (h[11] << 8),
-    h[12] | (h[13] << 8),
-    h[14] | (h[15] << 8),
-    h[16] | (h[17] << 8),
-    h[18] | (h[19] << 8),
-    h[20] | (h[21] << 8),
-    h[22] | (h[23] << 8),
-    h[24] | (h[25] << 8),
-    h[26] | (h[27] << 8),
-    h[28] | (h[29] << 8),
-    h[30] | (h[31] << 8)
-  )
-
-const hashOf = (key: string): Uint8Array => {
-  const hash = new Uint8Array(keyLength * 2)
-  for (let i = 0; i < keyLength; i++) {
-    hash[i * 2] = key.charCodeAt(i)
-    hash[i * 2 + 1] = key.charCodeAt(i) >> 8
-  }
-  return hash
-}
-
-/** The keys of the locator, then that of the stop hash. */
-const locatorKey = (message: Wire.GetHeaders | Wire.GetBlocks): string => {
-  let key = ""
-  for (const hash of message.locator) key += keyOf(hash)
-  return key + keyOf(message.stopHash)
-}
-
-/** Whether a `locatorKey` has that hash in its locator. */
-const isInLocator = (key: string, hash: string): boolean => {
-  for (let at = key.indexOf(hash); at >= 0; at = key.indexOf(hash, at + 1)) {
-    if (at % keyLength === 0) return at < key.length - keyLength
-  }
-  return false
-}
-
-// ---- the machine
 
 export const make = (settings: Settings): Requests => ({
   settings,
@@ -196,6 +130,11 @@ const answerData = (self: Requests, type: number, key: string, answer: DataAnswe
   return true
 }
 
+const hasWitness = (transaction: Wire.Transaction | undefined): boolean => {
+  for (const input of transaction?.inputs ?? []) if (input.witness.length > 0) return true
+  return false
+}
+
 /**
  * Answers the question with witnesses or the one without. If both were asked two answers come, and the one without
  * witnesses is not for who wants them.
@@ -204,45 +143,40 @@ const answerEither = (
   self: Requests,
   type: number,
   key: string,
-  hasWitness: boolean,
-  answer: DataAnswer,
+  message: Wire.Tx | Wire.BlockMessage,
   now: number
-): boolean =>
-  answerData(self, hasWitness ? type | witnessFlag : type, key, answer, now) ||
-  answerData(self, hasWitness ? type : type | witnessFlag, key, answer, now)
-
-const hasWitness = (transaction: Wire.Transaction | undefined): boolean => {
-  for (const input of transaction?.inputs ?? []) if (input.witness.length > 0) return true
-  return false
+): boolean => {
+  let answered = type
+  if (!self.data.get(type)?.all.has(key)) answered |= witnessFlag
+  else if (self.data.get(type | witnessFlag)?.all.has(key)) {
+    // Where any transaction of a block has a witness its coinbase has one [141].
+    const transaction = message._tag === "tx" ? message.transaction : message.block.transactions.at(0)
+    if (hasWitness(transaction)) answered |= witnessFlag
+  }
+  return answerData(self, answered, key, found(message), now)
 }
 
 const transactionCame = (self: Requests, message: Wire.Tx, now: number): boolean => {
-  const { transaction } = message
-  let answered = false
-  if (isWanted(self, tx) || isWanted(self, tx | witnessFlag)) {
-    const key = keyOf(Wire.txid(transaction))
-    answered = answerEither(self, tx, key, hasWitness(transaction), found(message), now)
-  }
-  if (isWanted(self, wtx))
-    answered = answerData(self, wtx, keyOf(Wire.wtxid(transaction)), found(message), now) || answered
-  return answered
+  const byTxid =
+    (isWanted(self, tx) || isWanted(self, tx | witnessFlag)) &&
+    answerEither(self, tx, keyOf(Wire.txid(message.transaction)), message, now)
+  const byWtxid =
+    isWanted(self, wtx) && answerData(self, wtx, keyOf(Wire.wtxid(message.transaction)), found(message), now)
+  return byTxid || byWtxid
 }
 
 const blockCame = (self: Requests, message: Wire.BlockMessage, now: number): boolean => {
   if (!isWanted(self, block) && !isWanted(self, block | witnessFlag) && !isWanted(self, compactBlock)) return false
   const key = keyOf(Wire.blockHash(message.block.header))
-  // Where any transaction has a witness the coinbase has one [141].
-  const full = hasWitness(message.block.transactions.at(0))
-  const answered = answerEither(self, block, key, full, found(message), now)
+  const whole = answerEither(self, block, key, message, now)
   // Instead of a compact block of some depth a whole one comes [152].
-  return answerData(self, compactBlock, key, found(message), now) || answered
+  const compact = answerData(self, compactBlock, key, found(message), now)
+  return whole || compact
 }
-
-const headerSize = 80
 
 /** `merkleblock` and `cmpctblock` begin with the header of their block. */
 const partOfBlockCame = (self: Requests, type: number, message: Wire.Unknown, now: number): boolean => {
-  if (!isWanted(self, type) || message.payload.length < headerSize) return false
+  if (!isWanted(self, type)) return false
   const key = keyOf(doubleSha256(message.payload.subarray(0, headerSize)))
   return answerData(self, type, key, found(message), now)
 }
@@ -384,37 +318,12 @@ export const askData = (
   }
 }
 
-interface Asked<A> extends Question {
-  readonly expectation: Expectations.Expectation<A>
-}
-
-const ask = <A>(book: Expectations.Book<A>, key: string, answered: (answer: A) => void): Asked<A> => {
-  const tell = (answer: A): void => answered(answer)
-  const { expectation, toSend } = Expectations.join(book, key, tell)
-  return {
-    expectation,
-    toSend,
-    cancel: () => {
-      Expectations.leave(expectation, tell)
-      return toSend && Expectations.isUnsent(expectation)
-    }
-  }
-}
-
-const withNothingMore = <A>({ cancel, expectation, toSend }: Asked<A>, nothing: () => A): OpenQuestion => ({
-  toSend,
-  cancel,
-  nothingMore: (now) => {
-    if (expectation.isInLine) Expectations.answer(expectation, nothing(), now)
-  }
-})
-
 /** Asks for headers; `answered` gets the next ones that fit (see `headersCame`). */
 export const askHeaders = (
   self: Requests,
   message: Wire.GetHeaders,
   answered: (headers: Wire.Headers) => void
-): Question => ask(self.headers, locatorKey(message), answered)
+): Expectations.Question => Expectations.ask(self.headers, locatorKey(message), answered)
 
 /**
  * Asks for an inventory; `answered` gets the next inv of blocks alone (getblocks) or of transactions alone (mempool)
@@ -427,9 +336,11 @@ export const askInventory = (
   self: Requests,
   message: Wire.GetBlocks | Wire.Mempool,
   answered: (inv: Wire.Inv) => void
-): OpenQuestion =>
-  withNothingMore(
-    message._tag === "mempool" ? ask(self.mempool, "", answered) : ask(self.blocks, locatorKey(message), answered),
+): Expectations.OpenQuestion =>
+  Expectations.withNothingMore<Wire.Inv>(
+    message._tag === "mempool"
+      ? Expectations.ask(self.mempool, "", answered)
+      : Expectations.ask(self.blocks, locatorKey(message), answered),
     () => ({ _tag: "inv", items: [] })
   )
 
@@ -437,8 +348,12 @@ export const askInventory = (
  * Asks for addresses; `answered` gets the next addr or addrv2 once the question was written, but for those of a single
  * address (see `addressesCame`): the last of these is the answer when nothing more comes.
  */
-export const askAddresses = (self: Requests, answered: (addresses: Addresses) => void): OpenQuestion =>
-  withNothingMore(ask(self.addresses, "", answered), () => self.lonely ?? { _tag: "addr", addresses: [] })
+export const askAddresses = (self: Requests, answered: (addresses: Addresses) => void): Expectations.OpenQuestion =>
+  Expectations.withNothingMore<Addresses>(Expectations.ask(self.addresses, "", answered), () => {
+    const last = self.lonely
+    self.lonely = undefined
+    return last ?? { _tag: "addr", addresses: [] }
+  })
 
 // ---- the end
 

@@ -70,6 +70,10 @@ const notSendable = (field: string, problem: string): Effect.Effect<never, PeerE
     })
   )
 
+/** Whether a scope, or one that it is part of, is being closed or was. */
+const isClosing = (scope: Scope.Scope | undefined): boolean =>
+  scope !== undefined && (scope.state._tag === "Closed" || isClosing(scope.parent))
+
 /** Starts the loops; they end with the scope of the context. */
 export const startSession = Effect.fnUntraced(function* (
   link: Link,
@@ -394,10 +398,13 @@ export const startSession = Effect.fnUntraced(function* (
     ping,
     disconnect: (why = "disconnect was called") =>
       Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
-    // A finalizer of `scope` runs in the fiber that ends the peer: it must not wait for itself.
-    awaitShutdown: Effect.withFiber((fiber) =>
-      fiber === supervisor && end !== undefined ? Effect.succeed(end) : Deferred.await(shutdown)
-    ),
+    awaitShutdown: Effect.withFiber((fiber) => {
+      // A finalizer of `scope` runs in the fiber that ends the peer: it must not wait for itself.
+      if (fiber === supervisor && end !== undefined) return Effect.succeed(end)
+      // A finalizer that was added after the peer runs before the peer's own: waiting alone, it would wait for ever.
+      if (isClosing(owner)) Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "ScopeClosed" }))
+      return Deferred.await(shutdown)
+    }),
     scope
   }
 

@@ -1,26 +1,21 @@
-/** What the demo shows to a person: aligned lines, a progress bar on terminals, a table. Colours only where they show. */
+/** How the demo shows what it did: aligned lines, a progress bar where there is a terminal, a table. */
 import { SingleBar } from "cli-progress"
-import * as Console from "effect/Console"
-import * as Effect from "effect/Effect"
 import Table from "cli-table3"
-import { styleText } from "node:util"
-
-// Looks at stdout itself: no colours when it is piped, or when NO_COLOR is set.
-const paint = (format: Parameters<typeof styleText>[0], text: string): string => styleText(format, text)
+import * as Effect from "effect/Effect"
+import { Output } from "../output.ts"
 
 const labelWidth = 12
 
+export const title = (text: string): Effect.Effect<void, never, Output> =>
+  Effect.map(Output, ({ line, paint }) => line(paint("bold", text)))
+
 /** A label and what there is to say, in one line or more. */
-export const line = (label: string, ...lines: ReadonlyArray<string>): Effect.Effect<void> =>
-  Console.log(`${paint("cyan", label.padEnd(labelWidth))}${lines.join(`\n${" ".repeat(labelWidth)}`)}`)
-
-export const title = (text: string): Effect.Effect<void> => Console.log(paint("bold", text))
-
-/** One line on stderr that says what went wrong. */
-export const failed = (step: string, problem: string): Effect.Effect<void> =>
-  Console.error(`${paint("red", `${step} failed:`)} ${problem}`)
-
-export const count = (value: number): string => value.toLocaleString("en-US")
+export const lines = (label: string, ...texts: ReadonlyArray<string>): Effect.Effect<void, never, Output> =>
+  Effect.map(Output, ({ line, paint }) => {
+    for (const [index, text] of texts.entries()) {
+      line(`${index === 0 ? paint("cyan", label.padEnd(labelWidth)) : " ".repeat(labelWidth)}${text}`)
+    }
+  })
 
 const units = ["B", "KiB", "MiB", "GiB"]
 
@@ -31,17 +26,14 @@ export const size = (bytes: number): string => {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
 }
 
-export const millis = (value: number): string =>
-  value < 10 ? `${value.toFixed(2)} ms` : value < 10_000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`
-
 /** Runs an effect beside a progress bar, which is gone when it ends. Without a terminal there is none. */
 export const withBar = <A, E, R>(
   label: string,
   total: number,
   use: (update: (done: number) => void) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
+): Effect.Effect<A, E, R | Output> =>
   Effect.acquireUseRelease(
-    Effect.sync(() => {
+    Effect.flatMap(Output, ({ flush, paint }) => {
       const bar = new SingleBar({
         stream: process.stdout,
         format: `${paint("cyan", label.padEnd(labelWidth))}{bar} {value} of {total}`,
@@ -49,26 +41,32 @@ export const withBar = <A, E, R>(
         barIncompleteChar: "░",
         hideCursor: true,
         clearOnComplete: true,
-        // The scope of the demo stops it.
+        // Whatever ends the command releases it.
         gracefulExit: false
       })
-      bar.start(total, 0)
-      return bar
+      return Effect.as(
+        Effect.tap(flush, () => Effect.sync(() => bar.start(total, 0))),
+        bar
+      )
     }),
     (bar) => use((done) => bar.update(done)),
     (bar) => Effect.sync(() => bar.stop())
   )
 
 /** Rows of text, the first column to the left, the others to the right; the last row is a sum. */
-export const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): Effect.Effect<void> => {
-  const drawn = new Table({
-    head: head.map((text) => paint("cyan", text)),
-    colAligns: head.map((_, index) => (index === 0 ? "left" : "right")),
-    // Its own colours do not ask whether they show.
-    style: { head: [], border: [], compact: true }
+export const table = (
+  head: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<string>>
+): Effect.Effect<void, never, Output> =>
+  Effect.map(Output, ({ line, paint }) => {
+    const drawn = new Table({
+      head: head.map((text) => paint("cyan", text)),
+      colAligns: head.map((_, index) => (index === 0 ? "left" : "right")),
+      // Its own colours do not ask whether they are wanted.
+      style: { head: [], border: [], compact: true }
+    })
+    for (const [index, row] of rows.entries()) {
+      drawn.push(index === rows.length - 1 ? row.map((text) => paint("bold", text)) : [...row])
+    }
+    line(drawn.toString())
   })
-  for (const [index, row] of rows.entries()) {
-    drawn.push(index === rows.length - 1 ? row.map((text) => paint("bold", text)) : [...row])
-  }
-  return Console.log(drawn.toString())
-}

@@ -5,7 +5,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
-import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import {
   type Chain,
@@ -25,14 +24,15 @@ import * as NodeConnection from "../../NodeConnection.ts"
 import * as Nonce from "../../Nonce.ts"
 import * as Peer from "../../Peer.ts"
 import * as Wire from "../../Wire.ts"
+import type { Output } from "../output.ts"
+import { counted, grouped, milliseconds } from "../text.ts"
 import * as Screen from "./screen.ts"
 
-/** A step that did not go as it should. It has been told to the person already. */
+/** A step of the demo that did not go as it should. */
 export class DemoFailed extends Data.TaggedError("DemoFailed")<{
   readonly step: string
   readonly problem: string
 }> {
-  override readonly [Runtime.errorReported] = false
   override get message(): string {
     return `${this.step} failed: ${this.problem}`
   }
@@ -59,8 +59,8 @@ const step = <A, E extends { readonly message: string }, R>(
   )
 
 /** Runs an effect and gives the milliseconds it took as well. */
-const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, string], E, R> =>
-  Effect.map(Effect.timed(effect), ([took, value]) => [value, Screen.millis(Duration.toMillis(took))] as const)
+export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, string], E, R> =>
+  Effect.map(Effect.timed(effect), ([took, value]) => [value, milliseconds(Duration.toMillis(took))] as const)
 
 const shortHash = (hash: Uint8Array): string => `${Wire.hashToHex(hash).slice(0, 16)}…`
 
@@ -72,9 +72,10 @@ const serve = Effect.fnUntraced(function* (chain: Chain) {
   const connected = yield* Deferred.make<Peer.Peer["Service"]>()
   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: 0 })
   yield* Effect.forkScoped(
-    Peer.serve(listener, { ...node.options, userAgent: `${Handshake.defaultUserAgent}demo-node:1/` }, (peer) =>
-      Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
-    ).pipe(
+    Peer.serve(listener, {
+      peer: { ...node.options, userAgent: `${Handshake.defaultUserAgent}demo-node:1/` },
+      onPeer: (peer) => Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
+    }).pipe(
       // One `Nonce` is one node, so each side has its own: it would not talk to itself.
       Effect.provide(Layer.fresh(Nonce.layer))
     )
@@ -115,11 +116,11 @@ type Client = Effect.Success<ReturnType<typeof connect>>
 const handshake = Effect.fnUntraced(function* ({ peer }: Client, took: string) {
   const { info } = peer
   const agreed = [info.wtxidRelay ? "transactions by wtxid" : "transactions by txid", info.addrV2 ? "addrv2" : "addr"]
-  yield* Screen.line(
+  yield* Screen.lines(
     "handshake",
     `${info.direction}, with ${info.userAgent}, in ${took}`,
     `protocol version ${info.protocolVersion}, ${agreed.join(", ")}`,
-    `the node offers ${Wire.serviceNames(info.services).join(" and ")}, and has ${Screen.count(info.startHeight)} blocks`
+    `the node offers ${Wire.serviceNames(info.services).join(" and ")}, and has ${grouped(info.startHeight)} blocks`
   )
 })
 
@@ -229,10 +230,10 @@ const disconnect = Effect.fnUntraced(function* (node: Node, client: Client) {
 type Tally = { readonly messages: number; readonly bytes: number }
 
 const cell = (tally: Tally | undefined): string =>
-  tally === undefined ? "" : `${Screen.count(tally.messages)}  ${Screen.size(tally.bytes)}`
+  tally === undefined ? "" : `${grouped(tally.messages)}  ${Screen.size(tally.bytes)}`
 
 /** Messages and bytes by command, as each side counted them. */
-const statistics = (peer: Peer.Stats, node: Peer.Stats): Effect.Effect<void> => {
+const statistics = (peer: Peer.Stats, node: Peer.Stats): Effect.Effect<void, never, Output> => {
   const row = (name: string, tallyOf: (stats: Peer.Stats, way: "sent" | "received") => Tally | undefined) => [
     name,
     cell(tallyOf(peer, "sent")),
@@ -253,15 +254,17 @@ const statistics = (peer: Peer.Stats, node: Peer.Stats): Effect.Effect<void> => 
 }
 
 /** Serves the chain, and does with it what a peer does. Fails with the step that went wrong. */
-export const story = Effect.fnUntraced(function* (chain: Chain): Effect.fn.Return<void, DemoFailed, Scope.Scope> {
+export const story = Effect.fnUntraced(function* (
+  chain: Chain
+): Effect.fn.Return<void, DemoFailed, Scope.Scope | Output> {
   const node = yield* step("listening", serve(chain))
-  yield* Screen.line("listening", formatEndpoint(node.address))
+  yield* Screen.lines("listening", formatEndpoint(node.address))
 
-  const [client, took] = yield* timed(step("handshake", connect(node.address)))
+  const [client, took] = yield* timed(step("connecting", connect(node.address)))
   yield* handshake(client, took)
 
   const roundTrip = yield* client.ask("ping", client.peer.ping)
-  yield* Screen.line("ping", Screen.millis(Duration.toMillis(roundTrip)))
+  yield* Screen.lines("ping", milliseconds(Duration.toMillis(roundTrip)))
 
   const expected = client.peer.info.startHeight
   const [headers, headersTook] = yield* timed(
@@ -270,10 +273,10 @@ export const story = Effect.fnUntraced(function* (chain: Chain): Effect.fn.Retur
       Screen.withBar("headers", expected, (update) => fetchHeaders(client, update))
     )
   )
-  yield* Screen.line(
+  yield* Screen.lines(
     "headers",
-    `${Screen.count(headers.found.length)} in ${headers.messages} messages and ${headersTook}`,
-    `linked from the genesis block to ${shortHash(headers.tip)}, all with proof of work`
+    `${grouped(headers.found.length)} in ${counted(headers.messages, "message")} and ${headersTook}`,
+    `linked from genesis to ${shortHash(headers.tip)}, all with proof of work`
   )
 
   const hashes = headers.found.map(({ hash }) => hash)
@@ -284,22 +287,19 @@ export const story = Effect.fnUntraced(function* (chain: Chain): Effect.fn.Retur
     )
   )
   const received = (yield* client.peer.stats).received["block"]?.bytes ?? 0
-  yield* Screen.line(
+  yield* Screen.lines(
     "blocks",
-    `${Screen.count(hashes.length)} with ${Screen.count(blocks.transactions)} transactions, ${Screen.size(received)} in ${blocksTook}`,
-    `every merkle root is right, and so are ${Screen.count(blocks.commitments)} witness commitments`
+    `${grouped(hashes.length)} with ${grouped(blocks.transactions)} transactions, ${Screen.size(received)} in ${blocksTook}`,
+    `every merkle root is right, every witness commitment too (${grouped(blocks.commitments)})`
   )
 
   const { hash, transaction } = yield* client.ask("transaction", fetchTransaction(node, client))
-  yield* Screen.line("transaction", `announced, asked for and received: wtxid ${shortHash(hash)}`)
+  yield* Screen.lines("transaction", `announced, asked for and received: wtxid ${shortHash(hash)}`)
 
   const mined = yield* client.ask("new block", fetchNewBlock(node, client, transaction))
-  yield* Screen.line(
-    "new block",
-    `announced by its header, asked for and received: number ${Screen.count(mined.height)}`
-  )
+  yield* Screen.lines("new block", `announced by its header, asked for and received: number ${grouped(mined.height)}`)
 
   const { ends, stats } = yield* step("disconnect", disconnect(node, client))
-  yield* Screen.line("disconnect", `the peer: ${Peer.describeEnd(ends[0])}; the node: ${Peer.describeEnd(ends[1])}`)
+  yield* Screen.lines("disconnect", `the peer: ${Peer.describeEnd(ends[0])}; the node: ${Peer.describeEnd(ends[1])}`)
   yield* statistics(...stats)
 })

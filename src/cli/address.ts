@@ -1,0 +1,33 @@
+/** Where to connect to, as people write it. */
+import type { Endpoint } from "../Connection.ts"
+
+const ipv6 = /^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%[\w.-]+)?$/
+const name = /^[\p{L}\p{N}_.-]+$/u
+
+/** The host and what follows its colon; an IPv6 address may stand without brackets when it stands alone. */
+const split = (
+  text: string
+): { readonly host: string; readonly port: string | undefined; readonly isIPv6: boolean } => {
+  const bracketed = /^\[([^[\]]*)\](?::(.*))?$/.exec(text)
+  if (bracketed !== null) return { host: bracketed[1]!, port: bracketed[2], isIPv6: true }
+  const [host = "", port, ...more] = text.split(":")
+  return more.length > 0 ? { host: text, port: undefined, isIPv6: true } : { host, port, isIPv6: false }
+}
+
+/**
+ * The endpoint that `HOST[:PORT]` names: a name, an IPv4 address, or an IPv6 address, which needs brackets where a port
+ * follows. Throws an `Error` that says what is wrong.
+ */
+export const parseAddress = (text: string, defaultPort: number): Endpoint => {
+  const { host, isIPv6, port } = split(text)
+  if (host === "") throw new Error("there is no host")
+  if (isIPv6 ? !ipv6.test(host) : !name.test(host)) {
+    throw new Error(
+      isIPv6 ? "not an IPv6 address, which needs brackets before a port" : "not a host name or an address"
+    )
+  }
+  if (port === undefined) return { host, port: defaultPort }
+  const number = /^\d{1,5}$/.test(port) ? Number(port) : 0
+  if (number < 1 || number > 65_535) throw new Error(`port "${port}" is not a number from 1 to 65535`)
+  return { host, port: number }
+}

@@ -1,0 +1,237 @@
+/**
+ * The command `btcpeer`: its subcommands, flags and errors. `run` takes the arguments and gives the exit code; nothing here
+ * reads or ends the process.
+ */
+import * as Cause from "effect/Cause"
+import { Argument, CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import { defaultUserAgent } from "../Handshake.ts"
+import * as Network from "../Network.ts"
+import * as Nonce from "../Nonce.ts"
+import * as Policy from "../Policy.ts"
+import * as Wire from "../Wire.ts"
+import { parseAddress } from "./address.ts"
+import { connect } from "./connect.ts"
+import { decode } from "./decode.ts"
+import { demo } from "./demo.ts"
+import { Failure } from "./failure.ts"
+import { forms } from "./find.ts"
+import { listen } from "./listen.ts"
+import { Output } from "./output.ts"
+import type { Settings } from "./session.ts"
+import { clean } from "./text.ts"
+
+/** Of the package. */
+export const version = "0.1.0"
+
+const units: Readonly<Record<string, number>> = {
+  ...{ ms: 1, millis: 1, s: 1000, second: 1000, seconds: 1000, m: 60_000, minute: 60_000, minutes: 60_000 },
+  ...{ h: 3_600_000, hour: 3_600_000, hours: 3_600_000, d: 86_400_000, day: 86_400_000, days: 86_400_000 }
+}
+
+/** `30s`, `1.5m`, `500ms`, `2 hours`, or a number of seconds. Longer than 24 days is more than a timer can wait. */
+export const parseDuration = (text: string): Duration.Duration => {
+  const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)\s*([a-z]+)?$/.exec(text.trim()) ?? []
+  const millis = Number(number) * (units[unit] ?? NaN)
+  if (!(millis < 2 ** 31)) throw new Error("a duration of at most 24 days: 500ms, 30s, 5m, 2h, 1d")
+  return Duration.millis(millis)
+}
+
+const durationFlag = (name: string) =>
+  Flag.String(name).pipe(
+    Flag.withMetavar("DURATION"),
+    Flag.mapTryCatch(parseDuration, (error) => (error instanceof Error ? error.message : String(error)))
+  )
+
+const isUserAgent = (text: string): boolean => text.length <= Wire.maxUserAgentLength && /^[\x20-\x7e]*$/.test(text)
+
+const json = Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON object a line"), Flag.withDefault(false))
+
+const peerFlags = {
+  network: Flag.Literals("network", Network.names).pipe(
+    Flag.withAlias("n"),
+    Flag.withDescription("The network of the peer"),
+    Flag.withDefault("mainnet")
+  ),
+  limit: durationFlag("for").pipe(
+    Flag.withDescription("Disconnect after this time, counted from the handshake; without it, on Ctrl-C"),
+    Flag.optional
+  ),
+  timeout: durationFlag("timeout").pipe(
+    Flag.withDescription("How long to wait for a connection, and then for the handshake; 10s by default"),
+    Flag.withDefault(Duration.seconds(10))
+  ),
+  policy: Flag.Literals("policy", Policy.names).pipe(
+    Flag.withDescription("What to do where Bitcoin Core and btcd answer bad behaviour differently"),
+    Flag.withDefault("standard")
+  ),
+  userAgent: Flag.String("user-agent").pipe(
+    Flag.filter(isUserAgent, () => `at most ${Wire.maxUserAgentLength} characters of ASCII`),
+    Flag.withDescription(`What to call ourselves; ${defaultUserAgent} by default`),
+    Flag.optional
+  ),
+  json
+}
+
+interface PeerFlags {
+  readonly network: Network.Name
+  readonly limit: Option.Option<Duration.Duration>
+  readonly timeout: Duration.Duration
+  readonly policy: Policy.Name
+  readonly userAgent: Option.Option<string>
+  readonly json: boolean
+}
+
+const settings = (flags: PeerFlags): Settings => ({
+  network: Network.fromName(flags.network),
+  policy: Policy.fromName(flags.policy),
+  userAgent: Option.getOrUndefined(flags.userAgent),
+  timeout: flags.timeout,
+  limit: Option.getOrUndefined(flags.limit),
+  json: flags.json
+})
+
+const connectCommand = Command.make(
+  "connect",
+  {
+    ...peerFlags,
+    address: Argument.String("address").pipe(
+      Argument.withMetavar("HOST[:PORT]"),
+      Argument.withDescription("A name, an IPv4 address, or an IPv6 address in brackets; the network's port by default")
+    )
+  },
+  Effect.fnUntraced(function* ({ address, ...flags }) {
+    const options = settings(flags)
+    const endpoint = yield* Effect.try({
+      try: () => parseAddress(address, options.network.port),
+      catch: (error) => new Failure({ message: `"${address}": ${error instanceof Error ? error.message : error}` })
+    })
+    return yield* connect(endpoint, options)
+  })
+).pipe(
+  Command.withShortDescription("Connect to a peer and show what it sends"),
+  Command.withDescription(
+    `Connect to a peer, ping it and show every message of both sides, and at the end how many there were.
+
+Exit code 0: disconnected after --for, or by Ctrl-C or SIGTERM. 1: no connection, no handshake, or the peer ended it. 130: stopped before the handshake was done.`
+  ),
+  Command.withExamples([
+    { command: "btcpeer connect 127.0.0.1 --network regtest", description: "Watch a node on this machine" },
+    { command: "btcpeer connect [::1]:18444 -n regtest --for 30s --json", description: "Half a minute, for a program" }
+  ])
+)
+
+const listenCommand = Command.make(
+  "listen",
+  {
+    ...peerFlags,
+    host: Flag.String("host").pipe(
+      Flag.withDescription("The address to listen on; 0.0.0.0 or :: lets the outside in"),
+      Flag.withDefault("127.0.0.1")
+    ),
+    port: Flag.Int("port").pipe(
+      Flag.filter(
+        (port) => port >= 0 && port <= 65_535,
+        () => "a port from 0 to 65535, where 0 takes a free one"
+      ),
+      Flag.withDescription("The network's port by default; 0 takes a free one"),
+      Flag.optional
+    )
+  },
+  ({ host, port, ...flags }) => {
+    const options = settings(flags)
+    return listen({ host, port: Option.getOrElse(port, () => options.network.port) }, options)
+  }
+).pipe(
+  Command.withShortDescription("Take peers that connect and show what they send"),
+  Command.withDescription(
+    `Take peers that connect, and show every message of each. Goes on when one leaves.
+
+Exit code 0: ended after --for, or by Ctrl-C or SIGTERM. 1: cannot listen.`
+  ),
+  Command.withExamples([
+    { command: "btcpeer listen --network regtest --port 0 --json", description: "On a free port, for a program" }
+  ])
+)
+
+const decodeCommand = Command.make(
+  "decode",
+  {
+    json,
+    as: Flag.String("as").pipe(
+      Flag.withMetavar("FORM"),
+      Flag.filter(
+        (as) => /^[!-~]{1,12}$/.test(as),
+        () => `${forms.join(", ")}, or a command such as headers`
+      ),
+      Flag.withDescription(
+        `What it is, where the bytes do not tell: ${forms.join(", ")}, or the command whose payload it is`
+      ),
+      Flag.optional
+    ),
+    file: Argument.String("file").pipe(
+      Argument.withMetavar("FILE"),
+      Argument.withDescription("The file; - or none for standard input"),
+      Argument.withDefault("-")
+    )
+  },
+  ({ as, file, json }) => decode(file, { json, as: Option.getOrUndefined(as) })
+).pipe(
+  Command.withShortDescription("Show the messages in a file or in standard input"),
+  Command.withDescription(
+    `Show the messages in a capture of Bitcoin Core (-capturemessages), a stream of version 1 frames, a block file, a block, a transaction, or the hexadecimal digits of one of them. What is damaged is shown as such, and the rest is decoded.
+
+Exit code 1: it cannot be read, or something in it is damaged.`
+  ),
+  Command.withExamples([
+    { command: "btcpeer decode msgs_recv.dat", description: "A capture of Bitcoin Core" },
+    { command: "bitcoin-cli getrawtransaction TXID | btcpeer decode --json", description: "Hexadecimal" },
+    { command: "btcpeer decode --as headers payload.raw", description: "The payload of a message" }
+  ])
+)
+
+/** The command tree. */
+export const btcpeer = Command.make("btcpeer").pipe(
+  Command.withDescription("A Bitcoin peer for the command line"),
+  Command.withSubcommands([connectCommand, listenCommand, decodeCommand, demo])
+)
+
+const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())
+
+/** Help goes to stdout as usual; what is wrong with the arguments is one line, not the help behind which it hides. */
+const presenter = (error: (text: string) => void): CliOutput.Presenter => ({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.sync(() => error(`btcpeer: ${oneLine(event.errors[0]?.message ?? "bad arguments")} (see --help)`))
+      : CliOutput.defaultPresenter.present(event)
+})
+
+const runCommand = Command.runWith(btcpeer, { version })
+
+/** Runs the command with the arguments behind its name, and gives the exit code. Every failure is one line on stderr. */
+export const run = Effect.fnUntraced(function* (argv: ReadonlyArray<string>) {
+  const { error } = yield* Output
+  return yield* runCommand(argv).pipe(
+    Effect.as(0),
+    Effect.catchTags({
+      ShowHelp: ({ errors }) => Effect.succeed(errors.length === 0 ? 0 : 1),
+      // It has told already.
+      DemoFailed: () => Effect.succeed(1)
+    }),
+    Effect.catchCause((cause) => {
+      if (Cause.hasInterrupts(cause)) return Effect.interrupt
+      const problem = Option.getOrUndefined(Cause.findErrorOption(cause))
+      error(problem === undefined ? `btcpeer: ${Cause.pretty(cause)}` : `btcpeer: ${oneLine(problem.message)}`)
+      return Effect.succeed(1)
+    }),
+    Effect.provideService(CliOutput.Presenter, presenter(error)),
+    Effect.provide(
+      CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
+    ),
+    Effect.provideService(Logger.LogToStderr, true),
+    Effect.provide(Nonce.layer)
+  )
+})

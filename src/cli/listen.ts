@@ -1,0 +1,80 @@
+/** `btcpeer listen`: peers that come, watched until the user ends it. */
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberSet from "effect/FiberSet"
+import { type Connection, type ConnectionError, type Endpoint, formatEndpoint } from "../Connection.ts"
+import * as NodeConnection from "../NodeConnection.ts"
+import type { Nonce } from "../Nonce.ts"
+import { type Failure, failure } from "./failure.ts"
+import { Output } from "./output.ts"
+import { makeReport, type Report } from "./report.ts"
+import * as Session from "./session.ts"
+
+/** One that came, from its handshake to its end. One that is refused, or fails, leaves the others alone. */
+const attend = (
+  connection: Connection["Service"],
+  peer: number,
+  settings: Session.Settings,
+  report: Report,
+  until: Effect.Effect<string>
+): Effect.Effect<void, never, Nonce | Output> => {
+  const source = { peer, address: formatEndpoint(connection.remoteAddress) }
+  const refused = (reason: string, message: string): void => report({ event: "refused", ...source, reason, message })
+  return Session.open(connection, "inbound", settings, report, source).pipe(
+    Effect.map((session) => session.stay(until)),
+    Effect.raceFirst(Effect.map(until, (why) => Effect.sync(() => refused("Requested", why)))),
+    Effect.flatten,
+    Effect.catchTag("HandshakeError", (error) => Effect.sync(() => refused(error.reason._tag, error.message))),
+    Effect.scoped
+  )
+}
+
+/** Takes whoever comes until `until` says that it is enough, then disconnects them all. */
+export const listen = Effect.fnUntraced(function* (
+  endpoint: Endpoint,
+  settings: Session.Settings
+): Effect.fn.Return<void, Failure, Nonce | Output> {
+  const output = yield* Output
+  const report = yield* makeReport(settings.json)
+  const enough = yield* Deferred.make<string>()
+  let count = 0
+
+  const accepting = (fibers: FiberSet.FiberSet, listener: NodeConnection.Listener["Service"]) =>
+    Effect.gen(function* () {
+      while (true) {
+        // Who accepts a connection owns it from there on: the scope of the one that attends to it.
+        const accepted = yield* Deferred.make<void, ConnectionError>()
+        const one = listener.accept.pipe(
+          Effect.onExit((exit) => Deferred.done(accepted, Exit.asVoid(exit))),
+          Effect.flatMap((connection) => attend(connection, ++count, settings, report, Deferred.await(enough))),
+          Effect.scoped,
+          Effect.catchCause((cause) =>
+            Effect.sync(() => {
+              if (Cause.hasDies(cause)) output.error(`btcpeer: ${Cause.pretty(cause)}`)
+            })
+          )
+        )
+        yield* FiberSet.run(fibers, one)
+        yield* Deferred.await(accepted)
+      }
+    })
+
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      const fibers = yield* FiberSet.make()
+      // In a scope of its own: when it closes nobody waits for a connection any more.
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const listener = yield* NodeConnection.listen(endpoint)
+          const { name: network } = settings.network
+          report({ event: "listening", address: formatEndpoint(listener.address), network })
+          const why = yield* Effect.raceFirst(accepting(fibers, listener), Session.untilAsked(output, settings.limit))
+          yield* Deferred.succeed(enough, why)
+        })
+      )
+      yield* FiberSet.awaitEmpty(fibers)
+    })
+  ).pipe(Effect.mapError(failure))
+})

@@ -1,0 +1,229 @@
+/** Events as lines for people. Everything a remote said is made harmless on its way. */
+import Table from "cli-table3"
+import * as Duration from "effect/Duration"
+import type { Stats } from "../Peer.ts"
+import type { Dropped, Event, Handshake, Message, Summary } from "./events.ts"
+import type { Output } from "./output.ts"
+import type { Note } from "./report.ts"
+import { bitcoin, clean, cleanBytes, counted, grouped, milliseconds } from "./text.ts"
+
+type Paint = Output["Service"]["paint"]
+
+const time = (seconds: number): string => {
+  const date = new Date(seconds * 1000)
+  return Number.isNaN(date.getTime()) ? `${seconds}` : `${date.toISOString().slice(0, 19)}Z`
+}
+
+/** `3 tx, 1 block` */
+const kinds = (counts: Readonly<Record<string, number>>): string =>
+  Object.entries(counts)
+    .map(([name, count]) => `${grouped(count)} ${name}`)
+    .join(", ")
+
+const join = (...parts: ReadonlyArray<string | undefined>): string =>
+  parts.filter((part) => part !== undefined && part !== "").join("  ")
+
+const words = (...parts: ReadonlyArray<string | undefined>): string =>
+  parts.filter((part) => part !== undefined && part !== "").join(" ")
+
+const services = (names: ReadonlyArray<string>): string => (names.length === 0 ? "no services" : names.join(" "))
+
+/** What matters in a message, as a person reads it. */
+export const describe = (summary: Summary): string => {
+  // What has no type of its own is told apart first: its command could be any text.
+  if ("unknown" in summary) return "unknown command"
+  switch (summary.command) {
+    case "version":
+      return join(
+        `${summary.protocolVersion} "${cleanBytes(summary.userAgent)}"`,
+        `height ${summary.startHeight}`,
+        services(summary.services),
+        summary.relay ? undefined : "no relay",
+        time(summary.timestamp)
+      )
+    case "verack":
+    case "wtxidrelay":
+    case "sendaddrv2":
+    case "sendheaders":
+    case "getaddr":
+    case "mempool":
+      return ""
+    case "sendcmpct":
+      return `version ${summary.version}, ${summary.announce ? "high" : "low"} bandwidth`
+    case "feature":
+      return join(`"${cleanBytes(summary.id)}"`, summary.data)
+    case "ping":
+      return summary.nonce === undefined ? "no nonce" : `nonce ${summary.nonce}`
+    case "pong":
+      return `nonce ${summary.nonce}`
+    case "addr":
+    case "addrv2":
+      return summary.count === 0
+        ? "no addresses"
+        : `${counted(summary.count, "address")} (${kinds(summary.networks)}), first ${clean(summary.first ?? "")}`
+    case "inv":
+    case "getdata":
+    case "notfound":
+      return summary.count === 0 ? "nothing" : `${kinds(summary.types)}, first ${summary.first}`
+    case "getheaders":
+    case "getblocks":
+      return join(
+        summary.first === undefined ? "from the genesis block" : `from ${summary.first}`,
+        `(${counted(summary.count, "hash")})`,
+        summary.stop === undefined ? undefined : `to ${summary.stop}`
+      )
+    case "headers":
+      return summary.count === 0
+        ? "no headers"
+        : summary.count === 1
+          ? `1 header ${summary.first}`
+          : `${counted(summary.count, "header")} ${summary.first} to ${summary.last}`
+    case "feefilter":
+      return `${grouped(summary.feeRate)} sat/kvB`
+    case "tx":
+      return join(
+        summary.txid,
+        `${summary.coinbase ? "coinbase" : counted(summary.inputs, "input")}, ${counted(summary.outputs, "output")}`,
+        bitcoin(summary.value),
+        summary.wtxid === summary.txid ? undefined : "witness"
+      )
+    case "block":
+      return join(summary.hash, counted(summary.transactions, "transaction"), time(summary.timestamp))
+    case "reject":
+      return join(
+        `${cleanBytes(summary.rejected)}: "${cleanBytes(summary.reason)}" (0x${summary.code.toString(16)})`,
+        summary.hash
+      )
+  }
+}
+
+const arrows = { in: "<-", out: "->" } as const
+
+const sizeOf = (bytes: number): string => `${grouped(bytes)} B`.padStart(11)
+
+const numberOf = (event: { readonly peer?: number | undefined }): string | undefined =>
+  event.peer === undefined ? undefined : `#${event.peer}`
+
+/** One line: when or where, which peer, which way, command, size, what matters. */
+const messageLine = (paint: Paint, event: Message, note: Note): string =>
+  join(
+    note.when === undefined ? undefined : paint("dim", note.when),
+    numberOf(event),
+    event.direction === undefined ? undefined : paint("dim", arrows[event.direction]),
+    paint(
+      "unknown" in event ? "yellow" : event.direction === "out" ? "cyan" : "green",
+      cleanBytes(event.command).padEnd(12)
+    ),
+    sizeOf(event.bytes),
+    describe(event),
+    note.extra
+  )
+
+const droppedLine = (paint: Paint, event: Dropped, note: Note): string =>
+  join(
+    note.when === undefined ? undefined : paint("dim", note.when),
+    numberOf(event),
+    paint("red", `!! ${cleanBytes(event.command).padEnd(9)}`),
+    sizeOf(event.bytes),
+    paint("red", cleanBytes(event.message))
+  )
+
+/** Several lines: who the peer is. */
+const handshakeLines = (paint: Paint, event: Handshake): ReadonlyArray<string> => {
+  const features = [
+    event.features.addrv2 ? "addrv2" : "",
+    event.features.wtxidRelay ? "wtxidrelay" : "",
+    event.relay ? "" : "no transactions",
+    ...event.features.announced.map(({ id }) => cleanBytes(id))
+  ].filter((feature) => feature !== "")
+  const verb = paint("bold", event.direction === "inbound" ? "Accepted" : "Connected to")
+  return [
+    `${words(verb, numberOf(event), clean(event.address))} (${clean(event.network)}) in ${milliseconds(event.milliseconds)}`,
+    ...[
+      ["user agent", `"${cleanBytes(event.userAgent)}"`],
+      ["protocol", `${event.protocolVersion}, transport ${event.transport}`],
+      ["services", services(event.services)],
+      ["height", grouped(event.startHeight)],
+      ["clock", `${event.timeOffset > 0 ? "+" : ""}${event.timeOffset} s`],
+      ["features", features.length === 0 ? "none" : features.join(", ")]
+    ].map(([name = "", value = ""]) => `  ${paint("dim", name.padEnd(10))}  ${value}`)
+  ]
+}
+
+/** Columns, and no lines between them. */
+const chars = {
+  top: "",
+  "top-mid": "",
+  "top-left": "",
+  "top-right": "",
+  bottom: "",
+  "bottom-mid": "",
+  "bottom-left": "",
+  "bottom-right": "",
+  left: "",
+  "left-mid": "",
+  mid: "",
+  "mid-mid": "",
+  right: "",
+  "right-mid": "",
+  middle: " "
+}
+
+const cell = (value: number | undefined): string => (value === undefined ? "-" : grouped(value))
+
+/** What a peer did, by command: a small table. */
+const statsLines = (paint: Paint, stats: Stats): ReadonlyArray<string> => {
+  const table = new Table({
+    head: ["", "received", "bytes", "sent", "bytes"],
+    chars,
+    colAligns: ["left", "right", "right", "right", "right"],
+    style: { head: [], border: [], compact: true }
+  })
+  for (const command of new Set([...Object.keys(stats.received), ...Object.keys(stats.sent)].toSorted())) {
+    const [received, sent] = [stats.received[command], stats.sent[command]]
+    table.push([
+      command === "*other*" ? "unknown" : command,
+      cell(received?.messages),
+      cell(received?.bytes),
+      cell(sent?.messages),
+      cell(sent?.bytes)
+    ])
+  }
+  const { bytesReceived, bytesSent, messagesReceived, messagesSent } = stats
+  table.push(["total", ...[messagesReceived, bytesReceived, messagesSent, bytesSent].map(grouped)])
+  const [head = "", ...rows] = table
+    .toString()
+    .split("\n")
+    .map((row) => ` ${row.trimEnd()}`)
+  const facts = [
+    stats.lastPing === undefined ? "" : `last ping ${milliseconds(Duration.toMillis(stats.lastPing))}`,
+    stats.minimumPing === undefined ? "" : `fastest ping ${milliseconds(Duration.toMillis(stats.minimumPing))}`,
+    stats.messagesDropped === 0 ? "" : paint("red", `${counted(stats.messagesDropped, "message")} dropped`)
+  ].filter((fact) => fact !== "")
+  return [paint("dim", head), ...rows, ...(facts.length === 0 ? [] : [`  ${facts.join(", ")}`])]
+}
+
+/** The lines that tell a person of an event. */
+export const textLines = (paint: Paint, event: Event, note: Note): ReadonlyArray<string> => {
+  switch (event.event) {
+    case "message":
+      return [messageLine(paint, event, note)]
+    case "dropped":
+      return [droppedLine(paint, event, note)]
+    case "pong":
+      // Told behind the message, as `extra`.
+      return []
+    case "listening":
+      return [`${paint("bold", "Listening")} on ${clean(event.address)} (${clean(event.network)})`]
+    case "handshake":
+      return handshakeLines(paint, event)
+    case "refused":
+      return [
+        `${words(paint("yellow", "Refused"), numberOf(event), clean(event.address ?? ""))}: ${clean(event.message)}`
+      ]
+    case "disconnected": {
+      const who = words(paint("bold", "Disconnected"), numberOf(event), clean(event.address ?? ""))
+      return [`${who}: ${clean(event.message)}`, ...statsLines(paint, event.stats)]
+    }
+  }
+}

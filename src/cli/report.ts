@@ -1,0 +1,29 @@
+/** Events to stdout: as JSON for programs, as lines for people. */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import { type Event, toLine } from "./events.ts"
+import { Output } from "./output.ts"
+import { textLines } from "./print.ts"
+
+export interface Note {
+  /** In front of a line for people: when or where. */
+  readonly when?: string
+  /** Behind a line for people. */
+  readonly extra?: string
+}
+
+/** Prints an event, at once. */
+export type Report = (event: Event, note?: Note) => void
+
+export const makeReport = (json: boolean): Effect.Effect<Report, never, Output> =>
+  Effect.map(Output, ({ line, paint }) => (event, note = {}) => {
+    const oneOfMany = event.event === "message" || event.event === "dropped"
+    if (json) line(toLine(event), oneOfMany)
+    else for (const text of textLines(paint, event, note)) line(text, oneOfMany)
+  })
+
+/** The time of day (UTC), for lines about what happens now. */
+export const makeTimeOfDay: Effect.Effect<() => string> = Effect.map(
+  Clock.Clock,
+  (clock) => () => new Date(clock.currentTimeMillisUnsafe()).toISOString().slice(11, 23)
+)

@@ -1,0 +1,172 @@
+/** One peer of `connect` or `listen`: what it does is reported, from its first message to its end. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type Connection, formatEndpoint } from "../Connection.ts"
+import type { HandshakeError } from "../Handshake.ts"
+import type { Network } from "../Network.ts"
+import type { Nonce } from "../Nonce.ts"
+import * as Peer from "../Peer.ts"
+import type { Policy } from "../Policy.ts"
+import * as Wire from "../Wire.ts"
+import { Output } from "./output.ts"
+import { makeTimeOfDay, type Report } from "./report.ts"
+import { summarise } from "./summary.ts"
+import { hex, milliseconds } from "./text.ts"
+
+/** What the flags say. */
+export interface Settings {
+  readonly network: Network
+  readonly policy: Policy
+  readonly userAgent: string | undefined
+  /** For dialling, and for the handshake. */
+  readonly timeout: Duration.Duration
+  /** How long to stay; without it, until the user ends it. */
+  readonly limit: Duration.Duration | undefined
+  readonly json: boolean
+}
+
+/** Waits for whatever comes first, the limit or the wish to stop, and tells which. */
+export const untilAsked = (output: Output["Service"], limit: Duration.Duration | undefined): Effect.Effect<string> =>
+  limit === undefined
+    ? output.stop
+    : Effect.raceFirst(output.stop, Effect.as(Effect.sleep(limit), `after ${Duration.format(limit)}`))
+
+/** Which one of several. */
+export interface Source {
+  readonly peer: number
+  readonly address: string
+}
+
+export interface Session {
+  /** Stays until the peer ends, or disconnects it when `until` says why; then reports the end. */
+  readonly stay: (until: Effect.Effect<string>) => Effect.Effect<Peer.EndReason>
+}
+
+const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
+  version: true,
+  verack: true,
+  wtxidrelay: true,
+  sendaddrv2: true,
+  sendheaders: true,
+  sendcmpct: true,
+  feature: true,
+  ping: true,
+  pong: true,
+  getaddr: true,
+  addr: true,
+  addrv2: true,
+  inv: true,
+  getdata: true,
+  notfound: true,
+  getheaders: true,
+  headers: true,
+  getblocks: true,
+  mempool: true,
+  feefilter: true,
+  tx: true,
+  block: true,
+  reject: true,
+  Unknown: true
+}
+
+/** A handler for whatever comes: it makes the peer wait, and so the remote, while our output is read too slowly. */
+const waitingFor = (
+  room: Output["Service"]["room"]
+): Record<Wire.Message["_tag"], () => Effect.Effect<void> | undefined> =>
+  Object.assign({}, ...Object.keys(tags).map((tag) => ({ [tag]: room })))
+
+/**
+ * Shakes hands over a connection, reporting every message from the first one on, and sends a ping. Fails as `Peer.make`
+ * does; `source` is given where there are several peers.
+ */
+export const open = Effect.fnUntraced(function* (
+  connection: Connection["Service"],
+  direction: "inbound" | "outbound",
+  settings: Settings,
+  report: Report,
+  source: Source | undefined
+): Effect.fn.Return<Session, HandshakeError, Scope.Scope | Nonce | Output> {
+  const { room } = yield* Output
+  const clock = yield* Clock.Clock
+  const timeOfDay = yield* makeTimeOfDay
+  /** Milliseconds, to the microsecond: more digits would only be noise. */
+  const now = (): number => Math.round(Number(clock.monotonicTimeNanosUnsafe()) / 1e3) / 1e3
+  const since = (start: number): number => Math.round((now() - start) * 1e3) / 1e3
+  const startedAt = now()
+  /** When our pings went out, the keep-alive of the peer included. A few at most: it sends one at a time. */
+  const pings = new Map<bigint, number>()
+
+  const onRead = (event: Wire.ParserEvent): void => {
+    const when = timeOfDay()
+    if (event._tag === "Dropped") {
+      const { command, message, reason } = event.error
+      report({ event: "dropped", ...source, command, bytes: event.size, reason: reason._tag, message }, { when })
+      return
+    }
+    const { message } = event
+    const sentAt = message._tag === "pong" ? pings.get(message.nonce) : undefined
+    const roundTrip = sentAt === undefined ? undefined : since(sentAt)
+    report(
+      { event: "message", ...source, direction: "in", bytes: event.size, ...summarise(message) },
+      { when, ...(roundTrip !== undefined && { extra: milliseconds(roundTrip) }) }
+    )
+    if (message._tag === "pong" && roundTrip !== undefined) {
+      pings.delete(message.nonce)
+      report({ event: "pong", ...source, milliseconds: roundTrip })
+    }
+  }
+
+  const onWrite = (message: Wire.Message, bytes: number): void => {
+    if (message._tag === "ping" && message.nonce !== undefined) pings.set(message.nonce, now())
+    report({ event: "message", ...source, direction: "out", bytes, ...summarise(message) }, { when: timeOfDay() })
+  }
+
+  const peer = yield* Peer.make(connection, {
+    direction,
+    network: settings.network,
+    policy: settings.policy,
+    handshakeTimeout: settings.timeout,
+    // An instrument looks at any node, also at one that has nothing to offer: our own `listen`.
+    requiredServices: [],
+    ...(settings.userAgent !== undefined && { userAgent: settings.userAgent }),
+    handlers: waitingFor(room),
+    onRead,
+    onWrite
+  })
+
+  const { info } = peer
+  report({
+    event: "handshake",
+    ...(source !== undefined && { peer: source.peer }),
+    address: formatEndpoint(info.remoteAddress),
+    direction,
+    network: info.network.name,
+    transport: info.transport,
+    protocolVersion: info.protocolVersion,
+    services: Wire.serviceNames(info.services),
+    userAgent: info.userAgent,
+    startHeight: info.startHeight,
+    relay: info.relay,
+    timeOffset: Duration.toSeconds(info.timeOffset),
+    features: {
+      addrv2: info.addrV2,
+      wtxidRelay: info.wtxidRelay,
+      announced: Array.from(info.features, ([id, data]) => ({ id, data: hex(data) }))
+    },
+    milliseconds: since(startedAt)
+  })
+  // Not answered, or not understood by an old peer: that is no reason to end.
+  yield* Effect.forkScoped(Effect.ignore(peer.ping))
+
+  const stay = (until: Effect.Effect<string>): Effect.Effect<Peer.EndReason> =>
+    Effect.gen(function* () {
+      const asked = Effect.andThen(Effect.flatMap(until, peer.disconnect), peer.awaitShutdown)
+      const end = yield* Effect.raceFirst(peer.awaitShutdown, asked)
+      const stats = yield* peer.stats
+      report({ event: "disconnected", ...source, reason: end._tag, message: Peer.describeEnd(end), stats })
+      return end
+    })
+  return { stay }
+})

@@ -1,0 +1,309 @@
+/** What `btcpeer decode` finds in bytes. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { Readable } from "node:stream"
+import { decode, type DecodeOptions } from "../src/cli/decode.ts"
+import * as Events from "../src/cli/events.ts"
+import { detect, find, type Found } from "../src/cli/find.ts"
+import { makeMemory } from "../src/cli/output.ts"
+import * as Network from "../src/Network.ts"
+import * as Wire from "../src/Wire.ts"
+import { concat, encoded } from "./support/generators.ts"
+import { blocks, captures, readBlock, readTransactions, readVector, withVectors } from "./support/vectors.ts"
+
+const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
+
+const hash = (byte: number): Uint8Array => new Uint8Array(32).fill(byte)
+const header: Wire.BlockHeader = {
+  version: 4,
+  previousBlock: hash(1),
+  merkleRoot: hash(2),
+  timestamp: 1_700_000_000,
+  bits: 0x207fffff,
+  nonce: 7
+}
+const transaction: Wire.Transaction = {
+  version: 2,
+  inputs: [{ previousOutput: { txid: hash(3), index: 1 }, script: new Uint8Array(0), sequence: 0, witness: [hash(4)] }],
+  outputs: [{ value: 150_000_000, script: Uint8Array.of(0x51) }],
+  lockTime: 0
+}
+const txid = Wire.hashToHex(Wire.txid(transaction))
+
+const { magic } = Network.regtest
+const frames = (...all: ReadonlyArray<Wire.Message>): Uint8Array => Result.getOrThrow(Wire.encodeFrames(magic, all))
+const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).buffer)
+const record = (command: string, payload: Uint8Array, length = payload.length): Uint8Array =>
+  concat(
+    new Uint8Array(BigUint64Array.of(1_700_000_000_123_456n).buffer),
+    Buffer.from(command.padEnd(12, "\0")),
+    u32(length),
+    payload
+  )
+const block = encoded({ _tag: "block", block: { header, transactions: [transaction] } })
+const tx = encoded({ _tag: "tx", transaction })
+const ping = encoded({ _tag: "ping", nonce: 1n })
+
+/** What is found, in short: the command, or the reason in capitals. */
+const short = (found: Iterable<Found>): ReadonlyArray<string> =>
+  Array.from(found, (item) =>
+    item._tag === "Message" ? Wire.command(item.message) : `${item.reason.toUpperCase()} ${item.bytes}`
+  )
+
+const findAll = (bytes: Uint8Array): ReadonlyArray<Found> => {
+  const form = detect(bytes)
+  assert.isDefined(form)
+  const all = Array.from(find(form!, bytes))
+  let offset = 0
+  for (const found of all) {
+    assert.isAtLeast(found.offset, offset, "one behind the other")
+    offset = found.offset + found.bytes
+  }
+  return all
+}
+
+describe("what bytes are", () => {
+  it("a stream of frames, with an unknown command among them", () => {
+    const stream = frames(
+      { _tag: "verack" },
+      { _tag: "Unknown", command: "cmpctblock", payload: hash(1) },
+      { _tag: "ping", nonce: 1n }
+    )
+    assert.deepStrictEqual(short(findAll(stream)), ["verack", "cmpctblock", "ping"])
+  })
+
+  it("a damaged frame is told, and the rest is found", () => {
+    const stream = frames({ _tag: "verack" }, { _tag: "ping", nonce: 1n }, { _tag: "verack" })
+    stream[24 + 30] = 1
+    assert.deepStrictEqual(short(findAll(stream)), ["verack", "BADCHECKSUM 32", "verack"])
+  })
+
+  it("what is between frames is told, and the next frame is found", () => {
+    const stream = concat(frames({ _tag: "verack" }), hash(9), frames({ _tag: "ping", nonce: 1n }))
+    assert.deepStrictEqual(short(findAll(stream)), ["verack", "GARBAGE 32", "ping"])
+  })
+
+  it("a length that swallows the rest costs only its own frame", () => {
+    const stream = frames({ _tag: "verack" }, { _tag: "ping", nonce: 1n }, { _tag: "verack" })
+    stream.set(u32(1000), 24 + 16)
+    assert.deepStrictEqual(short(findAll(stream)), ["verack", "CUT 32", "verack"])
+    stream.set(u32(0xffffffff), 24 + 16)
+    assert.deepStrictEqual(short(findAll(stream)), ["verack", "PAYLOADTOOLARGE 32", "verack"])
+  })
+
+  it("a stream that was cut anywhere is a stream and its end", () => {
+    const stream = frames({ _tag: "verack" }, { _tag: "ping", nonce: 1n })
+    for (let length = 25; length < stream.length; length++) {
+      assert.deepStrictEqual(short(findAll(stream.subarray(0, length))), ["verack", `CUT ${length - 24}`])
+    }
+  })
+
+  it("a capture, with the times of its records", () => {
+    const found = findAll(
+      concat(record("verack", new Uint8Array(0)), record("cmpctblock", hash(1)), record("ping", ping))
+    )
+    assert.deepStrictEqual(short(found), ["verack", "cmpctblock", "ping"])
+    assert.strictEqual(found[0]!.time, 1_700_000_000_123_456n)
+  })
+
+  it("a damaged record is told, and the rest is found", () => {
+    const bad = record("pong", Uint8Array.of(1, 2))
+    const long = record("ping", ping, 5000)
+    const good = record("ping", ping)
+    assert.deepStrictEqual(short(findAll(concat(good, bad, good))), ["ping", "TRUNCATED 2", "ping"])
+    assert.deepStrictEqual(short(findAll(concat(good, long, good))), ["ping", "CUT 32", "ping"])
+    assert.deepStrictEqual(short(findAll(concat(good, hash(0), good))), ["ping", "GARBAGE 32", "ping"])
+    assert.deepStrictEqual(short(findAll(concat(good, good.subarray(0, 10)))), ["ping", "CUT 10"])
+  })
+
+  it("a block file, with zeros at its end, one damaged block and one cut off", () => {
+    const entry = (bytes: Uint8Array) => concat(magic, u32(bytes.length), bytes)
+    const zeros = new Uint8Array(100)
+    assert.deepStrictEqual(short(findAll(concat(entry(block), entry(block), zeros))), ["block", "block"])
+    assert.deepStrictEqual(short(findAll(concat(entry(block), entry(block.subarray(0, 90)), entry(block)))), [
+      "block",
+      "TRUNCATED 90",
+      "block"
+    ])
+    assert.deepStrictEqual(short(findAll(concat(entry(block), entry(block).subarray(0, 50)))), ["block", "CUT 50"])
+  })
+
+  it("a block and a transaction", () => {
+    assert.deepStrictEqual(short(findAll(block)), ["block"])
+    assert.deepStrictEqual(short(findAll(tx)), ["tx"])
+  })
+
+  it("nothing that is known", () => {
+    for (const bytes of [hash(7), block.subarray(1), tx.subarray(0, -1), concat(tx, [0]), new Uint8Array(81)]) {
+      assert.isUndefined(detect(bytes))
+    }
+  })
+})
+
+/** Runs `decode` over bytes on stdin. */
+const decodeBytes = Effect.fnUntraced(function* (given: Uint8Array | string, options: Partial<DecodeOptions> = {}) {
+  const memory = makeMemory()
+  const input = typeof given === "string" ? Buffer.from(given) : given
+  const failure = yield* decode("-", { json: false, as: undefined, ...options }, () =>
+    Readable.from([Buffer.from(input)])
+  ).pipe(
+    Effect.provide(memory.layer),
+    Effect.match({ onSuccess: () => undefined, onFailure: ({ message }) => message })
+  )
+  return { lines: memory.lines, failure }
+})
+
+describe("decode", () => {
+  it.effect("takes hexadecimal: in one line, in several of one thing, and in one line each", () =>
+    Effect.gen(function* () {
+      const digits = Buffer.from(tx).toString("hex")
+      const wrapped = digits.replace(/(.{60})/g, "$1\n").toUpperCase()
+      for (const text of [digits, `${digits}\n`, ` ${wrapped}\r\n`]) {
+        const { failure, lines } = yield* decodeBytes(text)
+        assert.isUndefined(failure)
+        assert.strictEqual(lines.length, 1)
+        assert.include(lines[0], txid)
+      }
+      const { lines } = yield* decodeBytes(`${digits}\n\n${Buffer.from(block).toString("hex")}\n`)
+      assert.deepStrictEqual(
+        lines.map((line) => line.split(/\s+/).slice(0, 3)),
+        [
+          ["line", "1", "tx"],
+          ["line", "3", "block"]
+        ]
+      )
+    })
+  )
+
+  it.effect("says in one line what is wrong with what it was given", () =>
+    Effect.gen(function* () {
+      const cases: ReadonlyArray<readonly [Uint8Array | string, Partial<DecodeOptions>, RegExp]> = [
+        ["", {}, /^standard input: there is nothing in it$/],
+        [" \n", {}, /there is nothing in it$/],
+        ["hello", {}, /text, but not hexadecimal: "h"$/],
+        ["abc", {}, /an odd number of hexadecimal digits$/],
+        ["aa\nzz", {}, /not hexadecimal: "z" in line 2$/],
+        [hash(7), {}, /--as$/],
+        ["aabb\nccdd", {}, /2 of 2 lines are .* --as$/],
+        [hash(7), { as: "stream" }, /does not start with the magic/],
+        [tx.subarray(0, 20), { as: "tx" }, /1 damaged/],
+        [concat(tx, [0]), { as: "tx" }, /1 damaged/]
+      ]
+      for (const [given, options, expected] of cases) {
+        const { failure } = yield* decodeBytes(given, options)
+        assert.match(failure ?? "", expected)
+        assert.notInclude(failure, "\n")
+      }
+    })
+  )
+
+  it.effect("takes a payload for what --as says", () =>
+    Effect.gen(function* () {
+      const { failure, lines } = yield* decodeBytes(hash(7), { as: "merkleblock", json: true })
+      assert.isUndefined(failure)
+      assert.deepStrictEqual(
+        lines.map((line) => JSON.parse(line)),
+        [{ event: "message", offset: 0, command: "merkleblock", bytes: 32, unknown: true }]
+      )
+      assert.include((yield* decodeBytes(ping, { as: "ping" })).lines[0], "nonce 0000000000000001")
+    })
+  )
+
+  it.effect("prints every line of JSON by the schema, the damaged ones too, and fails in the end", () =>
+    Effect.gen(function* () {
+      const { failure, lines } = yield* decodeBytes(
+        concat(record("pong", hash(1).subarray(1, 3)), record("ping", ping)),
+        { json: true }
+      )
+      assert.deepStrictEqual(
+        lines.map((line) => decodeLine(line)),
+        [
+          {
+            event: "dropped",
+            offset: 0,
+            time: "2023-11-14T22:13:20.123456Z",
+            command: "pong",
+            bytes: 2,
+            reason: "Truncated",
+            message: 'pong: payload ends inside "nonce" at byte 0'
+          },
+          {
+            event: "message",
+            offset: 26,
+            time: "2023-11-14T22:13:20.123456Z",
+            command: "ping",
+            bytes: 8,
+            nonce: "0000000000000001"
+          }
+        ]
+      )
+      assert.strictEqual(failure, "standard input: 1 damaged, 1 message decoded")
+    })
+  )
+})
+
+withVectors("decode of real bytes", () => {
+  for (const { file, hash } of blocks) {
+    it.effect(`${file}: a block, also as hexadecimal`, () =>
+      Effect.gen(function* () {
+        const bytes = readBlock(file)
+        for (const given of bytes.length < 300_000 ? [bytes, Buffer.from(bytes).toString("hex")] : [bytes]) {
+          const { failure, lines } = yield* decodeBytes(given)
+          assert.isUndefined(failure)
+          assert.strictEqual(lines.length, 1)
+          assert.include(lines[0], hash)
+        }
+      })
+    )
+  }
+
+  for (const name of captures) {
+    it.effect(`${name}: a capture`, () =>
+      Effect.gen(function* () {
+        const { failure, lines } = yield* decodeBytes(readVector(`captures/${name}.dat`), { json: true })
+        assert.isUndefined(failure)
+        assert.isAtLeast(lines.length, 8)
+        for (const line of lines) assert.strictEqual(decodeLine(line).event, "message")
+        assert.strictEqual(JSON.parse(lines[0]!).command, "version")
+      })
+    )
+  }
+
+  it.effect("a block file", () =>
+    Effect.gen(function* () {
+      const { failure, lines } = yield* decodeBytes(readVector("blocks/mainnet-1-256.dat"))
+      assert.isUndefined(failure)
+      assert.strictEqual(lines.length, 255)
+      assert.include(lines[0], "00000000839a8e6886ab5951d76f411475428afc90947ee320161bbf18eb6048")
+    })
+  )
+
+  it.effect("the transactions of Bitcoin Core, as hexadecimal in one line each", () =>
+    Effect.gen(function* () {
+      const all = readTransactions("tx_valid")
+      const { failure, lines } = yield* decodeBytes(all.map((bytes) => Buffer.from(bytes).toString("hex")).join("\n"))
+      assert.isUndefined(failure)
+      assert.strictEqual(lines.length, all.length)
+      // And one by one: none of them looks like anything else.
+      for (const bytes of all) assert.deepStrictEqual(detect(bytes), { _tag: "Payload", command: "tx" })
+    })
+  )
+
+  for (const [file, as] of [
+    ["merkleblock/merkle300025.raw", "merkleblock"],
+    ["merkleblock/merkle300025-extended.raw", "merkleblock"],
+    ["compact/compact426884.raw", "cmpctblock"],
+    ["compact/compact898352.raw", "cmpctblock"]
+  ] as const) {
+    it.effect(`${file}: with --as ${as} only`, () =>
+      Effect.gen(function* () {
+        assert.match((yield* decodeBytes(readVector(file))).failure ?? "", /--as$/)
+        const { failure, lines } = yield* decodeBytes(readVector(file), { as })
+        assert.isUndefined(failure)
+        assert.match(lines[0] ?? "", new RegExp(`^${as} .* unknown command$`))
+      })
+    )
+  }
+})

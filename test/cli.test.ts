@@ -1,0 +1,350 @@
+/** The command without its process: what it prints, and how it reads its arguments. */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert, describe, it } from "@effect/vitest"
+import * as Arbitrary from "effect/Arbitrary"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { TestConsole } from "effect/testing"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { parseAddress } from "../src/cli/address.ts"
+import { parseDuration, run, version } from "../src/cli/command.ts"
+import * as Events from "../src/cli/events.ts"
+import { makeMemory } from "../src/cli/output.ts"
+import { describe as describeSummary, textLines } from "../src/cli/print.ts"
+import { summarise } from "../src/cli/summary.ts"
+import { bitcoin, clean, cleanBytes, grouped } from "../src/cli/text.ts"
+import * as Wire from "../src/Wire.ts"
+import { concat, messages } from "./support/generators.ts"
+
+const plain = (_: unknown, text: string): string => text
+const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
+
+// oxlint-disable-next-line no-control-regex
+const control = /[\u0000-\u001f\u007f-\u009f]/
+
+const hash = (byte: number): Uint8Array => new Uint8Array(32).fill(byte)
+const hex = (byte: string): string => byte.repeat(32)
+const noAddress = { services: 0n, address: new Uint8Array(16), port: 0 }
+const header: Wire.BlockHeader = {
+  version: 4,
+  previousBlock: hash(1),
+  merkleRoot: hash(2),
+  timestamp: 1_700_000_000,
+  bits: 0x207fffff,
+  nonce: 7
+}
+const transaction: Wire.Transaction = {
+  version: 2,
+  inputs: [{ previousOutput: { txid: hash(3), index: 1 }, script: new Uint8Array(0), sequence: 0, witness: [hash(4)] }],
+  outputs: [
+    { value: 150_000_000, script: Uint8Array.of(0x51) },
+    { value: 1, script: Uint8Array.of(0x51) }
+  ],
+  lockTime: 0
+}
+const blockHash = Wire.hashToHex(Wire.blockHash(header))
+const txid = Wire.hashToHex(Wire.txid(transaction))
+
+/** A message of each type, and its line. */
+const lines: ReadonlyArray<readonly [Wire.Message, string]> = [
+  [
+    {
+      _tag: "version",
+      protocolVersion: 70016,
+      services: 9n,
+      timestamp: 1_700_000_000,
+      receiver: noAddress,
+      sender: noAddress,
+      nonce: 1n,
+      userAgent: "/Satoshi:28.1.0/",
+      startHeight: 130,
+      relay: false
+    },
+    '70016 "/Satoshi:28.1.0/"  height 130  NETWORK WITNESS  no relay  2023-11-14T22:13:20Z'
+  ],
+  [{ _tag: "verack" }, ""],
+  [{ _tag: "wtxidrelay" }, ""],
+  [{ _tag: "sendaddrv2" }, ""],
+  [{ _tag: "sendheaders" }, ""],
+  [{ _tag: "getaddr" }, ""],
+  [{ _tag: "mempool" }, ""],
+  [{ _tag: "sendcmpct", announce: true, version: 2n }, "version 2, high bandwidth"],
+  [{ _tag: "feature", id: "abcd", data: Uint8Array.of(1, 0xff) }, '"abcd"  01ff'],
+  [{ _tag: "ping", nonce: 255n }, "nonce 00000000000000ff"],
+  [{ _tag: "ping", nonce: undefined }, "no nonce"],
+  [{ _tag: "pong", nonce: 2n ** 64n - 1n }, "nonce ffffffffffffffff"],
+  [
+    {
+      _tag: "addr",
+      addresses: [
+        { ...noAddress, timestamp: 0, address: concat(new Uint8Array(10), [255, 255, 1, 2, 3, 4]), port: 8333 },
+        { ...noAddress, timestamp: 0 }
+      ]
+    },
+    "2 addresses (1 ipv4, 1 ipv6), first 1.2.3.4:8333"
+  ],
+  [
+    {
+      _tag: "addrv2",
+      addresses: [{ timestamp: 0, services: 0n, networkId: 1, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }]
+    },
+    "1 address (1 ipv4), first 1.2.3.4:8333"
+  ],
+  [{ _tag: "addr", addresses: [] }, "no addresses"],
+  [
+    {
+      _tag: "inv",
+      items: [
+        { type: Wire.InventoryType.wtx, hash: hash(0xaa) },
+        { type: Wire.InventoryType.block, hash: hash(1) },
+        { type: Wire.InventoryType.wtx, hash: hash(2) },
+        { type: 77, hash: hash(2) }
+      ]
+    },
+    `2 wtx, 1 block, 1 other, first ${hex("aa")}`
+  ],
+  [
+    {
+      _tag: "getdata",
+      items: [{ type: Wire.InventoryType.tx + Wire.InventoryType.witnessFlag, hash: hash(0xbb) }]
+    },
+    `1 witnessTx, first ${hex("bb")}`
+  ],
+  [{ _tag: "notfound", items: [] }, "nothing"],
+  [
+    { _tag: "getheaders", protocolVersion: 70016, locator: [hash(0xcc), hash(1)], stopHash: hash(0) },
+    `from ${hex("cc")}  (2 hashes)`
+  ],
+  [
+    { _tag: "getblocks", protocolVersion: 70016, locator: [hash(0xcc)], stopHash: hash(0xdd) },
+    `from ${hex("cc")}  (1 hash)  to ${hex("dd")}`
+  ],
+  [{ _tag: "headers", headers: [] }, "no headers"],
+  [{ _tag: "headers", headers: [header] }, `1 header ${blockHash}`],
+  [{ _tag: "headers", headers: [header, header] }, `2 headers ${blockHash} to ${blockHash}`],
+  [{ _tag: "feefilter", feeRate: 1000 }, "1,000 sat/kvB"],
+  [{ _tag: "tx", transaction }, `${txid}  1 input, 2 outputs  1.50000001 BTC  witness`],
+  [
+    { _tag: "block", block: { header, transactions: [transaction] } },
+    `${blockHash}  1 transaction  2023-11-14T22:13:20Z`
+  ],
+  [{ _tag: "reject", rejected: "tx", code: 16, reason: "no", hash: hash(0xee) }, `tx: "no" (0x10)  ${hex("ee")}`],
+  [{ _tag: "Unknown", command: "cmpctblock", payload: hash(0) }, "unknown command"]
+]
+
+describe("summaries", () => {
+  for (const [message, line] of lines) {
+    it(`${Wire.command(message)}: ${line === "" ? "says nothing" : line}`, () => {
+      assert.strictEqual(describeSummary(summarise(message)), line)
+    })
+  }
+
+  it("are there for every message type", () => {
+    assert.deepStrictEqual(new Set(lines.map(([{ _tag }]) => _tag)), new Set(Object.keys(messages)))
+  })
+
+  it("an unknown command that calls itself like a known one is still unknown", () => {
+    assert.strictEqual(describeSummary({ command: "block", unknown: true }), "unknown command")
+  })
+})
+
+describe("events", () => {
+  for (const [tag, arbitrary] of Object.entries(messages)) {
+    const message = Arbitrary.map(arbitrary as Arbitrary.Arbitrary<Wire.Message>, (message) => message)
+    it.prop(
+      `${tag}: the line decodes to the event, and neither it nor the text can act upon a terminal`,
+      [message],
+      ([message]) => {
+        const summary = summarise(message)
+        const event = { event: "message", direction: "in", peer: 3, address: "[::1]:1", bytes: 24, ...summary } as const
+        const line = Events.toLine(event)
+        assert.deepStrictEqual(decodeLine(line), event)
+        assert.notMatch(line, control)
+        for (const text of textLines(plain, event, { when: "now" })) assert.notMatch(text, control)
+      }
+    )
+  }
+
+  it("statistics and times are encoded as the schema of Peer says", () => {
+    const event = {
+      event: "disconnected",
+      reason: "RemoteClosed",
+      message: "the peer closed the connection",
+      stats: {
+        connectedAt: DateTime.makeUnsafe(0),
+        bytesReceived: 1,
+        bytesSent: 2,
+        messagesReceived: 1,
+        messagesSent: 0,
+        messagesDropped: 3,
+        received: { ping: { messages: 1, bytes: 32 } },
+        sent: {},
+        lastPing: Duration.millis(1.5),
+        queuedMessages: 0,
+        queuedBytes: 0
+      }
+    } as const
+    const line = Events.toLine(event)
+    assert.include(line, '"connectedAt":"1970-01-01T00:00:00.000Z"')
+    assert.include(line, '"lastPing":1.5')
+    assert.deepStrictEqual(Schema.encodeSync(Events.Event)(decodeLine(line)), JSON.parse(line))
+    assert.deepStrictEqual(textLines(plain, event, {}), [
+      "Disconnected: the peer closed the connection",
+      "          received   bytes   sent   bytes",
+      "  ping           1      32      -       -",
+      "  total          1       1      0       2",
+      "  last ping 1.50 ms, 3 messages dropped"
+    ])
+  })
+})
+
+describe("text of a remote", () => {
+  const evil = "/ok\x1b[31m\x1b]0;title\x07\x9b2J\r\n\x00\xe9/"
+
+  it("is made harmless", () => {
+    assert.strictEqual(cleanBytes(evil), "/ok\\x1b[31m\\x1b]0;title\\x07\\x9b2J\\x0d\\x0a\\x00\\xe9/")
+    assert.strictEqual(clean("a\u202eb\u2028c\u200bdé"), "a\\u202eb\\u2028c\\u200bdé")
+  })
+
+  it("stays what it is in JSON, without a control character", () => {
+    const line = Events.toLine({ event: "refused", reason: "Refused", message: evil })
+    assert.notMatch(line, control)
+    assert.strictEqual(JSON.parse(line).message, evil)
+  })
+
+  it("is harmless in the lines about a handshake, a rejected message and one that was dropped", () => {
+    const handshake: Events.Handshake = {
+      event: "handshake",
+      address: "127.0.0.1:1",
+      direction: "outbound",
+      network: "regtest",
+      transport: "v1",
+      protocolVersion: 70016,
+      services: [],
+      userAgent: evil,
+      startHeight: 0,
+      relay: false,
+      timeOffset: -3,
+      features: { addrv2: true, wtxidRelay: false, announced: [{ id: evil, data: "" }] },
+      milliseconds: 1
+    }
+    const dropped: Events.Dropped = { event: "dropped", command: evil, bytes: 24, reason: "BadCommand", message: evil }
+    const rejected = summarise({ _tag: "reject", rejected: evil, code: 1, reason: evil, hash: undefined })
+    const all = [handshake, dropped, { event: "message", bytes: 1, ...rejected } as const]
+    for (const event of all) for (const text of textLines(plain, event, {})) assert.notMatch(text, control)
+  })
+})
+
+describe("numbers", () => {
+  it("are grouped, and bitcoin are exact", () => {
+    assert.deepStrictEqual([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"])
+    assert.strictEqual(bitcoin(2_099_999_997_690_000), "20,999,999.97690000 BTC")
+    assert.strictEqual(bitcoin(-1), "-0.00000001 BTC")
+    assert.strictEqual(bitcoin(2 ** 60), "1152921504606847000 sat")
+  })
+})
+
+describe("parseAddress", () => {
+  const good: ReadonlyArray<readonly [string, string, number]> = [
+    ["example.com", "example.com", 8333],
+    ["example.com:1", "example.com", 1],
+    ["127.0.0.1:65535", "127.0.0.1", 65535],
+    ["[::1]:8334", "::1", 8334],
+    ["[2001:db8::1]", "2001:db8::1", 8333],
+    ["::1", "::1", 8333],
+    ["fe80::1%eth0", "fe80::1%eth0", 8333]
+  ]
+  for (const [text, host, port] of good) {
+    it(`${text} is ${host}, port ${port}`, () => assert.deepStrictEqual(parseAddress(text, 8333), { host, port }))
+  }
+  for (const text of [
+    "",
+    ":1",
+    "host:",
+    "host:99999",
+    "host:0",
+    "host:1x",
+    "[::1",
+    "[]:1",
+    "[host]:1",
+    "a b",
+    "http://host",
+    "a\x1b[0m"
+  ]) {
+    it(`${JSON.stringify(text)} is none`, () => assert.throws(() => parseAddress(text, 8333), Error))
+  }
+})
+
+describe("parseDuration", () => {
+  it("takes units, and seconds without one", () => {
+    const texts = ["500ms", "30", "1.5s", "2 m", "1h", "1d", "0", "4 seconds", "1 minute"]
+    assert.deepStrictEqual(
+      texts.map((text) => Duration.toMillis(parseDuration(text))),
+      [500, 30_000, 1500, 120_000, 3_600_000, 86_400_000, 0, 4_000, 60_000]
+    )
+    for (const text of ["", "abc", "-1s", "1y", "1e9", "25d"]) assert.throws(() => parseDuration(text), Error)
+  })
+})
+
+/** The command as `main.ts` runs it. */
+const btcpeer = Effect.fnUntraced(function* (...argv: ReadonlyArray<string>) {
+  const memory = makeMemory()
+  const code = yield* Effect.provide(run(argv), Layer.merge(NodeServices.layer, memory.layer))
+  return { code, lines: memory.lines, errors: memory.errors, help: (yield* TestConsole.logLines).join("\n") }
+})
+
+describe("the command line", () => {
+  it("has the version of the package", () => {
+    const manifest = fs.readFileSync(path.resolve(import.meta.dirname, "../package.json"), "utf8")
+    assert.strictEqual(version, JSON.parse(manifest).version)
+  })
+
+  it.effect("prints its help and its version on request", () =>
+    Effect.gen(function* () {
+      for (const argv of [["--help"], ["connect", "--help"], ["listen", "-h"], ["decode", "--help"], []]) {
+        const { code, errors, help } = yield* btcpeer(...argv)
+        assert.deepStrictEqual({ code, errors }, { code: 0, errors: [] })
+        assert.include(help, "USAGE")
+      }
+      assert.include((yield* btcpeer("--version")).help, version)
+    })
+  )
+
+  const nowhere = path.join(os.tmpdir(), "no such file")
+  const bad: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+    [["frobnicate"], /Unknown subcommand "frobnicate"/],
+    [["connect"], /Missing required argument/],
+    [["connect", "a", "b"], /Unexpected positional argument: "b"/],
+    [["connect", "host:99999"], /port "99999" is not a number from 1 to 65535/],
+    [["connect", "a\x1b[31m"], /"a\\x1b\[31m": not a host name/],
+    [["connect", "host", "--network", "litecoin"], /--network: "litecoin"/],
+    [["connect", "host", "--policy", "lenient"], /--policy: "lenient"/],
+    [["connect", "host", "--for", "soon"], /--for: "soon"\. Expected: a duration/],
+    [["connect", "host", "--timeout", ""], /--timeout/],
+    [["connect", "host", "--user-agent", "x".repeat(257)], /at most 256 characters/],
+    [["connect", "host", "--jason"], /Unrecognized flag: --jason/],
+    [["listen", "--port", "99999"], /--port: "99999"\. Expected: a port/],
+    [["listen", "--port", "http"], /--port: "http"/],
+    [["decode", nowhere], /no such file$/],
+    [["decode", os.tmpdir()], /is a directory$/],
+    [["decode", "--as", "much too long a command"], /--as/]
+  ]
+  for (const [argv, expected] of bad) {
+    it.effect(`${JSON.stringify(argv)} is one line on stderr and exit code 1`, () =>
+      Effect.gen(function* () {
+        const { code, errors, help, lines } = yield* btcpeer(...argv)
+        assert.strictEqual(code, 1)
+        assert.deepStrictEqual([lines, help], [[], ""])
+        assert.strictEqual(errors.length, 1)
+        assert.match(errors[0] ?? "", /^btcpeer: /)
+        assert.match(errors[0] ?? "", expected)
+        assert.notMatch(errors[0] ?? "", control)
+      })
+    )
+  }
+})

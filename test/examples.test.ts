@@ -1,0 +1,414 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Queue, Result } from "effect"
+import { Network, Peer, Wire } from "effect-bitcoin-peer"
+import { TestClock } from "effect/testing"
+import { createHash } from "node:crypto"
+import * as Regtest from "../examples/regtest-chain.ts"
+import { serveChain } from "../examples/serving-peer.ts"
+import * as VirtualTime from "../examples/virtual-time.ts"
+import { twoPeers } from "./support/peers.ts"
+
+const { block, tx, witnessFlag, wtx } = Wire.InventoryType
+const hex = Wire.hashToHex
+const zeros = new Uint8Array(32)
+
+const start = Date.UTC(2026, 0, 1)
+const mined = (count: number) => Effect.andThen(TestClock.setTime(start), Regtest.mineChain(count))
+
+const hasWitness = (block: Wire.Block): boolean =>
+  Array.from(block.transactions).some(({ inputs }) => Array.from(inputs).some(({ witness }) => witness.length > 0))
+
+describe("the mined chain", () => {
+  it.effect("starts with the genesis block of regtest", () =>
+    Effect.gen(function* () {
+      const chain = yield* mined(0)
+      assert.strictEqual(chain.blocks.length, 1)
+      assert.deepStrictEqual(chain.hashes[0], Network.regtest.genesisHash)
+      assert.isTrue(Regtest.hasMerkleRoot(chain.blocks[0]))
+      assert.isTrue(Regtest.hasProofOfWork(chain.blocks[0].header))
+    })
+  )
+
+  it.effect("links each block to the one before and proves work for it", () =>
+    Effect.gen(function* () {
+      const chain = yield* mined(300)
+      assert.strictEqual(chain.blocks.length, 301)
+      for (const [height, { header }] of chain.blocks.entries()) {
+        assert.deepStrictEqual(chain.hashes[height], Wire.blockHash(header))
+        assert.deepStrictEqual(header.previousBlock, chain.hashes[height - 1] ?? zeros)
+        assert.isTrue(Regtest.hasProofOfWork(header))
+      }
+    })
+  )
+
+  it.effect("commits to its transactions, and to their witnesses where there are some", () =>
+    Effect.gen(function* () {
+      const { blocks } = yield* mined(300)
+      assert.isTrue(blocks.every(Regtest.hasMerkleRoot))
+      for (const block of blocks) {
+        assert.strictEqual(Regtest.witnessCommitment(block), hasWitness(block) ? "right" : "none")
+      }
+      assert.strictEqual(blocks.filter(hasWitness).length, 50)
+    })
+  )
+
+  it.effect("is the same for the same start time, and another one for another", () =>
+    Effect.gen(function* () {
+      const one = yield* mined(120)
+      const same = yield* mined(120)
+      yield* TestClock.adjust("1 second")
+      const other = yield* Regtest.mineChain(120)
+      assert.deepStrictEqual(one, same)
+      assert.notStrictEqual(hex(one.hashes[1]), hex(other.hashes[1]))
+    })
+  )
+
+  it.effect("ends now and goes ten minutes forward with each block", () =>
+    Effect.gen(function* () {
+      const { blocks } = yield* mined(50)
+      assert.strictEqual(blocks.at(-1)?.header.timestamp, start / 1000)
+      for (let height = 2; height < blocks.length; height++) {
+        assert.strictEqual(blocks[height].header.timestamp - blocks[height - 1].header.timestamp, 600)
+      }
+    })
+  )
+
+  it.effect("goes forward in time on a clock that stands before the genesis block", () =>
+    Effect.gen(function* () {
+      const { blocks } = yield* Regtest.mineChain(50)
+      for (let height = 1; height < blocks.length; height++) {
+        assert.isAbove(blocks[height].header.timestamp, blocks[height - 1].header.timestamp)
+      }
+    })
+  )
+
+  it.effect("has the height as the first number of each coinbase, pushed as short as can be", () =>
+    Effect.gen(function* () {
+      const { blocks } = yield* mined(300)
+      const scriptAt = (height: number) => Array.from(blocks[height].transactions.at(0)!.inputs.at(0)!.script)
+      assert.deepStrictEqual(scriptAt(1), [0x51, 0])
+      assert.deepStrictEqual(scriptAt(16), [0x60, 0])
+      assert.deepStrictEqual(scriptAt(17), [1, 17, 0])
+      assert.deepStrictEqual(scriptAt(127), [1, 127, 0])
+      assert.deepStrictEqual(scriptAt(128), [2, 128, 0, 0])
+      assert.deepStrictEqual(scriptAt(300), [2, 0x2c, 1, 0])
+    })
+  )
+
+  it.effect("pays its miners the subsidy, which halves every 150 blocks", () =>
+    Effect.gen(function* () {
+      const { blocks } = yield* mined(300)
+      const paidAt = (height: number) => blocks[height].transactions.at(0)!.outputs.at(0)!.value
+      assert.deepStrictEqual([1, 149, 150, 299, 300].map(paidAt), [50e8, 50e8, 25e8, 25e8, 12.5e8])
+    })
+  )
+
+  it.effect("spends only coins that exist, are mature and unspent, and no more than they hold", () =>
+    Effect.gen(function* () {
+      const { blocks } = yield* mined(300)
+      const coins = new Map<string, { readonly value: number; readonly spendableFrom: number }>()
+      const name = ({ index, txid }: Wire.OutPoint) => `${hex(txid)}:${index}`
+      let spent = 0
+      for (const [height, { transactions }] of blocks.entries()) {
+        for (const [position, transaction] of Array.from(transactions).entries()) {
+          const isCoinbase = position === 0
+          let value = 0
+          for (const { previousOutput } of isCoinbase ? [] : transaction.inputs) {
+            const coin = coins.get(name(previousOutput))
+            assert.isDefined(coin)
+            assert.isAtLeast(height, coin.spendableFrom)
+            coins.delete(name(previousOutput))
+            value += coin.value
+            spent++
+          }
+          const paid = Array.from(transaction.outputs, (output) => output.value).reduce((sum, next) => sum + next, 0)
+          if (!isCoinbase) assert.isAtMost(paid, value)
+          const txid = Wire.txid(transaction)
+          const spendableFrom = isCoinbase ? height + Regtest.coinbaseMaturity : height
+          for (const [index, { value }] of Array.from(transaction.outputs).entries()) {
+            // Nobody can spend from the genesis block.
+            if (height > 0) coins.set(name({ txid, index }), { value, spendableFrom })
+          }
+        }
+      }
+      assert.strictEqual(spent, 100)
+    })
+  )
+
+  it("pays to the hash of the script that comes with the witness", () => {
+    const program = createHash("sha256").update(Regtest.anyone).digest()
+    assert.deepStrictEqual(Regtest.anyoneWithWitness, Uint8Array.of(0, 32, ...program))
+  })
+
+  it.effect("survives its way over the wire", () =>
+    Effect.gen(function* () {
+      const { blocks } = yield* mined(110)
+      for (const block of blocks) {
+        const payload = yield* Effect.fromResult(Wire.encode({ _tag: "block", block }))
+        const decoded = yield* Effect.fromResult(Wire.decode("block", payload))
+        if (decoded._tag !== "block") return assert.fail(decoded._tag)
+        assert.deepStrictEqual(decoded.block.header, block.header)
+        assert.isTrue(Regtest.hasMerkleRoot(decoded.block))
+        assert.strictEqual(Regtest.witnessCommitment(decoded.block), Regtest.witnessCommitment(block))
+      }
+    })
+  )
+})
+
+describe("the checks of a block", () => {
+  const withCommitment = Effect.map(mined(104), ({ blocks }) => blocks[104])
+
+  it("see that a hash is above the target its header claims", () => {
+    const { header } = Regtest.genesis
+    assert.isTrue(Regtest.hasProofOfWork(header))
+    assert.isFalse(Regtest.hasProofOfWork({ ...header, bits: 0x1d00ffff }))
+    assert.isFalse(Regtest.hasProofOfWork(header, new Uint8Array(32).fill(0xff)))
+    assert.isTrue(Regtest.hasProofOfWork(header, zeros))
+  })
+
+  it.effect("see that a transaction is missing or another one", () =>
+    Effect.gen(function* () {
+      const { header, transactions } = yield* withCommitment
+      const [coinbase, first, second] = transactions
+      assert.isFalse(Regtest.hasMerkleRoot({ header, transactions: [coinbase, first] }))
+      assert.isFalse(Regtest.hasMerkleRoot({ header, transactions: [coinbase, second, first] }))
+    })
+  )
+
+  it.effect("see that a witness is another one or came without commitment", () =>
+    Effect.gen(function* () {
+      const { header, transactions } = yield* withCommitment
+      const [coinbase, first, second] = transactions
+      const changed = {
+        ...second,
+        inputs: Array.from(second.inputs, (input) => ({ ...input, witness: [Uint8Array.of(0x52)] }))
+      }
+      assert.strictEqual(Regtest.witnessCommitment({ header, transactions: [coinbase, first, changed] }), "wrong")
+      const plain = { ...coinbase, outputs: Array.from(coinbase.outputs).slice(0, 1) }
+      assert.strictEqual(Regtest.witnessCommitment({ header, transactions: [plain, first, second] }), "wrong")
+      assert.isTrue(Regtest.hasMerkleRoot({ header, transactions: [coinbase, first, changed] }))
+    })
+  )
+})
+
+/** A peer of a node that serves a chain; what the node sends to it waits in a queue. */
+const peerOf = Effect.fnUntraced(function* (node: ReturnType<typeof serveChain>, options: Peer.Options = {}) {
+  const received = yield* Queue.unbounded<Wire.Message>()
+  const put = (message: Wire.Message) => Queue.offer(received, message)
+  const handlers = { headers: put, inv: put, block: put, tx: put, notfound: put, getdata: put }
+  const [peer, served] = yield* twoPeers({ handlers, ...options }, node.options)
+  yield* node.onPeer(served)
+  const next = Queue.take(received)
+  const ask = (message: Wire.Message) => Effect.andThen(peer.send(message), next)
+  /** All there is before the answer to a ping, which comes behind it. */
+  const rest = Effect.andThen(peer.ping, Queue.clear(received))
+  return { peer, next, ask, rest }
+})
+
+const serving = Effect.fnUntraced(function* (count: number) {
+  const chain = yield* mined(count)
+  const node = serveChain(chain)
+  return { chain, node, ...(yield* peerOf(node)) }
+})
+
+const headersOf = (message: Wire.Message) =>
+  message._tag === "headers" ? Array.from(message.headers, (header) => hex(Wire.blockHash(header))) : message._tag
+const itemsOf = (message: Wire.Message) =>
+  "items" in message
+    ? [message._tag, ...Array.from(message.items, ({ hash, type }) => `${type} ${hex(hash)}`)]
+    : [message._tag]
+const getheaders = (locator: ReadonlyArray<Uint8Array>, stopHash: Uint8Array = zeros): Wire.GetHeaders => ({
+  _tag: "getheaders",
+  protocolVersion: 70_016,
+  locator,
+  stopHash
+})
+const getdata = (type: number, ...hashes: ReadonlyArray<Uint8Array>): Wire.Message => ({
+  _tag: "getdata",
+  items: hashes.map((hash) => ({ type, hash }))
+})
+const unknown = new Uint8Array(32).fill(7)
+
+/** A transaction with a witness that spends what the chain has left. */
+const spending = (chain: Regtest.Chain): Wire.Transaction =>
+  Regtest.spend(Regtest.coinOf(chain.blocks[104].transactions.at(-1)!), undefined, 1_000)
+
+describe("the serving peer", () => {
+  it.effect("tells its height, as it is now, in each handshake", () =>
+    Effect.gen(function* () {
+      const { chain, node, peer } = yield* serving(3)
+      assert.strictEqual(peer.info.startHeight, 3)
+      yield* node.announceBlock(Regtest.mineBlock(chain, { timestamp: start / 1000 }))
+      const later = yield* peerOf(node)
+      assert.strictEqual(later.peer.info.startHeight, 4)
+    })
+  )
+
+  it.effect("answers getheaders with what follows the first block of the locator that it knows", () =>
+    Effect.gen(function* () {
+      const { ask, chain } = yield* serving(10)
+      const all = chain.hashes.map(hex)
+      const answers = [
+        yield* ask(getheaders([chain.hashes[7], chain.hashes[2]])),
+        yield* ask(getheaders([unknown, chain.hashes[2], chain.hashes[0]])),
+        yield* ask(getheaders([unknown])),
+        yield* ask(getheaders([chain.hashes[10]]))
+      ]
+      assert.deepStrictEqual(answers.map(headersOf), [all.slice(8), all.slice(3), all.slice(1), []])
+    })
+  )
+
+  it.effect("ends the headers with the one that shall be the last, and knows single ones", () =>
+    Effect.gen(function* () {
+      const { ask, chain } = yield* serving(10)
+      const all = chain.hashes.map(hex)
+      const answers = [
+        yield* ask(getheaders([chain.hashes[2]], chain.hashes[5])),
+        yield* ask(getheaders([chain.hashes[7]], chain.hashes[5])),
+        yield* ask(getheaders([chain.hashes[7]], unknown)),
+        yield* ask(getheaders([], chain.hashes[5])),
+        yield* ask(getheaders([], unknown))
+      ]
+      assert.deepStrictEqual(answers.map(headersOf), [all.slice(3, 6), all.slice(8), all.slice(8), [all[5]], []])
+    })
+  )
+
+  it.effect("sends 2,000 headers at most", () =>
+    Effect.gen(function* () {
+      const { ask, chain } = yield* serving(2_010)
+      const first = headersOf(yield* ask(getheaders([chain.hashes[0]])))
+      assert.deepStrictEqual(first, chain.hashes.slice(1, 2_001).map(hex))
+      assert.strictEqual(headersOf(yield* ask(getheaders([chain.hashes[2_000]]))).length, 10)
+    })
+  )
+
+  it.effect("answers getblocks with an inv of 500 blocks at most", () =>
+    Effect.gen(function* () {
+      const { ask, chain } = yield* serving(510)
+      const getblocks = { ...getheaders([chain.hashes[5]]), _tag: "getblocks" } as const
+      const expected = chain.hashes.slice(6, 506).map((hash) => `${block} ${hex(hash)}`)
+      assert.deepStrictEqual(itemsOf(yield* ask(getblocks)), ["inv", ...expected])
+    })
+  )
+
+  it.effect("sends blocks with witnesses only to who asks for them, and names what it has not got", () =>
+    Effect.gen(function* () {
+      const { ask, chain, next } = yield* serving(104)
+      const [hash, other] = [chain.hashes[104], chain.hashes[103]]
+      const full = yield* ask(getdata(block | witnessFlag, hash))
+      const stripped = yield* ask(getdata(block, hash))
+      if (full._tag !== "block" || stripped._tag !== "block") return assert.fail("no block")
+      assert.isTrue(hasWitness(full.block))
+      assert.isFalse(hasWitness(stripped.block))
+      assert.isTrue(Regtest.hasMerkleRoot(stripped.block))
+      assert.strictEqual((yield* ask(getdata(block, other, unknown, other)))._tag, "block")
+      assert.strictEqual((yield* next)._tag, "block")
+      assert.deepStrictEqual(itemsOf(yield* next), ["notfound", `${block} ${hex(unknown)}`])
+    })
+  )
+
+  it.effect("announces a transaction by wtxid where that was agreed, else by txid", () =>
+    Effect.gen(function* () {
+      const { chain, next, node } = yield* serving(104)
+      const older = yield* peerOf(node, { protocolVersion: 70_015 })
+      const deaf = yield* peerOf(node, { relay: false })
+      const transaction = spending(chain)
+      yield* node.announceTransaction(transaction)
+      assert.deepStrictEqual(itemsOf(yield* next), ["inv", `${wtx} ${hex(Wire.wtxid(transaction))}`])
+      assert.deepStrictEqual(itemsOf(yield* older.next), ["inv", `${tx} ${hex(Wire.txid(transaction))}`])
+      assert.isEmpty(yield* deaf.rest)
+    })
+  )
+
+  it.effect("sends a transaction by either of its ids, and without its witness unless that was asked for", () =>
+    Effect.gen(function* () {
+      const { ask, chain, next, node } = yield* serving(104)
+      const transaction = spending(chain)
+      yield* node.announceTransaction(transaction)
+      yield* next
+      const bytes = (message: Wire.Message) =>
+        message._tag === "tx" ? Result.getOrThrow(Wire.encodeTransaction(message.transaction)).length : message._tag
+      const size = Result.getOrThrow(Wire.encodeTransaction(transaction)).length
+      assert.strictEqual(bytes(yield* ask(getdata(wtx, Wire.wtxid(transaction)))), size)
+      assert.strictEqual(bytes(yield* ask(getdata(tx | witnessFlag, Wire.txid(transaction)))), size)
+      // Marker, flag, two counts and the byte of OP_TRUE.
+      assert.strictEqual(bytes(yield* ask(getdata(tx, Wire.txid(transaction)))), size - 5)
+    })
+  )
+
+  it.effect("lists its mempool, and says nothing when it is empty", () =>
+    Effect.gen(function* () {
+      const { ask, chain, next, node, peer, rest } = yield* serving(104)
+      yield* peer.send({ _tag: "mempool" })
+      assert.isEmpty(yield* rest)
+      const transaction = spending(chain)
+      yield* node.announceTransaction(transaction)
+      yield* next
+      const expected = ["inv", `${wtx} ${hex(Wire.wtxid(transaction))}`]
+      assert.deepStrictEqual(itemsOf(yield* ask({ _tag: "mempool" })), expected)
+    })
+  )
+
+  it.effect("asks for a transaction that was announced to it, takes it, and tells the others", () =>
+    Effect.gen(function* () {
+      const { ask, chain, node, peer, rest } = yield* serving(104)
+      const other = yield* peerOf(node)
+      const transaction = spending(chain)
+      const item = { type: wtx, hash: Wire.wtxid(transaction) }
+      const expected = `${wtx} ${hex(item.hash)}`
+      assert.deepStrictEqual(itemsOf(yield* ask({ _tag: "inv", items: [item] })), ["getdata", expected])
+      yield* peer.send({ _tag: "tx", transaction })
+      assert.deepStrictEqual(itemsOf(yield* other.next), ["inv", expected])
+      yield* peer.send({ _tag: "inv", items: [item] })
+      assert.isEmpty(yield* rest)
+    })
+  )
+
+  it.effect(
+    "announces a block by its header to who asked for that, else by its hash, and forgets what it confirms",
+    () =>
+      Effect.gen(function* () {
+        const { ask, chain, next, node } = yield* serving(104)
+        const modern = yield* peerOf(node)
+        yield* modern.peer.send({ _tag: "sendheaders" })
+        yield* modern.rest
+        const transaction = spending(chain)
+        yield* node.announceTransaction(transaction)
+        yield* Effect.all([next, modern.next])
+        const mined = Regtest.mineBlock(chain, { timestamp: start / 1000 + 600, transactions: [transaction] })
+        const hash = hex(Wire.blockHash(mined.header))
+        yield* node.announceBlock(mined)
+        assert.deepStrictEqual(itemsOf(yield* next), ["inv", `${block} ${hash}`])
+        assert.deepStrictEqual(headersOf(yield* modern.next), [hash])
+        assert.strictEqual((yield* ask(getdata(wtx, Wire.wtxid(transaction))))._tag, "notfound")
+        assert.strictEqual((yield* node.chain).blocks.length, 106)
+      })
+  )
+
+  it.effect("tells the news to the others when one has left", () =>
+    Effect.gen(function* () {
+      const { chain, next, node } = yield* serving(104)
+      const other = yield* peerOf(node)
+      yield* other.peer.disconnect()
+      yield* other.peer.awaitShutdown
+      yield* node.announceTransaction(spending(chain))
+      assert.strictEqual((yield* next)._tag, "inv")
+    })
+  )
+
+  it.effect("has nothing to say of other nodes", () =>
+    Effect.gen(function* () {
+      const { peer, rest } = yield* serving(1)
+      yield* peer.send({ _tag: "getaddr" })
+      assert.isEmpty(yield* rest)
+    })
+  )
+})
+
+describe("the example of virtual time", () => {
+  it.effect("measures a round trip exactly, and sees the pings of an hour", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* VirtualTime.program, { roundTrip: 100, pings: 31 })
+    })
+  )
+})

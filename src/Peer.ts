@@ -20,6 +20,7 @@ import * as Handshake from "./Handshake.ts"
 import type { Announcement, Trickle } from "./Inventory.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
+import type { AskOptions, DataResult } from "./internal/questions.ts"
 import { startSession } from "./internal/session.ts"
 import type { Stats } from "./internal/stats.ts"
 import type { SubscribeOptions } from "./internal/subscribers.ts"
@@ -29,7 +30,10 @@ import * as Policy from "./Policy.ts"
 import * as Wire from "./Wire.ts"
 
 export { describeEnd, type EndReason, PeerError, type PeerReason } from "./internal/peerError.ts"
+export type { AskOptions, DataResult } from "./internal/questions.ts"
 export {
+  defaultDataStallTimeout,
+  defaultHeadersStallTimeout,
   defaultIdleTimeout,
   defaultMaximumQueuedBytes,
   defaultPingInterval,
@@ -107,6 +111,39 @@ export class Peer extends Context.Service<
     readonly sendGetBlocks: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
     /** Sends a reject [61] where the policy has them and the peer's version is 70002 or more; otherwise false. */
     readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
+    /**
+     * Asks for the headers behind the first hash of the locator that the peer knows: up to 2,000, or to the stop hash; none
+     * when it has no more. Fails with `TimedOut` (90 s by default) and `Ended`. Of several with the same question one is
+     * sent, and all get the answer.
+     */
+    readonly getHeaders: (
+      locator: Wire.List<Uint8Array>,
+      stopHash?: Uint8Array,
+      options?: AskOptions
+    ) => Effect.Effect<Wire.List<Wire.BlockHeader>, PeerError>
+    /**
+     * The same for the hashes of up to 500 blocks, as inventory. A ping goes out behind the question: its pong says that
+     * there is nothing, and the answer is empty. Fails with `TimedOut` (30 s by default), `NotSupported` and `Ended`.
+     */
+    readonly getBlocks: (
+      locator: Wire.List<Uint8Array>,
+      stopHash?: Uint8Array,
+      options?: AskOptions
+    ) => Effect.Effect<Wire.List<Wire.InventoryItem>, PeerError>
+    /**
+     * Asks for transactions and blocks, in batches of 1,000, and says of each what became of it, in their order: `Found`
+     * with the message, `NotFound`, or `TimedOut` (30 s for all together by default). What is on its way for another is
+     * not asked for again. Fails with `NotSendable` and `Ended`.
+     */
+    readonly getData: (
+      items: Wire.List<Wire.InventoryItem>,
+      options?: AskOptions
+    ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
+    /**
+     * Asks for addresses of other nodes; those of an addr message come in the form of addrv2. Core answers an outbound
+     * connection, once, after about 30 s. Fails with `TimedOut` (2 minutes by default) and `Ended`.
+     */
+    readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
     /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` at versions up to 60000 [31]. */
     readonly ping: Effect.Effect<Duration.Duration, PeerError>
     /**
@@ -159,6 +196,12 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Handsha
   readonly trickle?: Trickle | undefined
   /** How many hashes that the peer knows are remembered, about 50 bytes each; 1,000 by default (Core: 50,000). */
   readonly knownInventory?: number | undefined
+  /** Whether a peer that leaves requests unanswered is ended, with `Stalled`; true by default. */
+  readonly stalls?: boolean | undefined
+  /** How long a getdata may stay unanswered, counted from the last answer before it; 30 seconds by default. */
+  readonly dataStallTimeout?: Duration.Input | undefined
+  /** How long a getheaders may stay unanswered; 90 seconds by default. */
+  readonly headersStallTimeout?: Duration.Input | undefined
   /** Sees each message, or what was wrong with it, when it was parsed, those of the handshake too. Must not throw. */
   readonly onRead?: ((event: Wire.ParserEvent) => void) | undefined
   /** Sees each message when it was handed to the connection, with its size in bytes. Must not throw. */

@@ -37,6 +37,15 @@ export const toAddr = ({
   return { timestamp, services, address: mapped, port }
 }
 
+const isMapped = (address: Uint8Array): boolean =>
+  address[10] === 0xff && address[11] === 0xff && address.subarray(0, 10).every((byte) => byte === 0)
+
+/** An address of an `addr` message in the form of BIP155. */
+export const fromAddr = ({ address, port, services, timestamp }: Wire.TimestampedAddress): Wire.AddressV2 =>
+  isMapped(address)
+    ? { timestamp, services, networkId: ipv4, address: address.subarray(12), port }
+    : { timestamp, services, networkId: ipv6, address, port }
+
 const sameBytes = (one: Uint8Array | undefined, other: Uint8Array | undefined): boolean =>
   one === other ||
   (one !== undefined &&

@@ -31,6 +31,8 @@ import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 import { snapshot } from "./stats.ts"
+import { makeQuestions } from "./questions.ts"
+import * as Requests from "./requests.ts"
 import { makeSubscribers } from "./subscribers.ts"
 import { Waiters } from "./waiters.ts"
 
@@ -40,6 +42,12 @@ export const defaultPingInterval: Duration.Duration = Duration.minutes(2)
 export const defaultPingTimeout: Duration.Duration = Duration.minutes(20)
 /** From the last byte to the end of a silent peer. */
 export const defaultIdleTimeout: Duration.Duration = Duration.minutes(20)
+/** From a getdata, or the last answer to what was asked before it, to the end of a peer that does not answer [btcd]. */
+export const defaultDataStallTimeout: Duration.Duration = Duration.seconds(30)
+/** The same for getheaders. */
+export const defaultHeadersStallTimeout: Duration.Duration = Duration.seconds(90)
+const silentEnds: ReadonlySet<EndReason["_tag"]> = new Set(["PingTimeout", "IdleTimeout", "Stalled"] as const)
+const stallCheckInterval = Duration.seconds(15)
 /** Bytes that may wait to be written. */
 export const defaultMaximumQueuedBytes = 1 << 20
 
@@ -88,6 +96,7 @@ export const startSession = Effect.fnUntraced(function* (
   const scope = yield* Scope.fork(owner)
   const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const policy = options.policy ?? Policy.standard
+  const network = options.network ?? Network.mainnet
   const pingTimeout = Duration.fromInputUnsafe(options.pingTimeout ?? defaultPingTimeout)
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)
   const answersPings = negotiated.protocolVersion > versionOf.lastWithoutPong
@@ -108,6 +117,13 @@ export const startSession = Effect.fnUntraced(function* (
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
   const inventory = Inventory.make(knownInventory, Number(yield* nonces.unremembered) | 0)
   const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
+  const requests = Requests.make({
+    genesisHash: network.genesisHash,
+    dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
+    headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
+  })
+  const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
+  const asked = new Waiters(() => (Requests.size(requests) > 0 ? Effect.void : undefined))
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
   const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
   let end: EndReason | undefined
@@ -178,6 +194,7 @@ export const startSession = Effect.fnUntraced(function* (
           return yield* violation(Wire.command(message), "this side does not offer NODE_BLOOM")
         }
         learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
+        Requests.received(requests, message, remoteNow())
         const waiting = builtIn(message)
         if (waiting !== undefined) yield* waiting
         const handler = handlers.get(message._tag)
@@ -218,8 +235,11 @@ export const startSession = Effect.fnUntraced(function* (
         do size += entries[to++]!.outgoing.frame.length
         while (to < entries.length && size + entries[to]!.outgoing.frame.length <= maximumBatch)
         const batch = entries.slice(from, to)
-        for (const { outgoing } of batch)
+        for (const { outgoing } of batch) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
+          Requests.sent(requests, outgoing.message, remoteNow())
+        }
+        if (asked.isAwaited && Requests.size(requests) > 0) asked.wake(Effect.void)
         link.writeFrames(batch.map(({ outgoing }) => outgoing))
         yield* Effect.mapError(connection.drained, endOfConnection)
         outbox.release(batch)
@@ -355,6 +375,29 @@ export const startSession = Effect.fnUntraced(function* (
     )
   })
 
+  // ---- asking
+
+  const questions = makeQuestions({
+    requests,
+    outbox,
+    encode,
+    now: remoteNow,
+    protocolVersion: negotiated.protocolVersion,
+    ping
+  })
+
+  const stallWatch = Effect.gen(function* () {
+    while (true) {
+      yield* asked.wait
+      yield* Effect.sleep(stallCheckInterval)
+      const late = Requests.overdue(requests, remoteNow())
+      if (late !== undefined) {
+        const { command, hash, waited } = late
+        return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })
+      }
+    }
+  })
+
   // ---- the end
 
   const teardown = (exit: Exit.Exit<never, EndReason>): Effect.Effect<void> =>
@@ -363,11 +406,12 @@ export const startSession = Effect.fnUntraced(function* (
       end = reason
       const error = ended(reason)
       outbox.close(error)
+      questions.end(error)
       for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
       subscribers.end()
       const reject =
         policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
-      const silent = reason._tag === "PingTimeout" || reason._tag === "IdleTimeout"
+      const silent = silentEnds.has(reason._tag)
       // An observer that throws must not keep the connection open.
       return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
         Effect.ignoreCause,
@@ -381,7 +425,7 @@ export const startSession = Effect.fnUntraced(function* (
       ...negotiated,
       localAddress: connection.localAddress,
       remoteAddress: connection.remoteAddress,
-      network: options.network ?? Network.mainnet,
+      network,
       transport: "v1"
     },
     stats: Effect.sync(() => snapshot(link.traffic, keepAlive, { messages: outbox.length(), bytes: outbox.bytes() })),
@@ -395,6 +439,10 @@ export const startSession = Effect.fnUntraced(function* (
     sendGetHeaders: asking("getheaders"),
     sendGetBlocks: asking("getblocks"),
     sendReject,
+    getHeaders: questions.getHeaders,
+    getBlocks: questions.getBlocks,
+    getData: questions.getData,
+    getAddresses: questions.getAddresses,
     ping,
     disconnect: (why = "disconnect was called") =>
       Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
@@ -408,11 +456,12 @@ export const startSession = Effect.fnUntraced(function* (
     scope
   }
 
+  const stalls = options.stalls === false ? Effect.never : stallWatch
   let supervisor: Fiber.Fiber<never, EndReason> | undefined
   // Nothing forked into a closed scope would ever run, not even its end.
   if (owner.state._tag === "Closed") yield* teardown(Exit.interrupt())
   else {
-    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, trickler, Deferred.await(stop)]).pipe(
+    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, trickler, stalls, Deferred.await(stop)]).pipe(
       Effect.onExit(teardown),
       Effect.forkIn(owner, { startImmediately: true })
     )

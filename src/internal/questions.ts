@@ -36,6 +36,9 @@ const defaultHeadersTimeout = Duration.seconds(90)
 /** Core answers with its next turn of address relay, on average after 30 s. */
 const defaultAddressesTimeout = Duration.minutes(2)
 
+const timedOut = (what: string, after: Duration.Duration): PeerError =>
+  new PeerError({ reason: { _tag: "TimedOut", what, after } })
+
 export interface QuestionOptions {
   readonly requests: Requests.Requests
   readonly outbox: Outbox<PeerError>
@@ -50,9 +53,6 @@ export interface QuestionOptions {
 export const makeQuestions = ({ encode, now, outbox, ping, protocolVersion, requests }: QuestionOptions) => {
   /** How to tell those who wait that there will be no answer. */
   const open = new Set<(error: PeerError) => void>()
-
-  const timedOut = (what: string, after: Duration.Duration): PeerError =>
-    new PeerError({ reason: { _tag: "TimedOut", what, after } })
 
   /** Puts a question into the outbox; whoever it is for gets it even if we lose interest. */
   const send = (message: Wire.Message): Effect.Effect<void, PeerError> => outbox.offer(() => encode(message))

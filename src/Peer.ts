@@ -17,23 +17,30 @@ import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
+import type { Announcement, Trickle } from "./Inventory.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
+import type { AskOptions, DataResult } from "./internal/questions.ts"
 import { startSession } from "./internal/session.ts"
 import type { Stats } from "./internal/stats.ts"
+import type { SubscribeOptions } from "./internal/subscribers.ts"
 import * as Network from "./Network.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Policy from "./Policy.ts"
 import * as Wire from "./Wire.ts"
 
 export { describeEnd, type EndReason, PeerError, type PeerReason } from "./internal/peerError.ts"
+export type { AskOptions, DataResult } from "./internal/questions.ts"
 export {
+  defaultDataStallTimeout,
+  defaultHeadersStallTimeout,
   defaultIdleTimeout,
   defaultMaximumQueuedBytes,
   defaultPingInterval,
   defaultPingTimeout
 } from "./internal/session.ts"
 export { Stats } from "./internal/stats.ts"
+export type { SubscribeOptions } from "./internal/subscribers.ts"
 
 /** What is known of a peer since its handshake. */
 export interface Info extends Handshake.Negotiated {
@@ -67,6 +74,76 @@ export class Peer extends Context.Service<
      * before it ran is not repeated: to see everything from the first message on, use handlers.
      */
     readonly messages: Stream.Stream<Wire.Message>
+    /**
+     * The same with a bound and a choice of one's own for when the stream is not consumed fast enough. Fails with `Overflow`
+     * where that was chosen.
+     */
+    readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
+    /**
+     * Announces transactions and blocks by their hashes, each once: what the peer knows already is skipped. A block goes
+     * out at once, in an inv of its own. Transactions wait for the next turn of the trickle, are looked at again then
+     * (known by now, below its feefilter) and go out in batches of at most 1,000. Only those of the type that was agreed
+     * count: `Wire.InventoryType.wtx` where `info.wtxidRelay`, `tx` otherwise, none where `info.relay` is false; the
+     * others are skipped. Fails with `Ended`, and `NotSendable` for a hash that is not 32 bytes.
+     */
+    readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<void, PeerError>
+    /**
+     * Announces new blocks at once, the tip last: by their headers where the peer asked for that [130] and there are at
+     * most 8, which must connect, else by the hash of the tip. Nothing is sent when the peer knows the tip.
+     */
+    readonly announceBlocks: (headers: ReadonlyArray<Wire.BlockHeader>) => Effect.Effect<void, PeerError>
+    /**
+     * Sends addresses, as addrv2 where the peer asked for it [155], else as addr, which holds IPv4 and IPv6 only. Of more
+     * than 1,000 a random choice is sent. Returns those that were; for none nothing is sent.
+     */
+    readonly sendAddresses: (
+      addresses: ReadonlyArray<Wire.AddressV2>
+    ) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
+    /**
+     * Asks for the headers behind the first hash of the locator that the peer knows, up to 2,000 or the stop hash. A repeat
+     * of the last question (same first hash, same stop hash) is not sent: then false.
+     */
+    readonly sendGetHeaders: (
+      locator: Wire.List<Uint8Array>,
+      stopHash?: Uint8Array
+    ) => Effect.Effect<boolean, PeerError>
+    /** The same for an inv of up to 500 blocks. */
+    readonly sendGetBlocks: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
+    /** Sends a reject [61] where the policy has them and the peer's version is 70002 or more; otherwise false. */
+    readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
+    /**
+     * Asks for the headers behind the first hash of the locator that the peer knows: up to 2,000, or to the stop hash; none
+     * when it has no more. Fails with `TimedOut` (90 s by default) and `Ended`. Of several with the same question one is
+     * sent, and all get the answer.
+     */
+    readonly getHeaders: (
+      locator: Wire.List<Uint8Array>,
+      stopHash?: Uint8Array,
+      options?: AskOptions
+    ) => Effect.Effect<Wire.List<Wire.BlockHeader>, PeerError>
+    /**
+     * The same for the hashes of up to 500 blocks, as inventory. A ping goes out behind the question: its pong says that
+     * there is nothing, and the answer is empty. Fails with `TimedOut` (30 s by default), `NotSupported` and `Ended`.
+     */
+    readonly getBlocks: (
+      locator: Wire.List<Uint8Array>,
+      stopHash?: Uint8Array,
+      options?: AskOptions
+    ) => Effect.Effect<Wire.List<Wire.InventoryItem>, PeerError>
+    /**
+     * Asks for transactions and blocks, in batches of 1,000, and says of each what became of it, in their order: `Found`
+     * with the message, `NotFound`, or `TimedOut` (30 s for all together by default). What is on its way for another is
+     * not asked for again. Fails with `NotSendable` and `Ended`.
+     */
+    readonly getData: (
+      items: Wire.List<Wire.InventoryItem>,
+      options?: AskOptions
+    ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
+    /**
+     * Asks for addresses of other nodes; those of an addr message come in the form of addrv2. Core answers an outbound
+     * connection, once, after about 30 s. Fails with `TimedOut` (2 minutes by default) and `Ended`.
+     */
+    readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
     /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` at versions up to 60000 [31]. */
     readonly ping: Effect.Effect<Duration.Duration, PeerError>
     /**
@@ -115,6 +192,16 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Handsha
   readonly idleTimeout?: Duration.Input | undefined
   /** `send` suspends while so many bytes wait to be written; 1 MiB by default. At most one message more is held. */
   readonly maximumQueuedBytes?: number | undefined
+  /** When transactions are announced: at random, on average 2 s (outbound) or 5 s (inbound) after the first, by default. */
+  readonly trickle?: Trickle | undefined
+  /** How many hashes that the peer knows are remembered, about 50 bytes each; 1,000 by default (Core: 50,000). */
+  readonly knownInventory?: number | undefined
+  /** Whether a peer that leaves requests unanswered is ended, with `Stalled`; true by default. */
+  readonly stalls?: boolean | undefined
+  /** How long a getdata may stay unanswered, counted from the last answer before it; 30 seconds by default. */
+  readonly dataStallTimeout?: Duration.Input | undefined
+  /** How long a getheaders may stay unanswered; 90 seconds by default. */
+  readonly headersStallTimeout?: Duration.Input | undefined
   /** Sees each message, or what was wrong with it, when it was parsed, those of the handshake too. Must not throw. */
   readonly onRead?: ((event: Wire.ParserEvent) => void) | undefined
   /** Sees each message when it was handed to the connection, with its size in bytes. Must not throw. */

@@ -4,6 +4,7 @@
  */
 export * as Connection from "./Connection.ts"
 export * as Handshake from "./Handshake.ts"
+export * as Inventory from "./Inventory.ts"
 export * as Network from "./Network.ts"
 export * as Nonce from "./Nonce.ts"
 export * as Peer from "./Peer.ts"

@@ -269,6 +269,60 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("a subscriber that drops the oldest holds nobody up and sees the newest", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      const seen: Array<bigint | undefined> = []
+      const stream = yield* fork(
+        Stream.runForEach(peer.subscribe({ whenFull: "dropOldest", capacity: 10 }), (message) =>
+          Effect.gen(function* () {
+            yield* Deferred.await(gate)
+            if (message._tag === "ping") seen.push(message.nonce)
+          })
+        )
+      )
+      for (let index = 0; index < 100; index++) {
+        yield* remote.send(ping(index))
+        yield* remote.receiveUntil("pong")
+      }
+      yield* Deferred.succeed(gate, undefined)
+      yield* peer.disconnect()
+      yield* Fiber.join(stream)
+      assert.deepStrictEqual(
+        seen.slice(-10),
+        Array.from({ length: 10 }, (_, index) => BigInt(90 + index))
+      )
+      assert.isBelow(seen.length, 30)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a subscriber that chose to fail ends alone, after what was held for it", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      let seen = 0
+      const stream = yield* fork(
+        Stream.runForEach(peer.subscribe({ whenFull: "fail", capacity: 10 }), () =>
+          Effect.andThen(
+            Deferred.await(gate),
+            Effect.sync(() => void seen++)
+          )
+        )
+      )
+      for (let index = 0; index < 100; index++) {
+        yield* remote.send(ping(index))
+        yield* remote.receiveUntil("pong")
+      }
+      yield* Deferred.succeed(gate, undefined)
+      const error = yield* Effect.flip(Fiber.join(stream))
+      assert.deepStrictEqual(error.reason, { _tag: "Overflow", capacity: 10 })
+      assert.isAtLeast(seen, 10)
+      yield* remote.send(ping(1))
+      yield* remote.receiveUntil("pong")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("a subscriber that goes away holds nobody up", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()

@@ -27,15 +27,18 @@ import { clean } from "./text.ts"
 /** Of the package. */
 export const version = "0.1.0"
 
-const units: Readonly<Record<string, number>> = {
-  ...{ ms: 1, millis: 1, s: 1000, second: 1000, seconds: 1000, m: 60_000, minute: 60_000, minutes: 60_000 },
-  ...{ h: 3_600_000, hour: 3_600_000, hours: 3_600_000, d: 86_400_000, day: 86_400_000, days: 86_400_000 }
-}
+const units = new Map([
+  ...["ms", "millis"].map((unit) => [unit, 1] as const),
+  ...["s", "second", "seconds"].map((unit) => [unit, 1000] as const),
+  ...["m", "minute", "minutes"].map((unit) => [unit, 60_000] as const),
+  ...["h", "hour", "hours"].map((unit) => [unit, 3_600_000] as const),
+  ...["d", "day", "days"].map((unit) => [unit, 86_400_000] as const)
+])
 
 /** `30s`, `1.5m`, `500ms`, `2 hours`, or a number of seconds. Longer than 24 days is more than a timer can wait. */
 export const parseDuration = (text: string): Duration.Duration => {
   const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)\s*([a-z]+)?$/.exec(text.trim()) ?? []
-  const millis = Number(number) * (units[unit] ?? NaN)
+  const millis = Number(number) * (units.get(unit) ?? NaN)
   if (!(millis < 2 ** 31)) throw new Error("a duration of at most 24 days: 500ms, 30s, 5m, 2h, 1d")
   return Duration.millis(millis)
 }

@@ -16,6 +16,8 @@ export const versionOf = {
   /** pong answers a ping in versions above this one [31] */
   lastWithoutPong: 60_000,
   reject: 70_002,
+  /** from here on a bloom message to a side without NODE_BLOOM ends the peer [111] */
+  bloomEnforced: 70_011,
   wtxidRelay: 70_016,
   sendAddrV2: 70_016,
   feature: 70_017

@@ -54,6 +54,9 @@ export const make = (timing: Timing, now: number): KeepAlive => ({
 const busyUntil = (self: KeepAlive, now: number): number =>
   self.busyTotal + (self.readingSince === undefined ? now - self.busySince : 0)
 
+/** A clock that stands still while our side is busy: what happens meanwhile is not the remote's fault. */
+export const remoteTime = (self: KeepAlive, now: number): number => now - busyUntil(self, now)
+
 /** Bytes have arrived, our side begins to work on them. */
 export const received = (self: KeepAlive, now: number): void => {
   self.readingSince = undefined

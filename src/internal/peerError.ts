@@ -24,6 +24,13 @@ export type EndReason =
   | { readonly _tag: "PingTimeout"; readonly after: Duration.Duration }
   /** Nothing was received for too long. */
   | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
+  /** A request was not answered in time: the headers or, by its hash, the data that was asked for. */
+  | {
+      readonly _tag: "Stalled"
+      readonly command: "getheaders" | "getdata"
+      readonly hash: Uint8Array | undefined
+      readonly after: Duration.Duration
+    }
   /** A defect of this package or of an observer (`onRead`, `onWrite`). */
   | { readonly _tag: "Defect"; readonly cause: Cause.Cause<unknown> }
 
@@ -48,6 +55,8 @@ export const describeEnd = (end: EndReason): string => {
       return `no answer to a ping within ${Duration.format(end.after)}`
     case "IdleTimeout":
       return `nothing received for ${Duration.format(end.after)}`
+    case "Stalled":
+      return `stalled: no answer to ${end.command} within ${Duration.format(end.after)}`
     case "Defect":
       return `defect: ${Cause.pretty(end.cause).split("\n", 1)[0]}`
   }
@@ -59,6 +68,10 @@ export type PeerReason =
   | { readonly _tag: "Ended"; readonly end: EndReason }
   /** The message is against the rules of the wire; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
+  /** No answer to what was asked within that time; the peer goes on. */
+  | { readonly _tag: "TimedOut"; readonly what: string; readonly after: Duration.Duration }
+  /** A subscriber that chose to fail did not keep up: `capacity` messages waited. Only its stream ends. */
+  | { readonly _tag: "Overflow"; readonly capacity: number }
   /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSupported"; readonly what: string; readonly protocolVersion: number }
 
@@ -70,6 +83,10 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
         return `the peer has ended: ${describeEnd(this.reason.end)}`
       case "NotSendable":
         return `the message cannot be sent: ${this.reason.error.message}`
+      case "TimedOut":
+        return `no answer to ${this.reason.what} within ${Duration.format(this.reason.after)}`
+      case "Overflow":
+        return `the subscriber did not keep up: ${this.reason.capacity} messages waited`
       case "NotSupported":
         return `${this.reason.what} is not supported at protocol version ${this.reason.protocolVersion}`
     }

@@ -2,7 +2,7 @@
  * A connected peer at work: the loops that read, write, ping and announce, raced against each other, and the one end that
  * follows when the first of them ends.
  */
-import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import { isReadonlyArrayNonEmpty } from "effect/Array"
 import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -11,10 +11,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Handshake from "../Handshake.ts"
+import * as Inventory from "../Inventory.ts"
 import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
 import type { Handlers, Options, Peer } from "../Peer.ts"
@@ -23,10 +25,16 @@ import * as Wire from "../Wire.ts"
 import { ended, endOfConnection, isMisbehaviour, legalOnlyInHandshake, reasonOf, rejectFor, violation } from "./ends.ts"
 import { versionOf } from "./handshake.ts"
 import * as KeepAlive from "./keepAlive.ts"
+import { choose, makeRepeatFilter, toAddr } from "./helpers.ts"
+import { learn } from "./learn.ts"
 import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 import { snapshot } from "./stats.ts"
+import { makeQuestions } from "./questions.ts"
+import * as Requests from "./requests.ts"
+import { makeSubscribers } from "./subscribers.ts"
+import { Waiters } from "./waiters.ts"
 
 /** Between two pings. */
 export const defaultPingInterval: Duration.Duration = Duration.minutes(2)
@@ -34,6 +42,12 @@ export const defaultPingInterval: Duration.Duration = Duration.minutes(2)
 export const defaultPingTimeout: Duration.Duration = Duration.minutes(20)
 /** From the last byte to the end of a silent peer. */
 export const defaultIdleTimeout: Duration.Duration = Duration.minutes(20)
+/** From a getdata, or the last answer to what was asked before it, to the end of a peer that does not answer [btcd]. */
+export const defaultDataStallTimeout: Duration.Duration = Duration.seconds(30)
+/** The same for getheaders. */
+export const defaultHeadersStallTimeout: Duration.Duration = Duration.seconds(90)
+const silentEnds: ReadonlySet<EndReason["_tag"]> = new Set(["PingTimeout", "IdleTimeout", "Stalled"] as const)
+const stallCheckInterval = Duration.seconds(15)
 /** Bytes that may wait to be written. */
 export const defaultMaximumQueuedBytes = 1 << 20
 
@@ -42,6 +56,27 @@ const maximumBatch = 256 * 1024
 // Pongs need no room in the outbox: else two peers with full outboxes that ping each other would wait for ever. Whoever
 // has so many unread ones is a flood, and is read no further until they are written.
 const maximumPongs = 1000
+
+/** All the money there is, in satoshi: no fee is above it. */
+const maximumMoney = 21e14
+/** More than that are announced by the hash of the last one, as in Core. */
+const maximumAnnouncedHeaders = 8
+
+/** Without NODE_BLOOM on our side they end the peer [111]. */
+const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
+
+/** No stop hash: as many as there are. */
+const noStop = new Uint8Array(32)
+
+const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
+  Effect.fail(
+    new PeerError({
+      reason: {
+        _tag: "NotSendable",
+        error: new Wire.WireError({ command: "inv", reason: { _tag: "BadValue", field, problem } })
+      }
+    })
+  )
 
 /** Whether a scope, or one that it is part of, is being closed or was. */
 const isClosing = (scope: Scope.Scope | undefined): boolean =>
@@ -61,6 +96,7 @@ export const startSession = Effect.fnUntraced(function* (
   const scope = yield* Scope.fork(owner)
   const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const policy = options.policy ?? Policy.standard
+  const network = options.network ?? Network.mainnet
   const pingTimeout = Duration.fromInputUnsafe(options.pingTimeout ?? defaultPingTimeout)
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)
   const answersPings = negotiated.protocolVersion > versionOf.lastWithoutPong
@@ -68,8 +104,7 @@ export const startSession = Effect.fnUntraced(function* (
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
   const stop = Deferred.makeUnsafe<never, EndReason>()
   const shutdown = Deferred.makeUnsafe<EndReason>()
-  // One batch a subscriber: a batch is what one pull brought, so that what is held is bounded by bytes, not by messages.
-  const subscribers = new Set<Queue.Queue<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>>()
+  const subscribers = makeSubscribers()
   const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
   const keepAlive = KeepAlive.make(
     {
@@ -79,8 +114,23 @@ export const startSession = Effect.fnUntraced(function* (
     },
     now()
   )
+  const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
+  const inventory = Inventory.make(knownInventory, Number(yield* nonces.unremembered) | 0)
+  const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
+  const requests = Requests.make({
+    genesisHash: network.genesisHash,
+    dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
+    headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
+  })
+  const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
+  const asked = new Waiters(() => (Requests.size(requests) > 0 ? Effect.void : undefined))
+  const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
+  const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
   let end: EndReason | undefined
   let pongs = 0
+  /** What the peer asked for since the handshake. */
+  let feeFilter = 0
+  let wantsHeaders = false
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
     Result.mapError(link.encode(message), (error) => new PeerError({ reason: { _tag: "NotSendable", error } }))
@@ -102,6 +152,12 @@ export const startSession = Effect.fnUntraced(function* (
         return message.nonce !== undefined && answersPings ? pong(message.nonce) : undefined
       case "pong":
         KeepAlive.ponged(keepAlive, message.nonce, now())
+        return undefined
+      case "sendheaders":
+        wantsHeaders = true
+        return undefined
+      case "feefilter":
+        if (message.feeRate >= 0 && message.feeRate <= maximumMoney) feeFilter = message.feeRate
         return undefined
       case "version":
       case "verack":
@@ -133,6 +189,12 @@ export const startSession = Effect.fnUntraced(function* (
           continue
         }
         const { message } = event
+        if (!servesBloom && bloomCommands.has(Wire.command(message))) {
+          if (negotiated.protocolVersion < versionOf.bloomEnforced) continue
+          return yield* violation(Wire.command(message), "this side does not offer NODE_BLOOM")
+        }
+        learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
+        Requests.received(requests, message, remoteNow())
         const waiting = builtIn(message)
         if (waiting !== undefined) yield* waiting
         const handler = handlers.get(message._tag)
@@ -145,7 +207,8 @@ export const startSession = Effect.fnUntraced(function* (
         messages.push(message)
       }
       if (isReadonlyArrayNonEmpty(messages)) {
-        for (const queue of subscribers) yield* Queue.offer(queue, messages)
+        const publishing = subscribers.publish(messages)
+        if (publishing !== undefined) yield* publishing
       }
       const failure = link.failure()
       if (failure !== undefined) return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: failure })
@@ -172,12 +235,95 @@ export const startSession = Effect.fnUntraced(function* (
         do size += entries[to++]!.outgoing.frame.length
         while (to < entries.length && size + entries[to]!.outgoing.frame.length <= maximumBatch)
         const batch = entries.slice(from, to)
+        for (const { outgoing } of batch) {
+          learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
+          Requests.sent(requests, outgoing.message, remoteNow())
+        }
+        if (asked.isAwaited && Requests.size(requests) > 0) asked.wake(Effect.void)
         link.writeFrames(batch.map(({ outgoing }) => outgoing))
         yield* Effect.mapError(connection.drained, endOfConnection)
         outbox.release(batch)
         from = to
       }
     }
+  })
+
+  // ---- announcing
+
+  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay: negotiated.relay, feeFilter })
+
+  const trickler = Effect.gen(function* () {
+    while (true) {
+      // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
+      yield* announced.wait
+      yield* Effect.sleep(Inventory.nextTrickle(trickle, yield* Random.next))
+      for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
+    }
+  }).pipe(Effect.orDie)
+
+  const announce = (announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> =>
+    Effect.suspend(() => {
+      if (end !== undefined) return Effect.fail(ended(end))
+      const blocks: Array<Wire.InventoryItem> = []
+      for (const { feeRate, hash, type } of announcements) {
+        if (hash.length !== 32) return notSendable("hash", `has ${hash.length} bytes instead of 32`)
+        if (type === Wire.InventoryType.block) {
+          if (inventory.known.add(hash)) blocks.push({ type, hash })
+        } else inventory.queue({ type, hash, feeRate }, rules())
+      }
+      announced.wake(Effect.void)
+      return Effect.forEach(blocks, (item) => outbox.offer(() => encode({ _tag: "inv", items: [item] })), {
+        discard: true
+      })
+    })
+
+  const announceBlocks = (headers: ReadonlyArray<Wire.BlockHeader>): Effect.Effect<void, PeerError> =>
+    Effect.suspend(() => {
+      const tip = headers.at(-1)
+      if (tip === undefined) return Effect.void
+      const hash = Wire.blockHash(tip)
+      const items = [{ type: Wire.InventoryType.block, hash }]
+      if (!wantsHeaders || headers.length > maximumAnnouncedHeaders) return announce(items)
+      if (inventory.known.has(hash)) return end === undefined ? Effect.void : Effect.fail(ended(end))
+      return outbox.offer(() => encode({ _tag: "headers", headers }))
+    })
+
+  // ---- helpers
+
+  const sendAddresses = Effect.fnUntraced(function* (
+    addresses: ReadonlyArray<Wire.AddressV2>
+  ): Effect.fn.Return<ReadonlyArray<Wire.AddressV2>, PeerError> {
+    const sendable = negotiated.addrV2 ? addresses : addresses.filter((address) => toAddr(address) !== undefined)
+    const random = yield* Random.Random
+    const chosen = choose(sendable, Wire.maxAddresses, (bound) => Math.floor(random.nextDoubleUnsafe() * bound))
+    if (chosen.length === 0) return chosen
+    const message: Wire.Message = negotiated.addrV2
+      ? { _tag: "addrv2", addresses: chosen }
+      : { _tag: "addr", addresses: chosen.flatMap((address) => toAddr(address) ?? []) }
+    yield* outbox.offer(() => encode(message))
+    return chosen
+  })
+
+  const asking = (tag: "getheaders" | "getblocks") => {
+    const filter = makeRepeatFilter()
+    return Effect.fnUntraced(function* (
+      locator: Wire.List<Uint8Array>,
+      stopHash: Uint8Array = noStop
+    ): Effect.fn.Return<boolean, PeerError> {
+      if (filter.isRepeat(locator, stopHash)) return false
+      const { protocolVersion } = negotiated
+      yield* outbox.offer(() => encode({ _tag: tag, protocolVersion, locator, stopHash }))
+      filter.asked(locator, stopHash)
+      return true
+    })
+  }
+
+  const sendReject = Effect.fnUntraced(function* (
+    reject: Omit<Wire.Reject, "_tag">
+  ): Effect.fn.Return<boolean, PeerError> {
+    if (!policy.sendReject || negotiated.remoteProtocolVersion < versionOf.reject) return false
+    yield* outbox.offer(() => encode({ _tag: "reject", ...reject }))
+    return true
   })
 
   // ---- keeping alive
@@ -229,6 +375,29 @@ export const startSession = Effect.fnUntraced(function* (
     )
   })
 
+  // ---- asking
+
+  const questions = makeQuestions({
+    requests,
+    outbox,
+    encode,
+    now: remoteNow,
+    protocolVersion: negotiated.protocolVersion,
+    ping
+  })
+
+  const stallWatch = Effect.gen(function* () {
+    while (true) {
+      yield* asked.wait
+      yield* Effect.sleep(stallCheckInterval)
+      const late = Requests.overdue(requests, remoteNow())
+      if (late !== undefined) {
+        const { command, hash, waited } = late
+        return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })
+      }
+    }
+  })
+
   // ---- the end
 
   const teardown = (exit: Exit.Exit<never, EndReason>): Effect.Effect<void> =>
@@ -237,11 +406,12 @@ export const startSession = Effect.fnUntraced(function* (
       end = reason
       const error = ended(reason)
       outbox.close(error)
+      questions.end(error)
       for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
-      for (const queue of subscribers) Queue.endUnsafe(queue)
+      subscribers.end()
       const reject =
         policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
-      const silent = reason._tag === "PingTimeout" || reason._tag === "IdleTimeout"
+      const silent = silentEnds.has(reason._tag)
       // An observer that throws must not keep the connection open.
       return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
         Effect.ignoreCause,
@@ -255,27 +425,24 @@ export const startSession = Effect.fnUntraced(function* (
       ...negotiated,
       localAddress: connection.localAddress,
       remoteAddress: connection.remoteAddress,
-      network: options.network ?? Network.mainnet,
+      network,
       transport: "v1"
     },
     stats: Effect.sync(() => snapshot(link.traffic, keepAlive, { messages: outbox.length(), bytes: outbox.bytes() })),
     send: (message) => outbox.offer(() => encode(message)),
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
-    messages: Stream.unwrap(
-      Effect.gen(function* () {
-        const queue = yield* Effect.acquireRelease(
-          Queue.bounded<NonEmptyReadonlyArray<Wire.Message>, Cause.Done>(1),
-          (queue) =>
-            Effect.sync(() => {
-              subscribers.delete(queue)
-              Queue.shutdownUnsafe(queue)
-            })
-        )
-        if (end === undefined) subscribers.add(queue)
-        else Queue.endUnsafe(queue)
-        return Stream.flattenArray(Stream.fromQueue(queue))
-      })
-    ),
+    messages: Stream.orDie(subscribers.subscribe()),
+    subscribe: subscribers.subscribe,
+    announce,
+    announceBlocks,
+    sendAddresses,
+    sendGetHeaders: asking("getheaders"),
+    sendGetBlocks: asking("getblocks"),
+    sendReject,
+    getHeaders: questions.getHeaders,
+    getBlocks: questions.getBlocks,
+    getData: questions.getData,
+    getAddresses: questions.getAddresses,
     ping,
     disconnect: (why = "disconnect was called") =>
       Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
@@ -289,11 +456,12 @@ export const startSession = Effect.fnUntraced(function* (
     scope
   }
 
+  const stalls = options.stalls === false ? Effect.never : stallWatch
   let supervisor: Fiber.Fiber<never, EndReason> | undefined
   // Nothing forked into a closed scope would ever run, not even its end.
   if (owner.state._tag === "Closed") yield* teardown(Exit.interrupt())
   else {
-    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, Deferred.await(stop)]).pipe(
+    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, trickler, stalls, Deferred.await(stop)]).pipe(
       Effect.onExit(teardown),
       Effect.forkIn(owner, { startImmediately: true })
     )

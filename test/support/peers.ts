@@ -114,7 +114,8 @@ export type Tracked = ReturnType<typeof tracked>
 export const withRemote = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown> = Peer.Handlers>(
   options: Peer.Options<H> = {},
   remoteVersion: Partial<Wire.Version> = {},
-  pairOptions: Connection.PairOptions = {}
+  pairOptions: Connection.PairOptions = {},
+  negotiation: ReadonlyArray<Wire.Message> = []
 ) {
   const pair = yield* Connection.makePair(pairOptions)
   const remote = scripted(pair[1])
@@ -130,7 +131,7 @@ export const withRemote = Effect.fnUntraced(function* <H extends Peer.Handlers<u
   yield* remote.receiveUntil("version")
   if (options.direction !== "inbound") yield* remote.send(version(remoteVersion))
   yield* remote.receiveUntil("verack")
-  yield* remote.send(verack)
+  yield* remote.send(...negotiation, verack)
   const peer = yield* Fiber.join(making)
   return { peer, remote, scope, pair, tracker, close: Scope.close(scope, Exit.void) }
 })

@@ -1,0 +1,231 @@
+/**
+ * What one peer knows of blocks and transactions, and what waits to be announced to it: plain operations on plain data,
+ * with the time and the randomness passed in. `Peer.announce` is the way to use it; `makeKnown` is of use alone.
+ *
+ * Blocks are announced at once, transactions trickle: they wait for the next turn, whose time is drawn at random, and go
+ * out in batches, so that nobody can tell when they came in. What the peer knows is not announced to it; that is looked
+ * at when something is queued and again when it is sent.
+ */
+import { InventoryType, type InventoryItem } from "./Wire.ts"
+
+/** Entries of known inventory a peer keeps, as in btcd (Core: 50,000 in a filter). */
+export const defaultKnownInventory = 1_000
+/** Entries in one inv of the trickle. */
+export const maxTrickleBatch = 1_000
+
+/**
+ * The hashes used most recently, at most `limit` of them. An entry takes about 50 bytes, in typed arrays that grow with
+ * what is in them.
+ */
+export interface Known {
+  readonly size: number
+  /** Whether the hash of 32 bytes is known; asking does not count as use. */
+  readonly has: (hash: Uint8Array) => boolean
+  /** Makes the hash the most recently used; true when it was not known. The one used longest ago makes room. */
+  readonly add: (hash: Uint8Array) => boolean
+}
+
+const none = -1
+
+/**
+ * Makes an empty set of known hashes. `seed` is any number that a remote does not know: it keeps one from choosing hashes
+ * that all fall into one place of the table.
+ *
+ * @example
+ * ```ts
+ * import { Inventory } from "effect-bitcoin-peer"
+ *
+ * const known = Inventory.makeKnown(1_000, 12345)
+ * known.add(new Uint8Array(32)) // true
+ * known.add(new Uint8Array(32)) // false
+ * ```
+ */
+export const makeKnown = (limit: number, seed: number): Known => {
+  let capacity = 0
+  let size = 0
+  /** 32 bytes a slot. */
+  let hashes = new Uint8Array(0)
+  /** Neighbours in order of use, by slot. */
+  let older = new Int32Array(0)
+  let newer = new Int32Array(0)
+  /** Next slot in the same place of the table. */
+  let chained = new Int32Array(0)
+  let table = new Int32Array(0)
+  let oldest = none
+  let newest = none
+
+  const placeOf = (bytes: Uint8Array, at: number): number => {
+    let mixed = seed | 0
+    for (let word = 0; word < 32; word += 4) {
+      const value =
+        bytes[at + word]! | (bytes[at + word + 1]! << 8) | (bytes[at + word + 2]! << 16) | (bytes[at + word + 3]! << 24)
+      mixed = Math.imul(mixed ^ value, 0x9e3779b1)
+      mixed ^= mixed >>> 15
+    }
+    return mixed & (table.length - 1)
+  }
+
+  const isAt = (slot: number, hash: Uint8Array): boolean => {
+    const at = slot * 32
+    for (let index = 0; index < 32; index++) if (hashes[at + index] !== hash[index]) return false
+    return true
+  }
+
+  const find = (hash: Uint8Array): number => {
+    if (size === 0) return none
+    let slot = table[placeOf(hash, 0)]!
+    while (slot !== none && !isAt(slot, hash)) slot = chained[slot]!
+    return slot
+  }
+
+  const enchain = (slot: number): void => {
+    const place = placeOf(hashes, slot * 32)
+    chained[slot] = table[place]!
+    table[place] = slot
+  }
+
+  const unchain = (slot: number): void => {
+    const place = placeOf(hashes, slot * 32)
+    let before = table[place]!
+    if (before === slot) table[place] = chained[slot]!
+    else {
+      while (chained[before] !== slot) before = chained[before]!
+      chained[before] = chained[slot]!
+    }
+  }
+
+  const unlink = (slot: number): void => {
+    if (older[slot] === none) oldest = newer[slot]!
+    else newer[older[slot]!] = newer[slot]!
+    if (newer[slot] === none) newest = older[slot]!
+    else older[newer[slot]!] = older[slot]!
+  }
+
+  const linkAsNewest = (slot: number): void => {
+    older[slot] = newest
+    newer[slot] = none
+    if (newest === none) oldest = slot
+    else newer[newest] = slot
+    newest = slot
+  }
+
+  const grow = (): void => {
+    capacity = Math.min(limit, Math.max(16, capacity * 2))
+    const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
+      to.set(from)
+      return to
+    }
+    hashes = wider(hashes, new Uint8Array(capacity * 32))
+    older = wider(older, new Int32Array(capacity))
+    newer = wider(newer, new Int32Array(capacity))
+    chained = new Int32Array(capacity)
+    table = new Int32Array(1 << Math.ceil(Math.log2(capacity))).fill(none)
+    for (let slot = 0; slot < size; slot++) enchain(slot)
+  }
+
+  return {
+    get size() {
+      return size
+    },
+    has: (hash) => find(hash) !== none,
+    add: (hash) => {
+      if (limit <= 0) return true
+      const known = find(hash)
+      if (known !== none) {
+        unlink(known)
+        linkAsNewest(known)
+        return false
+      }
+      if (size === capacity && capacity < limit) grow()
+      let slot = size
+      if (size === capacity) {
+        slot = oldest
+        unchain(slot)
+        unlink(slot)
+      } else size++
+      hashes.set(hash, slot * 32)
+      enchain(slot)
+      linkAsNewest(slot)
+      return true
+    }
+  }
+}
+
+/** When the transactions that wait are announced. */
+export type Trickle =
+  /** After random times of this mean, in milliseconds: nobody learns when a transaction came in. */
+  | { readonly _tag: "Poisson"; readonly mean: number }
+  /** Every so many milliseconds: btcd's way, and what tests use. */
+  | { readonly _tag: "Fixed"; readonly interval: number }
+
+/** Core's means: 2 s to outbound peers, 5 s to inbound ones. */
+export const defaultTrickle = (direction: "inbound" | "outbound"): Trickle => ({
+  _tag: "Poisson",
+  mean: direction === "inbound" ? 5_000 : 2_000
+})
+
+/** Milliseconds to the next turn; `random` is uniform in [0, 1). */
+export const nextTrickle = (trickle: Trickle, random: number): number =>
+  trickle._tag === "Fixed" ? trickle.interval : -Math.log1p(-random) * trickle.mean
+
+/** Something to announce. `feeRate`, satoshi per 1,000 virtual bytes, is held against the peer's feefilter. */
+export interface Announcement extends InventoryItem {
+  readonly feeRate?: number | undefined
+}
+
+/** What is true of the peer while its transactions wait. */
+export interface Rules {
+  /** Announce and understand wtxids (type 5) instead of txids (type 1) [339]. */
+  readonly wtxidRelay: boolean
+  /** Whether it wants transactions at all [37]. */
+  readonly relay: boolean
+  /** Its feefilter [133]; 0 without one. */
+  readonly feeFilter: number
+}
+
+/** What a peer knows and what waits for its next turn. */
+export interface Inventory {
+  readonly known: Known
+  /** Transactions that wait, in the order they were queued. */
+  readonly waiting: ReadonlyArray<Announcement>
+  /** Queues a transaction; false when there is no need or no right to announce it. */
+  readonly queue: (announcement: Announcement, rules: Rules) => boolean
+  /** The turn has come: what is to be announced now, in batches of at most 1,000, all of it known from now on. */
+  readonly take: (rules: Rules) => ReadonlyArray<ReadonlyArray<InventoryItem>>
+}
+
+const isWanted = (announcement: Announcement, rules: Rules): boolean =>
+  rules.relay &&
+  announcement.type === (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx) &&
+  (announcement.feeRate === undefined || announcement.feeRate >= rules.feeFilter)
+
+/** Nothing known, nothing waiting. */
+export const make = (knownInventory: number, seed: number): Inventory => {
+  const known = makeKnown(knownInventory, seed)
+  let waiting: Array<Announcement> = []
+  return {
+    known,
+    get waiting() {
+      return waiting
+    },
+    queue: (announcement, rules) => {
+      if (!isWanted(announcement, rules) || known.has(announcement.hash)) return false
+      waiting.push(announcement)
+      return true
+    },
+    take: (rules) => {
+      const turn = waiting
+      waiting = []
+      const batches: Array<Array<InventoryItem>> = []
+      for (const announcement of turn) {
+        // It may have become known, or too cheap, while it waited; a second one of the same is known by the first.
+        if (!isWanted(announcement, rules) || !known.add(announcement.hash)) continue
+        const last = batches.at(-1)
+        const item: InventoryItem = { type: announcement.type, hash: announcement.hash }
+        if (last !== undefined && last.length < maxTrickleBatch) last.push(item)
+        else batches.push([item])
+      }
+      return batches
+    }
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * The requests of a peer that are answered: each asks what nobody has asked yet, waits for what was asked, and leaves
+ * nothing behind when it ends, times out or is interrupted.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Result from "effect/Result"
+import * as Wire from "../Wire.ts"
+import { fromAddr } from "./helpers.ts"
+import type { Outgoing } from "./link.ts"
+import type { Outbox } from "./outbox.ts"
+import { PeerError } from "./peerError.ts"
+import * as Requests from "./requests.ts"
+
+/** How long to wait for an answer. */
+export interface AskOptions {
+  readonly timeout?: Duration.Input | undefined
+}
+
+/** What became of one item of `getData`. */
+export type DataResult =
+  /** The peer sent it: a tx, block, or what else its type asks for. */
+  | { readonly _tag: "Found"; readonly item: Wire.InventoryItem; readonly message: Wire.Message }
+  /** The peer says that it has not got it. */
+  | { readonly _tag: "NotFound"; readonly item: Wire.InventoryItem }
+  /** Neither came in time. Core says nothing of blocks that it has not got. */
+  | { readonly _tag: "TimedOut"; readonly item: Wire.InventoryItem }
+
+/** Items in one getdata, as in Core. */
+const maximumBatch = 1_000
+/** No stop hash: as many as there are. */
+const noStop = new Uint8Array(32)
+const defaultTimeout = Duration.seconds(30)
+const defaultHeadersTimeout = Duration.seconds(90)
+/** Core answers with its next turn of address relay, on average after 30 s. */
+const defaultAddressesTimeout = Duration.minutes(2)
+
+const timedOut = (what: string, after: Duration.Duration): PeerError =>
+  new PeerError({ reason: { _tag: "TimedOut", what, after } })
+
+export interface QuestionOptions {
+  readonly requests: Requests.Requests
+  readonly outbox: Outbox<PeerError>
+  readonly encode: (message: Wire.Message) => Result.Result<Outgoing, PeerError>
+  /** The clock of the stall deadlines. */
+  readonly now: () => number
+  readonly protocolVersion: number
+  /** A ping: what comes before its pong is all that comes. */
+  readonly ping: Effect.Effect<unknown, PeerError>
+}
+
+export const makeQuestions = ({ encode, now, outbox, ping, protocolVersion, requests }: QuestionOptions) => {
+  /** How to tell those who wait that there will be no answer. */
+  const open = new Set<(error: PeerError) => void>()
+
+  /** Puts a question into the outbox; whoever it is for gets it even if we lose interest. */
+  const send = (message: Wire.Message): Effect.Effect<void, PeerError> => outbox.offer(() => encode(message))
+
+  /** Waits for a deferred that also fails when the peer ends. */
+  const settle = <A>(
+    answer: Deferred.Deferred<A, PeerError>,
+    sending: Effect.Effect<void, PeerError>,
+    leave: () => ReadonlyArray<Wire.Message>
+  ): Effect.Effect<A, PeerError> => {
+    const giveUp = (error: PeerError): void => void Deferred.doneUnsafe(answer, Effect.fail(error))
+    let queued = false
+    return Effect.suspend(() => {
+      open.add(giveUp)
+      return Effect.andThen(
+        Effect.tap(sending, () => Effect.sync(() => (queued = true))),
+        Deferred.await(answer)
+      )
+    }).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          open.delete(giveUp)
+          const left = leave()
+          // Others joined a question that we were to send and did not.
+          if (!queued) {
+            for (const message of left) {
+              const encoded = encode(message)
+              if (encoded._tag === "Success") outbox.force(encoded.success)
+            }
+          }
+        })
+      )
+    )
+  }
+
+  /** A question with one answer. */
+  const askOne = <A, Q extends { readonly toSend: boolean; readonly cancel: () => boolean }>(
+    message: Wire.Message,
+    after: Duration.Duration,
+    ask: (answered: (answer: A) => void) => Q,
+    beside: (question: Q) => Effect.Effect<unknown, PeerError> = () => Effect.never
+  ): Effect.Effect<A, PeerError> =>
+    Effect.suspend(() => {
+      const answer = Deferred.makeUnsafe<A, PeerError>()
+      const question = ask((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value)))
+      const sending = question.toSend ? send(message) : Effect.void
+      return settle(answer, sending, () => (question.cancel() ? [message] : [])).pipe(
+        Effect.raceFirst(
+          Effect.andThen(
+            Effect.suspend(() => beside(question)),
+            Effect.never
+          )
+        ),
+        Effect.timeoutOrElse({ duration: after, orElse: () => Effect.fail(timedOut(message._tag, after)) })
+      )
+    })
+
+  const getHeaders = (
+    locator: Wire.List<Uint8Array>,
+    stopHash: Uint8Array = noStop,
+    options?: AskOptions
+  ): Effect.Effect<Wire.List<Wire.BlockHeader>, PeerError> => {
+    const message: Wire.GetHeaders = { _tag: "getheaders", protocolVersion, locator, stopHash }
+    const after = Duration.fromInputUnsafe(options?.timeout ?? defaultHeadersTimeout)
+    return Effect.map(
+      askOne<Wire.Headers, ReturnType<typeof Requests.askHeaders>>(message, after, (answered) =>
+        Requests.askHeaders(requests, message, answered)
+      ),
+      ({ headers }) => headers
+    )
+  }
+
+  const getBlocks = (
+    locator: Wire.List<Uint8Array>,
+    stopHash: Uint8Array = noStop,
+    options?: AskOptions
+  ): Effect.Effect<Wire.List<Wire.InventoryItem>, PeerError> => {
+    const message: Wire.GetBlocks = { _tag: "getblocks", protocolVersion, locator, stopHash }
+    const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
+    return Effect.map(
+      askOne<Wire.Inv, ReturnType<typeof Requests.askInventory>>(
+        message,
+        after,
+        (answered) => Requests.askInventory(requests, message, answered),
+        // A peer with nothing to say says nothing. The pong of a ping behind the question proves that nothing comes.
+        (question) => Effect.map(ping, () => question.nothingMore(now()))
+      ),
+      ({ items }) => items
+    )
+  }
+
+  const getAddresses = (options?: AskOptions): Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError> => {
+    const after = Duration.fromInputUnsafe(options?.timeout ?? defaultAddressesTimeout)
+    return Effect.map(
+      askOne({ _tag: "getaddr" }, after, (answered: (answer: Wire.Addr | Wire.AddrV2) => void) =>
+        Requests.askAddresses(requests, answered)
+      ),
+      (message) => (message._tag === "addrv2" ? Array.from(message.addresses) : Array.from(message.addresses, fromAddr))
+    )
+  }
+
+  const getData = (
+    items: Wire.List<Wire.InventoryItem>,
+    options?: AskOptions
+  ): Effect.Effect<ReadonlyArray<DataResult>, PeerError> =>
+    Effect.suspend(() => {
+      const wanted = Array.from(items)
+      if (wanted.length === 0) return Effect.succeed([])
+      const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
+      const results = wanted.map((item): DataResult => ({ _tag: "TimedOut", item }))
+      const all = Deferred.makeUnsafe<ReadonlyArray<DataResult>, PeerError>()
+      let left = wanted.length
+      const question = Requests.askData(requests, wanted, (index, answer) => {
+        results[index] = { ...answer, item: wanted[index]! }
+        if (--left === 0) Deferred.doneUnsafe(all, Effect.succeed(results))
+      })
+      const batches: Array<Wire.Message> = []
+      for (let from = 0; from < question.toSend.length; from += maximumBatch) {
+        batches.push({ _tag: "getdata", items: question.toSend.slice(from, from + maximumBatch) })
+      }
+      return settle(all, Effect.forEach(batches, send, { discard: true }), () => {
+        const items = question.cancel()
+        return items.length === 0 ? [] : [{ _tag: "getdata", items }]
+      }).pipe(Effect.timeoutOrElse({ duration: after, orElse: () => Effect.succeed(results) }))
+    })
+
+  return {
+    getHeaders,
+    getBlocks,
+    getAddresses,
+    getData,
+    /** Answers everyone who waits. */
+    end: (error: PeerError): void => {
+      Requests.end(requests)
+      for (const giveUp of open) giveUp(error)
+    }
+  }
+}

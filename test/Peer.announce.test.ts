@@ -1,0 +1,235 @@
+/** What a peer announces, when, and what it leaves out. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Random } from "effect"
+import { TestClock } from "effect/testing"
+import { Nonce, type Peer, Wire } from "effect-bitcoin-peer"
+import { type scripted, withRemote } from "./support/peers.ts"
+
+const hash = (number: number): Uint8Array => {
+  const bytes = new Uint8Array(32)
+  new DataView(bytes.buffer).setUint32(0, number)
+  return bytes
+}
+const tx = (number: number, feeRate?: number) => ({ type: Wire.InventoryType.tx, hash: hash(number), feeRate })
+const block = (number: number) => ({ type: Wire.InventoryType.block, hash: hash(number) })
+const header = (nonce: number, previousBlock: Uint8Array = hash(0)): Wire.BlockHeader => ({
+  version: 4,
+  previousBlock,
+  merkleRoot: hash(1),
+  timestamp: 1_700_000_000,
+  bits: 0x207fffff,
+  nonce
+})
+const chain = (count: number): ReadonlyArray<Wire.BlockHeader> => {
+  const headers: Array<Wire.BlockHeader> = []
+  for (let index = 0; index < count; index++) {
+    const last = headers.at(-1)
+    headers.push(header(index, last === undefined ? hash(0) : Wire.blockHash(last)))
+  }
+  return headers
+}
+
+const numbers = (message: Wire.Message): ReadonlyArray<number> => {
+  assert(message._tag === "inv")
+  return Array.from(message.items, ({ hash }) => new DataView(hash.buffer, hash.byteOffset).getUint32(0))
+}
+
+/** Everything the peer has sent until it answers this ping, without the pong. */
+const untilPong = Effect.fnUntraced(function* (remote: ReturnType<typeof scripted>) {
+  yield* remote.send({ _tag: "ping", nonce: 77n })
+  const messages: Array<Wire.Message> = []
+  while (true) {
+    const message = yield* remote.receive
+    if (message._tag === "pong" && message.nonce === 77n) return messages
+    messages.push(message)
+  }
+})
+
+const fixed = { _tag: "Fixed", interval: 10_000 } as const
+
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
+  const start = (options: Peer.Options = {}, version: Partial<Wire.Version> = { protocolVersion: 70_015 }) =>
+    withRemote({ direction, trickle: fixed, ...options }, version)
+
+  it.effect("announces transactions together at the next turn, not before", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      yield* peer.announce([tx(1), tx(2)])
+      yield* TestClock.adjust("9 seconds")
+      yield* peer.announce([tx(3)])
+      assert.deepStrictEqual(yield* untilPong(remote), [])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(numbers(yield* remote.receive), [1, 2, 3])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* untilPong(remote), [])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces more than 1,000 in several inv messages of one turn", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ knownInventory: 5_000 })
+      yield* peer.announce(Array.from({ length: 2_300 }, (_, number) => tx(number)))
+      yield* TestClock.adjust("10 seconds")
+      const batches = (yield* untilPong(remote)).map(numbers)
+      assert.deepStrictEqual(
+        batches.map(({ length }) => length),
+        [1_000, 1_000, 300]
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("waits random times by default, of the mean that its direction has", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* withRemote({ direction, pingInterval: "1 day" }, { protocolVersion: 70_015 })
+      let waited = 0
+      const turns = 400
+      for (let turn = 0; turn < turns; turn++) {
+        yield* peer.announce([tx(turn)])
+        while ((yield* untilPong(remote)).length === 0) {
+          yield* TestClock.adjust("100 millis")
+          waited += 100
+        }
+      }
+      const mean = direction === "inbound" ? 5_000 : 2_000
+      assert.approximately(waited / turns, mean, mean * 0.15)
+    }).pipe(Random.withSeed("trickle"), Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces each block at once, alone", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      yield* peer.announce([tx(1), block(2), block(3)])
+      assert.deepStrictEqual((yield* untilPong(remote)).map(numbers), [[2], [3]])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("skips what the peer announced, asked for or sent itself", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const transaction: Wire.Transaction = {
+        version: 2,
+        inputs: [{ previousOutput: { txid: hash(1), index: 0 }, script: new Uint8Array(0), sequence: 0, witness: [] }],
+        outputs: [{ value: 1, script: new Uint8Array(0) }],
+        lockTime: 0
+      }
+      const mined = header(7)
+      yield* remote.send(
+        { _tag: "inv", items: [tx(1)] },
+        { _tag: "getdata", items: [tx(2), block(3)] },
+        { _tag: "tx", transaction },
+        { _tag: "block", block: { header: mined, transactions: [transaction] } },
+        { _tag: "headers", headers: [header(8)] }
+      )
+      yield* peer.announce([
+        tx(1),
+        tx(2),
+        block(3),
+        { type: 1, hash: Wire.txid(transaction) },
+        { type: 2, hash: Wire.blockHash(mined) },
+        { type: 2, hash: Wire.blockHash(header(8)) },
+        tx(9)
+      ])
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual((yield* untilPong(remote)).map(numbers), [[9]])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("skips what we sent ourselves, and what became known while it waited", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      yield* peer.send({ _tag: "inv", items: [tx(1)] })
+      yield* untilPong(remote)
+      yield* peer.announce([tx(1), tx(2), tx(3)])
+      yield* remote.send({ _tag: "inv", items: [tx(2)] })
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual((yield* untilPong(remote)).map(numbers), [[3]])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("respects the feefilter; one out of range is ignored", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      yield* remote.send(
+        { _tag: "feefilter", feeRate: 1_000 },
+        { _tag: "feefilter", feeRate: -1 },
+        { _tag: "feefilter", feeRate: 21e14 + 1 }
+      )
+      yield* peer.announce([tx(1, 999), tx(2, 1_000), tx(3)])
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual((yield* untilPong(remote)).map(numbers), [[2, 3]])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces no transaction to a peer that asked for no relay", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({}, { protocolVersion: 70_015, relay: false })
+      yield* peer.announce([tx(1), block(2)])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual((yield* untilPong(remote)).map(numbers), [[2]])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces blocks by their headers where the peer asked for that, at most 8, else by the tip's hash", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const headers = chain(30)
+      yield* peer.announceBlocks(headers.slice(0, 2))
+      const [first] = yield* untilPong(remote)
+      assert(first?._tag === "inv")
+      assert.deepStrictEqual(Array.from(first.items), [{ type: 2, hash: Wire.blockHash(headers[1]!) }])
+      yield* remote.send({ _tag: "sendheaders" })
+      yield* peer.announceBlocks(headers.slice(2, 10))
+      const [second] = yield* untilPong(remote)
+      assert(second?._tag === "headers")
+      assert.deepStrictEqual(Array.from(second.headers), headers.slice(2, 10))
+      yield* peer.announceBlocks(headers.slice(10, 19))
+      const [third] = yield* untilPong(remote)
+      assert(third?._tag === "inv")
+      yield* peer.announceBlocks(headers.slice(10, 19))
+      yield* peer.announceBlocks([])
+      assert.deepStrictEqual(yield* untilPong(remote), [])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("refuses a hash that is none, and everything after the end", () =>
+    Effect.gen(function* () {
+      const { peer } = yield* start()
+      const short = yield* Effect.flip(peer.announce([{ type: 1, hash: new Uint8Array(31) }]))
+      assert.strictEqual(short.reason._tag, "NotSendable")
+      yield* peer.disconnect()
+      yield* peer.awaitShutdown
+      assert.strictEqual((yield* Effect.flip(peer.announce([tx(1)]))).reason._tag, "Ended")
+      assert.strictEqual((yield* Effect.flip(peer.announceBlocks([header(1)]))).reason._tag, "Ended")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})
+
+describe("a peer with whom wtxid relay is agreed", () => {
+  it.effect("gets announcements by wtxid only, and learns what it sends by wtxid", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* withRemote({ trickle: fixed }, {}, {}, [{ _tag: "wtxidrelay" }])
+      assert.isTrue(peer.info.wtxidRelay)
+      const transaction: Wire.Transaction = {
+        version: 2,
+        inputs: [
+          {
+            previousOutput: { txid: hash(1), index: 0 },
+            script: new Uint8Array(0),
+            sequence: 0,
+            witness: [Uint8Array.of(1)]
+          }
+        ],
+        outputs: [{ value: 1, script: new Uint8Array(0) }],
+        lockTime: 0
+      }
+      yield* remote.send({ _tag: "tx", transaction })
+      yield* peer.announce([
+        tx(1),
+        { type: Wire.InventoryType.wtx, hash: Wire.wtxid(transaction) },
+        { type: Wire.InventoryType.wtx, hash: hash(5) }
+      ])
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual((yield* untilPong(remote)).map(numbers), [[5]])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

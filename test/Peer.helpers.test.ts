@@ -1,0 +1,166 @@
+/** The helpers that send addresses, questions and rejects, and the rule of bloom messages. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Random } from "effect"
+import { Nonce, type Peer, Policy, Wire } from "effect-bitcoin-peer"
+import { withRemote } from "./support/peers.ts"
+
+const address = (number: number): Wire.AddressV2 => ({
+  timestamp: 1_700_000_000 + number,
+  services: 9n,
+  networkId: 1,
+  address: Uint8Array.of(10, 0, number >> 8, number & 0xff),
+  port: 8333
+})
+const onion: Wire.AddressV2 = { ...address(0), networkId: 4, address: new Uint8Array(32).fill(7) }
+const six: Wire.AddressV2 = { ...address(1), networkId: 2, address: Uint8Array.of(0x20, 1, ...new Uint8Array(14)) }
+const hash = (byte: number) => new Uint8Array(32).fill(byte)
+
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
+  const start = (
+    options: Peer.Options = {},
+    version: Partial<Wire.Version> = {},
+    negotiation: ReadonlyArray<Wire.Message> = []
+  ) => withRemote({ direction, ...options }, version, {}, negotiation)
+
+  it.effect("sends addresses as addrv2 to a peer that asked for it, and returns what was sent", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({}, {}, [{ _tag: "sendaddrv2" }])
+      const addresses = [address(1), onion, six]
+      assert.deepStrictEqual(yield* peer.sendAddresses(addresses), addresses)
+      const message = yield* remote.receive
+      assert(message._tag === "addrv2")
+      assert.deepStrictEqual(Array.from(message.addresses), addresses)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sends addresses as addr to others, and leaves out what addr cannot hold", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      assert.deepStrictEqual(yield* peer.sendAddresses([address(258), onion, six]), [address(258), six])
+      const message = yield* remote.receive
+      assert(message._tag === "addr")
+      assert.deepStrictEqual(Array.from(message.addresses, Wire.formatAddress), ["10.0.1.2:8333", "[2001::]:8333"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sends nothing for no addresses", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      assert.deepStrictEqual(yield* peer.sendAddresses([]), [])
+      assert.deepStrictEqual(yield* peer.sendAddresses([onion]), [])
+      yield* peer.send({ _tag: "getaddr" })
+      assert.strictEqual((yield* remote.receive)._tag, "getaddr")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sends a random choice of 1,000 when there are more, and says which", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const addresses = Array.from({ length: 3_000 }, (_, number) => address(number))
+      const sent = yield* peer.sendAddresses(addresses)
+      const message = yield* remote.receive
+      assert(message._tag === "addr")
+      assert.strictEqual(message.addresses.length, 1_000)
+      assert.deepStrictEqual(
+        Array.from(message.addresses, ({ timestamp }) => timestamp),
+        sent.map(({ timestamp }) => timestamp)
+      )
+      const numbers = new Set(sent.map(({ timestamp }) => timestamp - 1_700_000_000))
+      assert.strictEqual(numbers.size, 1_000)
+      for (const from of [0, 1_000, 2_000]) {
+        const here = Array.from(numbers).filter((number) => number >= from && number < from + 1_000).length
+        assert.approximately(here, 333, 60)
+      }
+    }).pipe(Random.withSeed("addresses"), Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each(["getheaders", "getblocks"] as const)(
+    "does not repeat a %s with the same first and stop hash",
+    (tag) =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start()
+        const ask = tag === "getheaders" ? peer.sendGetHeaders : peer.sendGetBlocks
+        assert.isTrue(yield* ask([hash(1), hash(2)]))
+        assert.isFalse(yield* ask([hash(1), hash(3)]))
+        assert.isTrue(yield* ask([hash(1)], hash(9)))
+        assert.isTrue(yield* ask([hash(2)], hash(9)))
+        assert.isFalse(yield* ask([hash(2)], hash(9)))
+        assert.isTrue(yield* ask([hash(1)]))
+        const received = []
+        for (let index = 0; index < 4; index++) {
+          const message = yield* remote.receive
+          assert(message._tag === tag)
+          received.push([message.locator.at(0)![0], message.stopHash[0]])
+        }
+        assert.deepStrictEqual(received, [
+          [1, 0],
+          [1, 9],
+          [2, 9],
+          [1, 0]
+        ])
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("does not take a question that could not be sent for asked", () =>
+    Effect.gen(function* () {
+      const { peer } = yield* start()
+      const tooLong = Array.from({ length: 102 }, () => hash(1))
+      assert.strictEqual((yield* Effect.flip(peer.sendGetHeaders(tooLong))).reason._tag, "NotSendable")
+      assert.isTrue(yield* peer.sendGetHeaders([hash(1)]))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("sends a reject only by a policy that has them, to a peer of 70002 or more", () =>
+    Effect.gen(function* () {
+      const reject = { rejected: "tx", code: 0x10, reason: "no", hash: hash(1) }
+      for (const [policy, protocolVersion, sent] of [
+        [Policy.standard, 70_017, false],
+        [Policy.core, 70_017, false],
+        [Policy.btcd, 70_001, false],
+        [Policy.btcd, 70_002, true]
+      ] as const) {
+        const { peer, remote } = yield* start({ policy }, { protocolVersion })
+        assert.strictEqual(yield* peer.sendReject(reject), sent)
+        yield* peer.send({ _tag: "getaddr" })
+        const first = yield* remote.receive
+        assert.deepStrictEqual(first, sent ? { _tag: "reject", ...reject } : { _tag: "getaddr" })
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  const bloom: ReadonlyArray<Wire.Message> = [
+    { _tag: "mempool" },
+    ...["filterload", "filteradd", "filterclear"].map((command): Wire.Message => ({
+      _tag: "Unknown",
+      command,
+      payload: new Uint8Array(0)
+    }))
+  ]
+
+  it.effect("a bloom message without NODE_BLOOM ends it from 70011 on, and is not handed on below", () =>
+    Effect.gen(function* () {
+      for (const message of bloom) {
+        const seen: Array<string> = []
+        const handlers: Peer.Handlers = {
+          mempool: () => void seen.push("mempool"),
+          Unknown: ({ command }) => void seen.push(command)
+        }
+        const strict = yield* withRemote({ direction, handlers }, { protocolVersion: 70_011 })
+        yield* strict.remote.send(message)
+        const end = yield* strict.peer.awaitShutdown
+        assert(end._tag === "ProtocolViolation")
+        assert.strictEqual(end.command, Wire.command(message))
+
+        const old = yield* withRemote({ direction, handlers }, { protocolVersion: 70_010 })
+        yield* old.remote.send(message, { _tag: "ping", nonce: 1n })
+        yield* old.remote.receiveUntil("pong")
+        assert.deepStrictEqual(seen, [])
+
+        const serving = yield* withRemote({ direction, handlers, services: Wire.Service.bloom }, {})
+        yield* serving.remote.send(message, { _tag: "ping", nonce: 1n })
+        yield* serving.remote.receiveUntil("pong")
+        assert.deepStrictEqual(seen, [Wire.command(message)])
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

@@ -1,0 +1,267 @@
+/** What a peer asks for, who gets the answer, and the end of a peer that does not answer. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Duration, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Nonce, type Peer, Wire } from "effect-bitcoin-peer"
+import { network, withRemote } from "./support/peers.ts"
+
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+const transaction = (lockTime: number): Wire.Transaction => ({
+  version: 2,
+  inputs: [
+    { previousOutput: { txid: new Uint8Array(32), index: 0 }, script: new Uint8Array(0), sequence: 0, witness: [] }
+  ],
+  outputs: [{ value: 1, script: new Uint8Array(0) }],
+  lockTime
+})
+const item = (lockTime: number): Wire.InventoryItem => ({ type: 1, hash: Wire.txid(transaction(lockTime)) })
+const header = (previousBlock: Uint8Array, nonce: number): Wire.BlockHeader => ({
+  version: 4,
+  previousBlock,
+  merkleRoot: new Uint8Array(32),
+  timestamp: 1_700_000_000,
+  bits: 0x207fffff,
+  nonce
+})
+const first = header(network.genesisHash, 1)
+const second = header(Wire.blockHash(first), 2)
+
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
+  const start = (options: Peer.Options = {}) => withRemote({ direction, ...options })
+
+  it.effect("getHeaders returns the headers that follow the locator, not those of an announcement between", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getHeaders([network.genesisHash]))
+      const question = yield* remote.receive
+      assert(question._tag === "getheaders")
+      assert.deepStrictEqual(Array.from(question.locator), [network.genesisHash])
+      yield* remote.send({ _tag: "headers", headers: [header(new Uint8Array(32).fill(9), 7)] })
+      yield* remote.send({ _tag: "headers", headers: [first, second] })
+      assert.deepStrictEqual(Array.from(yield* Fiber.join(asking)), [first, second])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getHeaders of several with the same question sends one and answers all", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const askings = yield* Effect.forEach([1, 2, 3], () => fork(peer.getHeaders([network.genesisHash])))
+      yield* remote.receiveUntil("getheaders")
+      yield* remote.send({ _tag: "headers", headers: [] }, { _tag: "ping", nonce: 1n })
+      for (const asking of askings) assert.strictEqual((yield* Fiber.join(asking)).length, 0)
+      assert.strictEqual((yield* remote.receive)._tag, "pong")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getData says of each what became of it, in the order it was asked", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ stalls: false })
+      const asking = yield* fork(peer.getData([item(1), item(2), item(3)], { timeout: "10 seconds" }))
+      const question = yield* remote.receive
+      assert(question._tag === "getdata")
+      assert.strictEqual(question.items.length, 3)
+      yield* remote.send(
+        { _tag: "tx", transaction: transaction(3) },
+        { _tag: "tx", transaction: transaction(99) },
+        { _tag: "notfound", items: [item(1)] }
+      )
+      yield* TestClock.adjust("10 seconds")
+      const results = yield* Fiber.join(asking)
+      assert.deepStrictEqual(
+        results.map(({ _tag, item }) => [_tag, item.hash]),
+        [
+          ["NotFound", item(1).hash],
+          ["TimedOut", item(2).hash],
+          ["Found", item(3).hash]
+        ]
+      )
+      const found = results[2]
+      assert(found?._tag === "Found" && found.message._tag === "tx")
+      assert.strictEqual(found.message.transaction.lockTime, 3)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getData asks in batches of 1,000 and once for what is on its way for another", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const items = Array.from({ length: 2_100 }, (_, number) => item(number))
+      const both = [yield* fork(peer.getData(items)), yield* fork(peer.getData(items.slice(50, 60)))]
+      for (const size of [1_000, 1_000, 100]) {
+        const question = yield* remote.receive
+        assert(question._tag === "getdata")
+        assert.strictEqual(question.items.length, size)
+      }
+      for (let from = 0; from < 2_100; from += 100) {
+        yield* remote.send(
+          ...items.slice(from, from + 100).map((_, index): Wire.Message => ({
+            _tag: "tx",
+            transaction: transaction(from + index)
+          }))
+        )
+      }
+      for (const [index, asking] of both.entries()) {
+        const results = yield* Fiber.join(asking)
+        assert.strictEqual(results.length, [2_100, 10][index])
+        assert.isTrue(results.every(({ _tag }) => _tag === "Found"))
+      }
+      assert.deepStrictEqual(yield* peer.getData([]), [])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a question whose asker is interrupted before it was sent is sent for those who joined", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ maximumQueuedBytes: 1 })
+      const filler: Wire.Message = { _tag: "Unknown", command: "filler", payload: new Uint8Array(300_000) }
+      yield* peer.send(filler)
+      const asker = yield* fork(peer.getData([item(1)]))
+      const joined = yield* fork(peer.getData([item(1)]))
+      yield* Fiber.interrupt(asker)
+      yield* remote.receiveUntil("getdata")
+      yield* remote.send({ _tag: "tx", transaction: transaction(1) })
+      assert.strictEqual((yield* Fiber.join(joined))[0]?._tag, "Found")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getBlocks returns the inventory of blocks, and nothing once the pong behind it is here", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getBlocks([network.genesisHash]))
+      yield* remote.receiveUntil("getblocks")
+      const items = [{ type: 2, hash: Wire.blockHash(first) }]
+      yield* remote.send({ _tag: "inv", items })
+      assert.deepStrictEqual(Array.from(yield* Fiber.join(asking)), items)
+
+      const silent = yield* fork(peer.getBlocks([Wire.blockHash(first)]))
+      yield* remote.receiveUntil("getblocks")
+      const ping = yield* remote.receiveUntil("ping")
+      assert(ping._tag === "ping")
+      assert.isUndefined(silent.pollUnsafe())
+      yield* remote.send({ _tag: "pong", nonce: ping.nonce! })
+      assert.strictEqual((yield* Fiber.join(silent)).length, 0)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getAddresses returns those of addr in the form of addrv2, and not the peer's own announcement", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getAddresses())
+      yield* remote.receiveUntil("getaddr")
+      const four = new Uint8Array(16)
+      four.set([0xff, 0xff, 1, 2, 3, 4], 10)
+      const six = new Uint8Array(16).fill(0x20)
+      const one = { timestamp: 1, services: 9n, address: four, port: 8333 }
+      const two = { timestamp: 2, services: 9n, address: six, port: 8334 }
+      yield* remote.send({ _tag: "addr", addresses: [one] }, { _tag: "addr", addresses: [one, two] })
+      assert.deepStrictEqual(yield* Fiber.join(asking), [
+        { ...one, networkId: 1, address: Uint8Array.of(1, 2, 3, 4) },
+        { ...two, networkId: 2 }
+      ])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("questions time out with a typed error, and the peer goes on", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ stalls: false })
+      const askings = [
+        [yield* fork(peer.getHeaders([])), "getheaders", 90],
+        [yield* fork(peer.getBlocks([])), "getblocks", 30],
+        [yield* fork(peer.getAddresses()), "getaddr", 120]
+      ] as const
+      yield* TestClock.adjust("2 minutes")
+      for (const [asking, what, seconds] of askings) {
+        const { reason } = yield* Effect.flip(Fiber.join(asking as Fiber.Fiber<unknown, Peer.PeerError>))
+        assert(reason._tag === "TimedOut")
+        assert.strictEqual(reason.what, what)
+        assert.strictEqual(Duration.toSeconds(reason.after), seconds)
+      }
+      yield* remote.send({ _tag: "ping", nonce: 1n })
+      yield* remote.receiveUntil("pong")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("everyone who asks gets an answer when the peer ends, and whoever asks later", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const ask = [
+        peer.getHeaders([]),
+        peer.getBlocks([]),
+        peer.getAddresses(),
+        peer.getData([item(1)])
+      ] as ReadonlyArray<Effect.Effect<unknown, Peer.PeerError>>
+      const askings = yield* Effect.forEach(ask, fork)
+      yield* remote.connection.close
+      for (const asking of askings) {
+        assert.strictEqual((yield* Effect.flip(Fiber.join(asking))).reason._tag, "Ended")
+      }
+      for (const question of ask) assert.strictEqual((yield* Effect.flip(question)).reason._tag, "Ended")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a question that cannot be sent fails at once", () =>
+    Effect.gen(function* () {
+      const { peer } = yield* start()
+      const locator = Array.from({ length: 102 }, () => new Uint8Array(32))
+      assert.strictEqual((yield* Effect.flip(peer.getHeaders(locator))).reason._tag, "NotSendable")
+      const bad = { type: 1, hash: new Uint8Array(31) }
+      assert.strictEqual((yield* Effect.flip(peer.getData([bad]))).reason._tag, "NotSendable")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a getdata without an answer stalls after 30 s, seen at the next check; a getheaders after 90 s", () =>
+    Effect.gen(function* () {
+      for (const [message, seconds] of [
+        [{ _tag: "getdata", items: [item(1), item(2)] }, 30],
+        [{ _tag: "getheaders", protocolVersion: 70_017, locator: [], stopHash: new Uint8Array(32) }, 90]
+      ] as const) {
+        const { peer, remote } = yield* start()
+        yield* peer.sendAndWait(message)
+        yield* remote.send({ _tag: "tx", transaction: transaction(77) }, { _tag: "tx", transaction: transaction(2) })
+        yield* TestClock.adjust(Duration.seconds(seconds - 1))
+        assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
+        yield* TestClock.adjust("16 seconds")
+        const end = yield* peer.awaitShutdown
+        assert(end._tag === "Stalled")
+        assert.strictEqual(end.command, message._tag)
+        if (end.command === "getdata") assert.deepStrictEqual(end.hash, item(1).hash)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("what is answered does not stall, nor does a getblocks or a mempool without an answer", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      yield* peer.send({ _tag: "getdata", items: [item(1), item(2)] })
+      yield* peer.send({ _tag: "getblocks", protocolVersion: 70_017, locator: [], stopHash: new Uint8Array(32) })
+      yield* peer.sendAndWait({ _tag: "mempool" })
+      yield* remote.send({ _tag: "tx", transaction: transaction(1) }, { _tag: "notfound", items: [item(2)] })
+      yield* TestClock.adjust("10 minutes")
+      assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("the time that our own handlers take is not held against the peer", () =>
+    Effect.gen(function* () {
+      const gate = yield* Deferred.make<void>()
+      const { peer, remote } = yield* withRemote({
+        direction,
+        handlers: { sendheaders: () => Deferred.await(gate) }
+      })
+      yield* peer.sendAndWait({ _tag: "getdata", items: [item(1)] })
+      yield* remote.send({ _tag: "sendheaders" }, { _tag: "tx", transaction: transaction(1) })
+      yield* TestClock.adjust("5 minutes")
+      yield* Deferred.succeed(gate, undefined)
+      yield* TestClock.adjust("5 minutes")
+      assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("stalls can be turned off", () =>
+    Effect.gen(function* () {
+      const { peer } = yield* start({ stalls: false })
+      yield* peer.send({ _tag: "getdata", items: [item(1)] })
+      yield* TestClock.adjust("15 minutes")
+      assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

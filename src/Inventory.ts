@@ -27,6 +27,11 @@ export interface Known {
 
 const none = -1
 
+const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
+  to.set(from)
+  return to
+}
+
 /**
  * Makes an empty set of known hashes. `seed` is any number that a remote does not know: it keeps one from choosing hashes
  * that all fall into one place of the table.
@@ -111,10 +116,6 @@ export const makeKnown = (limit: number, seed: number): Known => {
 
   const grow = (): void => {
     capacity = Math.min(limit, Math.max(16, capacity * 2))
-    const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
-      to.set(from)
-      return to
-    }
     hashes = wider(hashes, new Uint8Array(capacity * 32))
     older = wider(older, new Int32Array(capacity))
     newer = wider(newer, new Int32Array(capacity))

@@ -153,11 +153,6 @@ export const serveChain = (start: Chain) => {
         if (missing.length > 0) yield* peer.send({ _tag: "notfound", items: missing })
       }),
 
-    mempool: (_, peer) => {
-      const items = Array.from(byWtxid.values(), (transaction) => itemFor(peer, transaction))
-      return items.length === 0 ? undefined : peer.send({ _tag: "inv", items })
-    },
-
     inv: ({ items }, peer) => {
       const wanted = Array.from(items).filter((item) => (item.type === tx || item.type === wtx) && !isKnown(item))
       if (wanted.length === 0) return

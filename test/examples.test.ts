@@ -336,19 +336,6 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("lists its mempool, and says nothing when it is empty", () =>
-    Effect.gen(function* () {
-      const { ask, chain, next, node, peer, rest } = yield* serving(104)
-      yield* peer.send({ _tag: "mempool" })
-      assert.isEmpty(yield* rest)
-      const transaction = spending(chain)
-      yield* node.announceTransaction(transaction)
-      yield* next
-      const expected = ["inv", `${wtx} ${hex(Wire.wtxid(transaction))}`]
-      assert.deepStrictEqual(itemsOf(yield* ask({ _tag: "mempool" })), expected)
-    })
-  )
-
   it.effect("asks for a transaction that was announced to it, takes it, and tells the others", () =>
     Effect.gen(function* () {
       const { ask, chain, node, peer, rest } = yield* serving(104)

@@ -44,6 +44,8 @@ export type { SubscribeOptions } from "./internal/subscribers.ts"
 
 /** What is known of a peer since its handshake. */
 export interface Info extends Handshake.Negotiated {
+  /** Counts the peers of this process, from 1 on. */
+  readonly id: number
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
   readonly network: Network.Network
@@ -68,6 +70,11 @@ export class Peer extends Context.Service<
      * the wait does not take back what was let in.
      */
     readonly sendAndWait: (message: Wire.Message) => Effect.Effect<void, PeerError>
+    /**
+     * Sets handlers from the next message on: those that are given replace the ones of the same type, `undefined` removes
+     * one. They use the services of whoever sets them, and the peer's own `Scope`.
+     */
+    readonly handle: <H extends Handlers<unknown>>(handlers: H) => Effect.Effect<void, never, HandlerServices<H>>
     /**
      * The messages that arrive while the stream runs, in order, those with handlers too. A stream that is not consumed
      * stops the reader, and so the remote: nothing is lost and nothing piles up. Ends when the peer ends. What arrived

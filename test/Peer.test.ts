@@ -101,6 +101,82 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("replaces, adds and removes handlers while connected, with the services of who sets them", () =>
+    Effect.gen(function* () {
+      class Name extends Context.Service<Name, string>()("test/Name") {}
+      const log: Array<string> = []
+      const ended = yield* Deferred.make<string>()
+      const { close, peer, remote } = yield* start({
+        handlers: { sendheaders: () => void log.push("first"), getaddr: () => void log.push("getaddr") }
+      })
+      const round = Effect.gen(function* () {
+        yield* remote.send({ _tag: "sendheaders" }, { _tag: "getaddr" }, filler(1), ping(1))
+        yield* remote.receiveUntil("pong")
+      })
+      yield* round
+      yield* peer
+        .handle({
+          sendheaders: () =>
+            Effect.gen(function* () {
+              const name = yield* Name
+              log.push(name)
+              yield* Effect.addFinalizer(() => Deferred.succeed(ended, name))
+            }),
+          getaddr: undefined,
+          Unknown: ({ command }) => void log.push(command)
+        })
+        .pipe(Effect.provideService(Name, "second"))
+      yield* round
+      assert.deepStrictEqual(log, ["first", "getaddr", "second", "filler"])
+      yield* close
+      assert.strictEqual(yield* Deferred.await(ended), "second")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("says in its statistics who it is and what it last heard of", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const header = (nonce: number): Wire.BlockHeader => ({
+        version: 4,
+        previousBlock: new Uint8Array(32),
+        merkleRoot: new Uint8Array(32),
+        timestamp: 1,
+        bits: 1,
+        nonce
+      })
+      const hex = (nonce: number) => Wire.hashToHex(Wire.blockHash(header(nonce)))
+      yield* remote.send(
+        { _tag: "feefilter", feeRate: 1_000 },
+        { _tag: "headers", headers: [header(1), header(2)] },
+        ping(1)
+      )
+      yield* remote.receiveUntil("pong")
+      const before = yield* peer.stats
+      assert.strictEqual(before.direction, direction)
+      assert.strictEqual(before.userAgent, "/remote:1.0/")
+      assert.deepStrictEqual(before.services, ["NETWORK", "WITNESS"])
+      assert.deepStrictEqual([before.protocolVersion, before.startHeight, before.feeFilter], [70_017, 100, 1_000])
+      assert.strictEqual(before.lastBlockAnnounced, hex(2))
+      assert.isUndefined(before.lastBlockReceived)
+      yield* remote.send(
+        {
+          _tag: "inv",
+          items: [
+            { type: 2, hash: Wire.blockHash(header(3)) },
+            { type: 1, hash: new Uint8Array(32) }
+          ]
+        },
+        { _tag: "block", block: { header: header(4), transactions: [] } },
+        ping(2)
+      )
+      yield* remote.receiveUntil("pong")
+      const after = yield* peer.stats
+      assert.strictEqual(after.lastBlockAnnounced, hex(3))
+      assert.strictEqual(after.lastBlockReceived, hex(4))
+      assert.strictEqual(after.id, before.id)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("answers a ping with its nonce", () =>
     Effect.gen(function* () {
       const { remote } = yield* start()

@@ -186,7 +186,23 @@ describe("events", () => {
         sent: {},
         lastPing: Duration.millis(1.5),
         queuedMessages: 0,
-        queuedBytes: 0
+        queuedBytes: 0,
+      id: 1,
+      direction: "outbound",
+      localAddress: "127.0.0.1:1",
+      remoteAddress: "127.0.0.1:2",
+      network: "regtest",
+      transport: "v1",
+      userAgent: "/x/",
+      services: [],
+      protocolVersion: 70_017,
+      remoteProtocolVersion: 70_017,
+      timeOffset: Duration.zero,
+      startHeight: 0,
+      feeFilter: 0,
+      waitingAnnouncements: 0,
+      knownInventory: 0,
+      openRequests: 0
       }
     } as const
     const line = Events.toLine(event)

@@ -5,6 +5,7 @@
 import { isReadonlyArrayNonEmpty } from "effect/Array"
 import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,7 +20,7 @@ import type * as Handshake from "../Handshake.ts"
 import * as Inventory from "../Inventory.ts"
 import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
-import type { Handlers, Options, Peer } from "../Peer.ts"
+import type { Handlers, Info, Options, Peer } from "../Peer.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import { ended, endOfConnection, isMisbehaviour, legalOnlyInHandshake, reasonOf, rejectFor, violation } from "./ends.ts"
@@ -82,6 +83,21 @@ const notSendable = (field: string, problem: string): Effect.Effect<never, PeerE
 const isClosing = (scope: Scope.Scope | undefined): boolean =>
   scope !== undefined && (scope.state._tag === "Closed" || isClosing(scope.parent))
 
+type Handler = (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
+
+/** The peer's own scope stays: it is the one of the fiber that runs the handler. */
+const withServices = (
+  effect: ReturnType<Handler>,
+  context: Context.Context<never>
+): Effect.Effect<unknown, unknown, Scope.Scope> | void =>
+  effect === undefined
+    ? undefined
+    : Effect.contextWith((own: Context.Context<Scope.Scope>) =>
+        Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope)(own)))
+      )
+
+let peersSoFar = 0
+
 /** Starts the loops; they end with the scope of the context. */
 export const startSession = Effect.fnUntraced(function* (
   link: Link,
@@ -131,6 +147,8 @@ export const startSession = Effect.fnUntraced(function* (
   /** What the peer asked for since the handshake. */
   let feeFilter = 0
   let wantsHeaders = false
+  let lastBlockReceived: Uint8Array | undefined
+  let lastBlockAnnounced: Uint8Array | undefined
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
     Result.mapError(link.encode(message), (error) => new PeerError({ reason: { _tag: "NotSendable", error } }))
@@ -156,6 +174,23 @@ export const startSession = Effect.fnUntraced(function* (
       case "sendheaders":
         wantsHeaders = true
         return undefined
+      case "block":
+        lastBlockReceived = Wire.blockHash(message.block.header)
+        return undefined
+      case "inv":
+        // Blocks are announced alone, or 500 at a time in answer to getblocks.
+        for (let index = message.items.length - 1; index >= Math.max(0, message.items.length - 500); index--) {
+          const { hash, type } = message.items.at(index)!
+          if (type !== Wire.InventoryType.block) continue
+          lastBlockAnnounced = hash.slice()
+          break
+        }
+        return undefined
+      case "headers": {
+        const last = message.headers.at(-1)
+        if (last !== undefined) lastBlockAnnounced = Wire.blockHash(last)
+        return undefined
+      }
       case "feefilter":
         if (message.feeRate >= 0 && message.feeRate <= maximumMoney) feeFilter = message.feeRate
         return undefined
@@ -169,10 +204,17 @@ export const startSession = Effect.fnUntraced(function* (
     }
   }
 
-  const handlers = new Map(Object.entries(options.handlers ?? {})) as ReadonlyMap<
-    string,
-    (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
-  >
+  const handlers = new Map<string, Handler>(Object.entries(options.handlers ?? {}) as Array<[string, Handler]>)
+  /** Handlers that come later bring the services of who set them. */
+  const handle = (later: Handlers<unknown>): Effect.Effect<void> =>
+    Effect.contextWith((context: Context.Context<never>) =>
+      Effect.sync(() => {
+        for (const [tag, handler] of Object.entries(later) as Array<[string, Handler | undefined]>) {
+          if (handler === undefined) handlers.delete(tag)
+          else handlers.set(tag, (message, peer) => withServices(handler(message, peer), context))
+        }
+      })
+    )
   /** The command whose handler runs: a failure of the reader is then the handler's. */
   let handling: string | undefined
 
@@ -180,6 +222,8 @@ export const startSession = Effect.fnUntraced(function* (
     let events = rest
     while (true) {
       KeepAlive.received(keepAlive, now())
+      // It stands still until we read again: the same for the whole batch.
+      const arrivedAt = remoteNow()
       const messages: Array<Wire.Message> = []
       for (const event of events) {
         if (event._tag === "Dropped") {
@@ -194,7 +238,7 @@ export const startSession = Effect.fnUntraced(function* (
           return yield* violation(Wire.command(message), "this side does not offer NODE_BLOOM")
         }
         learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
-        Requests.received(requests, message, remoteNow())
+        Requests.received(requests, message, arrivedAt)
         const waiting = builtIn(message)
         if (waiting !== undefined) yield* waiting
         const handler = handlers.get(message._tag)
@@ -420,17 +464,32 @@ export const startSession = Effect.fnUntraced(function* (
       )
     }).pipe(Effect.ensuring(Effect.suspend(() => Deferred.succeed(shutdown, end!))))
 
+  const info: Info = {
+    ...negotiated,
+    id: ++peersSoFar,
+    localAddress: connection.localAddress,
+    remoteAddress: connection.remoteAddress,
+    network,
+    transport: "v1"
+  }
+
   const peer: Peer["Service"] = {
-    info: {
-      ...negotiated,
-      localAddress: connection.localAddress,
-      remoteAddress: connection.remoteAddress,
-      network,
-      transport: "v1"
-    },
-    stats: Effect.sync(() => snapshot(link.traffic, keepAlive, { messages: outbox.length(), bytes: outbox.bytes() })),
+    info,
+    stats: Effect.sync(() =>
+      snapshot(info, link.traffic, keepAlive, {
+        feeFilter,
+        lastBlockAnnounced,
+        lastBlockReceived,
+        knownInventory: inventory.known.size,
+        waitingAnnouncements: inventory.waiting.length,
+        openRequests: Requests.size(requests),
+        queuedMessages: outbox.length(),
+        queuedBytes: outbox.bytes()
+      })
+    ),
     send: (message) => outbox.offer(() => encode(message)),
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
+    handle,
     messages: Stream.orDie(subscribers.subscribe()),
     subscribe: subscribers.subscribe,
     announce,

@@ -1,6 +1,9 @@
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
+import { formatEndpoint } from "../Connection.ts"
+import type { Info } from "../Peer.ts"
+import * as Wire from "../Wire.ts"
 import type * as KeepAlive from "./keepAlive.ts"
 import type { Tally, Traffic } from "./link.ts"
 
@@ -13,6 +16,27 @@ const PerCommand = Schema.Record(Schema.String, Schema.Struct({ messages: Count,
  * Encoded (JSON), times are ISO strings and durations milliseconds. Bytes include headers.
  */
 export const Stats = Schema.Struct({
+  /** Counts the peers of this process, from 1 on. */
+  id: Count,
+  direction: Schema.Literals(["inbound", "outbound"]),
+  localAddress: Schema.String,
+  remoteAddress: Schema.String,
+  network: Schema.String,
+  transport: Schema.Literal("v1"),
+  userAgent: Schema.String,
+  /** Names as Core prints them. */
+  services: Schema.Array(Schema.String),
+  /** The smaller of the two sides' versions, and the peer's own. */
+  protocolVersion: Schema.Int,
+  remoteProtocolVersion: Schema.Int,
+  /** Its clock minus ours at the handshake. */
+  timeOffset: Schema.DurationFromMillis,
+  startHeight: Schema.Int,
+  /** Hashes, reversed hex: of the last block it sent, and of the last it announced by inv or headers. */
+  lastBlockReceived: Schema.optionalKey(Schema.String),
+  lastBlockAnnounced: Schema.optionalKey(Schema.String),
+  /** Satoshi per 1,000 virtual bytes below which it wants no transactions announced [133]; 0 without a feefilter. */
+  feeFilter: Schema.Finite,
   connectedAt: Schema.DateTimeUtcFromString,
   lastReceivedAt: Schema.optionalKey(Schema.DateTimeUtcFromString),
   lastSentAt: Schema.optionalKey(Schema.DateTimeUtcFromString),
@@ -30,7 +54,13 @@ export const Stats = Schema.Struct({
   minimumPing: Schema.optionalKey(Schema.DurationFromMillis),
   /** What `send` let in and the operating system has not taken yet. */
   queuedMessages: Count,
-  queuedBytes: Count
+  queuedBytes: Count,
+  /** Transactions that wait for the next turn of the trickle. */
+  waitingAnnouncements: Count,
+  /** Hashes that are known to be known to it. */
+  knownInventory: Count,
+  /** Questions to it that are not answered yet. */
+  openRequests: Count
 })
 export type Stats = typeof Stats.Type
 
@@ -43,11 +73,38 @@ const total = (tallies: ReadonlyMap<string, Tally>): number => {
 const perCommand = (tallies: ReadonlyMap<string, Tally>): Record<string, Tally> =>
   Object.fromEntries(Array.from(tallies, ([command, tally]) => [command, { ...tally }]))
 
+/** The rest of what a snapshot says. */
+export interface Rest {
+  readonly feeFilter: number
+  readonly lastBlockReceived: Uint8Array | undefined
+  readonly lastBlockAnnounced: Uint8Array | undefined
+  readonly queuedMessages: number
+  readonly queuedBytes: number
+  readonly waitingAnnouncements: number
+  readonly knownInventory: number
+  readonly openRequests: number
+}
+
 export const snapshot = (
+  info: Info,
   traffic: Traffic,
   keepAlive: KeepAlive.KeepAlive,
-  queued: { readonly messages: number; readonly bytes: number }
+  { lastBlockAnnounced, lastBlockReceived, ...rest }: Rest
 ): Stats => ({
+  id: info.id,
+  direction: info.direction,
+  localAddress: formatEndpoint(info.localAddress),
+  remoteAddress: formatEndpoint(info.remoteAddress),
+  network: info.network.name,
+  transport: info.transport,
+  userAgent: info.userAgent,
+  services: Wire.serviceNames(info.services),
+  protocolVersion: info.protocolVersion,
+  remoteProtocolVersion: info.remoteProtocolVersion,
+  timeOffset: info.timeOffset,
+  startHeight: info.startHeight,
+  ...(lastBlockReceived !== undefined && { lastBlockReceived: Wire.hashToHex(lastBlockReceived) }),
+  ...(lastBlockAnnounced !== undefined && { lastBlockAnnounced: Wire.hashToHex(lastBlockAnnounced) }),
   connectedAt: DateTime.makeUnsafe(traffic.connectedAt),
   ...(traffic.lastReceivedAt !== undefined && { lastReceivedAt: DateTime.makeUnsafe(traffic.lastReceivedAt) }),
   ...(traffic.lastSentAt !== undefined && { lastSentAt: DateTime.makeUnsafe(traffic.lastSentAt) }),
@@ -60,6 +117,5 @@ export const snapshot = (
   sent: perCommand(traffic.sent),
   ...(keepAlive.lastRoundTrip !== undefined && { lastPing: Duration.millis(keepAlive.lastRoundTrip) }),
   ...(keepAlive.minimumRoundTrip !== undefined && { minimumPing: Duration.millis(keepAlive.minimumRoundTrip) }),
-  queuedMessages: queued.messages,
-  queuedBytes: queued.bytes
+  ...rest
 })

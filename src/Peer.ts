@@ -29,6 +29,7 @@ import { Nonce } from "./Nonce.ts"
 import * as Policy from "./Policy.ts"
 import * as Wire from "./Wire.ts"
 
+export { assess, type Assessment } from "./internal/assess.ts"
 export { describeEnd, type EndReason, PeerError, type PeerReason } from "./internal/peerError.ts"
 export type { AskOptions, DataResult } from "./internal/questions.ts"
 export {

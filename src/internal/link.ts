@@ -28,6 +28,8 @@ export interface Traffic {
   lastSentAt: number | undefined
   bytesReceived: number
   bytesSent: number
+  messagesReceived: number
+  messagesSent: number
   dropped: number
   readonly received: Map<string, Tally>
   readonly sent: Map<string, Tally>
@@ -96,6 +98,8 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
     lastSentAt: undefined,
     bytesReceived: 0,
     bytesSent: 0,
+    messagesReceived: 0,
+    messagesSent: 0,
     dropped: 0,
     received: new Map(),
     sent: new Map()
@@ -106,8 +110,10 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
     for (const chunk of chunks) traffic.bytesReceived += chunk.length
     const events = chunks.length === 1 ? parser.push(chunks[0]!) : chunks.flatMap((chunk) => parser.push(chunk))
     for (const event of events) {
-      if (event._tag === "Received") count(traffic.received, countedAs(event.message), event.size)
-      else traffic.dropped++
+      if (event._tag === "Received") {
+        traffic.messagesReceived++
+        count(traffic.received, countedAs(event.message), event.size)
+      } else traffic.dropped++
       if (onRead !== undefined) onRead(event)
     }
     return events
@@ -121,6 +127,7 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
     traffic.lastSentAt = clock.currentTimeMillisUnsafe()
     for (const { frame, message } of frames) {
       traffic.bytesSent += frame.length
+      traffic.messagesSent++
       count(traffic.sent, countedAs(message), frame.length)
       if (onWrite !== undefined) onWrite(message, frame.length)
     }

@@ -30,6 +30,7 @@ import { choose, makeRepeatFilter, toAddr } from "./helpers.ts"
 import { learn } from "./learn.ts"
 import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
+import { makeObserver } from "./observe.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 import { snapshot } from "./stats.ts"
 import { makeQuestions } from "./questions.ts"
@@ -117,6 +118,16 @@ export const startSession = Effect.fnUntraced(function* (
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)
   const answersPings = negotiated.protocolVersion > versionOf.lastWithoutPong
 
+  const info: Info = {
+    ...negotiated,
+    id: ++peersSoFar,
+    localAddress: connection.localAddress,
+    remoteAddress: connection.remoteAddress,
+    network,
+    transport: "v1"
+  }
+
+  const observer = yield* makeObserver(info, link.traffic)
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
   const stop = Deferred.makeUnsafe<never, EndReason>()
   const shutdown = Deferred.makeUnsafe<EndReason>()
@@ -169,7 +180,7 @@ export const startSession = Effect.fnUntraced(function* (
       case "ping":
         return message.nonce !== undefined && answersPings ? pong(message.nonce) : undefined
       case "pong":
-        KeepAlive.ponged(keepAlive, message.nonce, now())
+        if (KeepAlive.ponged(keepAlive, message.nonce, now())) observer.ponged(keepAlive.lastRoundTrip!)
         return undefined
       case "sendheaders":
         wantsHeaders = true
@@ -225,14 +236,17 @@ export const startSession = Effect.fnUntraced(function* (
       // It stands still until we read again: the same for the whole batch.
       const arrivedAt = remoteNow()
       const messages: Array<Wire.Message> = []
+      observer.count()
       for (const event of events) {
         if (event._tag === "Dropped") {
+          if (observer.dropped !== undefined) yield* observer.dropped(event.error)
           if (event.error.command === "feature") return yield* violation("feature", "only allowed before verack")
           if (isMisbehaviour(event.error))
             return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: event.error })
           continue
         }
         const { message } = event
+        if (observer.log !== undefined) yield* observer.log("received", message, event.size)
         if (!servesBloom && bloomCommands.has(Wire.command(message))) {
           if (negotiated.protocolVersion < versionOf.bloomEnforced) continue
           return yield* violation(Wire.command(message), "this side does not offer NODE_BLOOM")
@@ -284,7 +298,11 @@ export const startSession = Effect.fnUntraced(function* (
           Requests.sent(requests, outgoing.message, remoteNow())
         }
         if (asked.isAwaited && Requests.size(requests) > 0) asked.wake(Effect.void)
+        if (observer.log !== undefined) {
+          for (const { outgoing } of batch) yield* observer.log("sent", outgoing.message, outgoing.frame.length)
+        }
         link.writeFrames(batch.map(({ outgoing }) => outgoing))
+        observer.count()
         yield* Effect.mapError(connection.drained, endOfConnection)
         outbox.release(batch)
         from = to
@@ -460,18 +478,10 @@ export const startSession = Effect.fnUntraced(function* (
       return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
         Effect.ignoreCause,
         Effect.andThen(silent ? connection.destroy : connection.close),
-        Effect.andThen(Scope.close(scope, Exit.void))
+        Effect.andThen(Scope.close(scope, Exit.void)),
+        Effect.andThen(observer.ended(reason))
       )
     }).pipe(Effect.ensuring(Effect.suspend(() => Deferred.succeed(shutdown, end!))))
-
-  const info: Info = {
-    ...negotiated,
-    id: ++peersSoFar,
-    localAddress: connection.localAddress,
-    remoteAddress: connection.remoteAddress,
-    network,
-    transport: "v1"
-  }
 
   const peer: Peer["Service"] = {
     info,
@@ -522,6 +532,7 @@ export const startSession = Effect.fnUntraced(function* (
   else {
     supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, trickler, stalls, Deferred.await(stop)]).pipe(
       Effect.onExit(teardown),
+      observer.within,
       Effect.forkIn(owner, { startImmediately: true })
     )
   }

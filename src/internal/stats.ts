@@ -64,12 +64,6 @@ export const Stats = Schema.Struct({
 })
 export type Stats = typeof Stats.Type
 
-const total = (tallies: ReadonlyMap<string, Tally>): number => {
-  let messages = 0
-  for (const tally of tallies.values()) messages += tally.messages
-  return messages
-}
-
 const perCommand = (tallies: ReadonlyMap<string, Tally>): Record<string, Tally> =>
   Object.fromEntries(Array.from(tallies, ([command, tally]) => [command, { ...tally }]))
 
@@ -110,8 +104,8 @@ export const snapshot = (
   ...(traffic.lastSentAt !== undefined && { lastSentAt: DateTime.makeUnsafe(traffic.lastSentAt) }),
   bytesReceived: traffic.bytesReceived,
   bytesSent: traffic.bytesSent,
-  messagesReceived: total(traffic.received),
-  messagesSent: total(traffic.sent),
+  messagesReceived: traffic.messagesReceived,
+  messagesSent: traffic.messagesSent,
   messagesDropped: traffic.dropped,
   received: perCommand(traffic.received),
   sent: perCommand(traffic.sent),

@@ -158,6 +158,37 @@ export type Trickle =
   | { readonly _tag: "Poisson"; readonly mean: number }
   /** Every so many milliseconds: btcd's way, and what tests use. */
   | { readonly _tag: "Fixed"; readonly interval: number }
+  /** At the same random times as all others of the group; what `Peer.serve` uses by default. */
+  | { readonly _tag: "Shared"; readonly turns: SharedTurns; readonly group: string }
+
+/**
+ * Random times that the peers of a network group have in common, as Core has it for inbound peers: a spy who connects often
+ * learns no more of when a transaction came in than one who connects once.
+ */
+export interface SharedTurns {
+  /** Milliseconds from `now` to the next turn of the group; `random` is uniform in [0, 1). */
+  readonly next: (group: string, now: number, random: number) => number
+}
+
+/** Groups above which those whose turn is over are forgotten. */
+const maxGroups = 1_024
+
+/** Makes shared turns with a mean in milliseconds between two. */
+export const makeSharedTurns = (mean: number): SharedTurns => {
+  const turns = new Map<string, number>()
+  return {
+    next: (group, now, random) => {
+      const at = turns.get(group)
+      if (at !== undefined && at > now) return at - now
+      if (turns.size >= maxGroups) {
+        for (const [other, over] of turns) if (over <= now) turns.delete(other)
+      }
+      const wait = -Math.log1p(-random) * mean
+      turns.set(group, now + wait)
+      return wait
+    }
+  }
+}
 
 /** Core's means: 2 s to outbound peers, 5 s to inbound ones. */
 export const defaultTrickle = (direction: "inbound" | "outbound"): Trickle => ({
@@ -165,9 +196,17 @@ export const defaultTrickle = (direction: "inbound" | "outbound"): Trickle => ({
   mean: direction === "inbound" ? 5_000 : 2_000
 })
 
-/** Milliseconds to the next turn; `random` is uniform in [0, 1). */
-export const nextTrickle = (trickle: Trickle, random: number): number =>
-  trickle._tag === "Fixed" ? trickle.interval : -Math.log1p(-random) * trickle.mean
+/** Milliseconds from `now` to the next turn; `random` is uniform in [0, 1). */
+export const nextTrickle = (trickle: Trickle, now: number, random: number): number => {
+  switch (trickle._tag) {
+    case "Poisson":
+      return -Math.log1p(-random) * trickle.mean
+    case "Fixed":
+      return trickle.interval
+    case "Shared":
+      return trickle.turns.next(trickle.group, now, random)
+  }
+}
 
 /** Something to announce. `feeRate`, satoshi per 1,000 virtual bytes, is held against the peer's feefilter. */
 export interface Announcement extends InventoryItem {

@@ -17,7 +17,8 @@ import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
-import type { Announcement, Trickle } from "./Inventory.ts"
+import { type Announcement, makeSharedTurns, type Trickle } from "./Inventory.ts"
+import { networkGroup } from "./internal/helpers.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
 import type { AskOptions, DataResult } from "./internal/questions.ts"
@@ -190,8 +191,64 @@ export type HandlerServices<H extends Handlers<unknown>> = {
     : never
 }[keyof H]
 
+/** A message type of a caller's own: how its payload is written and read. */
+export interface CustomType<A> {
+  /** 1 to 12 characters of ASCII, and none of this package's own commands. */
+  readonly command: string
+  readonly encode: (value: A) => Uint8Array
+  /** Undefined for a payload that is malformed; what `Policy.malformed` says happens then. Must not throw. */
+  readonly decode: (payload: Uint8Array) => A | undefined
+}
+
+/** A message type with its handler, for `Options.custom`; made by `custom`. */
+export interface CustomHandler {
+  readonly command: string
+  readonly prepare: (
+    payload: Uint8Array
+  ) => ((peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void) | "malformed"
+}
+
+/**
+ * Registers a message type of one's own with its handler, which runs instead of the one for `Unknown`. To send a value:
+ * `peer.send(Peer.customMessage(type, value))`.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Peer } from "effect-bitcoin-peer"
+ *
+ * const greeting: Peer.CustomType<string> = {
+ *   command: "greeting",
+ *   encode: (text) => new TextEncoder().encode(text),
+ *   decode: (payload) => (payload.length <= 100 ? new TextDecoder().decode(payload) : undefined)
+ * }
+ * export const options: Peer.Options = {
+ *   custom: [Peer.custom(greeting, (text, peer) => peer.send(Peer.customMessage(greeting, `you said ${text}`)))]
+ * }
+ * ```
+ */
+export const custom = <A>(
+  type: CustomType<A>,
+  handler: (value: A, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
+): CustomHandler => ({
+  command: type.command,
+  prepare: (payload) => {
+    const value = type.decode(payload)
+    return value === undefined ? "malformed" : (peer) => handler(value, peer)
+  }
+})
+
+/** A value of a message type of one's own as a message to send. */
+export const customMessage = <A>(type: CustomType<A>, value: A): Wire.Unknown => ({
+  _tag: "Unknown",
+  command: type.command,
+  payload: type.encode(value)
+})
+
 export interface Options<H extends Handlers<unknown> = Handlers> extends Handshake.Options {
   readonly handlers?: H | undefined
+  /** Message types of one's own with their handlers; see `custom`. */
+  readonly custom?: ReadonlyArray<CustomHandler> | undefined
   /** Between two pings; 2 minutes by default. */
   readonly pingInterval?: Duration.Input | undefined
   /** A ping that is not answered for so long ends the peer; 20 minutes by default. */
@@ -200,7 +257,10 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Handsha
   readonly idleTimeout?: Duration.Input | undefined
   /** `send` suspends while so many bytes wait to be written; 1 MiB by default. At most one message more is held. */
   readonly maximumQueuedBytes?: number | undefined
-  /** When transactions are announced: at random, on average 2 s (outbound) or 5 s (inbound) after the first, by default. */
+  /**
+   * When transactions are announced. By default at random: 2 s after the first on average (outbound) or 5 s (inbound; with
+   * `serve` at the same times for all peers of a network group).
+   */
   readonly trickle?: Trickle | undefined
   /** How many hashes that the peer knows are remembered, about 50 bytes each; 1,000 by default (Core: 50,000). */
   readonly knownInventory?: number | undefined
@@ -382,8 +442,10 @@ export const serve = Effect.fnUntraced(function* <H extends Handlers<unknown> = 
   options: ServeOptions<H, E, R> = {}
 ): Effect.fn.Return<never, ConnectionError, Nonce | HandlerServices<H> | Exclude<R, Scope.Scope>> {
   const { onPeer, onRefused, peer: peerOptions } = options
+  const turns = makeSharedTurns(5_000)
   const attend = (connection: Connection["Service"]) =>
     make(connection, {
+      trickle: { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) },
       ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),
       direction: "inbound"
     }).pipe(

@@ -159,15 +159,33 @@ describe("the time of the next turn", () => {
   it("is exponential: its mean is the one that is set", () => {
     let sum = 0
     for (let index = 0; index < 10_000; index++) {
-      sum += Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, (index + 0.5) / 10_000)
+      sum += Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, 0, (index + 0.5) / 10_000)
     }
     assert.approximately(sum / 10_000, 5_000, 10)
-    assert.strictEqual(Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, 0), 0)
-    assert.isTrue(Number.isFinite(Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, 1 - 2 ** -53)))
+    assert.strictEqual(Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, 0, 0), 0)
+    assert.isTrue(Number.isFinite(Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, 0, 1 - 2 ** -53)))
+  })
+
+  it("is the same for all of a group, until it has come", () => {
+    const turns = Inventory.makeSharedTurns(5_000)
+    const next = (group: string, now: number, random: number) =>
+      Inventory.nextTrickle({ _tag: "Shared", turns, group }, now, random)
+    const first = next("1.2", 0, 0.5)
+    assert.approximately(first, 5_000 * Math.LN2, 1e-9)
+    assert.approximately(next("1.2", 1_000, 0.9), first - 1_000, 1e-9)
+    assert.approximately(next("3.4", 1_000, 0.9), 5_000 * Math.log(10), 1e-6)
+    assert.approximately(next("1.2", first, 0.5), first, 1e-9)
+  })
+
+  it("is remembered for groups whose turn is to come only, however many there were", () => {
+    const turns = Inventory.makeSharedTurns(1)
+    const before = process.memoryUsage().heapUsed
+    for (let group = 0; group < 200_000; group++) turns.next(`group ${group}`, group * 100, 0.5)
+    assert.isBelow(process.memoryUsage().heapUsed - before, 20_000_000)
   })
 
   it("is fixed where that is set", () => {
-    assert.strictEqual(Inventory.nextTrickle({ _tag: "Fixed", interval: 10_000 }, 0.3), 10_000)
+    assert.strictEqual(Inventory.nextTrickle({ _tag: "Fixed", interval: 10_000 }, 0, 0.3), 10_000)
   })
 
   it("is 2 s on average to outbound peers and 5 s to inbound ones", () => {

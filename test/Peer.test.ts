@@ -133,6 +133,34 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("handles and sends message types of the caller's own; a malformed one is dropped, or ends it", () =>
+    Effect.gen(function* () {
+      const number: Peer.CustomType<number> = {
+        command: "number",
+        encode: (value) => Uint8Array.of(value),
+        decode: (payload) => (payload.length === 1 ? payload[0] : undefined)
+      }
+      const seen: Array<number> = []
+      const unknown: Array<string> = []
+      const custom = [
+        Peer.custom(number, (value, peer) => {
+          seen.push(value)
+          return peer.send(Peer.customMessage(number, value + 1))
+        })
+      ]
+      const handlers = { Unknown: ({ command }: Wire.Unknown) => void unknown.push(command) }
+      const malformed: Wire.Message = { _tag: "Unknown", command: "number", payload: new Uint8Array(2) }
+      const { peer, remote } = yield* start({ custom, handlers })
+      yield* remote.send(Peer.customMessage(number, 7), malformed, filler(1))
+      assert.deepStrictEqual(yield* remote.receive, Peer.customMessage(number, 8))
+      assert.deepStrictEqual([seen, unknown], [[7], ["filler"]])
+      assert.strictEqual((yield* peer.stats).messagesDropped, 1)
+      const strict = yield* start({ custom, policy: Policy.btcd })
+      yield* strict.remote.send(malformed)
+      assert.strictEqual((yield* strict.peer.awaitShutdown)._tag, "BadMessage")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("says in its statistics who it is and what it last heard of", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()

@@ -3,13 +3,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type { ConnectionError } from "../Connection.ts"
-import type * as Wire from "../Wire.ts"
+import { type Message, WireError, type WireReason } from "../Wire.ts"
 import { rejectCode } from "./handshake.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 
 export const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
-const misbehaviour: ReadonlyMap<string, Wire.WireReason["_tag"]> = new Map([
+const misbehaviour: ReadonlyMap<string, WireReason["_tag"]> = new Map([
   ...["inv", "getdata", "headers", "getheaders", "getblocks", "addr", "addrv2"].map(
     (command) => [command, "TooMany"] as const
   ),
@@ -17,7 +17,7 @@ const misbehaviour: ReadonlyMap<string, Wire.WireReason["_tag"]> = new Map([
 ])
 
 /** Malformed messages that no honest node sends: they end the peer by every policy, as in Core. */
-export const isMisbehaviour = (error: Wire.WireError): boolean => misbehaviour.get(error.command) === error.reason._tag
+export const isMisbehaviour = (error: WireError): boolean => misbehaviour.get(error.command) === error.reason._tag
 
 export const endOfConnection = (error: ConnectionError): EndReason =>
   error.reason._tag === "Closed" ? { _tag: "RemoteClosed" } : { _tag: "ConnectionLost", error }
@@ -27,6 +27,13 @@ export const ended = (end: EndReason): PeerError => new PeerError({ reason: { _t
 export const violation = (command: string, problem: string): Effect.Effect<never, EndReason> =>
   Effect.fail({ _tag: "ProtocolViolation", command, problem })
 
+/** A payload that the codec of a caller's own message type could not read. */
+export const malformed = (command: string): Effect.Effect<never, EndReason> =>
+  Effect.fail({
+    _tag: "BadMessage",
+    error: new WireError({ command, reason: { _tag: "BadValue", field: "payload", problem: "is malformed" } })
+  })
+
 /** What the race of the loops ended with; an interruption comes from the scope. */
 export const reasonOf = (exit: Exit.Exit<never, EndReason>): EndReason =>
   Exit.isSuccess(exit) || Exit.hasInterrupts(exit)
@@ -34,7 +41,7 @@ export const reasonOf = (exit: Exit.Exit<never, EndReason>): EndReason =>
     : Option.getOrElse(Exit.findErrorOption(exit), (): EndReason => ({ _tag: "Defect", cause: exit.cause }))
 
 /** The reject [61] that a policy with rejects sends before it ends a peer for this reason. */
-export const rejectFor = (end: EndReason): Wire.Message | undefined => {
+export const rejectFor = (end: EndReason): Message | undefined => {
   switch (end._tag) {
     case "BadMessage":
       return {

@@ -1,4 +1,6 @@
 /** What the sending helpers decide, without sending: plain functions, the randomness passed in. */
+import { NetAddress } from "effect/net"
+import * as Result from "effect/Result"
 import * as Wire from "../Wire.ts"
 
 /** `count` elements chosen at random, in random order; all of them, in their order, when there are no more. */
@@ -45,6 +47,15 @@ export const fromAddr = ({ address, port, services, timestamp }: Wire.Timestampe
   isMapped(address)
     ? { timestamp, services, networkId: ipv4, address: address.subarray(12), port }
     : { timestamp, services, networkId: ipv6, address, port }
+
+/** The part of the network a host belongs to, as Core has it: /16 of IPv4, /32 of IPv6; anything else is its own. */
+export const networkGroup = (host: string): string => {
+  const ip = NetAddress.ipFromString(host)
+  if (Result.isFailure(ip)) return host
+  return NetAddress.isIpv4Address(ip.success)
+    ? NetAddress.ipv4ToOctets(ip.success).slice(0, 2).join(".")
+    : NetAddress.ipv6ToSegments(ip.success).slice(0, 2).join(":")
+}
 
 const sameBytes = (one: Uint8Array | undefined, other: Uint8Array | undefined): boolean =>
   one === other ||

@@ -23,7 +23,16 @@ import { Nonce } from "../Nonce.ts"
 import type { Handlers, Info, Options, Peer } from "../Peer.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
-import { ended, endOfConnection, isMisbehaviour, legalOnlyInHandshake, reasonOf, rejectFor, violation } from "./ends.ts"
+import {
+  ended,
+  endOfConnection,
+  isMisbehaviour,
+  legalOnlyInHandshake,
+  malformed,
+  reasonOf,
+  rejectFor,
+  violation
+} from "./ends.ts"
 import { versionOf } from "./handshake.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import { choose, makeRepeatFilter, toAddr } from "./helpers.ts"
@@ -226,6 +235,8 @@ export const startSession = Effect.fnUntraced(function* (
         }
       })
     )
+  const custom = new Map((options.custom ?? []).map((handler) => [handler.command, handler]))
+
   /** The command whose handler runs: a failure of the reader is then the handler's. */
   let handling: string | undefined
 
@@ -255,13 +266,17 @@ export const startSession = Effect.fnUntraced(function* (
         Requests.received(requests, message, arrivedAt)
         const waiting = builtIn(message)
         if (waiting !== undefined) yield* waiting
-        const handler = handlers.get(message._tag)
-        if (handler !== undefined) {
-          handling = Wire.command(message)
-          const effect = handler(message, peer)
-          if (effect !== undefined) yield* effect
+        handling = Wire.command(message)
+        const own = message._tag === "Unknown" ? custom.get(message.command)?.prepare(message.payload) : undefined
+        if (own === "malformed") {
+          link.traffic.dropped++
           handling = undefined
+          if (policy.malformed === "disconnect") return yield* malformed(Wire.command(message))
+          continue
         }
+        const effect = own === undefined ? handlers.get(message._tag)?.(message, peer) : own(peer)
+        if (effect !== undefined) yield* effect
+        handling = undefined
         messages.push(message)
       }
       if (isReadonlyArrayNonEmpty(messages)) {
@@ -318,7 +333,7 @@ export const startSession = Effect.fnUntraced(function* (
     while (true) {
       // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
       yield* announced.wait
-      yield* Effect.sleep(Inventory.nextTrickle(trickle, yield* Random.next))
+      yield* Effect.sleep(Inventory.nextTrickle(trickle, now(), yield* Random.next))
       for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
     }
   }).pipe(Effect.orDie)

@@ -12,8 +12,8 @@ const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effec
 const block = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
 
 /** Two who wait for the end and two who wait for a message to be written: more than the in-memory window takes. */
-const waiters = Effect.fnUntraced(function* (peer: Peer.Peer["Service"]) {
-  const sends = yield* Effect.forEach([1, 2], () => fork(peer.sendAndWait(block(200_000))))
+const waiters = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], sending: ReadonlyArray<number> = [1, 2]) {
+  const sends = yield* Effect.forEach(sending, () => fork(peer.sendAndWait(block(200_000))))
   const shutdowns = yield* Effect.forEach([1, 2], () => fork(peer.awaitShutdown))
   return { sends, shutdowns }
 })
@@ -158,6 +158,96 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("what the remote sent before it closed is handled, by handlers that take their time and answer", () =>
+    Effect.gen(function* () {
+      let handled = 0
+      const session = yield* start({
+        handlers: {
+          inv: (_, peer) =>
+            Effect.andThen(
+              Effect.sleep(100),
+              Effect.andThen(
+                Effect.ignore(peer.send(verack)),
+                Effect.sync(() => handled++)
+              )
+            )
+        }
+      })
+      yield* session.remote.send(
+        { _tag: "ping", nonce: 1n },
+        ...Array.from({ length: 20 }, (): Wire.Message => ({ _tag: "inv", items: [] }))
+      )
+      yield* session.remote.connection.close
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(yield* session.peer.awaitShutdown, { _tag: "RemoteClosed" })
+      assert.strictEqual(handled, 20)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a remote that never reads, while a handler, or the answers to its pings, wait for it", () =>
+    Effect.gen(function* () {
+      const serving = yield* start({ handlers: { getaddr: (_, peer) => peer.sendAndWait(block(500_000)) } })
+      yield* serving.remote.send({ _tag: "getaddr" })
+      const flooded = yield* start()
+      for (let index = 0; index < 60; index++) {
+        yield* flooded.remote.send(...Array.from({ length: 100 }, (): Wire.Message => ({ _tag: "ping", nonce: 1n })))
+      }
+      yield* TestClock.adjust("20 minutes")
+      for (const { peer } of [serving, flooded]) {
+        assert.strictEqual((yield* peer.awaitShutdown)._tag, "WriteTimeout")
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a handler that cannot be interrupted waits for what will never be written", () =>
+    Effect.gen(function* () {
+      const uninterruptible = yield* start({
+        handlers: { getaddr: (_, peer) => Effect.uninterruptible(peer.sendAndWait(block(500_000))) }
+      })
+      yield* uninterruptible.remote.send({ _tag: "getaddr" })
+      yield* uninterruptible.peer.disconnect("enough")
+      assert.deepStrictEqual(yield* uninterruptible.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
+      const cleaning = yield* start({
+        handlers: {
+          getaddr: (_, peer) => Effect.ensuring(Effect.never, Effect.ignore(peer.sendAndWait(block(500_000))))
+        }
+      })
+      yield* cleaning.remote.send({ _tag: "getaddr" })
+      yield* cleaning.peer.disconnect("enough")
+      assert.deepStrictEqual(yield* cleaning.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a handler closes the scope that its peer lives in", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const pair = yield* Connection.makePair()
+      const remote = scripted(pair[1])
+      const making = yield* fork(
+        Scope.provide(
+          Peer.make(pair[0], { network, direction, handlers: { getaddr: () => Scope.close(scope, Exit.void) } }),
+          scope
+        )
+      )
+      yield* remote.send(version(), verack, { _tag: "getaddr" })
+      const peer = yield* Fiber.join(making)
+      assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("fibers of its scope, and finalizers with fibers of their own, wait for the end in it", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const seen: Array<string> = []
+      const note = Effect.map(session.peer.awaitShutdown, ({ _tag }) => void seen.push(_tag))
+      yield* Effect.forkIn(Effect.ensuring(Effect.never, note), session.peer.scope, { startImmediately: true })
+      yield* Scope.addFinalizer(session.peer.scope, Effect.raceFirst(note, Effect.never))
+      yield* session.peer.disconnect()
+      yield* session.peer.awaitShutdown
+      assert.deepStrictEqual(seen, ["Requested", "Requested"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("a handler fails", () =>
     Effect.gen(function* () {
       const session = yield* start({ handlers: { inv: () => Effect.fail("no") } })
@@ -250,6 +340,8 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
       const waiting = yield* waiters(peer)
       const error = new Connection.ConnectionError({ reason: { _tag: "Reset", cause: "EPIPE" } })
       yield* Deferred.fail(failing, error)
+      // The reader, which usually meets the same end, has a second for it.
+      yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* assertOver({ peer, tracker }, waiting), { _tag: "ConnectionLost", error })
     }).pipe(Effect.provide(Nonce.layer))
   )
@@ -264,7 +356,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
       const { queuedBytes } = yield* session.peer.stats
       assert.isAtMost(queuedBytes, Peer.defaultMaximumQueuedBytes + 200_100)
       yield* TestClock.adjust("1 minute")
-      assert.strictEqual((yield* assertOver(session, waiting))._tag, "IdleTimeout")
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "WriteTimeout")
       assert.isTrue(Exit.isFailure(yield* Fiber.await(flood)))
     }).pipe(Effect.provide(Nonce.layer))
   )
@@ -272,7 +364,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
   it.effect("a ping is not answered for 20 minutes, by a remote that talks of other things", () =>
     Effect.gen(function* () {
       const session = yield* start()
-      const waiting = yield* waiters(session.peer)
+      const waiting = yield* waiters(session.peer, [])
       // The first ping goes out after two minutes.
       for (let minute = 0; minute < 21; minute++) {
         yield* TestClock.adjust("1 minute")
@@ -287,7 +379,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
   it.effect("nothing is received for 20 minutes", () =>
     Effect.gen(function* () {
       const session = yield* start()
-      const waiting = yield* waiters(session.peer)
+      const waiting = yield* waiters(session.peer, [])
       yield* TestClock.adjust("19 minutes")
       assert.isUndefined(waiting.shutdowns[0]!.pollUnsafe())
       yield* TestClock.adjust("1 minute")

@@ -180,6 +180,46 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("a handler may ask the peer and wait for the answer, while other messages come", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const { peer, remote } = yield* withRemote({
+        direction,
+        handlers: {
+          inv: (message, peer) =>
+            Effect.gen(function* () {
+              log.push("asks")
+              yield* peer.ping
+              const [result] = yield* peer.getData(message.items)
+              log.push(result!._tag)
+            }),
+          sendheaders: () => void log.push("sendheaders")
+        }
+      })
+      yield* remote.send({ _tag: "inv", items: [item(1)] }, { _tag: "sendheaders" })
+      const ping = yield* remote.receiveUntil("ping")
+      assert(ping._tag === "ping")
+      yield* remote.send({ _tag: "sendheaders" }, { _tag: "pong", nonce: ping.nonce! })
+      yield* remote.receiveUntil("getdata")
+      yield* remote.send({ _tag: "tx", transaction: transaction(1) }, { _tag: "ping", nonce: 7n })
+      yield* remote.receiveUntil("pong")
+      assert.deepStrictEqual(log, ["asks", "Found", "sendheaders", "sendheaders"])
+      yield* peer.disconnect()
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect(
+    "a handler that waits for an answer when the remote closes gets an error, and the end is the remote's",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* withRemote({ direction, handlers: { inv: (_, peer) => peer.ping } })
+        yield* remote.send({ _tag: "inv", items: [] })
+        yield* remote.receiveUntil("ping")
+        yield* remote.connection.close
+        assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "RemoteClosed" })
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("everyone who asks gets an answer when the peer ends, and whoever asks later", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()

@@ -26,6 +26,7 @@ const assessments: { readonly [Tag in (EndReason | HandshakeReason)["_tag"]]: As
   Defect: oursForGood,
   PingTimeout: theirs,
   IdleTimeout: theirs,
+  WriteTimeout: theirs,
   Stalled: theirs,
   BadMessage: misbehaved,
   ProtocolViolation: { by: "remote", retry: false, points: 10 },

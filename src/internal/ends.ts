@@ -2,37 +2,62 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type { ConnectionError } from "../Connection.ts"
-import { type Message, WireError, type WireReason } from "../Wire.ts"
+import { type Message, WireError } from "../Wire.ts"
 import { rejectCode } from "./handshake.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 
 export const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
-const misbehaviour: ReadonlyMap<string, WireReason["_tag"]> = new Map([
-  ...["inv", "getdata", "headers", "getheaders", "getblocks", "addr", "addrv2"].map(
-    (command) => [command, "TooMany"] as const
-  ),
-  ["sendcmpct", "BadValue"]
+/** The lists whose length no honest node exceeds, by command. */
+const limited: ReadonlyMap<string, string> = new Map([
+  ["inv", "items"],
+  ["getdata", "items"],
+  ["headers", "headers"],
+  ["getheaders", "locator"],
+  ["getblocks", "locator"],
+  ["addr", "addresses"],
+  ["addrv2", "addresses"]
 ])
 
-/** Malformed messages that no honest node sends: they end the peer by every policy, as in Core. */
-export const isMisbehaviour = (error: WireError): boolean => misbehaviour.get(error.command) === error.reason._tag
+/** The end that a message is though it could not be read: what no honest node sends, as in Core. Most are just dropped. */
+export const endOfDropped = (error: WireError): EndReason | undefined => {
+  const { command, reason } = error
+  if (reason._tag === "BadChecksum" || reason._tag === "BadCommand") return undefined
+  if (command === "feature") return violation(command, "only allowed before verack")
+  const misbehaves =
+    (reason._tag === "TooMany" && limited.get(command) === reason.field) ||
+    (reason._tag === "BadValue" && command === "sendcmpct")
+  return misbehaves ? { _tag: "BadMessage", error } : undefined
+}
 
 export const endOfConnection = (error: ConnectionError): EndReason =>
   error.reason._tag === "Closed" ? { _tag: "RemoteClosed" } : { _tag: "ConnectionLost", error }
 
 export const ended = (end: EndReason): PeerError => new PeerError({ reason: { _tag: "Ended", end } })
 
-export const violation = (command: string, problem: string): Effect.Effect<never, EndReason> =>
-  Effect.fail({ _tag: "ProtocolViolation", command, problem })
+export const violation = (command: string, problem: string): EndReason => ({
+  _tag: "ProtocolViolation",
+  command,
+  problem
+})
+
+const ownPayload = "payload"
 
 /** A payload that the codec of a caller's own message type could not read. */
 export const malformed = (command: string): Effect.Effect<never, EndReason> =>
   Effect.fail({
     _tag: "BadMessage",
-    error: new WireError({ command, reason: { _tag: "BadValue", field: "payload", problem: "is malformed" } })
+    error: new WireError({ command, reason: { _tag: "BadValue", field: ownPayload, problem: "is malformed" } })
   })
+
+export const isOwnMalformed = (reason: unknown): boolean =>
+  Predicate.isTagged(reason, "BadMessage") &&
+  Predicate.hasProperty(reason, "error") &&
+  reason.error instanceof WireError &&
+  reason.error.reason._tag === "BadValue" &&
+  reason.error.reason.field === ownPayload
 
 /** What the race of the loops ended with; an interruption comes from the scope. */
 export const reasonOf = (exit: Exit.Exit<never, EndReason>): EndReason =>

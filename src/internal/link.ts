@@ -43,8 +43,8 @@ export interface Link {
   /** Set once nothing more can be read from the stream. */
   readonly failure: () => Wire.WireError | undefined
   readonly encode: (message: Wire.Message) => Result.Result<Outgoing, Wire.WireError>
-  /** Hands frames to the connection, joined into one write. */
-  readonly writeFrames: (frames: ReadonlyArray<Outgoing>) => void
+  /** Hands frames to the connection, joined into one write; returns how many bytes wait there. */
+  readonly writeFrames: (frames: ReadonlyArray<Outgoing>) => number
   /** Encodes and writes; returns what was wrong with the first message that cannot be sent, then nothing was. */
   readonly write: (messages: ReadonlyArray<Wire.Message>) => Wire.WireError | undefined
 }
@@ -122,8 +122,8 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
   const encode = (message: Wire.Message): Result.Result<Outgoing, Wire.WireError> =>
     Result.map(Wire.encodeFrames(magic, [message]), (frame) => ({ message, frame }))
 
-  const writeFrames = (frames: ReadonlyArray<Outgoing>): void => {
-    if (frames.length === 0) return
+  const writeFrames = (frames: ReadonlyArray<Outgoing>): number => {
+    if (frames.length === 0) return 0
     traffic.lastSentAt = clock.currentTimeMillisUnsafe()
     for (const { frame, message } of frames) {
       traffic.bytesSent += frame.length
@@ -132,7 +132,7 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
       if (onWrite !== undefined) onWrite(message, frame.length)
     }
     // Last: an in-memory write may run the other side, which then sees all of this done.
-    connection.write(join(frames))
+    return connection.write(join(frames))
   }
 
   return {

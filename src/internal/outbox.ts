@@ -125,7 +125,8 @@ export const makeOutbox = <E>(limit: number): Effect.Effect<Outbox<E>> =>
       close: (error) => {
         if (closed !== undefined) return
         closed = Exit.fail(error)
-        Queue.shutdownUnsafe(queue)
+        // Emptied, not shut down: that would end the writer, which is not to say why the peer ends.
+        while (Queue.takeUnsafe(queue) !== undefined);
         for (const { resume } of [...line, ...unwritten]) resume(closed)
         line.clear()
         unwritten.clear()

@@ -24,6 +24,8 @@ export type EndReason =
   | { readonly _tag: "PingTimeout"; readonly after: Duration.Duration }
   /** Nothing was received for too long. */
   | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
+  /** The remote took nothing of what waited to be written for too long. */
+  | { readonly _tag: "WriteTimeout"; readonly after: Duration.Duration }
   /** A request was not answered in time: the headers or, by its hash, the data that was asked for. */
   | {
       readonly _tag: "Stalled"
@@ -55,6 +57,8 @@ export const describeEnd = (end: EndReason): string => {
       return `no answer to a ping within ${Duration.format(end.after)}`
     case "IdleTimeout":
       return `nothing received for ${Duration.format(end.after)}`
+    case "WriteTimeout":
+      return `the peer took nothing of what was sent for ${Duration.format(end.after)}`
     case "Stalled":
       return `stalled: no answer to ${end.command} within ${Duration.format(end.after)}`
     case "Defect":
@@ -70,7 +74,7 @@ export type PeerReason =
   | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
   /** No answer to what was asked within that time; the peer goes on. */
   | { readonly _tag: "TimedOut"; readonly what: string; readonly after: Duration.Duration }
-  /** A subscriber that chose to fail did not keep up: `capacity` messages waited. Only its stream ends. */
+  /** A subscriber that chose to fail did not keep up: `capacity` bytes waited. Only its stream ends. */
   | { readonly _tag: "Overflow"; readonly capacity: number }
   /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSupported"; readonly what: string; readonly protocolVersion: number }
@@ -86,7 +90,7 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
       case "TimedOut":
         return `no answer to ${this.reason.what} within ${Duration.format(this.reason.after)}`
       case "Overflow":
-        return `the subscriber did not keep up: ${this.reason.capacity} messages waited`
+        return `the subscriber did not keep up: ${this.reason.capacity} bytes waited`
       case "NotSupported":
         return `${this.reason.what} is not supported at protocol version ${this.reason.protocolVersion}`
     }

@@ -48,9 +48,11 @@ export interface QuestionOptions {
   readonly protocolVersion: number
   /** A ping: what comes before its pong is all that comes. */
   readonly ping: Effect.Effect<unknown, PeerError>
+  /** Somebody waits for an answer from now on. */
+  readonly onAsk: () => void
 }
 
-export const makeQuestions = ({ encode, now, outbox, ping, protocolVersion, requests }: QuestionOptions) => {
+export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersion, requests }: QuestionOptions) => {
   /** How to tell those who wait that there will be no answer. */
   const open = new Set<(error: PeerError) => void>()
 
@@ -67,6 +69,7 @@ export const makeQuestions = ({ encode, now, outbox, ping, protocolVersion, requ
     let queued = false
     return Effect.suspend(() => {
       open.add(giveUp)
+      onAsk()
       return Effect.andThen(
         Effect.tap(sending, () => Effect.sync(() => (queued = true))),
         Deferred.await(answer)
@@ -184,6 +187,8 @@ export const makeQuestions = ({ encode, now, outbox, ping, protocolVersion, requ
     getBlocks,
     getAddresses,
     getData,
+    /** How many wait for an answer. */
+    open: (): number => open.size,
     /** Answers everyone who waits. */
     end: (error: PeerError): void => {
       Requests.end(requests)

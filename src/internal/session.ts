@@ -2,8 +2,8 @@
  * A connected peer at work: the loops that read, write, ping and announce, raced against each other, and the one end that
  * follows when the first of them ends.
  */
-import { isReadonlyArrayNonEmpty } from "effect/Array"
-import type * as Cause from "effect/Cause"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -11,6 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
@@ -26,7 +27,8 @@ import * as Wire from "../Wire.ts"
 import {
   ended,
   endOfConnection,
-  isMisbehaviour,
+  endOfDropped,
+  isOwnMalformed,
   legalOnlyInHandshake,
   malformed,
   reasonOf,
@@ -57,7 +59,12 @@ export const defaultIdleTimeout: Duration.Duration = Duration.minutes(20)
 export const defaultDataStallTimeout: Duration.Duration = Duration.seconds(30)
 /** The same for getheaders. */
 export const defaultHeadersStallTimeout: Duration.Duration = Duration.seconds(90)
-const silentEnds: ReadonlySet<EndReason["_tag"]> = new Set(["PingTimeout", "IdleTimeout", "Stalled"] as const)
+const silentEnds: ReadonlySet<EndReason["_tag"]> = new Set([
+  "PingTimeout",
+  "IdleTimeout",
+  "WriteTimeout",
+  "Stalled"
+] as const)
 const stallCheckInterval = Duration.seconds(15)
 /** Bytes that may wait to be written. */
 export const defaultMaximumQueuedBytes = 1 << 20
@@ -67,6 +74,11 @@ const maximumBatch = 256 * 1024
 // Pongs need no room in the outbox: else two peers with full outboxes that ping each other would wait for ever. Whoever
 // has so many unread ones is a flood, and is read no further until they are written.
 const maximumPongs = 1000
+
+/** What is read and kept while a handler runs and somebody waits for an answer; above, the reader waits for the handler. */
+const maximumReadAhead = 8 * 1024 * 1024
+/** For the reader to come to the end that the writer has met. */
+const writeFailureGrace = Duration.seconds(1)
 
 /** All the money there is, in satoshi: no fee is above it. */
 const maximumMoney = 21e14
@@ -92,6 +104,11 @@ const notSendable = (field: string, problem: string): Effect.Effect<never, PeerE
 /** Whether a scope, or one that it is part of, is being closed or was. */
 const isClosing = (scope: Scope.Scope | undefined): boolean =>
   scope !== undefined && (scope.state._tag === "Closed" || isClosing(scope.parent))
+
+interface Batch {
+  readonly messages: NonEmptyReadonlyArray<Wire.Message>
+  readonly bytes: number
+}
 
 type Handler = (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
 
@@ -119,7 +136,9 @@ export const startSession = Effect.fnUntraced(function* (
   const nonces = yield* Nonce
   const clock = yield* Clock.Clock
   const owner = yield* Effect.scope
-  const scope = yield* Scope.fork(owner)
+  // Closing the owner ends the peer by this one; `scope` is closed at the end of the end.
+  const guard = yield* Scope.fork(owner)
+  const scope = yield* Scope.make()
   const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const policy = options.policy ?? Policy.standard
   const network = options.network ?? Network.mainnet
@@ -184,7 +203,7 @@ export const startSession = Effect.fnUntraced(function* (
   }
 
   /** What a message means to the peer itself; undefined when there is nothing to wait for. */
-  const builtIn = (message: Wire.Message): Effect.Effect<void, EndReason> | undefined => {
+  const builtIn = (message: Wire.Message): Effect.Effect<void> | undefined => {
     switch (message._tag) {
       case "ping":
         return message.nonce !== undefined && answersPings ? pong(message.nonce) : undefined
@@ -214,15 +233,25 @@ export const startSession = Effect.fnUntraced(function* (
       case "feefilter":
         if (message.feeRate >= 0 && message.feeRate <= maximumMoney) feeFilter = message.feeRate
         return undefined
-      case "version":
-      case "verack":
-        return policy.duplicate === "disconnect" ? violation(message._tag, "duplicate message") : undefined
-      default: {
-        const command = Wire.command(message)
-        return legalOnlyInHandshake.has(command) ? violation(command, "only allowed before verack") : undefined
-      }
+      default:
+        return undefined
     }
   }
+
+  /** The end that a message is by itself, at this time of the connection. */
+  const endOfMessage = (message: Wire.Message): EndReason | undefined => {
+    const command = Wire.command(message)
+    if (command === "version" || command === "verack") {
+      return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
+    }
+    if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
+    return bloomCommands.has(command) && !servesBloom && negotiated.protocolVersion >= versionOf.bloomEnforced
+      ? violation(command, "this side does not offer NODE_BLOOM")
+      : undefined
+  }
+
+  /** Bloom messages of a peer too old for the rule above are not handed on. */
+  const isServed = (message: Wire.Message): boolean => servesBloom || !bloomCommands.has(Wire.command(message))
 
   const handlers = new Map<string, Handler>(Object.entries(options.handlers ?? {}) as Array<[string, Handler]>)
   /** Handlers that come later bring the services of who set them. */
@@ -237,65 +266,134 @@ export const startSession = Effect.fnUntraced(function* (
     )
   const custom = new Map((options.custom ?? []).map((handler) => [handler.command, handler]))
 
-  /** The command whose handler runs: a failure of the reader is then the handler's. */
+  // Handlers run on a fiber of their own, so that one may wait for an answer of the peer: while somebody does, the reader
+  // reads on and keeps what comes for later, up to a bound. Otherwise it waits until the batch is done.
+  const batches: Array<Batch> = []
+  let batchesBytes = 0
+  let handlersRun = false
+  let handlerFiber: Fiber.Fiber<unknown, unknown> | undefined
+  /** The command whose handler runs: a failure is then the handler's. */
   let handling: string | undefined
+  /** Why nothing more comes, while what came is still being handled. */
+  let over: EndReason | undefined
+  const isIdle = (): boolean => batches.length === 0 && !handlersRun
+  const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
+  const canRead = (): boolean => isIdle() || (pings.size + questions.open() > 0 && batchesBytes < maximumReadAhead)
+  const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
+  const letRead = (): void => {
+    if (canRead()) mayRead.wake(Effect.void)
+  }
+  const arrived = new Waiters(() => (batches.length > 0 ? Effect.void : undefined))
 
+  /** Runs the handler of a message; an Effect when that takes time. */
+  const handleOne = (message: Wire.Message): ReturnType<Handler> => {
+    const own = message._tag === "Unknown" ? custom.get(message.command)?.prepare(message.payload) : undefined
+    if (own === "malformed") {
+      link.traffic.dropped++
+      return policy.malformed === "disconnect"
+        ? malformed(message._tag === "Unknown" ? message.command : "")
+        : undefined
+    }
+    return own === undefined ? handlers.get(message._tag)?.(message, peer) : own(peer)
+  }
+
+  const handler = Effect.gen(function* () {
+    while (true) {
+      handlerFiber ??= yield* Effect.fiber
+      yield* arrived.wait
+      const { bytes, messages } = batches.shift()!
+      handlersRun = true
+      for (const message of messages) {
+        handling = Wire.command(message)
+        const effect = handleOne(message)
+        if (effect !== undefined) yield* effect
+        handling = undefined
+      }
+      const publishing = subscribers.publish(messages, bytes)
+      if (publishing !== undefined) yield* publishing
+      handlersRun = false
+      batchesBytes -= bytes
+      if (isIdle()) idle.wake(Effect.void)
+      letRead()
+    }
+  }).pipe(
+    Effect.catchCause((cause): Effect.Effect<never, EndReason> => {
+      // Who fails because the connection is over says nothing new.
+      if (over !== undefined) return Effect.fail(over)
+      const command = handling
+      const reason = Option.getOrUndefined(Cause.findErrorOption(cause))
+      if (command === undefined || isOwnMalformed(reason)) return Effect.failCause(cause as Cause.Cause<EndReason>)
+      return Effect.fail({ _tag: "HandlerFailed", command, cause })
+    }),
+    Effect.provideService(Scope.Scope, scope)
+  )
+
+  /** What the messages mean to the peer itself; then they wait for their handlers. */
+  const receive = Effect.fnUntraced(function* (
+    events: ReadonlyArray<Wire.ParserEvent>
+  ): Effect.fn.Return<void, EndReason> {
+    // It stands still until we read again: the same for the whole batch.
+    const arrivedAt = remoteNow()
+    const messages: Array<Wire.Message> = []
+    let bytes = 0
+    let failure: EndReason | undefined
+    observer.count()
+    for (const event of events) {
+      if (event._tag === "Dropped") {
+        if (observer.dropped !== undefined) yield* observer.dropped(event.error)
+        failure = endOfDropped(event.error)
+      } else {
+        const { message } = event
+        if (observer.log !== undefined) yield* observer.log("received", message, event.size)
+        failure = endOfMessage(message)
+        if (failure === undefined && isServed(message)) {
+          learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
+          Requests.received(requests, message, arrivedAt)
+          const waiting = builtIn(message)
+          if (waiting !== undefined) yield* waiting
+          bytes += event.size
+          messages.push(message)
+        }
+      }
+      if (failure !== undefined) break
+    }
+    if (isReadonlyArrayNonEmpty(messages)) {
+      batches.push({ messages, bytes })
+      batchesBytes += bytes
+      arrived.wake(Effect.void)
+    }
+    const unreadable = failure === undefined ? link.failure() : undefined
+    if (unreadable !== undefined) failure = { _tag: "BadMessage", error: unreadable }
+    if (failure !== undefined) return yield* finish(failure)
+  })
+
+  /** Nothing more comes: nobody waits for answers any more, what came before is handled, then this is the end. */
+  const finish = (reason: EndReason): Effect.Effect<never, EndReason> =>
+    Effect.suspend(() => {
+      over ??= reason
+      const error = ended(over)
+      outbox.close(error)
+      giveUp(error)
+      return Effect.andThen(idle.wait, Effect.fail(over))
+    })
+
+  const giveUp = (error: PeerError): void => {
+    questions.end(error)
+    for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
+  }
+
+  let batchesRead = 0
   const reader = Effect.gen(function* () {
     let events = rest
     while (true) {
       KeepAlive.received(keepAlive, now())
-      // It stands still until we read again: the same for the whole batch.
-      const arrivedAt = remoteNow()
-      const messages: Array<Wire.Message> = []
-      observer.count()
-      for (const event of events) {
-        if (event._tag === "Dropped") {
-          if (observer.dropped !== undefined) yield* observer.dropped(event.error)
-          if (event.error.command === "feature") return yield* violation("feature", "only allowed before verack")
-          if (isMisbehaviour(event.error))
-            return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: event.error })
-          continue
-        }
-        const { message } = event
-        if (observer.log !== undefined) yield* observer.log("received", message, event.size)
-        if (!servesBloom && bloomCommands.has(Wire.command(message))) {
-          if (negotiated.protocolVersion < versionOf.bloomEnforced) continue
-          return yield* violation(Wire.command(message), "this side does not offer NODE_BLOOM")
-        }
-        learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
-        Requests.received(requests, message, arrivedAt)
-        const waiting = builtIn(message)
-        if (waiting !== undefined) yield* waiting
-        handling = Wire.command(message)
-        const own = message._tag === "Unknown" ? custom.get(message.command)?.prepare(message.payload) : undefined
-        if (own === "malformed") {
-          link.traffic.dropped++
-          handling = undefined
-          if (policy.malformed === "disconnect") return yield* malformed(Wire.command(message))
-          continue
-        }
-        const effect = own === undefined ? handlers.get(message._tag)?.(message, peer) : own(peer)
-        if (effect !== undefined) yield* effect
-        handling = undefined
-        messages.push(message)
-      }
-      if (isReadonlyArrayNonEmpty(messages)) {
-        const publishing = subscribers.publish(messages)
-        if (publishing !== undefined) yield* publishing
-      }
-      const failure = link.failure()
-      if (failure !== undefined) return yield* Effect.fail<EndReason>({ _tag: "BadMessage", error: failure })
+      batchesRead++
+      yield* receive(events)
+      yield* mayRead.wait
       KeepAlive.reading(keepAlive, now())
-      events = yield* Effect.mapError(link.read, endOfConnection)
+      events = yield* Effect.catch(link.read, (error) => finish(endOfConnection(error)))
     }
-  }).pipe(
-    Effect.catchCause((cause) =>
-      handling === undefined
-        ? Effect.failCause(cause as Cause.Cause<EndReason>)
-        : Effect.fail<EndReason>({ _tag: "HandlerFailed", command: handling, cause })
-    ),
-    Effect.provideService(Scope.Scope, scope)
-  )
+  })
 
   // ---- writing
 
@@ -316,14 +414,34 @@ export const startSession = Effect.fnUntraced(function* (
         if (observer.log !== undefined) {
           for (const { outgoing } of batch) yield* observer.log("sent", outgoing.message, outgoing.frame.length)
         }
-        link.writeFrames(batch.map(({ outgoing }) => outgoing))
+        const waits = link.writeFrames(batch.map(({ outgoing }) => outgoing))
         observer.count()
-        yield* Effect.mapError(connection.drained, endOfConnection)
+        const drained = Effect.catch(connection.drained, (error) => noLongerWritten(endOfConnection(error)))
+        // Usually nothing waits; where something does, a remote that takes nothing for too long is ended.
+        yield* waits === 0 ? drained : Effect.timeoutOrElse(drained, { duration: idleTimeout, orElse: writeTimeout })
         outbox.release(batch)
         from = to
       }
     }
   })
+
+  const writeTimeout = (): Effect.Effect<never, EndReason> => Effect.fail({ _tag: "WriteTimeout", after: idleTimeout })
+
+  /**
+   * Writing failed, but what the remote sent before is still to be read and handled: the reader comes to the same end. Only
+   * if it does not, and has nothing to do, this is it.
+   */
+  const noLongerWritten = (reason: EndReason): Effect.Effect<never, EndReason> =>
+    Effect.gen(function* () {
+      over ??= reason
+      outbox.close(ended(over))
+      while (true) {
+        const before = batchesRead
+        yield* idle.wait
+        yield* Effect.sleep(writeFailureGrace)
+        if (isIdle() && batchesRead === before) return yield* Effect.fail(over)
+      }
+    })
 
   // ---- announcing
 
@@ -436,20 +554,24 @@ export const startSession = Effect.fnUntraced(function* (
     }
     const nonce = yield* nonces.unremembered
     const answer = Deferred.makeUnsafe<Duration.Duration, PeerError>()
-    yield* outbox.offer(() => {
-      KeepAlive.pinged(keepAlive, nonce, now(), (roundTrip) =>
-        Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip)))
-      )
-      pings.add(answer)
-      return encode({ _tag: "ping", nonce })
-    })
-    return yield* Effect.ensuring(
-      Deferred.await(answer),
-      Effect.sync(() => {
-        pings.delete(answer)
-        keepAlive.outstanding.delete(nonce)
+    return yield* outbox
+      .offer(() => {
+        KeepAlive.pinged(keepAlive, nonce, now(), (roundTrip) =>
+          Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip)))
+        )
+        pings.add(answer)
+        letRead()
+        return encode({ _tag: "ping", nonce })
       })
-    )
+      .pipe(
+        Effect.andThen(Deferred.await(answer)),
+        Effect.ensuring(
+          Effect.sync(() => {
+            pings.delete(answer)
+            keepAlive.outstanding.delete(nonce)
+          })
+        )
+      )
   })
 
   // ---- asking
@@ -460,7 +582,8 @@ export const startSession = Effect.fnUntraced(function* (
     encode,
     now: remoteNow,
     protocolVersion: negotiated.protocolVersion,
-    ping
+    ping,
+    onAsk: letRead
   })
 
   const stallWatch = Effect.gen(function* () {
@@ -477,26 +600,38 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- the end
 
+  /** The first loop that ends says why. At once, so that a handler that cannot be interrupted still gets its answers. */
+  const beginEnd = (exit: Exit.Exit<never, EndReason>): EndReason => {
+    if (end === undefined) {
+      end = reasonOf(exit)
+      const error = ended(end)
+      outbox.close(error)
+      giveUp(error)
+      subscribers.end()
+    }
+    return end
+  }
+
   const teardown = (exit: Exit.Exit<never, EndReason>): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const reason = reasonOf(exit)
-      end = reason
-      const error = ended(reason)
-      outbox.close(error)
-      questions.end(error)
-      for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
-      subscribers.end()
+      const reason = beginEnd(exit)
       const reject =
         policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
-      const silent = silentEnds.has(reason._tag)
       // An observer that throws must not keep the connection open.
       return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
         Effect.ignoreCause,
-        Effect.andThen(silent ? connection.destroy : connection.close),
+        Effect.andThen(silentEnds.has(reason._tag) ? connection.destroy : connection.close),
         Effect.andThen(Scope.close(scope, Exit.void)),
         Effect.andThen(observer.ended(reason))
       )
-    }).pipe(Effect.ensuring(Effect.suspend(() => Deferred.succeed(shutdown, end!))))
+    }).pipe(
+      Effect.ensuring(
+        Effect.suspend(() => {
+          Deferred.doneUnsafe(shutdown, Effect.succeed(end!))
+          return Scope.close(guard, Exit.void)
+        })
+      )
+    )
 
   const peer: Peer["Service"] = {
     info,
@@ -530,25 +665,37 @@ export const startSession = Effect.fnUntraced(function* (
     ping,
     disconnect: (why = "disconnect was called") =>
       Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
-    awaitShutdown: Effect.withFiber((fiber) => {
-      // A finalizer of `scope` runs in the fiber that ends the peer: it must not wait for itself.
-      if (fiber === supervisor && end !== undefined) return Effect.succeed(end)
+    awaitShutdown: Effect.suspend(() => {
+      // Whoever asks while `scope` is closing is part of what is being closed: it must not wait for itself.
+      if (end !== undefined && scope.state._tag === "Closed") return Effect.succeed(end)
       // A finalizer that was added after the peer runs before the peer's own: waiting alone, it would wait for ever.
-      if (isClosing(owner)) Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "ScopeClosed" }))
+      if (isClosing(owner)) stopNow()
       return Deferred.await(shutdown)
     }),
     scope
   }
 
+  const stopNow = (): void => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "ScopeClosed" }))
+
   const stalls = options.stalls === false ? Effect.never : stallWatch
-  let supervisor: Fiber.Fiber<never, EndReason> | undefined
+  const loops = [reader, handler, writer, pinger, trickler, stalls, Deferred.await(stop)].map((loop) =>
+    Effect.onExit(loop, (exit) => Effect.sync(() => void beginEnd(exit)))
+  )
   // Nothing forked into a closed scope would ever run, not even its end.
-  if (owner.state._tag === "Closed") yield* teardown(Exit.interrupt())
+  if (isClosing(owner)) yield* teardown(Exit.interrupt())
   else {
-    supervisor = yield* Effect.raceAllFirst([reader, writer, pinger, trickler, stalls, Deferred.await(stop)]).pipe(
+    yield* Scope.addFinalizer(
+      guard,
+      Effect.withFiber((fiber) => {
+        stopNow()
+        // A handler that closes the scope of its peer is itself waited for.
+        return fiber === handlerFiber ? Effect.void : Deferred.await(shutdown)
+      })
+    )
+    yield* Effect.raceAllFirst(loops).pipe(
       Effect.onExit(teardown),
       observer.within,
-      Effect.forkIn(owner, { startImmediately: true })
+      Effect.forkDetach({ startImmediately: true })
     )
   }
   return peer

@@ -1,6 +1,6 @@
 /**
- * Who reads a peer's messages as streams. The reader hands each batch to all of them; what happens when one does not keep
- * up is that one's choice.
+ * Who reads a peer's messages as streams. Each batch is handed to all of them; what happens when one does not keep up is
+ * that one's choice.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Cause from "effect/Cause"
@@ -10,7 +10,11 @@ import * as Stream from "effect/Stream"
 import type * as Wire from "../Wire.ts"
 import { PeerError } from "./peerError.ts"
 
-type Batch = NonEmptyReadonlyArray<Wire.Message>
+/** What one pull brought: what is held is bounded by bytes, not by messages. */
+interface Batch {
+  readonly messages: NonEmptyReadonlyArray<Wire.Message>
+  readonly bytes: number
+}
 
 /** How a subscriber is served that does not keep up. */
 export interface SubscribeOptions {
@@ -19,11 +23,11 @@ export interface SubscribeOptions {
    * stream with `Overflow`.
    */
   readonly whenFull?: "suspend" | "dropOldest" | "fail" | undefined
-  /** Messages held for this subscriber with "dropOldest" and "fail"; 1,000 by default. "suspend" holds one batch. */
+  /** Bytes held for this subscriber with "dropOldest" and "fail"; 4 MiB by default. "suspend" holds what one pull brought. */
   readonly capacity?: number | undefined
 }
 
-export const defaultCapacity = 1_000
+export const defaultCapacity = 4 * 1024 * 1024
 
 interface Subscriber {
   /** Hands a batch over; an Effect when that takes time. */
@@ -32,7 +36,7 @@ interface Subscriber {
 }
 
 export interface Subscribers {
-  readonly publish: (batch: Batch) => Effect.Effect<void> | undefined
+  readonly publish: (messages: Batch["messages"], bytes: number) => Effect.Effect<void> | undefined
   readonly end: () => void
   readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
 }
@@ -41,33 +45,59 @@ export const makeSubscribers = (): Subscribers => {
   const subscribers = new Set<Subscriber>()
   let ended = false
 
-  /** Registers with `make` for as long as the stream runs. */
-  const whileRunning = <A, E>(
-    make: Effect.Effect<Queue.Queue<A, E | Cause.Done>>,
-    publish: (queue: Queue.Queue<A, E | Cause.Done>) => Subscriber["publish"]
-  ) =>
-    Effect.acquireRelease(
-      Effect.flatMap(make, (queue) => {
-        const subscriber: Subscriber = { publish: publish(queue), end: () => Queue.endUnsafe(queue) }
-        return Effect.sync(() => {
-          if (ended) Queue.endUnsafe(queue)
-          else subscribers.add(subscriber)
-          return { queue, subscriber }
-        })
-      }),
-      ({ queue, subscriber }) =>
-        Effect.sync(() => {
-          subscribers.delete(subscriber)
-          // A reader that waits for room goes on.
-          Queue.shutdownUnsafe(queue)
-        })
+  const suspending =
+    (queue: Queue.Queue<Batch, PeerError | Cause.Done>): Subscriber["publish"] =>
+    (batch) =>
+      Queue.offerUnsafe(queue, batch) ? undefined : Queue.offer(queue, batch)
+
+  const subscribe = ({ capacity = defaultCapacity, whenFull = "suspend" }: SubscribeOptions = {}) =>
+    Stream.unwrap(
+      Effect.gen(function* () {
+        let held = 0
+        const bounded =
+          (queue: Queue.Queue<Batch, PeerError | Cause.Done>): Subscriber["publish"] =>
+          (batch) => {
+            while (held + batch.bytes > capacity && held > 0) {
+              if (whenFull === "fail") return Queue.fail(queue, overflow(capacity))
+              const oldest = Queue.takeUnsafe(queue)
+              if (oldest?._tag !== "Success") break
+              held -= oldest.value.bytes
+            }
+            held += batch.bytes
+            Queue.offerUnsafe(queue, batch)
+            return undefined
+          }
+        const queue = yield* whenFull === "suspend"
+          ? Queue.bounded<Batch, PeerError | Cause.Done>(1)
+          : Queue.unbounded<Batch, PeerError | Cause.Done>()
+        const publish = whenFull === "suspend" ? suspending(queue) : bounded(queue)
+        const subscriber: Subscriber = { publish, end: () => void Queue.endUnsafe(queue) }
+        yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            if (ended) Queue.endUnsafe(queue)
+            else subscribers.add(subscriber)
+          }),
+          () =>
+            Effect.sync(() => {
+              subscribers.delete(subscriber)
+              // A peer that waits for room goes on.
+              Queue.shutdownUnsafe(queue)
+            })
+        )
+        return Stream.flattenArray(
+          Stream.map(Stream.fromQueue(queue), ({ bytes, messages }) => {
+            held -= bytes
+            return messages
+          })
+        )
+      })
     )
 
   return {
-    publish: (batch) => {
+    publish: (messages, bytes) => {
       let waits: Array<Effect.Effect<unknown>> | undefined
       for (const subscriber of subscribers) {
-        const effect = subscriber.publish(batch)
+        const effect = subscriber.publish({ messages, bytes })
         if (effect !== undefined) (waits ??= []).push(effect)
       }
       return waits === undefined ? undefined : Effect.all(waits, { discard: true })
@@ -76,43 +106,7 @@ export const makeSubscribers = (): Subscribers => {
       ended = true
       for (const subscriber of subscribers) subscriber.end()
     },
-    subscribe: ({ capacity = defaultCapacity, whenFull = "suspend" } = {}) =>
-      Stream.unwrap(
-        Effect.gen(function* () {
-          switch (whenFull) {
-            case "suspend": {
-              // A batch is what one pull brought: what is held is bounded by bytes, not by messages.
-              const { queue } = yield* whileRunning(
-                Queue.bounded<Batch, Cause.Done>(1),
-                (queue) => (batch) => (Queue.offerUnsafe(queue, batch) ? undefined : Queue.offer(queue, batch))
-              )
-              return Stream.flattenArray(Stream.fromQueue(queue))
-            }
-            case "dropOldest": {
-              const { queue } = yield* whileRunning(
-                Queue.sliding<Wire.Message, Cause.Done>(capacity),
-                (queue) => (batch) => {
-                  for (const message of batch) Queue.offerUnsafe(queue, message)
-                  return undefined
-                }
-              )
-              return Stream.fromQueue(queue)
-            }
-            case "fail": {
-              const { queue } = yield* whileRunning(
-                Queue.dropping<Wire.Message, PeerError | Cause.Done>(capacity),
-                (queue) => (batch) => {
-                  for (const message of batch) {
-                    if (!Queue.offerUnsafe(queue, message)) return Queue.fail(queue, overflow(capacity))
-                  }
-                  return undefined
-                }
-              )
-              return Stream.fromQueue(queue)
-            }
-          }
-        })
-      )
+    subscribe
   }
 }
 

@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import type { Connection, ConnectionError } from "./Connection.ts"
 import * as Machine from "./internal/handshake.ts"
 import { type Link, makeLink } from "./internal/link.ts"
+import { badOption } from "./internal/options.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Network from "./Network.ts"
 import * as Policy from "./Policy.ts"
@@ -41,7 +42,7 @@ export type HandshakeReason =
   | { readonly _tag: "Disconnected"; readonly error: ConnectionError }
   /** The caller's `onVersion` refused. */
   | { readonly _tag: "Refused"; readonly problem: string }
-  /** Our own options cannot be sent: a user agent of more than 256 bytes, a version out of range. */
+  /** Our own options are out of range, or cannot be sent: a user agent of more than 256 bytes, an interval of 0. */
   | { readonly _tag: "BadOptions"; readonly error: Wire.WireError }
 
 const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes).replace(/[^\x20-\x7e]/g, ".")
@@ -81,7 +82,7 @@ const describe = (reason: HandshakeReason): string => {
     case "Refused":
       return `refused: ${reason.problem}`
     case "BadOptions":
-      return `our own version message cannot be sent: ${reason.error.message}`
+      return `bad options: ${reason.error.message}`
   }
 }
 
@@ -176,13 +177,15 @@ export const runOnLink = Effect.fnUntraced(function* (
   const nonces = yield* Nonce
   const clock = yield* Clock.Clock
   const now = (): number => Math.floor(clock.currentTimeMillisUnsafe() / 1000)
+  const wrong = badOption(options)
+  if (wrong !== undefined) return yield* new HandshakeError({ reason: { _tag: "BadOptions", error: wrong } })
   const direction = options.direction ?? "outbound"
   const network = options.network ?? Network.mainnet
   const policy = options.policy ?? Policy.standard
   const services = options.services ?? 0n
   const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
 
-  const config: Machine.Config = {
+  const settings: Machine.Config = {
     direction,
     policy,
     minimumProtocolVersion: options.minimumProtocolVersion ?? defaultMinimumProtocolVersion,
@@ -196,9 +199,10 @@ export const runOnLink = Effect.fnUntraced(function* (
       timestamp: 0,
       receiver: { services: 0n, address: noAddress, port: 0 },
       sender: { services, address: noAddress, port: 0 },
-      nonce: yield* nonces.next,
+      // Only who dials needs to recognise itself; strangers must not push those nonces out.
+      nonce: yield* direction === "outbound" ? nonces.next : nonces.unremembered,
       userAgent: options.userAgent ?? defaultUserAgent,
-      startHeight: yield* options.startHeight ?? Effect.succeed(0),
+      startHeight: 0,
       relay: options.relay ?? true
     }
   }
@@ -214,14 +218,17 @@ export const runOnLink = Effect.fnUntraced(function* (
   let versionReceivedAt = 0
 
   const exchange = Effect.gen(function* () {
+    const startHeight = yield* options.startHeight ?? Effect.succeed(0)
+    const config = { ...settings, version: { ...settings.version, startHeight } }
     yield* send(Machine.start(config, now()))
     while (true) {
       const events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
       for (let index = 0; index < events.length; index++) {
         const event = events[index]!
         if (event._tag === "Dropped") {
-          const command = event.error.command
-          if (command === "feature") return yield* failed({ _tag: "BadFeature", problem: event.error.message })
+          const { command, reason } = event.error
+          const wasFeature = command === "feature" && reason._tag !== "BadChecksum" && reason._tag !== "BadCommand"
+          if (wasFeature) return yield* failed({ _tag: "BadFeature", problem: event.error.message })
           // A version that cannot be read is not a version: who insists on it coming first need not wait for another.
           if (state.remote === undefined && policy.notVersionFirst === "disconnect") {
             return yield* failed({ _tag: "BadMessage", error: event.error })
@@ -257,7 +264,7 @@ export const runOnLink = Effect.fnUntraced(function* (
   })
 
   const remote = state.remote!
-  const common = Machine.commonVersion(config, remote)
+  const common = Machine.commonVersion(settings, remote)
   return {
     rest,
     negotiated: {

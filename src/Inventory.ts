@@ -45,7 +45,8 @@ const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
  * known.add(new Uint8Array(32)) // false
  * ```
  */
-export const makeKnown = (limit: number, seed: number): Known => {
+export const makeKnown = (atMost: number, seed: number): Known => {
+  const limit = Math.trunc(atMost) || 0
   let capacity = 0
   let size = 0
   /** 32 bytes a slot. */

@@ -28,6 +28,9 @@ import { Waiters } from "./internal/waiters.ts"
  */
 const pauseAt = 65_536
 
+/** Each piece costs an object of 200 bytes and more, however few bytes are in it: so many pause reading as well. */
+const maxPieces = 1_024
+
 const noop = () => {}
 
 /** How an accepted or dialed socket is used. */
@@ -148,7 +151,7 @@ class NodeSocketConnection implements Closable {
 
   private readonly onData = (chunk: Buffer): void => {
     this.inbox.push(chunk)
-    if (this.inbox.size < pauseAt) return
+    if (this.inbox.size < pauseAt && this.inbox.pieces < maxPieces) return
     this.paused = true
     this.socket.pause()
   }

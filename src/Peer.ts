@@ -172,9 +172,11 @@ export type MessageOf<Tag extends Wire.Message["_tag"]> = Extract<Wire.Message, 
 
 /**
  * What to do with a message, by its command; `Unknown` is for those that this package does not know. Handlers run one
- * after the other, in the order the messages came, and the next batch is read when they are done: a slow handler slows
- * the remote down. One that returns nothing costs no more than the call; one that returns an Effect is waited for. A
- * failure or defect ends this peer, with the cause in `HandlerFailed`. Pings are answered without a handler.
+ * after the other, in the order the messages came, and the next batch is read when they are done: a slow handler slows the
+ * remote down. One that returns nothing costs no more than the call; one that returns an Effect is waited for. It may call
+ * anything on the peer and wait for it: while it waits for an answer (ping, getData …) the reader goes on, and keeps up to
+ * 8 MiB of what comes for later. A failure or defect ends this peer, with the cause in `HandlerFailed`. Pings are answered
+ * without a handler.
  */
 export type Handlers<R = never> = {
   readonly [Tag in Wire.Message["_tag"]]?:

@@ -46,10 +46,12 @@ describe("known inventory", () => {
     assert.strictEqual(known.size, 3)
   })
 
-  it("keeps nothing with a limit of 0", () => {
-    const known = Inventory.makeKnown(0, 1)
-    assert.isTrue(known.add(hash(1)))
-    assert.isFalse(known.has(hash(1)))
+  it("keeps nothing with a limit of 0, or with one that is none", () => {
+    for (const limit of [0, -1, Number.NaN]) {
+      const known = Inventory.makeKnown(limit, 1)
+      assert.isTrue(known.add(hash(1)))
+      assert.isFalse(known.has(hash(1)))
+    }
   })
 
   const operations = Arbitrary.array(

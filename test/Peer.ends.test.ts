@@ -446,6 +446,24 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("not by a feature that is not one: a bad checksum, a bad command, an address too long", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const feature = session.remote.frames([{ _tag: "feature", id: "BIP434", data: new Uint8Array(0) }])
+      const badChecksum = feature.slice()
+      badChecksum[20]! ^= 1
+      const badCommand = feature.slice()
+      badCommand[15] = 120
+      const address = new Uint8Array(600)
+      address.set([1, 0, 0, 0, 0, 0, 4, 0xfd, 1, 2])
+      yield* session.remote.sendBytes(badChecksum)
+      yield* session.remote.sendBytes(badCommand)
+      yield* session.remote.send({ _tag: "Unknown", command: "addrv2", payload: address }, { _tag: "ping", nonce: 1n })
+      yield* session.remote.receiveUntil("pong")
+      assert.strictEqual((yield* session.peer.stats).messagesDropped, 3)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("bytes that are no frame", () =>
     Effect.gen(function* () {
       const session = yield* start()

@@ -548,6 +548,52 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   )
 })
 
+describe("options", () => {
+  const bad: ReadonlyArray<Peer.Options> = [
+    { pingInterval: 0 },
+    { pingInterval: "0 millis" },
+    { pingTimeout: -1 },
+    { idleTimeout: Number.NaN },
+    { handshakeTimeout: 0 },
+    { maximumQueuedBytes: 0 },
+    { maximumQueuedBytes: Number.NaN },
+    { knownInventory: 1.5 },
+    { knownInventory: -1 },
+    { protocolVersion: -1 },
+    { userAgent: "/x\n\u001b[31m/" },
+    { network: { ...network, magic: Uint8Array.of(1, 2, 3) } },
+    { trickle: { _tag: "Poisson", mean: Number.NaN } }
+  ]
+  it.effect("that cannot be fail the handshake before anything is sent, and close the connection", () =>
+    Effect.gen(function* () {
+      for (const options of bad) {
+        const [ours, theirs] = yield* Connection.makePair()
+        const error = yield* Effect.flip(Peer.make(ours, { network, ...options }))
+        assert.strictEqual(error.reason._tag, "BadOptions", JSON.stringify(options))
+        assert.strictEqual((yield* Effect.flip(theirs.pull)).reason._tag, "Closed")
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("with a start height that never comes time out with the handshake", () =>
+    Effect.gen(function* () {
+      const [ours] = yield* Connection.makePair()
+      const making = yield* fork(Effect.flip(Peer.make(ours, { network, startHeight: Effect.never })))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* Fiber.join(making)).reason._tag, "TimedOut")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a ping timeout below the ping interval is kept", () =>
+    Effect.gen(function* () {
+      const { peer } = yield* withRemote({ pingTimeout: "10 seconds", pingInterval: "10 minutes" })
+      yield* fork(Effect.ignore(peer.ping))
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual((yield* peer.awaitShutdown)._tag, "PingTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})
+
 describe("two peers", () => {
   it.effect("each sends 500 messages of 100 kB at once: reading and writing never wait for each other", () =>
     Effect.gen(function* () {

@@ -113,6 +113,14 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.deepStrictEqual(state.features.get("BIP434"), Uint8Array.of(1))
   })
 
+  it("notes 64 features and ignores the rest", () => {
+    const features = Array.from({ length: 1_000 }, (_, index) => feature(`feature ${index}`))
+    const { failure, state } = run(config({ direction }), [version(), ...features, verack])
+    assert.isUndefined(failure)
+    assert.strictEqual(state.features.size, 64)
+    assert.isTrue(state.features.has("feature 63"))
+  })
+
   it("ignores wtxidrelay below 70016", () => {
     const { failure, state } = run(config({ direction }), [
       version({ protocolVersion: 70_015 }),

@@ -23,6 +23,9 @@ export const versionOf = {
   feature: 70_017
 } as const
 
+/** Features of one peer that are noted: a remote must not fill our memory with invented ones. */
+export const maximumFeatures = 64
+
 /** Reject codes of BIP61. */
 export const rejectCode = { malformed: 0x01, obsolete: 0x11, duplicate: 0x12, nonstandard: 0x40 } as const
 
@@ -176,12 +179,9 @@ export const step = (config: Config, state: State, message: Wire.Message, now: n
         const problem = `sent at protocol version ${common}, it needs ${versionOf.feature}`
         return fail(config, state, { _tag: "BadFeature", problem }, undefined)
       }
-      // A repeated one is ignored: the first counts.
-      return next(
-        state.features.has(message.id)
-          ? state
-          : { ...state, features: new Map([...state.features, [message.id, message.data]]) }
-      )
+      // A repeated one is ignored, the first counts; and so are more than anybody has.
+      if (state.features.has(message.id) || state.features.size >= maximumFeatures) return next(state)
+      return next({ ...state, features: new Map([...state.features, [message.id, message.data.slice()]]) })
     case "verack":
       return next({ ...state, _tag: "Done" })
     default:

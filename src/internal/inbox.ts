@@ -30,6 +30,11 @@ export class Inbox<E> {
     this.single = single
   }
 
+  /** Pieces that are held. */
+  get pieces(): number {
+    return this.held.length - this.heldFrom
+  }
+
   readonly pull: Effect.Effect<Batch, E> = Effect.callback<Batch, E>((resume) => {
     if (this.resume !== undefined) {
       return resume(Effect.die(new Error("two fibers pull from one connection: only one may at a time")))

@@ -94,7 +94,8 @@ export const ponged = (self: KeepAlive, nonce: bigint, now: number): boolean => 
 /** What is to be done now; after `Ping` was carried out, and after a wait, ask again. */
 export const next = (self: KeepAlive, now: number): Action => {
   const { idleTimeout, pingInterval, pingTimeout } = self.timing
-  let wait = pingInterval
+  // A ping by hand, or the end of a busy time, moves a deadline without waking whoever waits: none is seen later than this.
+  let wait = Math.max(1, Math.min(pingInterval, pingTimeout, idleTimeout))
 
   if (self.readingSince !== undefined) {
     const left = self.readingSince + idleTimeout - now

@@ -1,6 +1,6 @@
 /** What a peer asks for, who gets the answer, and the end of a peer that does not answer. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Fiber } from "effect"
+import { Deferred, Duration, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Nonce, type Peer, Wire } from "effect-bitcoin-peer"
 import { network, withRemote } from "./support/peers.ts"
@@ -218,6 +218,40 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         yield* remote.connection.close
         assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "RemoteClosed" })
       }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("the consumer of a stream may ask the peer about each message", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const found: Array<string> = []
+      yield* fork(
+        Stream.runForEach(peer.messages, (message) =>
+          message._tag === "inv"
+            ? Effect.map(peer.getData(message.items), ([result]) => void found.push(result!._tag))
+            : Effect.void
+        )
+      )
+      for (let number = 0; number < 5; number++) yield* remote.send({ _tag: "inv", items: [item(number)] })
+      for (let number = 0; number < 5; number++) {
+        yield* remote.receiveUntil("getdata")
+        yield* remote.send({ _tag: "tx", transaction: transaction(number) })
+      }
+      yield* remote.send({ _tag: "ping", nonce: 1n })
+      yield* remote.receiveUntil("pong")
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(found, ["Found", "Found", "Found", "Found", "Found"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("what is read ahead for somebody who asks is bounded", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* withRemote({ direction, handlers: { inv: (_, peer) => peer.ping } })
+      yield* remote.send({ _tag: "inv", items: [] })
+      const filler: Wire.Message = { _tag: "Unknown", command: "filler", payload: new Uint8Array(100_000) }
+      for (let count = 0; count < 200; count++) yield* remote.send(filler)
+      yield* TestClock.adjust("1 second")
+      assert.isBelow((yield* peer.stats).bytesReceived, 9 * 1024 * 1024)
+    }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("everyone who asks gets an answer when the peer ends, and whoever asks later", () =>

@@ -379,7 +379,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       const gate = yield* Deferred.make<void>()
       const seen: Array<bigint | undefined> = []
       const stream = yield* fork(
-        Stream.runForEach(peer.subscribe({ whenFull: "dropOldest", capacity: 320 }), (message) =>
+        Stream.runForEach(peer.subscribe({ whenFull: "dropOldest", capacity: 2_880 }), (message) =>
           Effect.gen(function* () {
             yield* Deferred.await(gate)
             if (message._tag === "ping") seen.push(message.nonce)
@@ -407,7 +407,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       const gate = yield* Deferred.make<void>()
       let seen = 0
       const stream = yield* fork(
-        Stream.runForEach(peer.subscribe({ whenFull: "fail", capacity: 320 }), () =>
+        Stream.runForEach(peer.subscribe({ whenFull: "fail", capacity: 2_880 }), () =>
           Effect.andThen(
             Deferred.await(gate),
             Effect.sync(() => void seen++)
@@ -420,7 +420,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       }
       yield* Deferred.succeed(gate, undefined)
       const error = yield* Effect.flip(Fiber.join(stream))
-      assert.deepStrictEqual(error.reason, { _tag: "Overflow", capacity: 320 })
+      assert.deepStrictEqual(error.reason, { _tag: "Overflow", capacity: 2_880 })
       assert.isAtLeast(seen, 10)
       yield* remote.send(ping(1))
       yield* remote.receiveUntil("pong")

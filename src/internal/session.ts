@@ -77,6 +77,8 @@ const maximumPongs = 1000
 
 /** What is read and kept while a handler runs and somebody waits for an answer; above, the reader waits for the handler. */
 const maximumReadAhead = 8 * 1024 * 1024
+/** What a message costs us beside its bytes: many small ones must not make the bound meaningless. */
+const messageOverhead = 256
 /** For the reader to come to the end that the writer has met. */
 const writeFailureGrace = Duration.seconds(1)
 
@@ -351,7 +353,7 @@ export const startSession = Effect.fnUntraced(function* (
           Requests.received(requests, message, arrivedAt)
           const waiting = builtIn(message)
           if (waiting !== undefined) yield* waiting
-          bytes += event.size
+          bytes += event.size + messageOverhead
           messages.push(message)
         }
       }

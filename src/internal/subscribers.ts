@@ -23,7 +23,10 @@ export interface SubscribeOptions {
    * stream with `Overflow`.
    */
   readonly whenFull?: "suspend" | "dropOldest" | "fail" | undefined
-  /** Bytes held for this subscriber with "dropOldest" and "fail"; 4 MiB by default. "suspend" holds what one pull brought. */
+  /**
+   * Bytes held for this subscriber with "dropOldest" and "fail", each message counted with 256 more than it has; 4 MiB by
+   * default. "suspend" holds what one pull brought.
+   */
   readonly capacity?: number | undefined
 }
 
@@ -41,14 +44,14 @@ export interface Subscribers {
   readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
 }
 
+const suspending =
+  (queue: Queue.Queue<Batch, PeerError | Cause.Done>): Subscriber["publish"] =>
+  (batch) =>
+    Queue.offerUnsafe(queue, batch) ? undefined : Queue.offer(queue, batch)
+
 export const makeSubscribers = (): Subscribers => {
   const subscribers = new Set<Subscriber>()
   let ended = false
-
-  const suspending =
-    (queue: Queue.Queue<Batch, PeerError | Cause.Done>): Subscriber["publish"] =>
-    (batch) =>
-      Queue.offerUnsafe(queue, batch) ? undefined : Queue.offer(queue, batch)
 
   const subscribe = ({ capacity = defaultCapacity, whenFull = "suspend" }: SubscribeOptions = {}) =>
     Stream.unwrap(

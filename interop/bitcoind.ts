@@ -126,6 +126,7 @@ const harmless = new RegExp(
     "socket closed, disconnecting",
     "socket (recv|send) error",
     "disconnect by",
+    "(feeler|addrfetch) connection completed",
     "Stopping node, disconnecting",
     // It asks for what it is told of once; a transaction it has again is nobody's fault.
     "txn-already-(in-mempool|known)"

@@ -122,7 +122,7 @@ export class Peer extends Context.Service<
     readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
     /**
      * Asks for the headers behind the first hash of the locator that the peer knows: up to 2,000, or to the stop hash; none
-     * when it has no more. Fails with `TimedOut` (90 s by default) and `Ended`. Of several with the same question one is
+     * when it has no more, also when a ping behind the question is answered first (bcoin says nothing then). Fails with `TimedOut` (90 s by default) and `Ended`. Of several with the same question one is
      * sent, and all get the answer.
      */
     readonly getHeaders: (

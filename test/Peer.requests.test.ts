@@ -50,7 +50,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       yield* remote.receiveUntil("getheaders")
       yield* remote.send({ _tag: "headers", headers: [] }, { _tag: "ping", nonce: 1n })
       for (const asking of askings) assert.strictEqual((yield* Fiber.join(asking)).length, 0)
-      assert.strictEqual((yield* remote.receive)._tag, "pong")
+      assert.deepStrictEqual([(yield* remote.receive)._tag, (yield* remote.receive)._tag], ["ping", "pong"])
     }).pipe(Effect.provide(Nonce.layer))
   )
 
@@ -157,6 +157,34 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         { ...one, networkId: 1, address: Uint8Array.of(1, 2, 3, 4) },
         { ...two, networkId: 2 }
       ])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect(
+    "getHeaders of a peer that says nothing when it has nothing is empty once the pong is here, and no stall",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start({ pingTimeout: "1 hour", idleTimeout: "1 hour", pingInterval: "1 hour" })
+        const asking = yield* fork(peer.getHeaders([network.genesisHash]))
+        yield* remote.receiveUntil("getheaders")
+        const ping = yield* remote.receiveUntil("ping")
+        assert(ping._tag === "ping")
+        yield* remote.send({ _tag: "pong", nonce: ping.nonce! })
+        assert.strictEqual((yield* Fiber.join(asking)).length, 0)
+        yield* TestClock.adjust("10 minutes")
+        assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getAddresses returns a single address when the time is over", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getAddresses({ timeout: "30 seconds" }))
+      yield* remote.receiveUntil("getaddr")
+      const one = { timestamp: 1, services: 9n, address: new Uint8Array(16).fill(0x20), port: 8333 }
+      yield* remote.send({ _tag: "addr", addresses: [one] })
+      yield* TestClock.adjust("30 seconds")
+      assert.deepStrictEqual(yield* Fiber.join(asking), [{ ...one, networkId: 2 }])
     }).pipe(Effect.provide(Nonce.layer))
   )
 

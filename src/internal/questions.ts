@@ -13,6 +13,8 @@ import type { Outbox } from "./outbox.ts"
 import { PeerError } from "./peerError.ts"
 import * as Requests from "./requests.ts"
 
+type Question = ReturnType<typeof Requests.askInventory>
+
 /** How long to wait for an answer. */
 export interface AskOptions {
   readonly timeout?: Duration.Input | undefined
@@ -91,24 +93,21 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
     )
   }
 
-  /** A question with one answer. */
-  const askOne = <A, Q extends { readonly toSend: boolean; readonly cancel: () => boolean }>(
+  /** A question with one answer. Nothing is one too, when `behind` succeeds: a pong behind the question, or the time. */
+  const askOne = <A, Q extends Question>(
     message: Wire.Message,
     after: Duration.Duration,
     ask: (answered: (answer: A) => void) => Q,
-    beside: (question: Q) => Effect.Effect<unknown, PeerError> = () => Effect.never
+    behind: Effect.Effect<unknown, PeerError>
   ): Effect.Effect<A, PeerError> =>
     Effect.suspend(() => {
       const answer = Deferred.makeUnsafe<A, PeerError>()
       const question = ask((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value)))
       const sending = question.toSend ? send(message) : Effect.void
+      // Who joined a question that is on its way is told by the one who sent it.
+      const nothingMore = question.toSend ? Effect.map(behind, () => question.nothingMore(now())) : Effect.void
       return settle(answer, sending, () => (question.cancel() ? [message] : [])).pipe(
-        Effect.raceFirst(
-          Effect.andThen(
-            Effect.suspend(() => beside(question)),
-            Effect.never
-          )
-        ),
+        Effect.raceFirst(Effect.andThen(nothingMore, Effect.never)),
         Effect.timeoutOrElse({ duration: after, orElse: () => Effect.fail(timedOut(message._tag, after)) })
       )
     })
@@ -121,8 +120,12 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
     const message: Wire.GetHeaders = { _tag: "getheaders", protocolVersion, locator, stopHash }
     const after = Duration.fromInputUnsafe(options?.timeout ?? defaultHeadersTimeout)
     return Effect.map(
-      askOne<Wire.Headers, ReturnType<typeof Requests.askHeaders>>(message, after, (answered) =>
-        Requests.askHeaders(requests, message, answered)
+      askOne<Wire.Headers, Question>(
+        message,
+        after,
+        (answered) => Requests.askHeaders(requests, message, answered),
+        // A peer too old for pongs has to answer.
+        Effect.catch(ping, () => Effect.never)
       ),
       ({ headers }) => headers
     )
@@ -136,12 +139,12 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
     const message: Wire.GetBlocks = { _tag: "getblocks", protocolVersion, locator, stopHash }
     const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
     return Effect.map(
-      askOne<Wire.Inv, ReturnType<typeof Requests.askInventory>>(
+      askOne<Wire.Inv, Question>(
         message,
         after,
         (answered) => Requests.askInventory(requests, message, answered),
         // A peer with nothing to say says nothing. The pong of a ping behind the question proves that nothing comes.
-        (question) => Effect.map(ping, () => question.nothingMore(now()))
+        ping
       ),
       ({ items }) => items
     )
@@ -149,12 +152,18 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
 
   const getAddresses = (options?: AskOptions): Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError> => {
     const after = Duration.fromInputUnsafe(options?.timeout ?? defaultAddressesTimeout)
-    return Effect.map(
-      askOne({ _tag: "getaddr" }, after, (answered: (answer: Wire.Addr | Wire.AddrV2) => void) =>
-        Requests.askAddresses(requests, answered)
-      ),
-      (message) => (message._tag === "addrv2" ? Array.from(message.addresses) : Array.from(message.addresses, fromAddr))
+    // A message of one address is held back, for it may be the node's own announcement; when the time is over it counts.
+    const asked = askOne<Wire.Addr | Wire.AddrV2, Question>(
+      { _tag: "getaddr" },
+      Duration.sum(after, Duration.seconds(1)),
+      (answered) => Requests.askAddresses(requests, answered),
+      Effect.sleep(after)
     )
+    return Effect.flatMap(asked, (message) => {
+      const addresses =
+        message._tag === "addrv2" ? Array.from(message.addresses) : Array.from(message.addresses, fromAddr)
+      return addresses.length > 0 ? Effect.succeed(addresses) : Effect.fail(timedOut("getaddr", after))
+    })
   }
 
   const getData = (

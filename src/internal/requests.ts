@@ -318,12 +318,19 @@ export const askData = (
   }
 }
 
-/** Asks for headers; `answered` gets the next ones that fit (see `headersCame`). */
+/**
+ * Asks for headers; `answered` gets the next ones that fit (see `headersCame`). Core answers with an empty message when it
+ * has no more, bcoin with nothing: a ping sent behind the question proves then that nothing comes.
+ */
 export const askHeaders = (
   self: Requests,
   message: Wire.GetHeaders,
   answered: (headers: Wire.Headers) => void
-): Expectations.Question => Expectations.ask(self.headers, locatorKey(message), answered)
+): Expectations.OpenQuestion =>
+  Expectations.withNothingMore<Wire.Headers>(Expectations.ask(self.headers, locatorKey(message), answered), () => ({
+    _tag: "headers",
+    headers: []
+  }))
 
 /**
  * Asks for an inventory; `answered` gets the next inv of blocks alone (getblocks) or of transactions alone (mempool)

@@ -1,12 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Result } from "effect"
-import { Network, Peer, Wire } from "effect-bitcoin-peer"
+import { Connection, Network, Peer, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
 import * as Regtest from "../examples/regtest-chain.ts"
 import { serveChain } from "../examples/serving-peer.ts"
+import { relay } from "../examples/relay.ts"
 import * as VirtualTime from "../examples/virtual-time.ts"
-import { twoPeers } from "./support/peers.ts"
+import { scripted, twoPeers, verack, version } from "./support/peers.ts"
 
 const { block, tx, witnessFlag, wtx } = Wire.InventoryType
 const hex = Wire.hashToHex
@@ -396,6 +397,36 @@ describe("the example of virtual time", () => {
   it.effect("measures a round trip exactly, and sees the pings of an hour", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* VirtualTime.program, { roundTrip: 100, pings: 31 })
+    })
+  )
+})
+
+describe("the relay", () => {
+  it.effect("fetches what one node announces, announces it to the other, and serves it", () =>
+    Effect.gen(function* () {
+      const pairs = [yield* Connection.makePair(), yield* Connection.makePair()] as const
+      const remotes = pairs.map(([, theirs]) => scripted(theirs))
+      yield* Effect.forkChild(relay([pairs[0][0], pairs[1][0]]), { startImmediately: true })
+      for (const remote of remotes) yield* remote.send(version(), verack)
+      const [first, second] = remotes as [ReturnType<typeof scripted>, ReturnType<typeof scripted>]
+      const transaction: Wire.Transaction = {
+        version: 2,
+        inputs: [{ previousOutput: { txid: zeros, index: 0 }, script: zeros, sequence: 0, witness: [] }],
+        outputs: [{ value: 1, script: zeros }],
+        lockTime: 0
+      }
+      const item = { type: tx, hash: Wire.txid(transaction) }
+      yield* first.send({ _tag: "inv", items: [item] })
+      yield* first.receiveUntil("getdata")
+      yield* first.send({ _tag: "tx", transaction })
+      yield* TestClock.adjust("1 minute")
+      const announced = yield* second.receiveUntil("inv")
+      assert(announced._tag === "inv")
+      assert.deepStrictEqual(Array.from(announced.items), [item])
+      yield* second.send({ _tag: "getdata", items: announced.items })
+      const relayed = yield* second.receiveUntil("tx")
+      assert(relayed._tag === "tx")
+      assert.deepStrictEqual(Wire.txid(relayed.transaction), item.hash)
     })
   )
 })

@@ -142,6 +142,23 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("a ping is answered behind what was asked before it: its pong says that this is all", () =>
+    Effect.gen(function* () {
+      const { remote } = yield* withRemote({
+        direction,
+        handlers: {
+          getblocks: (_, peer) => Effect.andThen(Effect.sleep(100), peer.send({ _tag: "inv", items: [item(1)] }))
+        }
+      })
+      yield* remote.send(
+        { _tag: "getblocks", protocolVersion: 70_017, locator: [], stopHash: new Uint8Array(32) },
+        { _tag: "ping", nonce: 1n }
+      )
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual([(yield* remote.receive)._tag, (yield* remote.receive)._tag], ["inv", "pong"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("getAddresses returns those of addr in the form of addrv2, and not the peer's own announcement", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()

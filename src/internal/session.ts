@@ -110,6 +110,8 @@ const isClosing = (scope: Scope.Scope | undefined): boolean =>
 interface Batch {
   readonly messages: NonEmptyReadonlyArray<Wire.Message>
   readonly bytes: number
+  /** Whether its pings are answered in their turn; otherwise they were when they arrived. */
+  readonly pongs: boolean
 }
 
 type Handler = (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
@@ -196,7 +198,9 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- reading
 
-  const pong = (nonce: bigint): Effect.Effect<void> | undefined => {
+  /** Answers a ping; an Effect when so many answers wait that this one has to be waited for. */
+  const pong = ({ nonce }: Wire.Ping): Effect.Effect<void> | undefined => {
+    if (nonce === undefined || !answersPings) return undefined
     const encoded = encode({ _tag: "pong", nonce })
     if (pongs >= maximumPongs) return Effect.ignore(outbox.offerAndWait(() => encoded))
     pongs++
@@ -204,20 +208,18 @@ export const startSession = Effect.fnUntraced(function* (
     return undefined
   }
 
-  /** What a message means to the peer itself; undefined when there is nothing to wait for. */
-  const builtIn = (message: Wire.Message): Effect.Effect<void> | undefined => {
+  /** What a message tells the peer itself. */
+  const builtIn = (message: Wire.Message): void => {
     switch (message._tag) {
-      case "ping":
-        return message.nonce !== undefined && answersPings ? pong(message.nonce) : undefined
       case "pong":
         if (KeepAlive.ponged(keepAlive, message.nonce, now())) observer.ponged(keepAlive.lastRoundTrip!)
-        return undefined
+        return
       case "sendheaders":
         wantsHeaders = true
-        return undefined
+        return
       case "block":
         lastBlockReceived = Wire.blockHash(message.block.header)
-        return undefined
+        return
       case "inv":
         // Blocks are announced alone, or 500 at a time in answer to getblocks.
         for (let index = message.items.length - 1; index >= Math.max(0, message.items.length - 500); index--) {
@@ -226,17 +228,15 @@ export const startSession = Effect.fnUntraced(function* (
           lastBlockAnnounced = hash.slice()
           break
         }
-        return undefined
+        return
       case "headers": {
         const last = message.headers.at(-1)
         if (last !== undefined) lastBlockAnnounced = Wire.blockHash(last)
-        return undefined
+        return
       }
       case "feefilter":
         if (message.feeRate >= 0 && message.feeRate <= maximumMoney) feeFilter = message.feeRate
-        return undefined
-      default:
-        return undefined
+        return
     }
   }
 
@@ -303,9 +303,13 @@ export const startSession = Effect.fnUntraced(function* (
     while (true) {
       handlerFiber ??= yield* Effect.fiber
       yield* arrived.wait
-      const { bytes, messages } = batches.shift()!
+      const { bytes, messages, pongs } = batches.shift()!
       handlersRun = true
       for (const message of messages) {
+        if (pongs && message._tag === "ping") {
+          const waiting = pong(message)
+          if (waiting !== undefined) yield* waiting
+        }
         handling = Wire.command(message)
         const effect = handleOne(message)
         if (effect !== undefined) yield* effect
@@ -339,6 +343,9 @@ export const startSession = Effect.fnUntraced(function* (
     const messages: Array<Wire.Message> = []
     let bytes = 0
     let failure: EndReason | undefined
+    // A pong comes behind the answers to what was asked before, as it does in Core, for it says that these are all. Only
+    // while a handler waits for an answer itself it must not wait for that handler, or two peers could wait for each other.
+    const pongs = isIdle()
     observer.count()
     for (const event of events) {
       if (event._tag === "Dropped") {
@@ -351,7 +358,8 @@ export const startSession = Effect.fnUntraced(function* (
         if (failure === undefined && isServed(message)) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
           Requests.received(requests, message, arrivedAt)
-          const waiting = builtIn(message)
+          builtIn(message)
+          const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
           bytes += event.size + messageOverhead
           messages.push(message)
@@ -360,7 +368,7 @@ export const startSession = Effect.fnUntraced(function* (
       if (failure !== undefined) break
     }
     if (isReadonlyArrayNonEmpty(messages)) {
-      batches.push({ messages, bytes })
+      batches.push({ messages, bytes, pongs })
       batchesBytes += bytes
       arrived.wake(Effect.void)
     }

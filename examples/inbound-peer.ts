@@ -1,4 +1,4 @@
-/** Takes connections and tells who came. After `npm run build`: `node examples/inbound-peer.ts 18444` */
+/** Takes connections and tells who came. After `npm run build`: `npx node examples/inbound-peer.ts 18444` */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect } from "effect"
 import { Connection, Network, Nonce, Peer } from "effect-bitcoin-peer"

@@ -1,17 +1,17 @@
 /**
  * A service on top of a peer, put together from layers: the program asks for headers and knows nothing of connections.
- * After `npm run build`: `node examples/layers.ts 127.0.0.1 18444`
+ * After `npm run build`: `npx node examples/layers.ts 127.0.0.1 18444`
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Context, Effect, Fiber, Layer, Option, Stream } from "effect"
-import { Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { Console, Context, Effect, Layer } from "effect"
+import { Network, Nonce, Peer, type Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
 /** Where headers come from. */
 export class Headers extends Context.Service<
   Headers,
   {
-    /** Up to 2,000 headers that follow a block; none when the peer ends instead of answering. */
+    /** Up to 2,000 headers that follow a block. */
     readonly after: (hash: Uint8Array) => Effect.Effect<ReadonlyArray<Wire.BlockHeader>, Peer.PeerError>
   }
 >()("examples/Headers") {
@@ -20,24 +20,7 @@ export class Headers extends Context.Service<
     Effect.gen(function* () {
       const peer = yield* Peer.Peer
       return Headers.of({
-        after: Effect.fnUntraced(function* (hash) {
-          // The stream has what arrives while it runs, so it runs before the question is sent.
-          const answer = yield* peer.messages.pipe(
-            Stream.filter((message) => message._tag === "headers"),
-            Stream.runHead,
-            Effect.forkChild({ startImmediately: true })
-          )
-          yield* peer.send({
-            _tag: "getheaders",
-            protocolVersion: peer.info.protocolVersion,
-            locator: [hash],
-            stopHash: new Uint8Array(32)
-          })
-          return Option.match(yield* Fiber.join(answer), {
-            onNone: () => [],
-            onSome: ({ headers }) => Array.from(headers)
-          })
-        })
+        after: (hash) => Effect.map(peer.getHeaders([hash]), (headers) => Array.from(headers))
       })
     })
   )
@@ -46,7 +29,7 @@ export class Headers extends Context.Service<
 /** What it is made of. Another transport, another network or a fake peer is another layer. */
 export const layer = (host: string, port: number) =>
   Headers.layer.pipe(
-    Layer.provide(Peer.layer({ network: Network.regtest })),
+    Layer.provide(Peer.layer({ network: Network.regtest, requiredServices: [] })),
     Layer.provide(NodeConnection.layerConnect({ host, port })),
     Layer.provide(Nonce.layer)
   )

@@ -1,4 +1,4 @@
-/** Connects to a node and tells what it announces. After `npm run build`: `node examples/outbound-peer.ts 127.0.0.1 18444` */
+/** Connects to a node and tells what it announces. After `npm run build`: `npx node examples/outbound-peer.ts 127.0.0.1 18444` */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Duration, Effect } from "effect"
 import { Network, Nonce, Peer } from "effect-bitcoin-peer"

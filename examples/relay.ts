@@ -1,4 +1,4 @@
-/** Relays transactions between two nodes. After `npm run build`: `node examples/relay.ts 127.0.0.1:18444 127.0.0.1:18454` */
+/** Relays transactions between two nodes. After `npm run build`: `npx node examples/relay.ts 127.0.0.1:18444 127.0.0.1:18454` */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import { type Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"

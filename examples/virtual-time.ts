@@ -1,6 +1,6 @@
 /**
  * Two peers in memory, on a clock that stands still until it is told to move: a test of hours takes milliseconds, and
- * comes out the same each time. After `npm run build`: `node examples/virtual-time.ts`
+ * comes out the same each time. After `npm run build`: `npx node examples/virtual-time.ts`
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Duration, Effect, Fiber, Layer } from "effect"

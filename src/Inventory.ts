@@ -167,6 +167,8 @@ export type Trickle =
  * learns no more of when a transaction came in than one who connects once.
  */
 export interface SharedTurns {
+  /** Groups that are remembered. */
+  readonly size: number
   /** Milliseconds from `now` to the next turn of the group; `random` is uniform in [0, 1). */
   readonly next: (group: string, now: number, random: number) => number
 }
@@ -178,6 +180,9 @@ const maxGroups = 1_024
 export const makeSharedTurns = (mean: number): SharedTurns => {
   const turns = new Map<string, number>()
   return {
+    get size() {
+      return turns.size
+    },
     next: (group, now, random) => {
       const at = turns.get(group)
       if (at !== undefined && at > now) return at - now

@@ -250,6 +250,8 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const { host, port, localAddress, lookup } = options
+      // Node would take an empty host for this machine.
+      if (host === "") return yield* dialFailed(options, Object.assign(new Error("no host"), { code: "ENOTFOUND" }))
       const socket = new net.Socket()
       // Before, between and after all other listeners there is one: an error without any would end the process.
       socket.on("error", noop)
@@ -383,6 +385,12 @@ export const listen = (options: ListenOptions): Effect.Effect<Listener["Service"
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const { port, host = "127.0.0.1", backlog = 511, maxPending = 128 } = options
+      // Node would take an empty host for all addresses of this machine.
+      if (host === "") {
+        return yield* new ConnectionError({
+          reason: { _tag: "ListenFailed", problem: "AddressNotAvailable", host, port, cause: "no host" }
+        })
+      }
       const pending: Array<net.Socket> = []
       let closed: ConnectionError | undefined
       const arrivals = new Waiters<ConnectionError>(() => {

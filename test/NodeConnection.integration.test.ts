@@ -547,3 +547,15 @@ describe("listen", () => {
     })
   )
 })
+
+describe("an empty host", () => {
+  it.live("is not taken for all addresses of this machine, nor for this machine", () =>
+    Effect.gen(function* () {
+      const listening = yield* Effect.flip(NodeConnection.listen({ host: "", port: 0 }))
+      assert.strictEqual(listening.reason._tag, "ListenFailed")
+      const dialled = yield* Effect.flip(NodeConnection.connect({ host: "", port: 1 }))
+      assert(dialled.reason._tag === "DialFailed")
+      assert.strictEqual(dialled.reason.problem, "HostNotFound")
+    }).pipe(Effect.scoped)
+  )
+})

@@ -6,7 +6,7 @@ import * as Layer from "effect/Layer"
 import { run } from "./command.ts"
 import { makeProcess, Output } from "./output.ts"
 
-const { abandoned, onInterrupt, output, signalled } = makeProcess(process)
+const { abandoned, failed, onInterrupt, output, signalled } = makeProcess(process)
 
 const fiber = Effect.runFork(
   run(process.argv.slice(2)).pipe(Effect.provide(Layer.merge(NodeServices.layer, Layer.succeed(Output, output))))
@@ -17,5 +17,5 @@ fiber.addObserver((exit) => {
   const code = Exit.isSuccess(exit) ? exit.value : 130
   // Who stopped it does not want to wait for a slow reader.
   const flushed = signalled() ? Effect.timeoutOption(output.flush, "1 second") : output.flush
-  Effect.runFork(flushed).addObserver(() => process.exit(abandoned() ? 0 : code))
+  Effect.runFork(flushed).addObserver(() => process.exit(failed() ? 1 : abandoned() ? 0 : code))
 })

@@ -56,6 +56,8 @@ export interface Process {
   readonly signalled: () => boolean
   /** Whether stdout was closed by whoever read it. */
   readonly abandoned: () => boolean
+  /** Whether stdout took no more, for another reason than that; it was said. */
+  readonly failed: () => boolean
 }
 
 /** The output of this process. Made once, by `main.ts`. */
@@ -67,6 +69,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
   let stopped: string | undefined
   let signalledAt: number | undefined
   let abandoned = false
+  let failed = false
   let leftOut = 0
 
   const stop = (why: string): void => {
@@ -83,18 +86,24 @@ export const makeProcess = (process: NodeJS.Process): Process => {
   }
   process.on("SIGINT", onSignal)
   process.on("SIGTERM", onSignal)
-  stdout.on("error", () => {
-    if (abandoned) return
+  const onError = (cause: NodeJS.ErrnoException | null | undefined): void => {
+    if (abandoned || cause === null || cause === undefined) return
     abandoned = true
+    // A reader that leaves, as `head` does, is no failure; a full disk is.
+    if (cause.code !== "EPIPE") {
+      failed = true
+      stderr.write(`btcpeer: standard output: ${cause.message}\n`)
+    }
     stop("nobody reads the output any more")
-  })
+  }
+  stdout.on("error", onError)
   stderr.on("error", () => {})
 
   /** Lines of this turn, written together: one by one costs ten times as much, and more memory than the text. */
   let gathered = ""
 
   const write = (): void => {
-    if (gathered !== "" && !abandoned) stdout.write(gathered)
+    if (gathered !== "" && !abandoned) stdout.write(gathered, onError)
     gathered = ""
   }
   const line = (text: string, oneOfMany = false): void => {
@@ -157,7 +166,8 @@ export const makeProcess = (process: NodeJS.Process): Process => {
       interrupt = how
     },
     signalled: () => signalledAt !== undefined,
-    abandoned: () => abandoned
+    abandoned: () => abandoned,
+    failed: () => failed
   }
 }
 

@@ -42,6 +42,8 @@ export interface Link {
   readonly read: Effect.Effect<ReadonlyArray<Wire.ParserEvent>, ConnectionError>
   /** Set once nothing more can be read from the stream. */
   readonly failure: () => Wire.WireError | undefined
+  /** Lets go of what an incomplete frame has brought; nothing is read any more. */
+  readonly release: () => void
   readonly encode: (message: Wire.Message) => Result.Result<Outgoing, Wire.WireError>
   /** Hands frames to the connection, joined into one write; returns how many bytes wait there. */
   readonly writeFrames: (frames: ReadonlyArray<Outgoing>) => number
@@ -86,12 +88,14 @@ const countedAs = (message: Wire.Message): string => (message._tag === "Unknown"
 
 export const makeLink = (connection: Connection["Service"], options: LinkOptions): Link => {
   const { clock, magic, onRead, onWrite, policy } = options
-  const parser = Wire.makeParser({
-    magic,
-    badChecksum: policy.badChecksum,
-    malformed: policy.malformed,
-    trailingBytes: policy.trailingBytes
-  })
+  const makeParser = () =>
+    Wire.makeParser({
+      magic,
+      badChecksum: policy.badChecksum,
+      malformed: policy.malformed,
+      trailingBytes: policy.trailingBytes
+    })
+  let parser = makeParser()
   const traffic: Traffic = {
     connectedAt: clock.currentTimeMillisUnsafe(),
     lastReceivedAt: undefined,
@@ -140,6 +144,9 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
     traffic,
     read: Effect.map(connection.pull, parse),
     failure: () => parser.failure,
+    release: () => {
+      parser = makeParser()
+    },
     encode,
     writeFrames,
     write: (messages) => {

@@ -149,7 +149,7 @@ export class MemoryEnd implements Closable {
         const first = this.travelling.first
         if (first === undefined) return Effect.void
         const rest = first.at - this.options.clock.currentTimeMillisUnsafe()
-        if (rest > 0) return Effect.sleep(rest)
+        if (rest > 0) return Effect.sleep(Math.ceil(rest))
         this.travelling.shift()
         if (typeof first.parcel !== "string") this.travellingBytes -= first.parcel.length
         this.deliver(first.parcel)

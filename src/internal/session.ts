@@ -280,6 +280,7 @@ export const startSession = Effect.fnUntraced(function* (
   let over: EndReason | undefined
   const isIdle = (): boolean => batches.length === 0 && !handlersRun
   const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
+  const isAsked = (): boolean => pings.size + questions.open() > 0
   const canRead = (): boolean => isIdle() || (pings.size + questions.open() > 0 && batchesBytes < maximumReadAhead)
   const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
   const letRead = (): void => {
@@ -306,6 +307,8 @@ export const startSession = Effect.fnUntraced(function* (
       const { bytes, messages, pongs } = batches.shift()!
       handlersRun = true
       for (const message of messages) {
+        // The end may be decided while a handler ran: it is the last one.
+        if (end !== undefined) return yield* Effect.never
         if (pongs && message._tag === "ping") {
           const waiting = pong(message)
           if (waiting !== undefined) yield* waiting
@@ -399,6 +402,8 @@ export const startSession = Effect.fnUntraced(function* (
       KeepAlive.received(keepAlive, now())
       batchesRead++
       yield* receive(events)
+      // A remote that does not answer, and floods us meanwhile, is not our being busy.
+      if (!canRead() && isAsked()) KeepAlive.reading(keepAlive, now())
       yield* mayRead.wait
       KeepAlive.reading(keepAlive, now())
       events = yield* Effect.catch(link.read, (error) => finish(endOfConnection(error)))
@@ -464,7 +469,8 @@ export const startSession = Effect.fnUntraced(function* (
       yield* Effect.sleep(Inventory.nextTrickle(trickle, now(), yield* Random.next))
       for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
     }
-  }).pipe(Effect.orDie)
+    // It fails when nothing is sent any more: the end is near, and others say why.
+  }).pipe(Effect.catch(() => Effect.never))
 
   const announce = (announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> =>
     Effect.suspend(() => {
@@ -613,7 +619,8 @@ export const startSession = Effect.fnUntraced(function* (
   /** The first loop that ends says why. At once, so that a handler that cannot be interrupted still gets its answers. */
   const beginEnd = (exit: Exit.Exit<never, EndReason>): EndReason => {
     if (end === undefined) {
-      end = reasonOf(exit)
+      // Once nothing more comes that is the reason, and some were told so, whatever happens until all is handled.
+      end = over ?? reasonOf(exit)
       const error = ended(end)
       outbox.close(error)
       giveUp(error)
@@ -625,6 +632,8 @@ export const startSession = Effect.fnUntraced(function* (
   const teardown = (exit: Exit.Exit<never, EndReason>): Effect.Effect<void> =>
     Effect.suspend(() => {
       const reason = beginEnd(exit)
+      link.release()
+      batches.length = 0
       const reject =
         policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
       // An observer that throws must not keep the connection open.

@@ -72,13 +72,11 @@ export const scripted = (connection: Connection.Connection["Service"]) => {
 export const tracked = (connection: Connection.Connection["Service"]) => {
   let waiting = 0
   const track = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-    Effect.suspend(() => {
-      waiting++
-      return Effect.ensuring(
-        effect,
-        Effect.sync(() => void waiting--)
-      )
-    })
+    Effect.acquireUseRelease(
+      Effect.sync(() => void waiting++),
+      () => effect,
+      () => Effect.sync(() => void waiting--)
+    )
   return {
     waiting: () => waiting,
     connection: {

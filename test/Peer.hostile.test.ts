@@ -1,0 +1,716 @@
+/** Hostile remotes: each ends with the right reason or is borne, and none makes the peer keep more than a bound. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
+import { network, verack, version } from "./support/peers.ts"
+import {
+  block,
+  getdata,
+  hash,
+  header as blockHeader,
+  inv,
+  item,
+  notfound,
+  transaction,
+  tx
+} from "./support/requests.ts"
+import {
+  assertKeeps,
+  assertUnharmed,
+  begun,
+  connected,
+  endOf,
+  flood,
+  fork,
+  frames,
+  header,
+  memory,
+  MiB,
+  refusal
+} from "./support/hostile.ts"
+import { dice } from "./support/simulation.ts"
+
+const directions = ["outbound", "inbound"] as const
+const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
+const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
+const count = <A>(size: number, make: (index: number) => A): Array<A> =>
+  Array.from({ length: size }, (_, at) => make(at))
+
+describe.each(directions)("in the handshake of an %s peer", (direction) => {
+  const options = { direction } as const
+
+  it.effect.each([
+    ["a byte a second", 1_000, 60],
+    ["a byte a minute", 60_000, 1]
+  ] as const)("slow loris: %s", ([, every, bytes]) =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      const slow = frames([version()])
+      for (let at = 0; at < bytes; at++) {
+        assert.isUndefined(session.making.pollUnsafe())
+        yield* session.remote.sendBytes(slow.subarray(at, at + 1))
+        yield* TestClock.adjust(every)
+      }
+      const reason = yield* refusal(session)
+      assert(reason._tag === "TimedOut")
+      assert.strictEqual(reason.waitingFor, "version")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("slow loris: a version, then a message it does not know every second, never verack", () =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      yield* session.remote.send(version())
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          for (let second = 0; second < 60; second++) {
+            assert.isUndefined(session.making.pollUnsafe())
+            yield* session.remote.send(filler(100_000))
+            yield* TestClock.adjust("1 second")
+          }
+        })
+      )
+      const reason = yield* refusal(session)
+      assert(reason._tag === "TimedOut")
+      assert.strictEqual(reason.waitingFor, "verack")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([0, 1, 3, 4, 12, 23])("%d bytes of a header, then silence", (bytes) =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      yield* session.remote.sendBytes(frames([version()]).subarray(0, bytes))
+      yield* TestClock.adjust("59999 millis")
+      assert.isUndefined(session.making.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a length of 4,000,000, header only, from 20 remotes at once", () =>
+    Effect.gen(function* () {
+      const sessions = yield* assertKeeps(
+        4 * MiB,
+        Effect.forEach(count(20, Number), () =>
+          Effect.gen(function* () {
+            const session = yield* begun(options)
+            yield* session.remote.sendBytes(header("version", 4_000_000))
+            yield* TestClock.adjust(0)
+            return session
+          })
+        )
+      )
+      yield* TestClock.adjust("60 seconds")
+      for (const session of sessions) assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a length of 4,000,001", () =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      yield* session.remote.sendBytes(header("version", 4_000_001))
+      const reason = yield* refusal(session)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "PayloadTooLarge")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([
+    verack,
+    ping(1),
+    inv(1, 2),
+    filler(10),
+    { _tag: "wtxidrelay" },
+    { _tag: "sendaddrv2" },
+    { _tag: "getaddr" }
+  ] satisfies ReadonlyArray<Wire.Message>)("a message before version: $_tag", (message) =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      yield* session.remote.send(message, version(), verack)
+      const reason = yield* refusal(session)
+      assert(reason._tag === "NotVersionFirst")
+      assert.strictEqual(reason.received, Wire.command(message))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("messages before version, for ever, where the policy ignores them", () =>
+    Effect.gen(function* () {
+      const session = yield* begun({ ...options, policy: Policy.core })
+      const bytes = frames(count(10, () => inv(...count(1_000, () => 5))))
+      yield* assertKeeps(MiB, flood(session.remote, bytes, 60))
+      yield* TestClock.adjust("60 seconds")
+      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("messages before verack are ignored, however many, and not handed to handlers", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const session = yield* begun({
+        ...options,
+        handlers: { inv: () => void seen.push("inv"), ping: () => void seen.push("ping") }
+      })
+      const bytes = frames([inv(...count(1_000, () => 5)), ping(1), filler(1_000)])
+      yield* session.remote.send(version())
+      yield* session.remote.receiveUntil("verack")
+      yield* assertKeeps(MiB, flood(session.remote, bytes, 500))
+      yield* TestClock.adjust("60 seconds")
+      const reason = yield* refusal(session)
+      assert(reason._tag === "TimedOut")
+      assert.strictEqual(reason.waitingFor, "verack")
+      assert.deepStrictEqual(seen, [])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a second version", () =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      yield* session.remote.send(version(), version(), verack)
+      assert.strictEqual((yield* refusal(session))._tag, "DuplicateVersion")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("thousands of versions, wtxidrelays and features, where the policy ignores duplicates", () =>
+    Effect.gen(function* () {
+      const session = yield* begun({ ...options, policy: Policy.core })
+      const feature: Wire.Message = { _tag: "feature", id: "BIP-9999", data: new Uint8Array(512) }
+      const bytes = frames(count(100, () => [version(), { _tag: "wtxidrelay" } as const, feature]).flat())
+      yield* assertKeeps(MiB, flood(session.remote, bytes, 100))
+      yield* TestClock.adjust("60 seconds")
+      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("features of 60,000 invented names", () =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      yield* session.remote.send(version())
+      const kept = yield* Effect.gen(function* () {
+        const before = memory()
+        for (let from = 0; from < 60_000; from += 1_000) {
+          const features = count(1_000, (index): Wire.Message => ({
+            _tag: "feature",
+            id: `FEATURE-${from + index}`,
+            data: new Uint8Array(512)
+          }))
+          yield* Effect.exit(flood(session.remote, frames(features), 1))
+        }
+        return memory() - before
+      })
+      assert.isAtMost(kept, 2 * MiB, "features are kept without a bound")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("bad checksums, over and over", () =>
+    Effect.gen(function* () {
+      const session = yield* begun(options)
+      yield* session.remote.send(version())
+      const bad = frames(count(100, () => filler(1_000)))
+      for (let at = 0; at < bad.length; at += 1_024) bad[at + 20]! ^= 1
+      yield* assertKeeps(MiB, flood(session.remote, bad, 100))
+      yield* TestClock.adjust("60 seconds")
+      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("closing, and resetting, after every byte of what it sends", () =>
+    Effect.gen(function* () {
+      const bytes = frames([version(), { _tag: "wtxidrelay" }, { _tag: "sendaddrv2" }, verack])
+      for (let size = 0; size <= bytes.length; size++) {
+        for (const how of ["closes", "resets"] as const) {
+          const session = yield* begun(options)
+          yield* session.remote.sendBytes(bytes.subarray(0, size))
+          yield* how === "closes" ? session.remote.connection.close : session.pair.reset()
+          if (size === bytes.length) {
+            const peer = yield* Fiber.await(session.making)
+            // It was whole: the peer was made before it learnt of the end, and ends at once.
+            if (peer._tag === "Success") {
+              const reason = yield* peer.value.awaitShutdown
+              assert.include(["RemoteClosed", "ConnectionLost", "ScopeClosed"], reason._tag)
+            } else assert.strictEqual((yield* refusal(session))._tag, "Disconnected")
+            continue
+          }
+          const reason = yield* refusal(session)
+          assert(reason._tag === "Disconnected", `${how} after ${size} bytes: ${reason._tag}`)
+          assert.strictEqual(reason.error.reason._tag, how === "closes" ? "Closed" : "Reset")
+        }
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("cut after every byte that we send", () =>
+    Effect.gen(function* () {
+      for (let size = 0; size < 250; size++) {
+        const session = yield* begun(options, { cutAfter: [size, undefined] })
+        yield* session.remote.send(version(), verack)
+        const exit = yield* Fiber.await(session.making)
+        if (exit._tag === "Success") {
+          // It was cut behind our last byte, or in an answer to a version and a verack that came together.
+          assert.include(["ConnectionLost", "ScopeClosed"], (yield* exit.value.awaitShutdown)._tag)
+        } else assert.strictEqual((yield* refusal(session))._tag, "Disconnected", `cut after ${size}`)
+        assert.strictEqual(session.tracker.waiting(), 0)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("garbage from seeds, at each stage", () =>
+    Effect.gen(function* () {
+      const stages: ReadonlyArray<Uint8Array> = [new Uint8Array(0), frames([version()])]
+      for (let seed = 0; seed < 200; seed++) {
+        const random = dice(seed)
+        const garbage = random.bytes(1 + random.below(2_000))
+        // With the right magic it gets further.
+        if (random.chance(0.5)) garbage.set(network.magic.subarray(0, garbage.length))
+        const session = yield* begun(options)
+        yield* session.remote.sendBytes(random.pick(stages))
+        yield* session.remote.sendBytes(garbage)
+        yield* TestClock.adjust("60 seconds")
+        const reason = yield* refusal(session)
+        assert.include(["WrongNetwork", "BadMessage", "TimedOut"], reason._tag, `seed ${seed}`)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a remote that sends and takes one byte at a time is an honest one", () =>
+    Effect.gen(function* () {
+      const session = yield* connected(options, { split: [1], window: 1 })
+      yield* session.remote.send(filler(200))
+      yield* assertUnharmed(session)
+      yield* session.peer.disconnect("done")
+      assert.strictEqual((yield* endOf(session))._tag, "Requested")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})
+
+describe.each(directions)("after the handshake of an %s peer", (direction) => {
+  const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
+    connected({ direction, ...options })
+
+  it.effect("slow loris: a byte a minute", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const slow = frames([filler(100)])
+      for (let minute = 0; minute < 22; minute++) {
+        assert.isUndefined(session.ending.pollUnsafe(), `ended after ${minute} minutes`)
+        yield* session.remote.sendBytes(slow.subarray(minute, minute + 1))
+        yield* TestClock.adjust("1 minute")
+      }
+      assert.strictEqual((yield* endOf(session))._tag, "PingTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([1, 4, 12, 23])("%d bytes of a header, then silence", (bytes) =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* session.remote.sendBytes(frames([ping(1)]).subarray(0, bytes))
+      yield* TestClock.adjust("1199 seconds")
+      assert.isUndefined(session.ending.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* endOf(session))._tag, "IdleTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a length of 4,000,000, header only, then silence, from 20 remotes", () =>
+    Effect.gen(function* () {
+      const sessions = yield* Effect.forEach(count(20, Number), () => start())
+      yield* assertKeeps(
+        2 * MiB,
+        Effect.gen(function* () {
+          for (const { remote } of sessions) yield* remote.sendBytes(header("block", 4_000_000))
+          yield* TestClock.adjust("1 minute")
+        })
+      )
+      yield* TestClock.adjust("20 minutes")
+      for (const session of sessions) assert.strictEqual((yield* endOf(session))._tag, "IdleTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a length of 4,000,000, dripping 1,000 bytes a second", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const before = memory()
+      yield* session.remote.sendBytes(header("block", 4_000_000))
+      const drip = new Uint8Array(1_000)
+      for (let second = 1; second < 22 * 60; second++) {
+        yield* session.remote.sendBytes(drip)
+        yield* TestClock.adjust("1 second")
+        if (second % 300 !== 0) continue
+        const kept = memory() - before
+        assert.isAtMost(kept, second * 1_000 + MiB, `${kept} bytes are kept after ${second} s`)
+      }
+      assert.isUndefined(session.ending.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* endOf(session))._tag, "PingTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("half a message of 4,000,000 bytes is let go when the peer ends, though somebody keeps the peer", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          yield* session.remote.sendBytes(header("block", 4_000_000))
+          for (let at = 0; at < 3_900_000; at += 10_000) yield* flood(session.remote, new Uint8Array(10_000), 1)
+          yield* session.remote.connection.close
+          assert.strictEqual((yield* endOf(session))._tag, "RemoteClosed")
+        })
+      )
+      assert.isAbove((yield* session.peer.stats).bytesReceived, 3_900_000)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([24, 100, 10_000])("a flood of messages of %d bytes while a handler waits for an answer", (size) =>
+    Effect.gen(function* () {
+      let asking = 0
+      const session = yield* start({
+        handlers: {
+          Unknown: (_, peer) => {
+            asking++
+            return Effect.ignore(peer.ping)
+          }
+        }
+      })
+      const before = memory()
+      const flooding = yield* fork(flood(session.remote, frames(count(100, () => filler(size - 24))), 4_000))
+      yield* TestClock.adjust("1 minute")
+      for (let turn = 0; turn < 5_000; turn++) yield* Effect.yieldNow
+      const kept = memory() - before
+      for (let minute = 0; minute < 60 && session.ending.pollUnsafe() === undefined; minute++) {
+        yield* TestClock.adjust("1 minute")
+      }
+      yield* Fiber.interrupt(flooding)
+      assert.isAtMost(kept, 32 * MiB, `${kept} bytes are kept`)
+      assert.isDefined(session.ending.pollUnsafe(), "it holds on for ever")
+      assert.strictEqual(asking, 1)
+      assert.include(["PingTimeout", "IdleTimeout"], (yield* endOf(session))._tag)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a length of 4,000,001", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* session.remote.sendBytes(header("block", 4_000_001))
+      const reason = yield* endOf(session)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "PayloadTooLarge")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a flood of 400,000 pings from a remote that reads nothing: bounded, and it ends", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const before = memory()
+      const flooding = yield* fork(flood(session.remote, frames(count(1_000, ping)), 400))
+      for (let minute = 0; minute < 60 && session.ending.pollUnsafe() === undefined; minute++) {
+        yield* TestClock.adjust("1 minute")
+        const { queuedBytes, queuedMessages } = yield* session.peer.stats
+        assert.isAtMost(queuedMessages, 4_000)
+        assert.isAtMost(queuedBytes, 200_000)
+      }
+      yield* Fiber.interrupt(flooding)
+      assert.isAtMost(memory() - before, MiB)
+      assert.isDefined(session.ending.pollUnsafe(), "it holds on for ever")
+      assert.strictEqual((yield* endOf(session))._tag, "WriteTimeout")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a remote that reads nothing while it sends something every minute", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const sends = yield* fork(
+        Effect.forEach(count(100, Number), () => session.peer.send(filler(100_000)), { discard: true })
+      )
+      const waits = yield* Effect.forEach(count(10, Number), () => fork(session.peer.sendAndWait(filler(10))))
+      for (let minute = 0; minute < 20; minute++) {
+        assert.isUndefined(session.ending.pollUnsafe(), `ended after ${minute} minutes`)
+        const { queuedBytes } = yield* session.peer.stats
+        assert.isAtMost(queuedBytes, Peer.defaultMaximumQueuedBytes + 100_024 + 1_000)
+        yield* session.remote.send({ _tag: "sendheaders" })
+        yield* TestClock.adjust("1 minute")
+      }
+      assert.strictEqual((yield* endOf(session))._tag, "WriteTimeout")
+      for (const fiber of [sends, ...waits]) assert.strictEqual((yield* Fiber.await(fiber))._tag, "Failure")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("inv of 50,000, forty times", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          for (let time = 0; time < 40; time++) {
+            const items = count(50_000, (index) => item(Wire.InventoryType.wtx, hash(time * 50_000 + index)))
+            yield* flood(session.remote, frames([{ _tag: "inv", items }]), 1)
+          }
+          yield* assertUnharmed(session)
+        })
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getdata of 50,000, twenty times, which nobody answers", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const bytes = frames([getdata(...count(50_000, (index) => item(Wire.InventoryType.block, hash(index))))])
+      yield* assertKeeps(MiB, Effect.andThen(flood(session.remote, bytes, 20), assertUnharmed(session)))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("addr of 1,000, a thousand times", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const address = { timestamp: 1, services: 1n, address: new Uint8Array(16), port: 8333 }
+      const bytes = frames(count(10, () => ({ _tag: "addr", addresses: count(1_000, () => address) }) as const))
+      yield* assertKeeps(MiB, Effect.andThen(flood(session.remote, bytes, 100), assertUnharmed(session)))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("headers of 2,000 that nobody asked for, a hundred times", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          for (let time = 0; time < 100; time++) {
+            const headers = count(2_000, (index) => blockHeader(time * 2_000 + index))
+            yield* flood(session.remote, frames([{ _tag: "headers", headers }]), 1)
+          }
+          yield* assertUnharmed(session)
+        })
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("bad checksums, 100,000 of them", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const bad = frames(count(1_000, ping))
+      for (let at = 0; at < bad.length; at += 32) bad[at + 20]! ^= 1
+      yield* assertKeeps(MiB, flood(session.remote, bad, 100))
+      const stats = yield* assertUnharmed(session)
+      assert.strictEqual(stats.messagesDropped, 100_000)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a bad checksum, where the policy does not bear it", () =>
+    Effect.gen(function* () {
+      const session = yield* start({ policy: Policy.btcd })
+      const bad = frames([ping(1)])
+      bad[20]! ^= 1
+      yield* session.remote.sendBytes(bad)
+      const reason = yield* endOf(session)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "BadChecksum")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("500,000 messages of invented names", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const commandsBefore = Object.keys((yield* session.peer.stats).received).length
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          for (let from = 0; from < 500_000; from += 5_000) {
+            const bytes = new Uint8Array(5_000 * 24)
+            for (let index = 0; index < 5_000; index++) bytes.set(header(`x${from + index}`, 0, 0xe2e0f65d), index * 24)
+            yield* flood(session.remote, bytes, 1)
+          }
+          const stats = yield* assertUnharmed(session)
+          assert.isAtMost(Object.keys(stats.received).length, commandsBefore + 2)
+          assert.isAtLeast(stats.received["*other*"]?.messages ?? 0, 500_000)
+        })
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("unsolicited tx, block and notfound, 100,000 of them", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          for (let from = 0; from < 100_000; from += 3_000) {
+            const messages = count(1_000, (index) => [
+              tx(from + index),
+              block(from + index),
+              notfound(item(1, hash(from + index)))
+            ])
+            yield* flood(session.remote, frames(messages.flat()), 1)
+          }
+          const stats = yield* assertUnharmed(session)
+          assert.strictEqual(stats.openRequests, 0)
+        })
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("pongs with foreign nonces, 100,000 of them, answer nothing", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const pinging = yield* fork(session.peer.ping)
+      yield* session.remote.receiveUntil("ping")
+      const bytes = frames(count(1_000, (nonce) => ({ _tag: "pong", nonce: BigInt(nonce) }) as const))
+      yield* assertKeeps(MiB, flood(session.remote, bytes, 100))
+      const stats = yield* assertUnharmed(session)
+      assert.isUndefined(stats.lastPing)
+      assert.isUndefined(pinging.pollUnsafe())
+      // It is not taken for an answer to the pings of the keep-alive either.
+      for (let minute = 0; minute < 22; minute++) {
+        yield* session.remote.sendBytes(bytes)
+        yield* TestClock.adjust("1 minute")
+      }
+      assert.strictEqual((yield* endOf(session))._tag, "PingTimeout")
+      assert.strictEqual((yield* Effect.flip(Fiber.join(pinging))).reason._tag, "Ended")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("feefilters that make no sense are not believed", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* session.remote.send({ _tag: "feefilter", feeRate: 1_000 })
+      const payload = (value: bigint): Uint8Array => {
+        const bytes = new Uint8Array(8)
+        new DataView(bytes.buffer).setBigInt64(0, value, true)
+        return bytes
+      }
+      for (const value of [-1n, -(2n ** 63n), 2n ** 63n - 1n, 21n * 10n ** 14n + 1n]) {
+        yield* session.remote.send({ _tag: "Unknown", command: "feefilter", payload: payload(value) })
+      }
+      yield* session.remote.send({ _tag: "Unknown", command: "feefilter", payload: new Uint8Array(3) })
+      const stats = yield* assertUnharmed(session)
+      assert.strictEqual(stats.feeFilter, 1_000)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a remote that answers getdata with the wrong data is one that does not answer", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const wanted = item(Wire.InventoryType.tx, Wire.txid(transaction(1)))
+      const asking = yield* fork(session.peer.getData([wanted]))
+      yield* session.remote.receiveUntil("getdata")
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          for (let second = 0; second < 29; second++) {
+            yield* session.remote.send(tx(1_000 + second), block(second), notfound(item(1, hash(second))))
+            yield* TestClock.adjust("1 second")
+          }
+        })
+      )
+      assert.isUndefined(asking.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* Fiber.join(asking), [{ _tag: "TimedOut", item: wanted }])
+      yield* TestClock.adjust("15 seconds")
+      const reason = yield* endOf(session)
+      assert(reason._tag === "Stalled")
+      assert.strictEqual(reason.command, "getdata")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a remote that answers one of two items over and over stalls on the other", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const items = [1, 2].map((number) => item(Wire.InventoryType.tx, Wire.txid(transaction(number))))
+      const asking = yield* fork(session.peer.getData(items))
+      yield* session.remote.receiveUntil("getdata")
+      for (let second = 0; second < 45 && session.ending.pollUnsafe() === undefined; second++) {
+        yield* session.remote.send(tx(1))
+        yield* TestClock.adjust("1 second")
+      }
+      const results = yield* Fiber.join(asking)
+      assert.deepStrictEqual(
+        results.map(({ _tag }) => _tag),
+        ["Found", "TimedOut"]
+      )
+      assert.strictEqual((yield* endOf(session))._tag, "Stalled")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([
+    ["version", version()],
+    ["verack", verack],
+    ["wtxidrelay", { _tag: "wtxidrelay" }],
+    ["sendaddrv2", { _tag: "sendaddrv2" }],
+    ["feature", { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }],
+    ["sendtxrcncl", { _tag: "Unknown", command: "sendtxrcncl", payload: new Uint8Array(12) }]
+  ] satisfies ReadonlyArray<readonly [string, Wire.Message]>)("negotiation after verack: %s", ([command, message]) =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* session.remote.send(message)
+      const reason = yield* endOf(session)
+      assert(reason._tag === "ProtocolViolation")
+      assert.strictEqual(reason.command, command)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("duplicate versions and veracks, 100,000 of them, where the policy ignores them", () =>
+    Effect.gen(function* () {
+      const session = yield* start({ policy: Policy.core })
+      const bytes = frames(count(1_000, () => [version({ nonce: 43n, userAgent: "/other/" }), verack]).flat())
+      yield* assertKeeps(MiB, flood(session.remote, bytes, 50))
+      const { userAgent } = yield* assertUnharmed(session)
+      assert.strictEqual(userAgent, "/remote:1.0/")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each(["getheaders", "getblocks"])("a locator of 102: %s", (command) =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const payload = new Uint8Array(4 + 1 + 102 * 32 + 32)
+      payload[4] = 102
+      yield* session.remote.send({ _tag: "Unknown", command, payload })
+      const reason = yield* endOf(session)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "TooMany")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getheaders with locators of 101, 2,000 of them, which nobody answers", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const locator = count(101, hash)
+      const ask: Wire.Message = { _tag: "getheaders", protocolVersion: 70_016, locator, stopHash: hash(0) }
+      yield* assertKeeps(MiB, flood(session.remote, frames(count(100, () => ask)), 20))
+      yield* assertUnharmed(session)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("closing, and resetting, after every byte of a message", () =>
+    Effect.gen(function* () {
+      const bytes = frames([ping(1), inv(1, 2)])
+      for (let size = 0; size <= bytes.length; size++) {
+        for (const how of ["closes", "resets"] as const) {
+          const session = yield* start()
+          yield* session.remote.sendBytes(bytes.subarray(0, size))
+          yield* how === "closes" ? session.remote.connection.close : session.pair.reset()
+          assert.strictEqual((yield* endOf(session))._tag, how === "closes" ? "RemoteClosed" : "ConnectionLost")
+        }
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("garbage from seeds", () =>
+    Effect.gen(function* () {
+      for (let seed = 0; seed < 200; seed++) {
+        const random = dice(seed)
+        const garbage = random.bytes(1 + random.below(2_000))
+        const honest = frames([ping(1), filler(50), inv(1, 2)])
+        const session = yield* start()
+        // Honest bytes, of which some are changed, or none at all.
+        if (random.chance(0.5)) {
+          for (let change = 0; change < 1 + random.below(4); change++)
+            honest[random.below(honest.length)] = random.below(256)
+          yield* session.remote.sendBytes(honest)
+        } else yield* session.remote.sendBytes(garbage)
+        yield* TestClock.adjust("23 minutes")
+        const reason = yield* endOf(session)
+        assert.include(["BadMessage", "IdleTimeout", "PingTimeout"], reason._tag, `seed ${seed}`)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

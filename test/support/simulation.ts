@@ -1,0 +1,682 @@
+/**
+ * Two peers in virtual time over a pipe that delays, splits and cuts, and what must hold whatever they do. Everything is
+ * drawn from one seed: the same seed is the same run.
+ */
+import { Cause, Clock, Effect, Exit, Fiber, Random, Scope } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { TestClock } from "effect/testing"
+import { Connection, type Handshake, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { network, scripted, verack, version } from "./peers.ts"
+
+/** Numbers that follow from a seed (mulberry32). */
+export const dice = (seed: number) => {
+  let state = seed | 0
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000
+  }
+  return {
+    /** From 0 up to and without `bound`. */
+    below: (bound: number): number => Math.floor(next() * bound),
+    chance: (probability: number): boolean => next() < probability,
+    pick: <A>(of: ReadonlyArray<A>): A => of[Math.floor(next() * of.length)]!,
+    bytes: (size: number): Uint8Array => Uint8Array.from({ length: size }, () => Math.floor(next() * 256))
+  }
+}
+
+export type Dice = ReturnType<typeof dice>
+
+/** A `Nonce` service of its own, from a seed. */
+export const seededNonces = (seed: number) => {
+  const own = dice(seed)
+  return Nonce.make().pipe(
+    Effect.provideService(
+      SecureRandom.SecureRandom,
+      SecureRandom.make((size) => own.bytes(size))
+    )
+  )
+}
+
+/**
+ * Counts the fibers of a peer that wait in its connection or on the clock: none may be left behind. Counting is part of
+ * what cannot be interrupted: in ten thousand runs a fiber is interrupted at each of its steps.
+ */
+const tracked = (connection: Connection.Connection["Service"]) => {
+  let waiting = 0
+  const track = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => void waiting++),
+      () => effect,
+      () => Effect.sync(() => void waiting--)
+    )
+  return {
+    waiting: () => waiting,
+    connection: {
+      localAddress: connection.localAddress,
+      remoteAddress: connection.remoteAddress,
+      pull: track(connection.pull),
+      write: (bytes: Uint8Array) => connection.write(bytes),
+      drained: track(connection.drained),
+      close: connection.close,
+      destroy: connection.destroy
+    } satisfies Connection.Connection["Service"],
+    clock: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.flatMap(Clock.Clock, (clock) =>
+        Effect.provideService(
+          effect,
+          Clock.Clock,
+          withSleep(clock, (duration) => track(clock.sleep(duration)))
+        )
+      )
+  }
+}
+
+/** The same clock but for how it sleeps. */
+export const withSleep = (clock: Clock.Clock, sleep: Clock.Clock["sleep"]): Clock.Clock => ({
+  currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+  currentTimeMillis: clock.currentTimeMillis,
+  currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+  currentTimeNanos: clock.currentTimeNanos,
+  monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+  monotonicTimeNanos: clock.monotonicTimeNanos,
+  sleep
+})
+
+/** A message that says which one it is, and what its receiver is to do: 0 nothing, 1 answer, 2 leave. */
+export const numbered = (id: number, size: number, order = 0): Wire.Message => {
+  const payload = new Uint8Array(5 + size)
+  new DataView(payload.buffer).setUint32(0, id)
+  payload[4] = order
+  return { _tag: "Unknown", command: "numbered", payload }
+}
+
+const idOf = ({ payload }: Wire.Unknown): number =>
+  new DataView(payload.buffer, payload.byteOffset, payload.byteLength).getUint32(0)
+
+const keyOf = (message: Wire.Message): string => {
+  switch (message._tag) {
+    case "Unknown":
+      return `#${idOf(message)}`
+    case "ping":
+    case "pong":
+      return `${message._tag} ${message.nonce! % 10_000n}`
+    case "inv":
+    case "getdata":
+    case "notfound":
+      return `${message._tag} ${message.items.length} ${message.items.at(0)?.hash[0]}`
+    default:
+      return message._tag
+  }
+}
+
+type AnyPeer = Peer.Peer["Service"]
+
+interface Asker {
+  readonly what: string
+  readonly id: number | undefined
+  readonly fiber: Fiber.Fiber<unknown, Peer.PeerError>
+  interrupted: boolean
+  outcomes: number
+}
+
+interface Side {
+  readonly name: "A" | "B"
+  readonly scope: Scope.Closeable
+  readonly tracker: ReturnType<typeof tracked>
+  readonly making: Fiber.Fiber<AnyPeer, Handshake.HandshakeError>
+  readonly written: Array<string>
+  readonly parsed: Array<string>
+  readonly handled: Array<string>
+  readonly askers: Array<Asker>
+  readonly shutdowns: Array<Fiber.Fiber<Peer.EndReason>>
+}
+
+export interface Report {
+  readonly trace: ReadonlyArray<string>
+  readonly problems: ReadonlyArray<string>
+  /** What one side wrote before it closed softly, and the other did not see. */
+  readonly lost: ReadonlyArray<string>
+  readonly ends: readonly [string, string]
+}
+
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+const hash = (number: number): Uint8Array => new Uint8Array(32).fill(number)
+
+/** Lets what was started run on; it takes no real time. */
+const untilIdle = Effect.fnUntraced(function* (isDone: () => boolean) {
+  for (let turn = 0; turn < 2_000 && !isDone(); turn++) yield* Effect.yieldNow
+})
+
+const isPrefix = (part: ReadonlyArray<string>, whole: ReadonlyArray<string>): boolean =>
+  part.length <= whole.length && part.every((key, index) => key === whole[index])
+
+const show = (list: ReadonlyArray<string>): string =>
+  `[${list.length > 20 ? `… ${list.length - 20} more, ` : ""}${list.slice(-20).join(", ")}]`
+
+/** Without what the peers say by themselves at any time. */
+const withoutPings = (list: ReadonlyArray<string>): string => list.filter((key) => !/^p[io]ng/.test(key)).join()
+
+/** One run. Its problems are what went wrong; none is what a test wants. */
+export const simulate = Effect.fnUntraced(
+  function* (seed: number) {
+    const random = dice(seed)
+    const trace: Array<string> = []
+    const problems: Array<string> = []
+    const lost: Array<string> = []
+
+    const delay = random.pick([0, 0, 1, 20, 100])
+    const window = random.pick([delay === 0 ? 1 : 40, 100, 1_000, 65_536, 65_536])
+    const split = random.chance(0.5)
+      ? undefined
+      : ([1, 24, 300, 5].map((size) => 1 + random.below(size * 2)) as [number])
+    const cutAfter: [number | undefined, number | undefined] = [
+      random.chance(0.2) ? random.below(2_000) : undefined,
+      random.chance(0.2) ? random.below(2_000) : undefined
+    ]
+    const closeTimeout = random.chance(0.3) ? 500 : undefined
+    trace.push(JSON.stringify({ delay, window, split, cutAfter, closeTimeout }))
+    const pair = yield* Connection.makePair({ delay, window, split, cutAfter, closeTimeout })
+
+    let ids = 0
+    let wasReset = false
+    /** Sides that were told to end, by whomever: what came before the end of the other need not be handled there. */
+    const leaving = new Set<"A" | "B">()
+    const mayStall = random.chance(0.2)
+    const policies = random.chance(0.1)
+
+    const start = Effect.fnUntraced(function* (name: "A" | "B") {
+      const index = name === "A" ? 0 : 1
+      const scope = yield* Scope.make()
+      const tracker = tracked(pair[index])
+      const written: Array<string> = []
+      const parsed: Array<string> = []
+      const handled: Array<string> = []
+      const isSlow = random.chance(0.3)
+      const answersInHandler = name === "B"
+      const answersData = !mayStall || random.chance(0.5)
+      const timing = {
+        maximumQueuedBytes: random.pick([1, 200, 2_000, 1 << 20]),
+        pingInterval: random.pick([3_000, 20_000, 120_000]),
+        pingTimeout: policies ? 5_000 : 1_200_000,
+        idleTimeout: policies ? 7_000 : 1_200_000
+      }
+      trace.push(`${name} ${JSON.stringify({ ...timing, isSlow, answersData })}`)
+      const answer = (peer: AnyPeer, message: () => Wire.Message) => {
+        const sending = Effect.ignore(Effect.suspend(() => peer.send(message())))
+        return answersInHandler ? sending : Effect.forkIn(sending, peer.scope)
+      }
+      const options: Peer.Options<Peer.Handlers> = {
+        network,
+        direction: name === "A" ? "outbound" : "inbound",
+        requiredServices: [],
+        ...timing,
+        trickle: random.chance(0.5) ? undefined : { _tag: "Fixed", interval: 100 },
+        onWrite: (message) => void written.push(keyOf(message)),
+        onRead: (event) => {
+          if (event._tag === "Received") parsed.push(keyOf(event.message))
+          else problems.push(`${name} dropped a message: ${event.error.message}`)
+        },
+        handlers: {
+          Unknown: (message, peer) => {
+            const act = Effect.suspend((): Effect.Effect<unknown> => {
+              handled.push(keyOf(message))
+              if (message.payload[4] === 1) return answer(peer, () => numbered(++ids, 10))
+              if (message.payload[4] === 2) {
+                leaving.add(name)
+                return Effect.andThen(peer.disconnect("told to"), peer.awaitShutdown)
+              }
+              return Effect.void
+            })
+            return isSlow ? Effect.andThen(Effect.sleep(7), act) : act
+          },
+          getdata: ({ items }, peer) =>
+            answersData ? answer(peer, () => ({ _tag: "notfound", items: Array.from(items) })) : undefined,
+          getheaders: (_, peer) => (answersData ? answer(peer, () => ({ _tag: "headers", headers: [] })) : undefined)
+        }
+      }
+      const nonces = yield* seededNonces(seed * 2 + index)
+      const making = yield* Peer.make(tracker.connection, options).pipe(
+        Scope.provide(scope),
+        tracker.clock,
+        Effect.provideService(Nonce.Nonce, nonces),
+        fork
+      )
+      return { name, scope, tracker, making, written, parsed, handled, askers: [], shutdowns: [] }
+    })
+    const a: Side = yield* start("A")
+    const b: Side = yield* start("B")
+    const sides = [a, b] as const
+    const peerOf = (side: Side): AnyPeer | undefined => {
+      const exit = side.making.pollUnsafe()
+      return exit !== undefined && Exit.isSuccess(exit) ? exit.value : undefined
+    }
+
+    const ask = Effect.fnUntraced(function* (
+      side: Side,
+      what: string,
+      id: number | undefined,
+      effect: Effect.Effect<unknown, Peer.PeerError>
+    ) {
+      trace.push(`${side.name} ${what} ${id ?? ""}`)
+      let asker: Asker | undefined
+      let early = 0
+      const fiber = yield* fork(
+        Effect.onExit(effect, () =>
+          Effect.sync(() => {
+            if (asker === undefined) early++
+            else asker.outcomes++
+          })
+        )
+      )
+      asker = { what, id, fiber, interrupted: false, outcomes: early }
+      side.askers.push(asker)
+    })
+
+    const size = () => random.pick([0, 3, 60, 400])
+    const act = Effect.fnUntraced(function* () {
+      const side = random.pick(sides)
+      const peer = peerOf(side)
+      const kind = random.below(100)
+      if (kind < 30) {
+        const millis = random.pick([0, 1, 1, 20, 20, 100, 1_000, 5_000])
+        trace.push(`${millis} ms pass`)
+        yield* TestClock.adjust(millis)
+      } else if (kind < 32) {
+        trace.push(`${side.name} closes its scope`)
+        leaving.add(side.name)
+        yield* fork(Scope.close(side.scope, Exit.void))
+      } else if (kind < 33) {
+        trace.push("reset")
+        wasReset = true
+        yield* pair.reset()
+      } else if (peer === undefined) {
+        if (kind === 33) {
+          trace.push(`${side.name} is interrupted in its handshake`)
+          yield* fork(Fiber.interrupt(side.making))
+        } else yield* TestClock.adjust(delay)
+      } else if (kind < 45) {
+        const id = ++ids
+        yield* ask(side, "send", id, peer.send(numbered(id, size(), random.below(2))))
+      } else if (kind < 62) {
+        const id = ++ids
+        yield* ask(side, "sendAndWait", id, peer.sendAndWait(numbered(id, size(), random.below(2))))
+      } else if (kind < 69) yield* ask(side, "ping", undefined, peer.ping)
+      else if (kind < 73) {
+        const type = random.pick([Wire.InventoryType.block, Wire.InventoryType.wtx])
+        yield* ask(side, "announce", undefined, peer.announce([{ type, hash: hash(random.below(200)) }]))
+      } else if (kind < 79) {
+        const items = Array.from({ length: 1 + random.below(3) }, () => ({
+          type: Wire.InventoryType.block,
+          hash: hash(random.below(8))
+        }))
+        yield* ask(side, "getData", undefined, peer.getData(items, { timeout: random.pick([100, 20_000]) }))
+      } else if (kind < 82) {
+        yield* ask(
+          side,
+          "getHeaders",
+          undefined,
+          peer.getHeaders([hash(random.below(4))], undefined, { timeout: 20_000 })
+        )
+      } else if (kind < 84) {
+        yield* ask(
+          side,
+          "getBlocks",
+          undefined,
+          peer.getBlocks([hash(random.below(4))], undefined, { timeout: 20_000 })
+        )
+      } else if (kind < 87) {
+        yield* ask(
+          side,
+          "not sendable",
+          undefined,
+          peer.sendAndWait({ _tag: "Unknown", command: "a".repeat(13), payload: hash(0) })
+        )
+      } else if (kind < 92) {
+        const open = side.askers.filter(({ fiber }) => fiber.pollUnsafe() === undefined)
+        if (open.length > 0) {
+          const asker = random.pick(open)
+          trace.push(`${side.name} interrupts ${asker.what} ${asker.id ?? ""}`)
+          asker.interrupted = true
+          yield* fork(Fiber.interrupt(asker.fiber))
+        }
+      } else if (kind < 95) side.shutdowns.push(yield* fork(peer.awaitShutdown))
+      else if (kind < 96) {
+        trace.push(`${side.name} disconnects`)
+        leaving.add(side.name)
+        yield* peer.disconnect("by schedule")
+      } else if (kind < 97) {
+        const id = ++ids
+        yield* ask(side, "send (leave!)", id, peer.send(numbered(id, 0, 2)))
+      } else {
+        const burst = 2 + random.below(6)
+        for (let index = 0; index < burst; index++) {
+          const id = ++ids
+          yield* ask(side, "sendAndWait", id, peer.sendAndWait(numbered(id, size())))
+        }
+      }
+    })
+
+    const actions = 8 + random.below(25)
+    for (let index = 0; index < actions; index++) yield* act()
+
+    const settled = (side: Side): boolean => side.askers.every(({ fiber }) => fiber.pollUnsafe() !== undefined)
+    const ended = (side: Side): boolean => side.shutdowns.some((fiber) => fiber.pollUnsafe() !== undefined)
+
+    // ---- while both live: given time, everything that was asked is answered, and all that was written has arrived
+    for (const side of sides) {
+      const peer = peerOf(side)
+      if (peer !== undefined) side.shutdowns.push(yield* fork(peer.awaitShutdown))
+    }
+    const mayRest = random.chance(0.5)
+    if (mayRest) {
+      trace.push("all rests")
+      yield* TestClock.adjust("1 minute")
+      const arrived = () =>
+        withoutPings(a.written) === withoutPings(b.parsed) && withoutPings(b.written) === withoutPings(a.parsed)
+      yield* untilIdle(() => sides.every(ended) || (sides.every(settled) && arrived()))
+      if (sides.every((side) => peerOf(side) !== undefined && !ended(side))) {
+        for (const side of sides) {
+          for (const { fiber, id, what } of side.askers) {
+            if (fiber.pollUnsafe() === undefined) problems.push(`${side.name}: ${what} ${id ?? ""} was never answered`)
+          }
+        }
+        for (const [from, to] of [
+          [a, b],
+          [b, a]
+        ] as const) {
+          if (withoutPings(from.written) !== withoutPings(to.parsed)) {
+            problems.push(`at rest ${to.name} has not got all: ${show(to.parsed)} of ${show(from.written)}`)
+          }
+        }
+      }
+    }
+
+    // ---- the end
+    {
+      const how = random.below(6)
+      const one = random.pick(sides)
+      const other = one === a ? b : a
+      trace.push(
+        `the end: ${["disconnect", "disconnect", "both disconnect", "scope", "both scopes", "reset"][how]} ${one.name}`
+      )
+      if (how < 3) {
+        for (const side of how === 2 ? [one, other] : [one]) {
+          leaving.add(side.name)
+          const peer = peerOf(side)
+          if (peer === undefined) yield* fork(Fiber.interrupt(side.making))
+          else yield* peer.disconnect("the end")
+        }
+      } else if (how < 5) {
+        for (const side of how === 4 ? [one, other] : [one]) {
+          leaving.add(side.name)
+          yield* fork(Scope.close(side.scope, Exit.void))
+        }
+      } else {
+        wasReset = true
+        yield* pair.reset()
+      }
+    }
+    const all = (): boolean =>
+      sides.every(
+        (side) =>
+          side.making.pollUnsafe() !== undefined &&
+          settled(side) &&
+          side.shutdowns.every((fiber) => fiber.pollUnsafe() !== undefined)
+      )
+    yield* untilIdle(all)
+    for (let minute = 0; minute < 5 && !all(); minute++) {
+      yield* TestClock.adjust("1 minute")
+      yield* untilIdle(all)
+    }
+    // A peer whose handshake ended only now.
+    for (const side of sides) {
+      const peer = peerOf(side)
+      if (peer !== undefined && side.shutdowns.length === 0) {
+        side.shutdowns.push(yield* fork(peer.awaitShutdown))
+        yield* TestClock.adjust("1 minute")
+        yield* untilIdle(all)
+      }
+    }
+
+    // ---- what must hold
+    const reasons: Array<Peer.EndReason | undefined> = []
+    for (const side of sides) {
+      const { askers, making, name, shutdowns, tracker } = side
+      const made = making.pollUnsafe()
+      const peer = peerOf(side)
+      if (made === undefined) problems.push(`${name}: the handshake hangs`)
+      else if (Exit.isFailure(made) && Cause.hasDies(made.cause)) problems.push(`${name}: ${Cause.pretty(made.cause)}`)
+      let reason: Peer.EndReason | undefined
+      for (const fiber of shutdowns) {
+        const exit = fiber.pollUnsafe()
+        if (exit === undefined) problems.push(`${name}: awaitShutdown hangs`)
+        else if (Exit.isFailure(exit)) problems.push(`${name}: awaitShutdown failed: ${Cause.pretty(exit.cause)}`)
+        else if (reason !== undefined && exit.value !== reason) problems.push(`${name}: two reasons for one end`)
+        else reason = exit.value
+      }
+      reasons.push(reason)
+      if (
+        reason !== undefined &&
+        ["Defect", "HandlerFailed", "BadMessage", "ProtocolViolation"].includes(reason._tag)
+      ) {
+        problems.push(`${name} ended with ${reason._tag}: ${Peer.describeEnd(reason)}`)
+      }
+      if (peer !== undefined && reason !== undefined) {
+        const late = yield* Effect.exit(peer.sendAndWait(numbered(0, 0)))
+        if (Exit.isSuccess(late)) problems.push(`${name}: something was sent after the end`)
+        if ((yield* peer.awaitShutdown) !== reason) problems.push(`${name}: another reason after the end`)
+        if ((peer.scope as Scope.Closeable).state._tag !== "Closed") problems.push(`${name}: the peer's scope is open`)
+        const { openRequests } = yield* peer.stats
+        if (openRequests > 0) problems.push(`${name}: ${openRequests} questions are kept after the end`)
+      }
+      if (tracker.waiting() !== 0) problems.push(`${name}: ${tracker.waiting()} fibers wait in a connection or a clock`)
+      const results = new Map<number, boolean>()
+      for (const { fiber, id, interrupted, outcomes, what } of askers) {
+        const told = `${name}: ${what} ${id ?? ""}`
+        const exit = fiber.pollUnsafe()
+        if (exit === undefined) {
+          problems.push(`${told} hangs`)
+          continue
+        }
+        if (outcomes !== 1) problems.push(`${told} has ${outcomes} outcomes`)
+        if (id !== undefined) results.set(id, Exit.isSuccess(exit))
+        if (Exit.isSuccess(exit)) {
+          if (what === "not sendable") problems.push(`${told} was sent`)
+          if (what === "sendAndWait" && !side.written.includes(`#${id}`))
+            problems.push(`${told} succeeded, not written`)
+          continue
+        }
+        const error = exit.cause.reasons.find(Cause.isFailReason)?.error
+        if (error === undefined) {
+          if (!interrupted || Cause.hasDies(exit.cause)) problems.push(`${told}: ${Cause.pretty(exit.cause)}`)
+        } else if (error.reason._tag === "Ended") {
+          if (error.reason.end !== reason) problems.push(`${told} tells of another end`)
+        } else if (error.reason._tag === "NotSendable" ? what !== "not sendable" : error.reason._tag !== "TimedOut") {
+          problems.push(`${told}: ${error.message}`)
+        }
+      }
+      const own = side.written.filter((key) => results.has(Number(key.slice(1))))
+      const ordered = own.toSorted((x, y) => Number(x.slice(1)) - Number(y.slice(1)))
+      if (own.join() !== ordered.join()) problems.push(`${name}: written in another order than sent: ${show(own)}`)
+      if (new Set(own).size !== own.length) problems.push(`${name}: written twice: ${show(own)}`)
+      const numbers = side.parsed.filter((key) => key.startsWith("#"))
+      if (!isPrefix(side.handled, numbers)) {
+        problems.push(`${name}: handled ${show(side.handled)} of ${show(numbers)}`)
+      }
+    }
+    for (const [from, to, reason, otherReason] of [
+      [a, b, reasons[0], reasons[1]],
+      [b, a, reasons[1], reasons[0]]
+    ] as const) {
+      if (!isPrefix(to.parsed, from.written)) {
+        problems.push(`${to.name} received ${show(to.parsed)}, ${from.name} wrote ${show(from.written)}`)
+      }
+      const isSoft = reason?._tag === "Requested" || reason?._tag === "ScopeClosed"
+      if (wasReset || closeTimeout !== undefined || !isSoft || otherReason?._tag !== "RemoteClosed") continue
+      if (leaving.has(to.name)) continue
+      if (to.parsed.length !== from.written.length) {
+        lost.push(`a clean end, but ${to.name} received ${show(to.parsed)} of ${show(from.written)}`)
+      }
+      const numbers = from.written.filter((key) => key.startsWith("#"))
+      if (to.handled.join() !== numbers.join()) {
+        lost.push(`a clean end, but ${to.name} handled ${show(to.handled)} of ${show(numbers)}`)
+      }
+    }
+    for (const side of sides) yield* fork(Scope.close(side.scope, Exit.void))
+    yield* TestClock.adjust("1 second")
+    const endOf = (index: 0 | 1): string => {
+      const exit = sides[index].making.pollUnsafe()
+      return reasons[index]?._tag ?? (exit !== undefined && Exit.isFailure(exit) ? "no handshake" : "?")
+    }
+    return { trace, problems, lost, ends: [endOf(0), endOf(1)] } satisfies Report
+  },
+  (effect, seed) => effect.pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(TestClock.layer()))
+)
+
+/**
+ * One peer whose remote reads now and then: sends, waits, interruptions and an end in any order. Each wait must be answered
+ * exactly once, and rightly.
+ */
+export const interleave = Effect.fnUntraced(
+  function* (seed: number) {
+    const random = dice(seed)
+    const trace: Array<string> = []
+    const problems: Array<string> = []
+    const window = random.pick([30, 100, 1_000])
+    const maximumQueuedBytes = random.pick([1, 100, 1_000, 1 << 20])
+    trace.push(JSON.stringify({ window, maximumQueuedBytes }))
+    const pair = yield* Connection.makePair({ window })
+    let pulled = 0
+    const remote = scripted({
+      ...pair[1],
+      write: pair[1].write,
+      pull: Effect.tap(pair[1].pull, (chunks) =>
+        Effect.sync(() => {
+          for (const chunk of chunks) pulled += chunk.length
+        })
+      )
+    })
+    const tracker = tracked(pair[0])
+    const scope = yield* Scope.make()
+    let written = 0
+    let hasEnded = false
+    /** Where in the stream a message ends, by its number. */
+    const endsAt = new Map<number, number>()
+    const arrived: Array<string> = []
+    const making = yield* Peer.make(tracker.connection, {
+      network,
+      maximumQueuedBytes,
+      onWrite: (message, size) => {
+        written += size
+        if (message._tag === "Unknown") endsAt.set(idOf(message), written)
+      }
+    }).pipe(Scope.provide(scope), tracker.clock, Effect.provideService(Nonce.Nonce, yield* seededNonces(seed)), fork)
+    yield* fork(remote.send(version(), verack))
+    yield* remote.receiveUntil("verack")
+    const peer = yield* Fiber.join(making)
+    const shutdown = yield* fork(peer.awaitShutdown)
+
+    interface Wait {
+      readonly id: number
+      readonly until: "queued" | "written"
+      readonly fiber: Fiber.Fiber<void, Peer.PeerError>
+      interrupted: boolean
+    }
+    const waits: Array<Wait> = []
+    const outcomes = new Map<number, number>()
+    const read: Effect.Effect<void> = Effect.ignore(
+      Effect.map(remote.receive, (message) => void (message._tag === "Unknown" && arrived.push(keyOf(message))))
+    )
+    let ids = 0
+    const steps = 5 + random.below(30)
+    for (let step = 0; step < steps; step++) {
+      const kind = random.below(20)
+      if (kind < 12) {
+        const id = ++ids
+        const message = numbered(id, random.pick([0, 10, 100, 500]))
+        const until = kind < 3 ? "queued" : "written"
+        trace.push(`${until === "queued" ? "send" : "sendAndWait"} ${id}`)
+        const fiber = yield* fork(
+          Effect.onExit(until === "queued" ? peer.send(message) : peer.sendAndWait(message), (exit) =>
+            Effect.sync(() => {
+              outcomes.set(id, (outcomes.get(id) ?? 0) + 1)
+              if (Exit.isFailure(exit) || until === "queued") return
+              const end = endsAt.get(id)
+              if (end === undefined) problems.push(`${id} succeeded and was not written`)
+              // A batch on its way into `pulled` has left the window already; a remote that closed takes anything.
+              else if (!hasEnded && end > pulled + 2 * window) problems.push(`${id} succeeded before it was taken`)
+            })
+          )
+        )
+        waits.push({ id, until, fiber, interrupted: false })
+      } else if (kind < 14) {
+        trace.push("the remote reads")
+        const reading = yield* fork(read)
+        yield* Effect.yieldNow
+        yield* Fiber.interrupt(reading)
+      } else if (kind < 16) yield* Effect.yieldNow
+      else if (kind < 18) {
+        const open = waits.filter(({ fiber }) => fiber.pollUnsafe() === undefined)
+        if (open.length > 0) {
+          const wait = random.pick(open)
+          trace.push(`interrupt ${wait.id}`)
+          wait.interrupted = true
+          yield* Fiber.interrupt(wait.fiber)
+        }
+      } else if (kind === 18 && random.chance(0.3)) {
+        const how = random.below(4)
+        hasEnded = true
+        trace.push(["disconnect", "the scope closes", "the remote closes", "reset"][how]!)
+        yield* fork([peer.disconnect(), Scope.close(scope, Exit.void), pair[1].close, pair.reset()][how]!)
+      }
+    }
+    const answered = (): boolean => waits.every(({ fiber }) => fiber.pollUnsafe() !== undefined)
+    if (random.chance(0.5)) {
+      trace.push("the remote reads all")
+      const reading = yield* fork(
+        Effect.forever(
+          Effect.asVoid(
+            Effect.flatMap(remote.receive, (message) =>
+              Effect.sync(() => void (message._tag === "Unknown" && arrived.push(keyOf(message))))
+            )
+          )
+        )
+      )
+      yield* untilIdle(() => answered() && (reading.pollUnsafe() !== undefined || arrived.length === endsAt.size))
+      if (shutdown.pollUnsafe() === undefined) {
+        for (const { fiber, id } of waits) if (fiber.pollUnsafe() === undefined) problems.push(`${id} was not answered`)
+        const all = Array.from(endsAt.keys(), (id) => `#${id}`)
+        if (arrived.join() !== all.join()) problems.push(`arrived ${show(arrived)} of ${show(all)}`)
+      }
+    }
+    const how = random.below(4)
+    hasEnded = true
+    trace.push(`the end: ${["disconnect", "the scope closes", "the remote closes", "reset"][how]!}`)
+    yield* fork([peer.disconnect(), Scope.close(scope, Exit.void), pair[1].close, pair.reset()][how]!)
+    yield* untilIdle(() => answered() && shutdown.pollUnsafe() !== undefined)
+    const exit = shutdown.pollUnsafe()
+    const reason = exit !== undefined && Exit.isSuccess(exit) ? exit.value : undefined
+    if (reason === undefined) problems.push("awaitShutdown hangs")
+    for (const { fiber, id, interrupted } of waits) {
+      const exit = fiber.pollUnsafe()
+      if (exit === undefined) problems.push(`${id} hangs`)
+      else if (outcomes.get(id) !== 1) problems.push(`${id} has ${outcomes.get(id)} outcomes`)
+      if (exit === undefined || Exit.isSuccess(exit)) continue
+      const error = exit.cause.reasons.find(Cause.isFailReason)?.error
+      if (error === undefined ? !interrupted : error.reason._tag !== "Ended" || error.reason.end !== reason) {
+        problems.push(`${id}: ${Cause.pretty(exit.cause)}`)
+      }
+    }
+    const order = Array.from(endsAt.keys())
+    if (order.some((id, index) => index > 0 && id < order[index - 1]!))
+      problems.push(`written out of order: ${order.join()}`)
+    if (tracker.waiting() !== 0) problems.push(`${tracker.waiting()} fibers wait in a connection or a clock`)
+    const { queuedBytes } = yield* peer.stats
+    if (queuedBytes > maximumQueuedBytes + 10_000) problems.push(`${queuedBytes} bytes are queued`)
+    return { trace, problems, ends: [reason?._tag ?? "?", ""], lost: [] } satisfies Report
+  },
+  (effect, seed) => effect.pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(TestClock.layer()))
+)

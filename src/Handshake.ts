@@ -136,8 +136,13 @@ export interface Options {
    * NETWORK_LIMITED, and WITNESS, and an inbound one nothing.
    */
   readonly requiredServices?: ReadonlyArray<bigint> | undefined
-  /** At most 256 bytes [14]. */
+  /** At most 256 bytes of printable ASCII [14]. */
   readonly userAgent?: string | undefined
+  /**
+   * What to say of ourselves in brackets behind the user agent, as `/name:version(comment; comment)/` [14]. A comment must
+   * not hold `/`, `:`, `(` or `)`.
+   */
+  readonly userAgentComments?: ReadonlyArray<string> | undefined
   /** Height of our best block, asked for at each handshake; 0 by default. */
   readonly startHeight?: Effect.Effect<number> | undefined
   /** Whether the peer shall announce transactions [37]; true by default. */
@@ -164,6 +169,9 @@ export const defaultMinimumProtocolVersion = 31_800
 const defaultRequiredServices = [Wire.Service.network | Wire.Service.networkLimited, Wire.Service.witness]
 // `addr_from` is sent as zeros but for services, and `addr_recv` too: neither our address nor a proxy's leaks.
 const noAddress = new Uint8Array(16)
+
+const withComments = (userAgent: string, comments: ReadonlyArray<string>): string =>
+  comments.length === 0 ? userAgent : userAgent.replace(/\/?$/, `(${comments.join("; ")})/`)
 
 /** @internal The handshake over a link, which Peer keeps using afterwards; `rest` came behind the verack. */
 export const runOnLink = Effect.fnUntraced(function* (
@@ -201,7 +209,7 @@ export const runOnLink = Effect.fnUntraced(function* (
       sender: { services, address: noAddress, port: 0 },
       // Only who dials needs to recognise itself; strangers must not push those nonces out.
       nonce: yield* direction === "outbound" ? nonces.next : nonces.unremembered,
-      userAgent: options.userAgent ?? defaultUserAgent,
+      userAgent: withComments(options.userAgent ?? defaultUserAgent, options.userAgentComments ?? []),
       startHeight: 0,
       relay: options.relay ?? true
     }

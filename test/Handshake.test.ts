@@ -81,6 +81,19 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(countedNonces))
   )
 
+  it.effect("puts comments into the user agent as BIP14 has them, and refuses those that break it", () =>
+    Effect.gen(function* () {
+      const { remote } = yield* begin({ userAgent: "/mine:2.0/", userAgentComments: ["one", "two 2"] })
+      const sent = yield* remote.receive
+      assert(sent._tag === "version")
+      assert.strictEqual(sent.userAgent, "/mine:2.0(one; two 2)/")
+      for (const comment of ["a/b", "a:b", "a(b", "a)b", "", "\u001b[31m"]) {
+        const { reason } = yield* begin({ userAgentComments: [comment] })
+        assert.strictEqual((yield* reason)._tag, "BadOptions", comment)
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("says nothing to an inbound peer before its version has arrived", () =>
     Effect.gen(function* () {
       const { fiber, remote } = yield* begin({ direction: "inbound" })

@@ -28,7 +28,8 @@ export const badOption = (options: Options<Handlers<unknown>>): WireError | unde
       return bad(name, "must be a duration of at least a millisecond")
     }
   }
-  const { knownInventory, maximumQueuedBytes, network, protocolVersion, trickle, userAgent } = options
+  const { knownInventory, maximumQueuedBytes, network, protocolVersion, trickle, userAgent, userAgentComments } =
+    options
   if (maximumQueuedBytes !== undefined && !isInteger(maximumQueuedBytes, 1)) {
     return bad("maximumQueuedBytes", "must be a whole number of at least 1")
   }
@@ -41,6 +42,9 @@ export const badOption = (options: Options<Handlers<unknown>>): WireError | unde
   }
   if (userAgent !== undefined && !/^[\x20-\x7e]*$/.test(userAgent)) {
     return bad("userAgent", "must be printable ASCII")
+  }
+  if (userAgentComments?.some((comment) => !/^[^/:()]+$/.test(comment) || !/^[\x20-\x7e]*$/.test(comment))) {
+    return bad("userAgentComments", "must be printable ASCII without / : ( and )")
   }
   if (trickle?._tag === "Poisson" && !(trickle.mean > 0)) return bad("trickle.mean", "must be above 0")
   if (trickle?._tag === "Fixed" && !(trickle.interval > 0)) return bad("trickle.interval", "must be above 0")

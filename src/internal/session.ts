@@ -37,7 +37,6 @@ import {
 } from "./ends.ts"
 import { versionOf } from "./handshake.ts"
 import * as KeepAlive from "./keepAlive.ts"
-import { choose, makeRepeatFilter, toAddr } from "./helpers.ts"
 import { learn } from "./learn.ts"
 import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
@@ -46,6 +45,7 @@ import { type EndReason, PeerError } from "./peerError.ts"
 import { snapshot } from "./stats.ts"
 import { makeQuestions } from "./questions.ts"
 import * as Requests from "./requests.ts"
+import { makeSenders } from "./senders.ts"
 import { makeSubscribers } from "./subscribers.ts"
 import { Waiters } from "./waiters.ts"
 
@@ -89,9 +89,6 @@ const maximumAnnouncedHeaders = 8
 
 /** Without NODE_BLOOM on our side they end the peer [111]. */
 const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
-
-/** No stop hash: as many as there are. */
-const noStop = new Uint8Array(32)
 
 const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
   Effect.fail(
@@ -499,44 +496,6 @@ export const startSession = Effect.fnUntraced(function* (
       return outbox.offer(() => encode({ _tag: "headers", headers }))
     })
 
-  // ---- helpers
-
-  const sendAddresses = Effect.fnUntraced(function* (
-    addresses: ReadonlyArray<Wire.AddressV2>
-  ): Effect.fn.Return<ReadonlyArray<Wire.AddressV2>, PeerError> {
-    const sendable = negotiated.addrV2 ? addresses : addresses.filter((address) => toAddr(address) !== undefined)
-    const random = yield* Random.Random
-    const chosen = choose(sendable, Wire.maxAddresses, (bound) => Math.floor(random.nextDoubleUnsafe() * bound))
-    if (chosen.length === 0) return chosen
-    const message: Wire.Message = negotiated.addrV2
-      ? { _tag: "addrv2", addresses: chosen }
-      : { _tag: "addr", addresses: chosen.flatMap((address) => toAddr(address) ?? []) }
-    yield* outbox.offer(() => encode(message))
-    return chosen
-  })
-
-  const asking = (tag: "getheaders" | "getblocks") => {
-    const filter = makeRepeatFilter()
-    return Effect.fnUntraced(function* (
-      locator: Wire.List<Uint8Array>,
-      stopHash: Uint8Array = noStop
-    ): Effect.fn.Return<boolean, PeerError> {
-      if (filter.isRepeat(locator, stopHash)) return false
-      const { protocolVersion } = negotiated
-      yield* outbox.offer(() => encode({ _tag: tag, protocolVersion, locator, stopHash }))
-      filter.asked(locator, stopHash)
-      return true
-    })
-  }
-
-  const sendReject = Effect.fnUntraced(function* (
-    reject: Omit<Wire.Reject, "_tag">
-  ): Effect.fn.Return<boolean, PeerError> {
-    if (!policy.sendReject || negotiated.remoteProtocolVersion < versionOf.reject) return false
-    yield* outbox.offer(() => encode({ _tag: "reject", ...reject }))
-    return true
-  })
-
   // ---- keeping alive
 
   const pinger = Effect.gen(function* () {
@@ -673,10 +632,7 @@ export const startSession = Effect.fnUntraced(function* (
     subscribe: subscribers.subscribe,
     announce,
     announceBlocks,
-    sendAddresses,
-    sendGetHeaders: asking("getheaders"),
-    sendGetBlocks: asking("getblocks"),
-    sendReject,
+    ...makeSenders({ encode, negotiated, outbox, policy }),
     getHeaders: questions.getHeaders,
     getBlocks: questions.getBlocks,
     getData: questions.getData,

@@ -66,7 +66,9 @@ const describe = (reason: HandshakeReason): string => {
     case "BadFeature":
       return `bad feature message: ${reason.problem}`
     case "TimedOut":
-      return `no ${reason.waitingFor} message within ${Duration.format(reason.after)}`
+      return reason.waitingFor === "version"
+        ? `no version message within ${Duration.format(reason.after)}; is it a Bitcoin node?`
+        : `no verack message within ${Duration.format(reason.after)}`
     case "WrongNetwork": {
       const other = Network.fromMagic(reason.received)
       return other === undefined

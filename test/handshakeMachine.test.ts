@@ -70,6 +70,18 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.deepStrictEqual(tags(sent), expected)
   })
 
+  it("does so for every version from 31800 to 70017", () => {
+    for (let protocolVersion = 31_800; protocolVersion <= 70_017; protocolVersion++) {
+      const { failure, sent } = run(config({ direction, features: [{ id: "BIP1", data: new Uint8Array(0) }] }), [
+        version({ protocolVersion }),
+        verack
+      ])
+      assert.isUndefined(failure)
+      const expected = protocolVersion >= 70_017 ? 5 : protocolVersion >= 70_016 ? 4 : 2
+      assert.strictEqual(sent.length, expected, String(protocolVersion))
+    }
+  })
+
   it("counts our own version for the common one too", () => {
     const { sent } = run(config({ direction, version: version({ protocolVersion: 70_015 }) }), [version()])
     assert.deepStrictEqual(tags(sent), ["version", "verack"])

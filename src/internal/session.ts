@@ -171,7 +171,7 @@ export const startSession = Effect.fnUntraced(function* (
     now()
   )
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
-  const inventory = Inventory.make(knownInventory, Number(yield* nonces.unremembered) | 0)
+  const inventory = Inventory.make(knownInventory, Number(BigInt.asIntN(32, yield* nonces.unremembered)))
   const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
   const requests = Requests.make({
     genesisHash: network.genesisHash,
@@ -278,7 +278,7 @@ export const startSession = Effect.fnUntraced(function* (
   const isIdle = (): boolean => batches.length === 0 && !handlersRun
   const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
   const isAsked = (): boolean => pings.size + questions.open() > 0
-  const canRead = (): boolean => isIdle() || (pings.size + questions.open() > 0 && batchesBytes < maximumReadAhead)
+  const canRead = (): boolean => isIdle() || (isAsked() && batchesBytes < maximumReadAhead)
   const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
   const letRead = (): void => {
     if (canRead()) mayRead.wake(Effect.void)

@@ -73,7 +73,7 @@ export const start = Effect.fnUntraced(function* (
       authorization: `Basic ${Buffer.from(text.trim()).toString("base64")}`
     }))
   })
-  return yield* makeNode({
+  const node = yield* makeNode({
     name: "bitcoind",
     port,
     httpPort,
@@ -86,6 +86,9 @@ export const start = Effect.fnUntraced(function* (
     addNode: (address) => [address, "onetry", false],
     complaints
   })
+  // Its peer code learns of a new block a moment after the call that mined it has returned.
+  const settled = rpc("syncwithvalidationinterfacequeue")
+  return { ...node, mine: (count) => Effect.tap(node.mine(count), () => settled) }
 })
 
 // With -debug=net a line about a peer has `peer=7`, `peer 7`, or the address.

@@ -20,18 +20,7 @@ import * as Wire from "./Wire.ts"
 
 /** Why a handshake failed. In each case the connection is of no more use: close it. */
 export type HandshakeReason =
-  /** The first message was another one (standard and btcd policy). */
-  | { readonly _tag: "NotVersionFirst"; readonly received: string }
-  /** The peer's protocol version is below `minimumProtocolVersion`. */
-  | { readonly _tag: "VersionTooOld"; readonly protocolVersion: number; readonly minimum: number }
-  /** The peer's version carries a nonce that our own `Nonce` service made. */
-  | { readonly _tag: "SelfConnection" }
-  /** The peer offers no bit of one of the masks in `requiredServices`. */
-  | { readonly _tag: "ServicesMissing"; readonly offered: bigint; readonly required: ReadonlyArray<bigint> }
-  /** A second version before verack (standard and btcd policy). */
-  | { readonly _tag: "DuplicateVersion" }
-  /** A `feature` [434] that is malformed, or from a peer below 70017. */
-  | { readonly _tag: "BadFeature"; readonly problem: string }
+  | Machine.Failure
   /** The whole handshake took longer than `handshakeTimeout`. */
   | { readonly _tag: "TimedOut"; readonly after: Duration.Duration; readonly waitingFor: "version" | "verack" }
   /** The first bytes are not this network's magic: a node of another network, or no Bitcoin node at all. */

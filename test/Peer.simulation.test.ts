@@ -4,7 +4,8 @@ import { Clock, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, Wire } from "effect-bitcoin-peer"
 import { withRemote } from "./support/peers.ts"
-import { interleave, numbered, type Report, simulate, withSleep } from "./support/simulation.ts"
+import { interleave, numbered, type Report, simulate } from "./support/simulation.ts"
+import { withSleep } from "./support/peers.ts"
 
 const runs = Number(process.env["SIMULATION_RUNS"] ?? 10_000)
 /** One seed alone, to replay what failed. */

@@ -49,12 +49,19 @@ export interface State {
   readonly features: ReadonlyMap<string, Uint8Array>
 }
 
+/** Why the messages of the peer end a handshake. */
 export type Failure =
+  /** The first message was another one (standard and btcd policy). */
   | { readonly _tag: "NotVersionFirst"; readonly received: string }
+  /** The peer's protocol version is below `minimumProtocolVersion`. */
   | { readonly _tag: "VersionTooOld"; readonly protocolVersion: number; readonly minimum: number }
+  /** The peer's version carries a nonce that our own `Nonce` service made. */
   | { readonly _tag: "SelfConnection" }
+  /** The peer offers no bit of one of the masks in `requiredServices`. */
   | { readonly _tag: "ServicesMissing"; readonly offered: bigint; readonly required: ReadonlyArray<bigint> }
+  /** A second version before verack (standard and btcd policy). */
   | { readonly _tag: "DuplicateVersion" }
+  /** A `feature` [434] that is malformed, or from a peer below 70017. */
   | { readonly _tag: "BadFeature"; readonly problem: string }
 
 export interface Step {

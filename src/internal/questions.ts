@@ -94,10 +94,10 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
   }
 
   /** A question with one answer. Nothing is one too, when `behind` succeeds: a pong behind the question, or the time. */
-  const askOne = <A, Q extends Question>(
+  const askOne = <A>(
     message: Wire.Message,
     after: Duration.Duration,
-    ask: (answered: (answer: A) => void) => Q,
+    ask: (answered: (answer: A) => void) => Question,
     behind: Effect.Effect<unknown, PeerError>
   ): Effect.Effect<A, PeerError> =>
     Effect.suspend(() => {
@@ -120,7 +120,7 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
     const message: Wire.GetHeaders = { _tag: "getheaders", protocolVersion, locator, stopHash }
     const after = Duration.fromInputUnsafe(options?.timeout ?? defaultHeadersTimeout)
     return Effect.map(
-      askOne<Wire.Headers, Question>(
+      askOne<Wire.Headers>(
         message,
         after,
         (answered) => Requests.askHeaders(requests, message, answered),
@@ -139,7 +139,7 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
     const message: Wire.GetBlocks = { _tag: "getblocks", protocolVersion, locator, stopHash }
     const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
     return Effect.map(
-      askOne<Wire.Inv, Question>(
+      askOne<Wire.Inv>(
         message,
         after,
         (answered) => Requests.askInventory(requests, message, answered),
@@ -153,7 +153,7 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
   const getAddresses = (options?: AskOptions): Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError> => {
     const after = Duration.fromInputUnsafe(options?.timeout ?? defaultAddressesTimeout)
     // A message of one address is held back, for it may be the node's own announcement; when the time is over it counts.
-    const asked = askOne<Wire.Addr | Wire.AddrV2, Question>(
+    const asked = askOne<Wire.Addr | Wire.AddrV2>(
       { _tag: "getaddr" },
       Duration.sum(after, Duration.seconds(1)),
       (answered) => Requests.askAddresses(requests, answered),

@@ -68,6 +68,17 @@ export const scripted = (connection: Connection.Connection["Service"]) => {
   return { connection, frames, send, sendBytes, receive, receiveUntil }
 }
 
+/** The same clock but for how it sleeps. */
+export const withSleep = (clock: Clock.Clock, sleep: Clock.Clock["sleep"]): Clock.Clock => ({
+  currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+  currentTimeMillis: clock.currentTimeMillis,
+  currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+  currentTimeNanos: clock.currentTimeNanos,
+  monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+  monotonicTimeNanos: clock.monotonicTimeNanos,
+  sleep
+})
+
 /** Counts the fibers of a peer that wait in its connection or on the clock: none may be left behind. */
 export const tracked = (connection: Connection.Connection["Service"]) => {
   let waiting = 0
@@ -90,15 +101,11 @@ export const tracked = (connection: Connection.Connection["Service"]) => {
     } satisfies Connection.Connection["Service"],
     clock: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.flatMap(Clock.Clock, (clock) =>
-        Effect.provideService(effect, Clock.Clock, {
-          currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
-          currentTimeMillis: clock.currentTimeMillis,
-          currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
-          currentTimeNanos: clock.currentTimeNanos,
-          monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
-          monotonicTimeNanos: clock.monotonicTimeNanos,
-          sleep: (duration) => track(clock.sleep(duration))
-        })
+        Effect.provideService(
+          effect,
+          Clock.Clock,
+          withSleep(clock, (duration) => track(clock.sleep(duration)))
+        )
       )
   }
 }

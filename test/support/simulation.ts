@@ -2,11 +2,11 @@
  * Two peers in virtual time over a pipe that delays, splits and cuts, and what must hold whatever they do. Everything is
  * drawn from one seed: the same seed is the same run.
  */
-import { Cause, Clock, Effect, Exit, Fiber, Random, Scope } from "effect"
+import { Cause, Effect, Exit, Fiber, Random, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
 import { Connection, type Handshake, Nonce, Peer, Wire } from "effect-bitcoin-peer"
-import { network, scripted, verack, version } from "./peers.ts"
+import { network, scripted, tracked, verack, version } from "./peers.ts"
 
 /** Numbers that follow from a seed (mulberry32). */
 export const dice = (seed: number) => {
@@ -38,51 +38,6 @@ export const seededNonces = (seed: number) => {
     )
   )
 }
-
-/**
- * Counts the fibers of a peer that wait in its connection or on the clock: none may be left behind. Counting is part of
- * what cannot be interrupted: in ten thousand runs a fiber is interrupted at each of its steps.
- */
-const tracked = (connection: Connection.Connection["Service"]) => {
-  let waiting = 0
-  const track = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-    Effect.acquireUseRelease(
-      Effect.sync(() => void waiting++),
-      () => effect,
-      () => Effect.sync(() => void waiting--)
-    )
-  return {
-    waiting: () => waiting,
-    connection: {
-      localAddress: connection.localAddress,
-      remoteAddress: connection.remoteAddress,
-      pull: track(connection.pull),
-      write: (bytes: Uint8Array) => connection.write(bytes),
-      drained: track(connection.drained),
-      close: connection.close,
-      destroy: connection.destroy
-    } satisfies Connection.Connection["Service"],
-    clock: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      Effect.flatMap(Clock.Clock, (clock) =>
-        Effect.provideService(
-          effect,
-          Clock.Clock,
-          withSleep(clock, (duration) => track(clock.sleep(duration)))
-        )
-      )
-  }
-}
-
-/** The same clock but for how it sleeps. */
-export const withSleep = (clock: Clock.Clock, sleep: Clock.Clock["sleep"]): Clock.Clock => ({
-  currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
-  currentTimeMillis: clock.currentTimeMillis,
-  currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
-  currentTimeNanos: clock.currentTimeNanos,
-  monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
-  monotonicTimeNanos: clock.monotonicTimeNanos,
-  sleep
-})
 
 /** A message that says which one it is, and what its receiver is to do: 0 nothing, 1 answer, 2 leave. */
 export const numbered = (id: number, size: number, order = 0): Wire.Message => {

@@ -7,6 +7,7 @@ import type { ConnectionError } from "../Connection.ts"
 import { type Message, WireError } from "../Wire.ts"
 import { rejectCode } from "./handshake.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
+import { stackless } from "./stackless.ts"
 
 export const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
@@ -35,7 +36,7 @@ export const endOfDropped = (error: WireError): EndReason | undefined => {
 export const endOfConnection = (error: ConnectionError): EndReason =>
   error.reason._tag === "Closed" ? { _tag: "RemoteClosed" } : { _tag: "ConnectionLost", error }
 
-export const ended = (end: EndReason): PeerError => new PeerError({ reason: { _tag: "Ended", end } })
+export const ended = (end: EndReason): PeerError => stackless(() => new PeerError({ reason: { _tag: "Ended", end } }))
 
 export const violation = (command: string, problem: string): EndReason => ({
   _tag: "ProtocolViolation",

@@ -84,7 +84,11 @@ export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observ
           )
         }),
       within: (effect) =>
-        Effect.withSpan(Effect.annotateLogs(effect, annotations), "bitcoin.peer", { attributes: annotations })
+        Effect.withSpan(Effect.annotateLogs(effect, annotations), "bitcoin.peer", {
+          attributes: annotations,
+          // A stack taken here would be put into every failure and interruption of the peer's fibers.
+          captureStackTrace: false
+        })
     }
     yield* Metric.modify(metrics.connected, 1)
     return observer

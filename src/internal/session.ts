@@ -10,7 +10,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
@@ -158,7 +158,6 @@ export const startSession = Effect.fnUntraced(function* (
 
   const observer = yield* makeObserver(info, link.traffic)
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
-  const stop = Deferred.makeUnsafe<never, EndReason>()
   const shutdown = Deferred.makeUnsafe<EndReason>()
   const subscribers = makeSubscribers()
   const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
@@ -179,6 +178,8 @@ export const startSession = Effect.fnUntraced(function* (
     headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
   })
   const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
+  /** Whether the stall watch runs, or is not to. */
+  let watchesStalls = options.stalls === false
   const asked = new Waiters(() => (Requests.size(requests) > 0 ? Effect.void : undefined))
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
   const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
@@ -270,6 +271,7 @@ export const startSession = Effect.fnUntraced(function* (
   const batches: Array<Batch> = []
   let batchesBytes = 0
   let handlersRun = false
+  let handles = false
   let handlerFiber: Fiber.Fiber<unknown, unknown> | undefined
   /** The command whose handler runs: a failure is then the handler's. */
   let handling: string | undefined
@@ -298,8 +300,8 @@ export const startSession = Effect.fnUntraced(function* (
   }
 
   const handler = Effect.gen(function* () {
+    handlerFiber = yield* Effect.fiber
     while (true) {
-      handlerFiber ??= yield* Effect.fiber
       yield* arrived.wait
       const { bytes, messages, pongs } = batches.shift()!
       handlersRun = true
@@ -370,7 +372,12 @@ export const startSession = Effect.fnUntraced(function* (
     if (isReadonlyArrayNonEmpty(messages)) {
       batches.push({ messages, bytes, pongs })
       batchesBytes += bytes
-      arrived.wake(Effect.void)
+      if (handles) arrived.wake(Effect.void)
+      else {
+        // Now, for most peers of a crawler never get here.
+        handles = true
+        start(handler)
+      }
     }
     const unreadable = failure === undefined ? link.failure() : undefined
     if (unreadable !== undefined) failure = { _tag: "BadMessage", error: unreadable }
@@ -422,7 +429,13 @@ export const startSession = Effect.fnUntraced(function* (
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
           Requests.sent(requests, outgoing.message, remoteNow())
         }
-        if (asked.isAwaited && Requests.size(requests) > 0) asked.wake(Effect.void)
+        if (Requests.size(requests) > 0) {
+          if (watchesStalls) asked.wake(Effect.void)
+          else {
+            watchesStalls = true
+            start(stallWatch)
+          }
+        }
         if (observer.log !== undefined) {
           for (const { outgoing } of batch) yield* observer.log("sent", outgoing.message, outgoing.frame.length)
         }
@@ -638,40 +651,62 @@ export const startSession = Effect.fnUntraced(function* (
     getData: questions.getData,
     getAddresses: questions.getAddresses,
     ping,
-    disconnect: (why = "disconnect was called") =>
-      Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
+    disconnect: (why = "disconnect was called") => Effect.sync(() => stop({ _tag: "Requested", why })),
     awaitShutdown: Effect.suspend(() => {
       // Whoever asks while `scope` is closing is part of what is being closed: it must not wait for itself.
       if (end !== undefined && scope.state._tag === "Closed") return Effect.succeed(end)
       // A finalizer that was added after the peer runs before the peer's own: waiting alone, it would wait for ever.
-      if (isClosing(owner)) stopNow()
+      if (isClosing(owner)) stop({ _tag: "ScopeClosed" })
       return Deferred.await(shutdown)
     }),
     scope
   }
 
-  const stopNow = (): void => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "ScopeClosed" }))
+  // ---- the loops
 
-  const stalls = options.stalls === false ? Effect.never : stallWatch
-  const loops = [reader, handler, writer, pinger, trickler, stalls, Deferred.await(stop)].map((loop) =>
-    Effect.onExit(loop, (exit) => Effect.sync(() => void beginEnd(exit)))
-  )
+  const fibers = new Set<Fiber.Fiber<unknown, unknown>>()
+  let run: (loop: Effect.Effect<never, EndReason>) => Fiber.Fiber<never, EndReason>
+  let endLoops: (exit: Exit.Exit<never, EndReason>) => void
+
+  /** The first loop to end, in whatever way, ends the peer. */
+  const start = (loop: Effect.Effect<never, EndReason>): void => {
+    const fiber = run(
+      // Known before its first step, which may be to end the peer.
+      Effect.withFiber((fiber) => {
+        fibers.add(fiber)
+        return loop
+      })
+    )
+    fiber.addObserver((exit) => {
+      fibers.delete(fiber)
+      endLoops(exit)
+    })
+  }
+  const stop = (reason: EndReason): void => endLoops(Exit.fail(reason))
+
+  const loops: Effect.Effect<void> = Effect.contextWith((context: Context.Context<never>) => {
+    run = Effect.runForkWith(context)
+    return Effect.callback<Exit.Exit<never, EndReason>>((resume) => {
+      endLoops = (exit) => {
+        beginEnd(exit)
+        resume(Effect.succeed(exit))
+      }
+      for (const loop of [reader, writer, pinger, trickler]) if (end === undefined) start(loop)
+    })
+  }).pipe(Effect.flatMap((exit) => Effect.andThen(Fiber.interruptAll([...fibers]), teardown(exit))))
+
   // Nothing forked into a closed scope would ever run, not even its end.
   if (isClosing(owner)) yield* teardown(Exit.interrupt())
   else {
     yield* Scope.addFinalizer(
       guard,
       Effect.withFiber((fiber) => {
-        stopNow()
+        stop({ _tag: "ScopeClosed" })
         // A handler that closes the scope of its peer is itself waited for.
         return fiber === handlerFiber ? Effect.void : Deferred.await(shutdown)
       })
     )
-    yield* Effect.raceAllFirst(loops).pipe(
-      Effect.onExit(teardown),
-      observer.within,
-      Effect.forkDetach({ startImmediately: true })
-    )
+    yield* Effect.forkDetach(observer.within(loops), { startImmediately: true })
   }
   return peer
 })

@@ -3,7 +3,7 @@
  * Node, hence not part of the barrel: `import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"`.
  */
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -20,6 +20,7 @@ import {
 import { codeOf, dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
 import { type Closable, defaultCloseTimeout, gracefulClose } from "./internal/gracefulClose.ts"
 import { Inbox } from "./internal/inbox.ts"
+import { startTimer } from "./internal/timer.ts"
 import { Waiters } from "./internal/waiters.ts"
 
 /**
@@ -71,6 +72,8 @@ const plainHost = (host: string): string => (host.startsWith("::ffff:") && host.
 
 const endpointOf = (host: string | undefined, port: number | undefined, otherwise: Endpoint): Endpoint =>
   host === undefined || port === undefined ? otherwise : { host: plainHost(host), port }
+
+const defaultConnectTimeout = Duration.seconds(5)
 
 const unspecified: Endpoint = { host: "0.0.0.0", port: 0 }
 
@@ -207,25 +210,37 @@ const dialFailed = ({ host, port }: ConnectOptions, cause: unknown): ConnectionE
   })
 }
 
-/** Waits for a dial. The socket is not its own to destroy. */
-const connected = (socket: net.Socket): Effect.Effect<void, Error> =>
-  Effect.callback<void, Error>((resume) => {
-    const cleanUp = () => {
-      socket.off("connect", onConnect)
-      socket.off("error", onError)
-    }
-    const onConnect = () => {
-      cleanUp()
-      resume(Effect.void)
-    }
-    const onError = (cause: Error) => {
-      cleanUp()
-      resume(Effect.fail(cause))
-    }
-    socket.on("connect", onConnect)
-    socket.on("error", onError)
-    return Effect.sync(cleanUp)
-  })
+/** Waits for a dial: the connected socket, or why there is none. What is interrupted or fails leaves no socket. */
+const connected = (socket: net.Socket, options: ConnectOptions): Effect.Effect<void, ConnectionError> =>
+  Effect.contextWith((context: Context.Context<never>) =>
+    Effect.callback<void, ConnectionError>((resume) => {
+      const settle = (): void => {
+        stop()
+        socket.off("connect", onConnect)
+        socket.off("error", onError)
+      }
+      const fail = (error: ConnectionError): void => {
+        settle()
+        socket.destroy()
+        resume(Effect.fail(error))
+      }
+      const onConnect = (): void => {
+        settle()
+        resume(Effect.void)
+      }
+      const onError = (cause: Error): void => fail(dialFailed(options, cause))
+      const { host, port } = options
+      const stop = startTimer(context, options.connectTimeout ?? defaultConnectTimeout, () =>
+        fail(new ConnectionError({ reason: { _tag: "DialFailed", problem: "Timeout", host, port, cause: undefined } }))
+      )
+      socket.on("connect", onConnect)
+      socket.on("error", onError)
+      return Effect.sync(() => {
+        settle()
+        socket.destroy()
+      })
+    })
+  )
 
 /**
  * Dials, and gives the connection once it stands. Interrupting it, or the timeout, destroys the half-open socket.
@@ -270,26 +285,7 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
           return dialFailed(options, cause)
         }
       })
-      yield* restore(
-        connected(socket).pipe(
-          Effect.mapError((cause) => dialFailed(options, cause)),
-          Effect.timeoutOrElse({
-            duration: options.connectTimeout ?? "5 seconds",
-            orElse: () =>
-              Effect.fail(
-                new ConnectionError({
-                  reason: { _tag: "DialFailed", problem: "Timeout", host, port, cause: undefined }
-                })
-              )
-          })
-        )
-      ).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            if (Exit.isFailure(exit)) socket.destroy()
-          })
-        )
-      )
+      yield* restore(connected(socket, options))
       return yield* adopt(socket, { host, port }, options)
     })
   )

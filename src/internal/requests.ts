@@ -94,7 +94,12 @@ const bookOf = (self: Requests, type: number): Expectations.Book<DataAnswer> => 
   return book
 }
 
-/** To be called for every message that is written, whoever sent it. */
+const questionTags: ReadonlySet<string> = new Set(["getdata", "getheaders", "getblocks", "mempool", "getaddr"])
+
+/** Whether `sent` wants to know of it. */
+export const isQuestion = (message: Wire.Message): boolean => questionTags.has(message._tag)
+
+/** To be called for every question that is written, whoever sent it. */
 export const sent = (self: Requests, message: Wire.Message, now: number): void => {
   switch (message._tag) {
     case "getdata":

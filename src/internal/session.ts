@@ -124,6 +124,12 @@ const withServices = (
         Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope)(own)))
       )
 
+/** Something that is made when it is first needed. */
+const once = <A>(make: () => A): { readonly get: () => A; readonly made: A | undefined } => {
+  const self: { made: A | undefined; readonly get: () => A } = { made: undefined, get: () => (self.made ??= make()) }
+  return self
+}
+
 let peersSoFar = 0
 
 /** Starts the loops; they end with the scope of the context. */
@@ -159,7 +165,7 @@ export const startSession = Effect.fnUntraced(function* (
   const observer = yield* makeObserver(info, link.traffic)
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
   const shutdown = Deferred.makeUnsafe<EndReason>()
-  const subscribers = makeSubscribers()
+  const subscribers = once(makeSubscribers)
   const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
   const keepAlive = KeepAlive.make(
     {
@@ -172,15 +178,19 @@ export const startSession = Effect.fnUntraced(function* (
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
   const inventory = Inventory.make(knownInventory, Number(BigInt.asIntN(32, yield* nonces.unremembered)))
   const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
-  const requests = Requests.make({
-    genesisHash: network.genesisHash,
-    dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
-    headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
-  })
+  // What few peers are asked for is made when first asked for: an idle peer is to be small.
+  const requests = once(() =>
+    Requests.make({
+      genesisHash: network.genesisHash,
+      dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
+      headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
+    })
+  )
+  const openRequests = (): number => (requests.made === undefined ? 0 : Requests.size(requests.made))
   const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
   /** Whether the stall watch runs, or is not to. */
   let watchesStalls = options.stalls === false
-  const asked = new Waiters(() => (Requests.size(requests) > 0 ? Effect.void : undefined))
+  const asked = new Waiters(() => (openRequests() > 0 ? Effect.void : undefined))
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
   const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
   let end: EndReason | undefined
@@ -264,7 +274,7 @@ export const startSession = Effect.fnUntraced(function* (
         }
       })
     )
-  const custom = new Map((options.custom ?? []).map((handler) => [handler.command, handler]))
+  const custom = options.custom && new Map(options.custom.map((handler) => [handler.command, handler]))
 
   // Handlers run on a fiber of their own, so that one may wait for an answer of the peer: while somebody does, the reader
   // reads on and keeps what comes for later, up to a bound. Otherwise it waits until the batch is done.
@@ -279,7 +289,7 @@ export const startSession = Effect.fnUntraced(function* (
   let over: EndReason | undefined
   const isIdle = (): boolean => batches.length === 0 && !handlersRun
   const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
-  const isAsked = (): boolean => pings.size + questions.open() > 0
+  const isAsked = (): boolean => pings.size + (questions.made?.open() ?? 0) > 0
   const canRead = (): boolean => isIdle() || (isAsked() && batchesBytes < maximumReadAhead)
   const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
   const letRead = (): void => {
@@ -289,7 +299,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   /** Runs the handler of a message; an Effect when that takes time. */
   const handleOne = (message: Wire.Message): ReturnType<Handler> => {
-    const own = message._tag === "Unknown" ? custom.get(message.command)?.prepare(message.payload) : undefined
+    const own = message._tag === "Unknown" ? custom?.get(message.command)?.prepare(message.payload) : undefined
     if (own === "malformed") {
       link.traffic.dropped++
       return policy.malformed === "disconnect"
@@ -317,7 +327,7 @@ export const startSession = Effect.fnUntraced(function* (
         if (effect !== undefined) yield* effect
         handling = undefined
       }
-      const publishing = subscribers.publish(messages, bytes)
+      const publishing = subscribers.made?.publish(messages, bytes)
       if (publishing !== undefined) yield* publishing
       handlersRun = false
       batchesBytes -= bytes
@@ -359,7 +369,7 @@ export const startSession = Effect.fnUntraced(function* (
         failure = endOfMessage(message)
         if (failure === undefined && isServed(message)) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
-          Requests.received(requests, message, arrivedAt)
+          if (requests.made !== undefined) Requests.received(requests.made, message, arrivedAt)
           builtIn(message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
@@ -395,7 +405,7 @@ export const startSession = Effect.fnUntraced(function* (
     })
 
   const giveUp = (error: PeerError): void => {
-    questions.end(error)
+    questions.made?.end(error)
     for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
   }
 
@@ -427,9 +437,9 @@ export const startSession = Effect.fnUntraced(function* (
         const batch = entries.slice(from, to)
         for (const { outgoing } of batch) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
-          Requests.sent(requests, outgoing.message, remoteNow())
+          if (Requests.isQuestion(outgoing.message)) Requests.sent(requests.get(), outgoing.message, remoteNow())
         }
-        if (Requests.size(requests) > 0) {
+        if (openRequests() > 0) {
           if (watchesStalls) asked.wake(Effect.void)
           else {
             watchesStalls = true
@@ -564,21 +574,24 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- asking
 
-  const questions = makeQuestions({
-    requests,
-    outbox,
-    encode,
-    now: remoteNow,
-    protocolVersion: negotiated.protocolVersion,
-    ping,
-    onAsk: letRead
-  })
+  const questions = once(() =>
+    makeQuestions({
+      requests: requests.get(),
+      outbox,
+      encode,
+      now: remoteNow,
+      protocolVersion: negotiated.protocolVersion,
+      ping,
+      onAsk: letRead
+    })
+  )
+  const senders = once(() => makeSenders({ encode, negotiated, outbox, policy }))
 
   const stallWatch = Effect.gen(function* () {
     while (true) {
       yield* asked.wait
       yield* Effect.sleep(stallCheckInterval)
-      const late = Requests.overdue(requests, remoteNow())
+      const late = Requests.overdue(requests.get(), remoteNow())
       if (late !== undefined) {
         const { command, hash, waited } = late
         return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })
@@ -596,7 +609,7 @@ export const startSession = Effect.fnUntraced(function* (
       const error = ended(end)
       outbox.close(error)
       giveUp(error)
-      subscribers.end()
+      subscribers.get().end()
     }
     return end
   }
@@ -633,7 +646,7 @@ export const startSession = Effect.fnUntraced(function* (
         lastBlockReceived,
         knownInventory: inventory.known.size,
         waitingAnnouncements: inventory.waiting.length,
-        openRequests: Requests.size(requests),
+        openRequests: openRequests(),
         queuedMessages: outbox.length(),
         queuedBytes: outbox.bytes()
       })
@@ -641,15 +654,18 @@ export const startSession = Effect.fnUntraced(function* (
     send: (message) => outbox.offer(() => encode(message)),
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
     handle,
-    messages: Stream.orDie(subscribers.subscribe()),
-    subscribe: subscribers.subscribe,
+    messages: Stream.suspend(() => Stream.orDie(subscribers.get().subscribe())),
+    subscribe: (...asked) => subscribers.get().subscribe(...asked),
     announce,
     announceBlocks,
-    ...makeSenders({ encode, negotiated, outbox, policy }),
-    getHeaders: questions.getHeaders,
-    getBlocks: questions.getBlocks,
-    getData: questions.getData,
-    getAddresses: questions.getAddresses,
+    sendAddresses: (...asked) => senders.get().sendAddresses(...asked),
+    sendGetHeaders: (...asked) => senders.get().sendGetHeaders(...asked),
+    sendGetBlocks: (...asked) => senders.get().sendGetBlocks(...asked),
+    sendReject: (...asked) => senders.get().sendReject(...asked),
+    getHeaders: (...asked) => questions.get().getHeaders(...asked),
+    getBlocks: (...asked) => questions.get().getBlocks(...asked),
+    getData: (...asked) => questions.get().getData(...asked),
+    getAddresses: (...asked) => questions.get().getAddresses(...asked),
     ping,
     disconnect: (why = "disconnect was called") => Effect.sync(() => stop({ _tag: "Requested", why })),
     awaitShutdown: Effect.suspend(() => {

@@ -19,6 +19,7 @@ import {
 } from "./internal/connectionError.ts"
 import { codeOf, dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
 import { type Closable, defaultCloseTimeout, gracefulClose } from "./internal/gracefulClose.ts"
+import { unwritten } from "./internal/bytes.ts"
 import { Inbox } from "./internal/inbox.ts"
 import { startTimer } from "./internal/timer.ts"
 import { Waiters } from "./internal/waiters.ts"
@@ -78,10 +79,18 @@ const defaultConnectTimeout = Duration.seconds(5)
 const unspecified: Endpoint = { host: "0.0.0.0", port: 0 }
 
 /**
- * Where all dialed sockets read to, one after the other: what was read is copied out before the next read begins. A socket
- * left to itself takes 64 KiB for each read, however little comes: round trips take 1.2 times as long.
+ * Where all dialed sockets read to, one after the other, while little comes: what was read is copied out before the next
+ * read begins. A socket left to itself takes 64 KiB for each read, however little comes: round trips take 1.2 times as
+ * long.
  */
 const readBuffer = process.platform === "win32" ? undefined : new Uint8Array(65_536)
+
+/**
+ * A socket whose read filled that buffer reads to one of its own, from which nothing is copied, until so little comes again
+ * that copying it costs less.
+ */
+const ownBufferSize = 262_144
+const largeRead = 32_768
 
 /** A socket, and who is told what it reads. */
 interface Source {
@@ -92,12 +101,26 @@ interface Source {
 const makeSource = (): Source => {
   // Windows holds on to a buffer while it waits for bytes: there none can be shared.
   if (readBuffer === undefined) return { socket: new net.Socket(), onData: undefined }
-  const dialed: Source = {
+  /** The rest of the own buffer, nothing read into it yet. */
+  let free: Uint8Array | undefined
+  const source: Source = {
     socket: new net.Socket({
       onread: {
-        buffer: readBuffer,
+        buffer: () => {
+          if (free === undefined) return readBuffer
+          if (free.length < readBuffer.length) free = unwritten(ownBufferSize)
+          return free
+        },
         callback: (size) => {
-          dialed.onData?.(readBuffer.slice(0, size))
+          let chunk: Uint8Array
+          if (free === undefined) {
+            chunk = readBuffer.slice(0, size)
+            if (size === readBuffer.length) free = unwritten(ownBufferSize)
+          } else {
+            chunk = free.subarray(0, size)
+            free = size < largeRead ? undefined : free.subarray(size)
+          }
+          source.onData?.(chunk)
           return true
         }
       }
@@ -105,8 +128,8 @@ const makeSource = (): Source => {
     onData: undefined
   }
   // Nothing may be read before somebody listens.
-  dialed.socket.pause()
-  return dialed
+  source.socket.pause()
+  return source
 }
 
 /** A connected socket as a connection. Reading starts at once, up to what is held for a puller. */

@@ -45,8 +45,8 @@ export interface MakeOptions {
 const updates: ReadonlyArray<Update> = ["none", "all", "p2pubkeyOnly"]
 
 /**
- * An empty filter of the size that fits, but at most 36,000 bytes and 50 hash functions. Few elements with a high rate
- * round down to 0 bytes, which match everything.
+ * An empty filter of the size that fits, but at most 36,000 bytes and 50 hash functions. As in Core, few elements with a
+ * high rate round down to 0 bytes, and above 144,000 elements no hash function is left: both match everything.
  *
  * @example
  * ```ts
@@ -68,7 +68,20 @@ export const make = (options: MakeOptions): BloomFilter => {
   return { bytes: new Uint8Array(size), hashFunctions, tweak: tweak >>> 0, update }
 }
 
-/** The filter that a peer asks for, in bytes of its own. */
+/**
+ * The filter that a peer asks for, in bytes of its own. Reserved flags are left out.
+ *
+ * @example
+ * ```ts
+ * import { BloomFilter, Peer } from "effect-bitcoin-peer"
+ *
+ * const filters = new WeakMap<Peer.Peer["Service"], BloomFilter.BloomFilter>()
+ * export const handlers: Peer.Handlers = {
+ *   filterload: (message, peer) => void filters.set(peer, BloomFilter.fromFilterLoad(message)),
+ *   filterclear: (_, peer) => void filters.delete(peer)
+ * }
+ * ```
+ */
 export const fromFilterLoad = (message: Wire.FilterLoad): BloomFilter => ({
   bytes: message.filter.slice(),
   hashFunctions: message.hashFunctions,
@@ -77,7 +90,18 @@ export const fromFilterLoad = (message: Wire.FilterLoad): BloomFilter => ({
   update: updates[message.flags & 3] ?? "none"
 })
 
-/** The message that asks for this filter as it is now: what is inserted later is not in it. */
+/**
+ * The message that asks for this filter as it is now: what is inserted later is not in it.
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { BloomFilter, Wire } from "effect-bitcoin-peer"
+ *
+ * const filter = BloomFilter.make({ elements: 3, falsePositiveRate: 0.01, tweak: 0, update: "none" })
+ * console.log(Result.getOrThrow(Wire.encode(BloomFilter.toFilterLoad(filter))).length) // 1 + 3 + 4 + 4 + 1 = 13
+ * ```
+ */
 export const toFilterLoad = ({ bytes, hashFunctions, tweak, update }: BloomFilter): Wire.FilterLoad => ({
   _tag: "filterload",
   filter: bytes.slice(),
@@ -90,7 +114,18 @@ export const toFilterLoad = ({ bytes, hashFunctions, tweak, update }: BloomFilte
 const bitOf = ({ bytes, tweak }: BloomFilter, hashFunction: number, data: Uint8Array): number =>
   murmur3(Math.imul(hashFunction, 0xfba4c795) + tweak, data) % (bytes.length * 8)
 
-/** Adds bytes: the data of a `filteradd`, a public key or its hash, a script hash, a txid in wire order. */
+/**
+ * Adds bytes: a public key or its hash, a script hash, a txid in wire order, the data of a `filteradd`.
+ *
+ * @example
+ * ```ts
+ * import { BloomFilter, Wire } from "effect-bitcoin-peer"
+ *
+ * const filter = BloomFilter.make({ elements: 10, falsePositiveRate: 0.0001, tweak: 1 })
+ * BloomFilter.insert(filter, Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"))
+ * console.log(BloomFilter.contains(filter, new Uint8Array(32))) // false
+ * ```
+ */
 export const insert = (self: BloomFilter, data: Uint8Array): void => {
   if (self.bytes.length === 0) return
   for (let i = 0; i < self.hashFunctions; i++) {
@@ -117,7 +152,19 @@ const outPointBytes = (txid: Uint8Array, index: number): Uint8Array => {
   return bytes
 }
 
-/** Adds an outpoint: a transaction that spends it matches. */
+/**
+ * Adds an outpoint: a transaction that spends it matches.
+ *
+ * @example
+ * ```ts
+ * import { BloomFilter, Wire } from "effect-bitcoin-peer"
+ *
+ * const txid = Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b")
+ * const filter = BloomFilter.make({ elements: 10, falsePositiveRate: 0.0001, tweak: 1 })
+ * BloomFilter.insertOutPoint(filter, { txid, index: 0 })
+ * console.log(BloomFilter.containsOutPoint(filter, { txid, index: 0 })) // true
+ * ```
+ */
 export const insertOutPoint = (self: BloomFilter, { index, txid }: Wire.OutPoint): void =>
   insert(self, outPointBytes(txid, index))
 
@@ -138,8 +185,10 @@ const containsPush = (self: BloomFilter, script: Uint8Array): boolean => {
  * spends, or by something that an input's script pushes. Witnesses are not looked at.
  *
  * Every output is looked at, whatever matched before, and the outpoints of those that match are added as `update` says:
- * call it once for each transaction, in the order of the block. The txid can be given where it is known. The cost is
- * that of hashing the scripts once for each hash function, so at most 50 times, whatever filter and transaction are.
+ * call it once for each transaction, in the order of the block. The txid can be given where it is known.
+ *
+ * Whatever filter and transaction are, what scripts push is hashed once for each hash function, so at most 50 times. That
+ * is 0.5 s for a push of 4 MB, and at worst 1 s, for 2 million pushes of one byte (Node 24 on our machine).
  *
  * @example
  * ```ts

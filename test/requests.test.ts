@@ -225,6 +225,22 @@ describe("data", () => {
     assert.deepStrictEqual([one.answers[0], other.answers[0]?._tag], [undefined, "Found"])
   })
 
+  it("the transactions of a filtered block are kept only while somebody waits for them", () => {
+    const machine = make()
+    const message = filteredBlock(1, tx(1), tx(2))
+    const wanted = item(3, Wire.blockHash(message.header))
+    // Asked for by hand.
+    Requests.sent(machine, getdata(wanted), 0)
+    assert.isTrue(Requests.received(machine, message, 0))
+    assert.isUndefined(machine.filtered)
+    const { cancel } = askData(machine, [wanted])
+    Requests.received(machine, message, 0)
+    Requests.received(machine, tx(1), 0)
+    assert.isDefined(machine.filtered)
+    cancel()
+    assert.isUndefined(machine.filtered)
+  })
+
   it("a notfound answers for the items in it, and for nothing else", () => {
     const machine = make()
     const types = [1, 1 | witnessFlag, 5, 2, 2 | witnessFlag, 3, 4]

@@ -31,7 +31,7 @@ export type DataResult =
        * Of a filtered block: those of its transactions that the peer sent behind it. `MerkleBlock.verify` says which these
        * are; peers may leave out what they have sent or announced before.
        */
-      readonly transactions?: ReadonlyArray<Wire.Transaction>
+      readonly transactions?: ReadonlyArray<Wire.Transaction> | undefined
     }
   /** The peer says that it has not got it. */
   | { readonly _tag: "NotFound"; readonly item: Wire.InventoryItem }

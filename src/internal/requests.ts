@@ -35,7 +35,7 @@ export type DataAnswer =
       readonly _tag: "Found"
       readonly message: Wire.Message
       /** Of a filtered block: what came behind it. */
-      readonly transactions?: ReadonlyArray<Wire.Transaction>
+      readonly transactions?: ReadonlyArray<Wire.Transaction> | undefined
     }
   /** The peer says that it has not got it. Core is silent about blocks it has not got. */
   | { readonly _tag: "NotFound" }
@@ -184,6 +184,7 @@ const filteredBlockCame = (self: Requests, message: Wire.MerkleBlock, now: numbe
   // Answers come in order, so the one before is complete.
   filteredBlockEnds(self)
   Expectations.close(expectation, now)
+  if (expectation.waiting.length === 0) return true
   const block = FilteredBlock.make(message)
   self.filtered = { block, expectation }
   if (block.missing.size === 0) filteredBlockEnds(self)
@@ -351,6 +352,7 @@ export const askData = (
     toSend: mine.map(({ item }) => item),
     cancel: () => {
       for (const { expectation, tell } of joined) Expectations.leave(expectation, tell)
+      if (self.filtered?.expectation.waiting.length === 0) self.filtered = undefined
       return mine.filter(({ expectation }) => Expectations.isUnsent(expectation)).map(({ item }) => item)
     },
     nothingMore: () => {

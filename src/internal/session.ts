@@ -25,10 +25,13 @@ import type { Handlers, Info, Options, Peer } from "../Peer.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import {
+  type Bloom,
   ended,
+  endOfBloom,
   endOfConnection,
   endOfDropped,
   isOwnMalformed,
+  isServed,
   legalOnlyInHandshake,
   malformed,
   reasonOf,
@@ -86,9 +89,6 @@ const writeFailureGrace = Duration.seconds(1)
 const maximumMoney = 21e14
 /** More than that are announced by the hash of the last one, as in Core. */
 const maximumAnnouncedHeaders = 8
-
-/** Without NODE_BLOOM on our side they end the peer [111]. */
-const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
 
 const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
   Effect.fail(
@@ -192,10 +192,16 @@ export const startSession = Effect.fnUntraced(function* (
   let watchesStalls = options.stalls === false
   const asked = new Waiters(() => (openRequests() > 0 ? Effect.void : undefined))
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
-  const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
+  const bloom: Bloom =
+    ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
+      ? "served"
+      : negotiated.protocolVersion >= versionOf.bloomEnforced
+        ? "ends"
+        : "ignored"
   let end: EndReason | undefined
   let pongs = 0
   /** What the peer asked for since the handshake. */
+  let relay = negotiated.relay
   let feeFilter = 0
   let wantsHeaders = false
   let lastBlockReceived: Uint8Array | undefined
@@ -224,6 +230,11 @@ export const startSession = Effect.fnUntraced(function* (
         return
       case "sendheaders":
         wantsHeaders = true
+        return
+      case "filterload":
+      case "filterclear":
+        // Who asked for no announcements in its version message wants them from here on [37].
+        relay = true
         return
       case "block":
         lastBlockReceived = Wire.blockHash(message.block.header)
@@ -255,13 +266,8 @@ export const startSession = Effect.fnUntraced(function* (
       return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
     }
     if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
-    return bloomCommands.has(command) && !servesBloom && negotiated.protocolVersion >= versionOf.bloomEnforced
-      ? violation(command, "this side does not offer NODE_BLOOM")
-      : undefined
+    return endOfBloom(command, bloom)
   }
-
-  /** Bloom messages of a peer too old for the rule above are not handed on. */
-  const isServed = (message: Wire.Message): boolean => servesBloom || !bloomCommands.has(Wire.command(message))
 
   const handlers = new Map<string, Handler>(Object.entries(options.handlers ?? {}) as Array<[string, Handler]>)
   /** Handlers that come later bring the services of who set them. */
@@ -362,12 +368,12 @@ export const startSession = Effect.fnUntraced(function* (
     for (const event of events) {
       if (event._tag === "Dropped") {
         if (observer.dropped !== undefined) yield* observer.dropped(event.error)
-        failure = endOfDropped(event.error)
+        failure = endOfDropped(event.error, bloom)
       } else {
         const { message } = event
         if (observer.log !== undefined) yield* observer.log("received", message, event.size)
         failure = endOfMessage(message)
-        if (failure === undefined && isServed(message)) {
+        if (failure === undefined && isServed(Wire.command(message), bloom)) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
           if (requests.made !== undefined) Requests.received(requests.made, message, arrivedAt)
           builtIn(message)
@@ -480,7 +486,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- announcing
 
-  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay: negotiated.relay, feeFilter })
+  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay, feeFilter })
 
   const trickler = Effect.gen(function* () {
     while (true) {

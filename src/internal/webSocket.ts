@@ -3,9 +3,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Socket from "effect/socket/Socket"
 
-/** What of a WebSocket is used, and what the one of the `ws` package has besides. */
+/** What is used of a browser's WebSocket, and what the one of the `ws` package has besides. */
 export interface WebSocketLike extends Socket.WebSocketLike {
-  readonly bufferedAmount: number
+  readonly bufferedAmount?: number | undefined
   pause?(): void
   terminate?(): void
 }
@@ -89,7 +89,7 @@ export const makeSocket = (
     // One that can pause does so, at Effect's own mark.
     const unread = new Unread(webSocket, webSocket.pause === undefined ? options.maxUnread : Infinity)
     const room = Effect.whileLoop({
-      while: () => webSocket.readyState === isOpen && webSocket.bufferedAmount > sendAhead,
+      while: () => webSocket.readyState === isOpen && (webSocket.bufferedAmount ?? 0) > sendAhead,
       body: () => Effect.sleep(lookEvery),
       step: () => {}
     })

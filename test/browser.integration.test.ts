@@ -1,0 +1,154 @@
+/** The page of the examples in a real browser, headless: a peer over a WebSocket, through the bridge, to a node on loopback. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Layer } from "effect"
+import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+import * as fs from "node:fs"
+import { type Browser, chromium } from "playwright-core"
+import { afterAll, beforeAll } from "vitest"
+import { servePage } from "../examples/browser/serve.ts"
+import * as Bridge from "../examples/websocket-bridge.ts"
+
+const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium"
+const isInstalled = fs.existsSync(executablePath)
+
+let browser: Browser
+
+/** The page and its bridge, which may reach the targets. */
+const serving = Effect.fnUntraced(function* (targets: ReadonlyArray<Connection.Endpoint>) {
+  const origin = yield* servePage(0)
+  const bridge = yield* Bridge.listen({ origins: [origin], targets })
+  return { origin, url: (target: string) => `ws://127.0.0.1:${bridge.port}/?target=${target}` }
+})
+
+/** A page at an address, what it shows, and what it printed. */
+const open = Effect.fnUntraced(function* (url: string) {
+  const page = yield* Effect.acquireRelease(
+    Effect.promise(() => browser.newPage()),
+    (page) => Effect.promise(() => page.close())
+  )
+  const printed: Array<string> = []
+  page.on("console", (message) => printed.push(message.text()))
+  page.on("pageerror", (error) => printed.push(String(error)))
+  yield* Effect.promise(() => page.goto(url))
+  /** Waits until an element says what matches. */
+  const shows = (id: string, pattern: RegExp) =>
+    Effect.promise(async () => {
+      await page.locator(`#${id}`, { hasText: pattern }).waitFor({ timeout: 5_000 })
+      return page.locator(`#${id}`).innerText()
+    })
+  return { page, printed, shows }
+})
+
+const pageOf = (origin: string, bridge: string): string => `${origin}/?bridge=${encodeURIComponent(bridge)}`
+
+const zeros = new Uint8Array(32)
+
+/** Close to 4,000,000 bytes: the bridge cuts it into 60 messages and more. */
+const bigBlock: Wire.Block = {
+  header: { version: 1, previousBlock: zeros, merkleRoot: zeros, timestamp: 0, bits: 0, nonce: 0 },
+  transactions: Array.from({ length: 390 }, () => ({
+    version: 2,
+    inputs: [{ previousOutput: { txid: zeros, index: 0 }, script: new Uint8Array(0), sequence: 0, witness: [] }],
+    outputs: [{ value: 0, script: new Uint8Array(10_000) }],
+    lockTime: 0
+  }))
+}
+
+const title = `a peer in a page in Chromium${isInstalled ? "" : ` (skipped: there is none at ${executablePath}; CHROMIUM=PATH says where)`}`
+
+describe.skipIf(!isInstalled)(title, () => {
+  beforeAll(async () => {
+    browser = await chromium.launch({
+      executablePath,
+      args: [
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync"
+      ]
+    })
+  }, 20_000)
+
+  afterAll(() => browser?.close())
+
+  it.live("shakes hands, pings, takes a block of 4 MB, and is told of the end", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const connected = yield* Deferred.make<Peer.Peer["Service"]>()
+      yield* Peer.serve(listener, {
+        peer: {
+          network: Network.regtest,
+          userAgent: "/<b>node</b>:1/",
+          services: Wire.Service.network | Wire.Service.witness,
+          startHeight: Effect.succeed(104)
+        },
+        onPeer: (peer) => Deferred.succeed(connected, peer)
+      }).pipe(Effect.provide(Layer.fresh(Nonce.layer)), Effect.forkScoped)
+      const { origin, url } = yield* serving([listener.address])
+
+      const { page, printed, shows } = yield* open(pageOf(origin, url(Connection.formatEndpoint(listener.address))))
+      assert.strictEqual(yield* shows("userAgent", /./), "/<b>node</b>:1/")
+      assert.strictEqual(yield* shows("services", /./), "NETWORK, WITNESS")
+      assert.strictEqual(yield* shows("height", /./), "104")
+      assert.strictEqual(yield* shows("state", /^connected$/), "connected")
+      assert.match(yield* shows("ping", /./), /\d+(ms|µs|ns)/)
+
+      const node = yield* Deferred.await(connected)
+      assert.match(node.info.userAgent, /^\/effect-bitcoin-peer:/)
+      yield* node.ping
+      yield* node.send({ _tag: "block", block: bigBlock })
+      const hash = Wire.hashToHex(Wire.blockHash(bigBlock.header))
+      assert.strictEqual(yield* shows("block", /./), `${hash}, 390 transactions`)
+
+      yield* node.disconnect()
+      assert.strictEqual(yield* shows("state", /^disconnected/), "disconnected: the peer closed the connection")
+      assert.strictEqual(yield* Effect.promise(() => page.locator("b").count()), 0)
+      assert.deepStrictEqual(printed, [])
+    })
+  )
+
+  it.live("a page that is closed is the end of the peer at the other side", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const { origin, url } = yield* serving([listener.address])
+      const { page, shows } = yield* open(pageOf(origin, url(Connection.formatEndpoint(listener.address))))
+      const peer = yield* Peer.make(yield* listener.accept, { direction: "inbound", network: Network.regtest }).pipe(
+        Effect.provide(Layer.fresh(Nonce.layer))
+      )
+      yield* shows("state", /^connected$/)
+      yield* Effect.promise(() => page.close())
+      assert.strictEqual((yield* peer.awaitShutdown)._tag, "RemoteClosed")
+    })
+  )
+
+  it.live("a page gets to know why there is no peer", () =>
+    Effect.gen(function* () {
+      const gone = yield* Effect.scoped(Effect.map(NodeConnection.listen({ port: 0 }), ({ address }) => address))
+      const { origin, url } = yield* serving([gone])
+      const target = Connection.formatEndpoint(gone)
+      const reasons = {
+        [url("127.0.0.1:1")]: /4403: the bridge does not allow this target$/,
+        [url(target)]: new RegExp(`4502: connect ${target}: connection refused$`),
+        [`ws://${target}/`]: /the WebSocket failed$/,
+        ["ws://["]: /connect unknown:0: .*URL/
+      }
+      for (const [bridge, reason] of Object.entries(reasons)) {
+        const { shows } = yield* open(pageOf(origin, bridge))
+        assert.match(yield* shows("state", /^disconnected/), reason)
+      }
+    })
+  )
+
+  it.live("a page of another site is not let in", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const { url } = yield* serving([listener.address])
+      const other = yield* servePage(0)
+      const { shows } = yield* open(pageOf(other, url(Connection.formatEndpoint(listener.address))))
+      assert.match(yield* shows("state", /^disconnected/), /the WebSocket failed$/)
+    })
+  )
+})

@@ -205,7 +205,7 @@ export interface SocketOptions {
 const unknownEndpoint: Endpoint = { host: "unknown", port: 0 }
 
 /**
- * Opens an Effect `Socket` (TLS, a test's own; for a WebSocket there is `fromWebSocket`) as a connection. Opening it dials; a failure to open is a
+ * Opens an Effect `Socket` (TLS, a test's own; for a WebSocket use `fromWebSocket`) as a connection. Opening it dials; a failure to open is a
  * `DialFailed`. It costs two fibers and several times the memory of a `NodeConnection`, which for TCP is the better one.
  *
  * ```ts
@@ -299,6 +299,9 @@ export interface WebSocketOptions extends SocketOptions {
  * does not tell when less waits to be sent: 256 KiB in it count as taken, beyond them it is looked at each 5 ms, so `write` and
  * `drained` hold back as they should. It cannot be dropped: `destroy` lets go of it, and the browser sends what it had
  * taken.
+ *
+ * Effect's own `Socket.makeWebSocket` with `fromSocket` would have none of that: each `close` waits for its timeout, and
+ * both what is written and what is not pulled is held without a bound.
  *
  * ```ts
  * import { Effect } from "effect"

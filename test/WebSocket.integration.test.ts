@@ -201,16 +201,36 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a server that does not answer in time is DialFailed with Timeout, and the WebSocket is closed", () =>
+  for (const [name, make] of [
+    ["Node's", (url: string) => new WebSocket(url)],
+    ["the ws package's", (url: string) => new NodeWS.WebSocket(url)]
+  ] as const) {
+    it.live(`${name}, when it does not open in time, is DialFailed with Timeout, and closed`, () =>
+      Effect.gen(function* () {
+        const { url } = yield* serving
+        const webSocket = make(url)
+        // No answer can have come: the event loop was not let go.
+        const error = yield* Effect.flip(Connection.fromWebSocket(() => webSocket, { openTimeout: 0 }))
+        if (error.reason._tag !== "DialFailed") return assert.fail(error.message)
+        assert.strictEqual(error.reason.problem, "Timeout")
+        assert.isAtLeast(webSocket.readyState, 2)
+      })
+    )
+  }
+
+  it.live("layerWebSocket opens it, and closes it with the layer", () =>
     Effect.gen(function* () {
-      const { url } = yield* serving
-      // The event loop is not let go, so the server cannot answer.
-      let webSocket: WebSocket | undefined
-      const open = () => (webSocket = new WebSocket(url))
-      const error = yield* Effect.flip(Connection.fromWebSocket(open, { openTimeout: 0 }))
-      if (error.reason._tag !== "DialFailed") return assert.fail(error.message)
-      assert.strictEqual(error.reason.problem, "Timeout")
-      assert.isAtLeast(webSocket?.readyState ?? 0, 2)
+      const { accepted, url } = yield* serving
+      const webSocket = new WebSocket(url)
+      yield* Connection.Connection.use((connection) =>
+        Effect.gen(function* () {
+          const server = yield* accepted
+          server.resume()
+          server.send(Uint8Array.of(3))
+          assert.deepStrictEqual(yield* pullBytes(connection, 1), Uint8Array.of(3))
+        })
+      ).pipe(Effect.provide(Connection.layerWebSocket(() => webSocket)))
+      assert.strictEqual(webSocket.readyState, 3)
     })
   )
 })

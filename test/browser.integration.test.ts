@@ -1,6 +1,6 @@
 /** The page of the examples in a real browser, headless: a peer over a WebSocket, through the bridge, to a node on loopback. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Layer } from "effect"
+import { Deferred, Effect, Fiber, Layer } from "effect"
 import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import * as fs from "node:fs"
@@ -8,6 +8,7 @@ import { type Browser, chromium } from "playwright-core"
 import { afterAll, beforeAll } from "vitest"
 import { servePage } from "../examples/browser/serve.ts"
 import * as Bridge from "../examples/websocket-bridge.ts"
+import { bundle } from "./support/bundle.ts"
 
 const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium"
 const isInstalled = fs.existsSync(executablePath)
@@ -55,7 +56,9 @@ const bigBlock: Wire.Block = {
   }))
 }
 
-const title = `a peer in a page in Chromium${isInstalled ? "" : ` (skipped: there is none at ${executablePath}; CHROMIUM=PATH says where)`}`
+const skipped = `there is no Chromium at ${executablePath}, CHROMIUM=PATH says where one is`
+if (!isInstalled) console.warn(`Skipped: ${skipped}`)
+const title = `a peer in a page in Chromium${isInstalled ? "" : ` (skipped: ${skipped})`}`
 
 describe.skipIf(!isInstalled)(title, () => {
   beforeAll(async () => {
@@ -151,4 +154,53 @@ describe.skipIf(!isInstalled)(title, () => {
       assert.match(yield* shows("state", /^disconnected/), /the WebSocket failed$/)
     })
   )
+
+  describe("a connection", () => {
+    /** A page that has the program, and a node that it can reach. */
+    const programmed = Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const { origin, url } = yield* serving([listener.address])
+      const { page } = yield* open(origin)
+      const { code } = yield* Effect.promise(() =>
+        bundle(`export { default } from "./support/webSocketInPage.ts"`, "iife")
+      )
+      yield* Effect.promise(() => page.addScriptTag({ content: code }))
+      const call = (name: string, ...args: ReadonlyArray<unknown>) =>
+        Effect.promise(() => page.evaluate(`bundled.${name}(...${JSON.stringify(args)})`))
+      return { listener, url: url(Connection.formatEndpoint(listener.address)), call }
+    })
+
+    it.live("ends where more comes than may be held, holds no more, and loses none of it", () =>
+      Effect.gen(function* () {
+        const { call, listener, url } = yield* programmed
+        const result = yield* Effect.forkChild(call("hold", url, 1_000_000), { startImmediately: true })
+        const node = yield* listener.accept
+        const flooding = Effect.forever(
+          Effect.suspend(() => {
+            node.write(new Uint8Array(65_536))
+            return node.drained
+          })
+        )
+        assert.strictEqual((yield* Effect.flip(flooding)).reason._tag, "Closed")
+        const { end, held, received } = (yield* Fiber.join(result)) as Readonly<Record<string, unknown>>
+        assert.strictEqual(end, "connection reset: more than 1000000 bytes came that nobody pulled")
+        assert.strictEqual(held, received)
+        // Besides them there are 64 KiB read ahead, and the message that was too much.
+        assert.isAtLeast(Number(held), 900_000)
+        assert.isAtMost(Number(held), 1_000_000 + 3 * 65_536)
+      })
+    )
+
+    it.live("holds its writer back where the other side does not read", () =>
+      Effect.gen(function* () {
+        const { call, listener, url } = yield* programmed
+        const result = yield* Effect.forkChild(call("fillUp", url, 500), { startImmediately: true })
+        yield* listener.accept
+        const { buffered, written } = (yield* Fiber.join(result)) as Record<"buffered" | "written", number>
+        // What the kernel and the bridge hold, and no more.
+        assert.isBelow(written, 33_554_432)
+        assert.isAtMost(buffered, 262_144 + 65_536)
+      })
+    )
+  })
 })

@@ -4,40 +4,10 @@ import * as fs from "node:fs"
 import { builtinModules } from "node:module"
 import * as path from "node:path"
 import * as vm from "node:vm"
-import { rolldown } from "rolldown"
 import * as Wire from "../src/Wire.ts"
+import { bundle } from "./support/bundle.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
-const entry = path.join(root, "test/browser-entry.js")
-
-/** Bundles a program for the browser, and tells what it asks for that no browser has. */
-const bundle = async (code: string, format: "esm" | "iife" = "esm") => {
-  const builtins = new Set<string>()
-  const unresolved: Array<string> = []
-  const build = await rolldown({
-    input: entry,
-    platform: "browser",
-    resolve: { conditionNames: ["@effect-bitcoin-peer/source", "browser", "import", "module", "default"] },
-    onLog: (_, log) => void unresolved.push(log.message),
-    plugins: [
-      {
-        name: "test",
-        resolveId: (id, importer) => {
-          if (id === entry) return id
-          if (!id.startsWith("node:") && !builtinModules.includes(id)) return null
-          builtins.add(`${importer === undefined ? "?" : path.relative(root, importer)} imports ${id}`)
-          return null
-        },
-        load: (id) => (id === entry ? code : null)
-      }
-    ]
-  })
-  const { output } = await build.generate({ format, name: "bundled", minify: true })
-  await build.close()
-  const chunk = output[0]
-  return { ...chunk, builtins: [...builtins], unresolved, files: output.length }
-}
-
 const sources = fs
   .readdirSync(path.join(root, "src"), { recursive: true, encoding: "utf8" })
   .filter((name) => name.endsWith(".ts"))
@@ -77,17 +47,9 @@ describe("in a browser", () => {
   })
 
   it("the barrel bundles into one file that imports nothing", async () => {
-    const { builtins, dynamicImports, files, imports, unresolved } = await bundle(`export * from "effect-bitcoin-peer"`)
-    assert.deepStrictEqual(
-      { builtins, dynamicImports, files, imports, unresolved },
-      {
-        builtins: [],
-        dynamicImports: [],
-        files: 1,
-        imports: [],
-        unresolved: []
-      }
-    )
+    const { code, ...rest } = await bundle(`export * from "effect-bitcoin-peer"`)
+    assert.isAbove(code.length, 100_000)
+    assert.deepStrictEqual(rest, { builtins: [], dynamicImports: [], files: 1, imports: [], problems: [] })
   })
 
   it("the bundle that does import something of Node is found out", async () => {
@@ -139,12 +101,9 @@ describe("in a browser", () => {
       "iife"
     )
     // What a browser has, and nothing else.
-    const { AbortController, AbortSignal, TextDecoder, TextEncoder, URL, clearTimeout, console, crypto } = globalThis
-    const { performance, queueMicrotask, setTimeout } = globalThis
-    const context = vm.createContext({
-      ...{ AbortController, AbortSignal, TextDecoder, TextEncoder, URL, clearTimeout, console, crypto },
-      ...{ performance, queueMicrotask, setTimeout }
-    })
+    const names = ["AbortController", "AbortSignal", "TextDecoder", "TextEncoder", "URL", "clearTimeout", "console"]
+    names.push("crypto", "performance", "queueMicrotask", "setTimeout")
+    const context = vm.createContext(Object.fromEntries(names.map((name) => [name, Reflect.get(globalThis, name)])))
     const result: unknown = await vm.runInContext(`${code}\nbundled.result`, context)
     assert.strictEqual(result, `/other:1/ 100 ${Wire.hashToHex(Wire.blockHash(header))}`)
   })

@@ -166,6 +166,46 @@ describe("a WebSocket that cannot pause", () => {
       })
   )
 
+  it.live("messages without bytes count as well", () =>
+    Effect.gen(function* () {
+      const { connection, server } = yield* opened({ maxUnread: 100_000 })
+      const closed = yield* Deferred.make<void>()
+      server.on("close", () => Deferred.doneUnsafe(closed, Effect.void))
+      // Enough for the connection to stop reading ahead.
+      server.send(new Uint8Array(65_536))
+      for (let i = 0; i < 1_000; i++) server.send(new Uint8Array(0))
+      yield* Deferred.await(closed)
+      assert.include((yield* pullToEnd(connection)).error.message, "more than 100000 bytes")
+    })
+  )
+
+  it.live("a WebSocket that can pause does so instead", () =>
+    Effect.gen(function* () {
+      const { accepted, url } = yield* serving
+      const connection = yield* Connection.fromWebSocket(() => new NodeWS.WebSocket(url), { maxUnread: 100_000 })
+      const server = yield* accepted
+      server.send(patterned(1_000_000))
+      server.send(patterned(1_000_000))
+      yield* Effect.sleep(50)
+      assert.strictEqual((yield* pullBytes(connection, 2_000_000)).length, 2_000_000)
+    })
+  )
+
+  it.live("a writer that waits is told of the remote's end, and a pull of the same", () =>
+    Effect.gen(function* () {
+      const { connection, server } = yield* opened()
+      server.pause()
+      connection.write(new Uint8Array(33_554_432))
+      const drained = yield* Effect.forkChild(Effect.flip(connection.drained), { startImmediately: true })
+      yield* Effect.sleep(50)
+      assert.isUndefined(drained.pollUnsafe())
+      server.terminate()
+      const error = yield* Fiber.join(drained)
+      assert.strictEqual(error.reason._tag, "Reset")
+      assert.strictEqual(yield* Effect.flip(connection.pull), error)
+    })
+  )
+
   it.live("bytes that are pulled cost no memory, however many they are", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ maxUnread: 200_000 })

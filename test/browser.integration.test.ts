@@ -35,7 +35,7 @@ const open = Effect.fnUntraced(function* (url: string) {
   /** Waits until an element says what matches. */
   const shows = (id: string, pattern: RegExp) =>
     Effect.promise(async () => {
-      await page.locator(`#${id}`, { hasText: pattern }).waitFor({ timeout: 5_000 })
+      await page.locator(`#${id}`, { hasText: pattern }).waitFor({ timeout: 10_000 })
       return page.locator(`#${id}`).innerText()
     })
   return { page, printed, shows }
@@ -73,7 +73,7 @@ describe.skipIf(!isInstalled)(title, () => {
         "--disable-sync"
       ]
     })
-  }, 20_000)
+  }, 30_000)
 
   afterAll(() => browser?.close())
 

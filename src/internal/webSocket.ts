@@ -16,8 +16,6 @@ const sendAhead = 262_144
 /** No event tells that less waits, so one has to look. Browsers round it up to 4 ms, and to a second in hidden pages. */
 const lookEvery = Duration.millis(5)
 
-const isOpen = 1
-
 /** Browsers tell nothing of what went wrong, so that no page can look around in a network. */
 const causeOf = (event: unknown): unknown => {
   if (typeof event !== "object" || event === null || event instanceof Error) return event
@@ -88,11 +86,21 @@ export const makeSocket = (
   Effect.map(Socket.fromWebSocket(Effect.succeed(webSocket), { openTimeout: options.openTimeout }), (socket) => {
     // One that can pause does so, at Effect's own mark.
     const unread = new Unread(webSocket, webSocket.pause === undefined ? options.maxUnread : Infinity)
+    let end: Socket.SocketError | undefined
+    webSocket.addEventListener("close", ({ code = 1006, reason = "" }) => {
+      end = new Socket.SocketError({ reason: new Socket.SocketCloseError({ code, closeReason: reason }) })
+    })
+    const isFull = () => (webSocket.bufferedAmount ?? 0) > sendAhead
     const room = Effect.whileLoop({
-      while: () => webSocket.readyState === isOpen && (webSocket.bufferedAmount ?? 0) > sendAhead,
+      while: () => end === undefined && isFull(),
       body: () => Effect.sleep(lookEvery),
       step: () => {}
-    })
+    }).pipe(
+      // What was not sent never will be.
+      Effect.andThen(
+        Effect.suspend(() => (end !== undefined && isFull() ? Effect.fail(unread.failed(end)) : Effect.void))
+      )
+    )
     const destroy = Effect.sync(() => {
       if (webSocket.terminate === undefined) webSocket.close(1000)
       else webSocket.terminate()

@@ -4,7 +4,7 @@ import { Deferred, Effect, Fiber, Layer } from "effect"
 import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import * as fs from "node:fs"
-import { type Browser, chromium } from "playwright-core"
+import { type Browser, chromium, type ConsoleMessage, type Page } from "playwright-core"
 import { afterAll, beforeAll } from "vitest"
 import { servePage } from "../examples/browser/serve.ts"
 import * as Bridge from "../examples/websocket-bridge.ts"
@@ -14,6 +14,7 @@ const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium"
 const isInstalled = fs.existsSync(executablePath)
 
 let browser: Browser
+let page: Page
 
 /** The page and its bridge, which may reach the targets. */
 const serving = Effect.fnUntraced(function* (targets: ReadonlyArray<Connection.Endpoint>) {
@@ -22,15 +23,17 @@ const serving = Effect.fnUntraced(function* (targets: ReadonlyArray<Connection.E
   return { origin, url: (target: string) => `ws://127.0.0.1:${bridge.port}/?target=${target}` }
 })
 
-/** A page at an address, what it shows, and what it printed. */
+/** Opens an address in the page, tells what it shows and what it prints, and leaves it at the end. */
 const open = Effect.fnUntraced(function* (url: string) {
-  const page = yield* Effect.acquireRelease(
-    Effect.promise(() => browser.newPage()),
-    (page) => Effect.promise(() => page.close())
-  )
   const printed: Array<string> = []
-  page.on("console", (message) => printed.push(message.text()))
-  page.on("pageerror", (error) => printed.push(String(error)))
+  const onConsole = (message: ConsoleMessage) => void printed.push(message.text())
+  const onError = (error: Error) => void printed.push(String(error))
+  page.on("console", onConsole).on("pageerror", onError)
+  const leave = Effect.promise(() => page.goto("about:blank"))
+  yield* Effect.addFinalizer(() => {
+    page.off("console", onConsole).off("pageerror", onError)
+    return leave
+  })
   yield* Effect.promise(() => page.goto(url))
   /** Waits until an element says what matches. */
   const shows = (id: string, pattern: RegExp) =>
@@ -38,7 +41,7 @@ const open = Effect.fnUntraced(function* (url: string) {
       await page.locator(`#${id}`, { hasText: pattern }).waitFor({ timeout: 10_000 })
       return page.locator(`#${id}`).innerText()
     })
-  return { page, printed, shows }
+  return { leave, printed, shows }
 })
 
 const pageOf = (origin: string, bridge: string): string => `${origin}/?bridge=${encodeURIComponent(bridge)}`
@@ -73,6 +76,7 @@ describe.skipIf(!isInstalled)(title, () => {
         "--disable-sync"
       ]
     })
+    page = await browser.newPage()
   }, 30_000)
 
   afterAll(() => browser?.close())
@@ -92,7 +96,7 @@ describe.skipIf(!isInstalled)(title, () => {
       }).pipe(Effect.provide(Layer.fresh(Nonce.layer)), Effect.forkScoped)
       const { origin, url } = yield* serving([listener.address])
 
-      const { page, printed, shows } = yield* open(pageOf(origin, url(Connection.formatEndpoint(listener.address))))
+      const { printed, shows } = yield* open(pageOf(origin, url(Connection.formatEndpoint(listener.address))))
       assert.strictEqual(yield* shows("userAgent", /./), "/<b>node</b>:1/")
       assert.strictEqual(yield* shows("services", /./), "NETWORK, WITNESS")
       assert.strictEqual(yield* shows("height", /./), "104")
@@ -113,16 +117,16 @@ describe.skipIf(!isInstalled)(title, () => {
     })
   )
 
-  it.live("a page that is closed is the end of the peer at the other side", () =>
+  it.live("a page that is left is the end of the peer at the other side", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { origin, url } = yield* serving([listener.address])
-      const { page, shows } = yield* open(pageOf(origin, url(Connection.formatEndpoint(listener.address))))
+      const { leave, shows } = yield* open(pageOf(origin, url(Connection.formatEndpoint(listener.address))))
       const peer = yield* Peer.make(yield* listener.accept, { direction: "inbound", network: Network.regtest }).pipe(
         Effect.provide(Layer.fresh(Nonce.layer))
       )
       yield* shows("state", /^connected$/)
-      yield* Effect.promise(() => page.close())
+      yield* leave
       assert.strictEqual((yield* peer.awaitShutdown)._tag, "RemoteClosed")
     })
   )
@@ -160,7 +164,7 @@ describe.skipIf(!isInstalled)(title, () => {
     const programmed = Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { origin, url } = yield* serving([listener.address])
-      const { page } = yield* open(origin)
+      yield* open(origin)
       const { code } = yield* Effect.promise(() =>
         bundle(`export { default } from "./support/webSocketInPage.ts"`, "iife")
       )

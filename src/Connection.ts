@@ -205,8 +205,9 @@ export interface SocketOptions {
 const unknownEndpoint: Endpoint = { host: "unknown", port: 0 }
 
 /**
- * Opens an Effect `Socket` (TLS, a test's own; for a WebSocket use `fromWebSocket`) as a connection. Opening it dials; a failure to open is a
- * `DialFailed`. It costs two fibers and several times the memory of a `NodeConnection`, which for TCP is the better one.
+ * Opens an Effect `Socket` (TLS, a test's own; for a WebSocket use `fromWebSocket`) as a connection. Opening it dials; a
+ * failure to open is a `DialFailed`. It costs two fibers and several times the memory of a `NodeConnection`, which for TCP
+ * is the better one.
  *
  * ```ts
  * import { NodeSocket } from "@effect/platform-node"
@@ -290,15 +291,14 @@ export interface WebSocketOptions extends SocketOptions {
  * its messages, joined, are the stream; how they are cut means nothing, and a text message counts as its UTF-8. `open`
  * makes it, or gives one that is opening or open. A failure to open is a `DialFailed`.
  *
- * It ends as a WebSocket does. The remote's close with code 1000, 1001 or none is `Closed`, and so is our own; any other code, and a
- * network that went away (1006), is `Reset`, whose cause says the code and the remote's reason. `close` flushes, sends
- * our close and awaits the answer. There is no half-open state: what the remote says after our `close` is lost.
+ * It ends as a WebSocket does. The remote's close with code 1000, 1001 or none is `Closed`, and so is our own; any other
+ * code, and a network that went away (1006), is `Reset`, whose cause says the code and the remote's reason. `close`
+ * flushes, sends our close and awaits the answer. There is no half-open state: what the remote says after it is lost.
  *
- * What a WebSocket in a browser cannot do: it cannot stop reading, so what is not pulled is held, and from `maxUnread` bytes on the
- * connection is `Reset` in place of growing further (one of the `ws` package stops reading, and so stops the remote). It
- * does not tell when less waits to be sent: 256 KiB in it count as taken, beyond them it is looked at each 5 ms, so `write` and
- * `drained` hold back as they should. It cannot be dropped: `destroy` lets go of it, and the browser sends what it had
- * taken.
+ * A WebSocket in a browser cannot stop reading, so what is not pulled is held, and beyond `maxUnread` bytes the connection
+ * is `Reset` in place of growing further; one of the `ws` package stops reading, and so stops the remote. It does not tell
+ * when less waits to be sent: 256 KiB in it count as taken, and beyond them it is looked at each 5 ms, so that `drained`
+ * waits as it should. And it cannot be dropped: `destroy` lets go of it, and the browser sends what it had taken.
  *
  * Effect's own `Socket.makeWebSocket` with `fromSocket` would have none of that: each `close` waits for its timeout, and
  * both what is written and what is not pulled is held without a bound.

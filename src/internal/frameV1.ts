@@ -75,7 +75,7 @@ interface Remembered {
  * Commands by the bits of their bytes: making the string anew took a tenth of the time of a stream of pings. Who invents
  * commands only takes the places of others.
  */
-const remembered: Array<Remembered | undefined> = new Array(256).fill(undefined)
+const remembered: Array<Remembered | undefined> = Array.from({ length: 256 })
 
 /** Printable ASCII padded with zeros, or empty, as in Bitcoin Core. `undefined` where it is neither. */
 const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {

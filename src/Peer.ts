@@ -15,6 +15,7 @@ import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import * as Capture from "./Capture.ts"
 import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
 import { type Announcement, makeSharedTurns, type Trickle } from "./Inventory.ts"
@@ -311,13 +312,16 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
     policy,
     clock,
     onRead: options.onRead,
-    onWrite: options.onWrite
+    onWrite: options.onWrite,
+    recording: yield* Capture.start(connection)
   })
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(Handshake.runOnLink(link, options)).pipe(
       Effect.onExit((exit) =>
-        Exit.isSuccess(exit) ? Effect.void : Exit.hasInterrupts(exit) ? connection.destroy : connection.close
+        Exit.isSuccess(exit)
+          ? Effect.void
+          : Effect.andThen(Exit.hasInterrupts(exit) ? connection.destroy : connection.close, link.endRecording)
       ),
       Effect.flatMap(({ negotiated, rest }) => startSession(link, rest, negotiated, options))
     )

@@ -525,29 +525,30 @@ describe("replay", () => {
 
 withVectors("captures of Bitcoin Core", () => {
   for (const name of captures) {
-    const bytes = readVector(`captures/${name}.dat`)
-    const expected = readCapture(name).map(({ command }) => command)
-    const chunks = () => Stream.fromIterable(cut(bytes, 1000))
+    const bytes = () => readVector(`captures/${name}.dat`)
+    const expected = () => readCapture(name).map(({ command }) => command)
 
     it(`${name}: its records are the bytes again`, () => {
-      const { error, records } = readAll(cut(bytes, 1000))
+      const { error, records } = readAll(cut(bytes(), 1000))
       assert.isUndefined(error)
-      assert.deepStrictEqual(concat(...records.map(encode)), bytes)
+      assert.deepStrictEqual(concat(...records.map(encode)), bytes())
     })
 
     it.effect(`${name}: a whole peer reads it, at once`, () =>
       Effect.gen(function* () {
-        const { making, read } = yield* replayed(Capture.decode(chunks()), { speed: Infinity })
+        const { making, read } = yield* replayed(Capture.decode(Stream.fromIterable(cut(bytes(), 1000))), {
+          speed: Infinity
+        })
         const peer = yield* Fiber.join(making)
         assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "RemoteClosed" })
-        assert.deepStrictEqual(read, expected)
+        assert.deepStrictEqual(read, expected())
         assert.strictEqual((yield* peer.stats).messagesDropped, 0)
       })
     )
 
     it.effect(`${name}: a whole peer reads it, each message when it came`, () =>
       Effect.gen(function* () {
-        const { records } = readAll([bytes])
+        const { records } = readAll([bytes()])
         const { making, read } = yield* replayed(Stream.fromIterable(records))
         yield* TestClock.adjust(0)
         for (const [index, { time }] of records.entries()) {
@@ -561,7 +562,7 @@ withVectors("captures of Bitcoin Core", () => {
         }
         const peer = yield* Fiber.join(making)
         assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "RemoteClosed" })
-        assert.deepStrictEqual(read, expected)
+        assert.deepStrictEqual(read, expected())
       })
     )
   }

@@ -40,7 +40,8 @@ const fileProblem = ({ reason }: PlatformError): string => {
   if (reason._tag === "PermissionDenied") return "permission denied"
   const cause = reason.cause
   if (!(cause instanceof Error)) return reason.message
-  return "code" in cause && cause.code === "EISDIR" ? "is a directory" : cause.message
+  const code = "code" in cause ? cause.code : undefined
+  return code === "EISDIR" ? "is a directory" : code === "ENOTDIR" ? "not a directory" : cause.message
 }
 
 const describe = (reason: CaptureReason): string => {

@@ -6,27 +6,26 @@
  * of the payload, all little-endian, and the payload, without a frame around it. It does not say of which network it is.
  */
 import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as Result from "effect/Result"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Connection from "./Connection.ts"
-import { type Captured, type CaptureError, makeReader, type Reader, writeRecord } from "./internal/captureFormat.ts"
+import { type Captured, type CaptureError, makeReader, writeRecord } from "./internal/captureFormat.ts"
 import { frameOf } from "./internal/frameV1.ts"
-import { fileFailed, folderOf, record, type Recording } from "./internal/recorder.ts"
+import { fileFailed, folderOf, record } from "./internal/recorder.ts"
+import { Recorder } from "./internal/recording.ts"
 import { attempt, type WireError } from "./internal/wireError.ts"
 import * as Network from "./Network.ts"
 
 export { type Captured, CaptureError, type CaptureReason, makeReader, type Reader } from "./internal/captureFormat.ts"
-export type { Recording } from "./internal/recorder.ts"
+export { Recorder, type Recording } from "./internal/recording.ts"
 
 /**
- * The record of a message. Fails with `BadValue` for a command that is not at most 12 printable ASCII characters and for a time that is no
- * whole number from 0 to 2^53 - 1, and with `PayloadTooLarge` above 4,000,000 bytes.
+ * The record of a message. Fails with `BadValue` for a command that is not at most 12 printable ASCII characters and for a
+ * time that is no whole number from 0 to 2^53 - 1, and with `PayloadTooLarge` above 4,000,000 bytes.
  *
  * ```ts
  * import { Result } from "effect"
@@ -41,7 +40,7 @@ export const encode = (captured: Captured): Result.Result<Uint8Array, WireError>
 /** The records in the bytes of a capture, with at most one of them in memory beside the last bytes. Fails as `read` does. */
 export const decode = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Stream.Stream<Captured, E | CaptureError, R> =>
   Stream.suspend(() => {
-    const reader: Reader = makeReader()
+    const reader = makeReader()
     const end = Stream.suspend(() => {
       const error = reader.end()
       return error === undefined ? Stream.empty : Stream.fail(error)
@@ -72,36 +71,6 @@ export const decode = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Stream.Str
  */
 export const read = (path: string): Stream.Stream<Captured, CaptureError, FileSystem.FileSystem> =>
   Stream.unwrap(Effect.map(FileSystem.FileSystem, (fs) => decode(Stream.mapError(fs.stream(path), fileFailed(path)))))
-
-/**
- * Where the peers of a program are recorded: nowhere, unless a layer says otherwise. `layer` is the one for files; another
- * starts a recording for each connection, which ends with the scope.
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Capture, Network, Nonce, Peer } from "effect-bitcoin-peer"
- * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
- *
- * const commands: Array<string> = []
- * const program = Effect.gen(function*() {
- *   const connection = yield* NodeConnection.connect({ host: "127.0.0.1", port: 18444 })
- *   const peer = yield* Peer.make(connection, { network: Network.regtest })
- *   return yield* peer.ping
- * }).pipe(
- *   Effect.scoped,
- *   Effect.provide(Nonce.layer),
- *   Effect.provideService(Capture.Recorder, () =>
- *     Effect.succeed({
- *       received: (command) => void commands.push(`<- ${command}`),
- *       sent: (command) => void commands.push(`-> ${command}`),
- *       room: Effect.void
- *     }))
- * )
- * ```
- */
-export const Recorder = Context.Reference<
-  ((connection: Connection.Connection["Service"]) => Effect.Effect<Recording, never, Scope.Scope>) | undefined
->("effect-bitcoin-peer/Capture/Recorder", { defaultValue: () => undefined })
 
 /** Where `layer` records, and who learns of failures. */
 export interface LayerOptions {
@@ -155,20 +124,6 @@ export const layer = ({
           onFailure: (error) => onFailure?.(error, remoteAddress) ?? log(error)
         })
       })
-    })
-  )
-
-/** @internal The recording of a connection where one is wanted, and its end, which the scope brings at the latest. */
-export const start = (
-  connection: Connection.Connection["Service"]
-): Effect.Effect<(Recording & { readonly end: Effect.Effect<void> }) | undefined, never, Scope.Scope> =>
-  Effect.uninterruptible(
-    Effect.gen(function* () {
-      const open = yield* Recorder
-      if (open === undefined) return undefined
-      const scope = yield* Scope.fork(yield* Effect.scope)
-      const recording = yield* Scope.provide(open(connection), scope)
-      return { ...recording, end: Scope.close(scope, Exit.void) }
     })
   )
 

@@ -10,10 +10,10 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as Capture from "./Capture.ts"
 import type { Connection, ConnectionError } from "./Connection.ts"
 import * as Machine from "./internal/handshake.ts"
 import { type Link, makeLink } from "./internal/link.ts"
+import { start as startRecording } from "./internal/recording.ts"
 import { badOption } from "./internal/options.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Network from "./Network.ts"
@@ -315,7 +315,7 @@ export const run = Effect.fnUntraced(function* (
     clock: yield* Clock.Clock,
     onRead: undefined,
     onWrite: undefined,
-    recording: yield* Capture.start(connection)
+    recording: yield* startRecording(connection)
   })
   return (yield* runOnLink(link, options)).negotiated
 }, Effect.scoped)

@@ -15,13 +15,13 @@ import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import * as Capture from "./Capture.ts"
 import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
 import { type Announcement, makeSharedTurns, type Trickle } from "./Inventory.ts"
 import { networkGroup } from "./internal/helpers.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
+import { start as startRecording } from "./internal/recording.ts"
 import type { AskOptions, DataResult } from "./internal/questions.ts"
 import { startSession } from "./internal/session.ts"
 import type { Stats } from "./internal/stats.ts"
@@ -313,7 +313,7 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
     clock,
     onRead: options.onRead,
     onWrite: options.onWrite,
-    recording: yield* Capture.start(connection)
+    recording: yield* startRecording(connection)
   })
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>

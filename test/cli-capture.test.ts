@@ -12,6 +12,7 @@ import { run } from "../src/cli/command.ts"
 import * as Events from "../src/cli/events.ts"
 import { makeMemory } from "../src/cli/output.ts"
 import { recordIn } from "../src/cli/record.ts"
+import { start } from "../src/internal/recording.ts"
 import * as Wire from "../src/Wire.ts"
 import { memoryFiles, systemError } from "./support/files.ts"
 import { concat } from "./support/generators.ts"
@@ -180,9 +181,7 @@ describe("--capture", () => {
       }
     })
   const connection = { remoteAddress: { host: "192.0.2.2", port: 8333 } } as never
-  const one = Effect.scoped(
-    Effect.map(Capture.start(connection), (started) => started?.sent("ping", new Uint8Array(8)))
-  )
+  const one = Effect.scoped(Effect.map(start(connection), (started) => started?.sent("ping", new Uint8Array(8))))
 
   it.effect("fails before anything else where the directory cannot be made", () =>
     Effect.gen(function* () {

@@ -6,10 +6,10 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { Connection, ConnectionError } from "../Connection.ts"
-import type { Recording } from "../Capture.ts"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import { payloadOf } from "./frameV1.ts"
+import type { Started } from "./recording.ts"
 
 /** A message that was encoded and waits to be written. */
 export interface Outgoing {
@@ -63,7 +63,7 @@ export interface LinkOptions {
   readonly clock: Clock.Clock
   readonly onRead: ((event: Wire.ParserEvent) => void) | undefined
   readonly onWrite: ((message: Wire.Message, size: number) => void) | undefined
-  readonly recording: (Recording & { readonly end: Effect.Effect<void> }) | undefined
+  readonly recording: Started | undefined
 }
 
 /** What unknown commands are counted under: a remote must not grow the map by inventing names. */

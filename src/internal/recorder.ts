@@ -7,17 +7,8 @@ import type { PlatformError } from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
 import { CaptureError, writeRecord } from "./captureFormat.ts"
 import { type Endpoint, formatEndpoint } from "./connectionError.ts"
+import type { Recording } from "./recording.ts"
 import { Waiters } from "./waiters.ts"
-
-/** Where the messages of one connection go. Both functions copy what they keep. */
-export interface Recording {
-  /** A message that came: its checksum and command are right, its payload need not be well-formed. Must not throw. */
-  readonly received: (command: string, payload: Uint8Array) => void
-  /** A message that was handed to the connection. Must not throw. */
-  readonly sent: (command: string, payload: Uint8Array) => void
-  /** Waits until more may come: the peer neither reads nor writes meanwhile. */
-  readonly room: Effect.Effect<void>
-}
 
 /** Bytes that wait to be written above which the peer waits. One batch of what is read or sent can come on top. */
 const maximumWaiting = 1 << 20

@@ -135,7 +135,7 @@ export interface ReplayOptions {
   readonly speed?: number | undefined
   /** What to say of the remote. */
   readonly remoteAddress?: Connection.Endpoint | undefined
-  /** Sees what is written to the connection, in order, which otherwise goes nowhere. Must not throw. */
+  /** Sees what is written to the connection until we end it, in order, which otherwise goes nowhere. Must not throw. */
   readonly onWrite?: ((bytes: Uint8Array) => void) | undefined
 }
 
@@ -190,9 +190,16 @@ export const replay = Effect.fnUntraced(function* <E, R>(
     Effect.matchEffect({ onFailure: (error) => pair.reset(error), onSuccess: () => remote.close }),
     Effect.forkScoped({ startImmediately: true })
   )
+  let ended = false
+  const ending = (end: Effect.Effect<void>): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      ended = true
+      return end
+    })
+  // The remote reads nothing: what is written behind its last message was meant for it all the same.
   const write = (bytes: Uint8Array): number => {
-    onWrite?.(bytes)
+    if (!ended) onWrite?.(bytes)
     return 0
   }
-  return { localAddress, remoteAddress, pull, write, drained, close, destroy }
+  return { localAddress, remoteAddress, pull, write, drained, close: ending(close), destroy: ending(destroy) }
 })

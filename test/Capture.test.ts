@@ -496,9 +496,16 @@ describe("replay", () => {
         Stream.concat(Stream.never),
         Stream.ensuring(Effect.sync(() => (released = true)))
       )
-      const connection = yield* Scope.provide(Capture.replay(records, { speed: Infinity }), scope)
+      const written: Array<Uint8Array> = []
+      const connection = yield* Scope.provide(
+        Capture.replay(records, { speed: Infinity, onWrite: (bytes) => void written.push(bytes) }),
+        scope
+      )
       yield* connection.pull
+      assert.strictEqual(connection.write(Uint8Array.of(1)), 0)
       yield* connection.close
+      assert.strictEqual(connection.write(Uint8Array.of(2)), 0)
+      assert.deepStrictEqual(written, [Uint8Array.of(1)])
       assert.strictEqual((yield* Effect.flip(connection.pull)).reason._tag, "Closed")
       yield* Scope.close(scope, Exit.void)
       assert.isTrue(released)

@@ -205,6 +205,19 @@ describe("recording", () => {
       })
   )
 
+  it.effect("has all in the files when the peer has ended, though its scope is open", () =>
+    Effect.gen(function* () {
+      const files = memoryFiles(() => Effect.yieldNow)
+      const { making, remote } = yield* recordedPeer(files)
+      yield* remote.send(version(), verack)
+      const peer = yield* Fiber.join(making)
+      yield* peer.disconnect()
+      yield* peer.awaitShutdown
+      assert.deepStrictEqual(commandsOf(files, "msgs_recv.dat"), ["version", "verack"])
+      assert.strictEqual(files.open.size, 0)
+    })
+  )
+
   it.effect(
     "keeps payloads as they were on the wire: unknown and malformed ones, and bytes behind the last field",
     () =>
@@ -289,7 +302,7 @@ describe("recording", () => {
     Effect.gen(function* () {
       const gate = Deferred.makeUnsafe<void>()
       const files = memoryFiles(() => Deferred.await(gate))
-      const { end, making, remote } = yield* recordedPeer(files)
+      const { end, making, remote } = yield* recordedPeer(files, {}, {}, { window: 1 << 26 })
       yield* remote.send(version(), verack)
       const peer = yield* Fiber.join(making)
       const large: Wire.Message = { _tag: "Unknown", command: "large", payload: new Uint8Array(1_000_000) }
@@ -301,7 +314,7 @@ describe("recording", () => {
         Effect.forEach(Array.from({ length: 10 }), () => peer.sendAndWait(large)),
         { startImmediately: true }
       )
-      yield* TestClock.adjust("1 second")
+      for (let turns = 0; turns < 100; turns++) yield* TestClock.adjust("1 millis")
       assert.isBelow(received, 4)
       yield* Deferred.succeed(gate, undefined)
       yield* Fiber.join(sending)

@@ -5,6 +5,7 @@
  * A capture is a list of records: uint64 microseconds since the epoch, 12 bytes of command padded with zeros, uint32 length
  * of the payload, all little-endian, and the payload, without a frame around it. It does not say of which network it is.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -131,7 +132,7 @@ export const layer = ({
 export interface ReplayOptions {
   /** Of whose frames the bytes are: that of the peer to be made; mainnet by default. A capture does not tell. */
   readonly network?: Network.Network | undefined
-  /** How many times as fast as it was recorded; 1 by default, `Infinity` for as fast as it is pulled. */
+  /** How many times as fast as it was recorded, above 0; 1 by default, `Infinity` for as fast as it is pulled. */
   readonly speed?: number | undefined
   /** What to say of the remote. */
   readonly remoteAddress?: Connection.Endpoint | undefined
@@ -187,7 +188,7 @@ export const replay = Effect.fnUntraced(function* <E, R>(
     return wait > 0 ? Effect.andThen(Effect.sleep(wait), send) : send
   }
   yield* Stream.runForEach(records, play).pipe(
-    Effect.matchEffect({ onFailure: (error) => pair.reset(error), onSuccess: () => remote.close }),
+    Effect.matchCauseEffect({ onFailure: (cause) => pair.reset(Cause.squash(cause)), onSuccess: () => remote.close }),
     Effect.forkScoped({ startImmediately: true })
   )
   let ended = false

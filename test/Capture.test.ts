@@ -501,6 +501,13 @@ describe("replay", () => {
     })
   )
 
+  it.effect("is reset by records that die, too", () =>
+    Effect.gen(function* () {
+      const connection = yield* Capture.replay(Stream.die(new Error("a defect")))
+      assert.strictEqual((yield* Effect.flip(connection.pull)).message, "connection reset: a defect")
+    })
+  )
+
   it.effect("ends when the connection is closed, wherever it is", () =>
     Effect.gen(function* () {
       let released = false

@@ -187,11 +187,24 @@ const streamForm = (bytes: Uint8Array): Form | undefined => {
   return { _tag: isFile ? "BlockFile" : "Stream", network }
 }
 
-const isWhole = (command: "tx" | "block", bytes: Uint8Array): boolean => {
+/** Messages that tell themselves: a whole transaction, which is like nothing else, ends where the bytes do. */
+const telling = ["tx", "block", "cmpctblock", "blocktxn"] as const
+
+const isWhole = (command: (typeof telling)[number], bytes: Uint8Array): boolean => {
   const found = payload(command, bytes, 0)
   if (found._tag === "Damaged") return false
-  // A header and a zero is a block without transactions to the codec, and the end of many a transaction.
-  return found.message._tag !== "block" || found.message.block.transactions.length > 0
+  const { message } = found
+  // Without transactions, zeros at the right place would do.
+  switch (message._tag) {
+    case "block":
+      return message.block.transactions.length > 0
+    case "cmpctblock":
+      return message.prefilled.length > 0
+    case "blocktxn":
+      return message.transactions.length > 0
+    default:
+      return true
+  }
 }
 
 /** What the bytes are, as far as they tell. */
@@ -199,9 +212,8 @@ export const detect = (bytes: Uint8Array): Form | undefined => {
   const framed = streamForm(bytes)
   if (framed !== undefined) return framed
   if (isRecord(bytes, 0)) return { _tag: "Capture" }
-  if (isWhole("tx", bytes)) return { _tag: "Payload", command: "tx" }
-  if (isWhole("block", bytes)) return { _tag: "Payload", command: "block" }
-  return undefined
+  const command = telling.find((command) => isWhole(command, bytes))
+  return command && { _tag: "Payload", command }
 }
 
 /** What `--as` says the bytes are. Throws an `Error` that says what is wrong. */

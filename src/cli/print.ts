@@ -89,6 +89,15 @@ export const describe = (summary: Summary): string => {
       )
     case "block":
       return join(summary.hash, counted(summary.transactions, "transaction"), time(summary.timestamp))
+    case "cmpctblock":
+      return join(
+        summary.hash,
+        `${counted(summary.transactions, "transaction")}, ${grouped(summary.prefilled)} prefilled`,
+        time(summary.timestamp)
+      )
+    case "getblocktxn":
+    case "blocktxn":
+      return join(summary.hash, counted(summary.transactions, "transaction"))
     case "reject":
       return join(
         `${cleanBytes(summary.rejected)}: "${cleanBytes(summary.reason)}" (0x${summary.code.toString(16)})`,

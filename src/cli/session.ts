@@ -67,6 +67,9 @@ const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
   feefilter: true,
   tx: true,
   block: true,
+  cmpctblock: true,
+  getblocktxn: true,
+  blocktxn: true,
   reject: true,
   Unknown: true
 }

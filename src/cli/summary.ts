@@ -89,13 +89,11 @@ const transaction = (of: Wire.Transaction): SummaryOf<"tx"> => {
   }
 }
 
-const block = ({ header, transactions }: Wire.Block): SummaryOf<"block"> => ({
-  command: "block",
-  hash: Wire.hashToHex(Wire.blockHash(header)),
-  previous: Wire.hashToHex(header.previousBlock),
-  version: header.version,
-  timestamp: header.timestamp,
-  transactions: transactions.length
+const header = (of: Wire.BlockHeader) => ({
+  hash: Wire.hashToHex(Wire.blockHash(of)),
+  previous: Wire.hashToHex(of.previousBlock),
+  version: of.version,
+  timestamp: of.timestamp
 })
 
 const headers = ({ headers }: Wire.Headers) => {
@@ -159,7 +157,27 @@ export const summarise = (message: Wire.Message): Summary => {
     case "tx":
       return transaction(message.transaction)
     case "block":
-      return block(message.block)
+      return {
+        command: "block",
+        ...header(message.block.header),
+        transactions: message.block.transactions.length
+      }
+    case "cmpctblock":
+      return {
+        command: "cmpctblock",
+        ...header(message.header),
+        transactions: message.shortIds.length + message.prefilled.length,
+        prefilled: message.prefilled.length,
+        nonce: nonce(message.nonce)
+      }
+    case "getblocktxn":
+      return { command: "getblocktxn", hash: Wire.hashToHex(message.blockHash), transactions: message.indexes.length }
+    case "blocktxn":
+      return {
+        command: "blocktxn",
+        hash: Wire.hashToHex(message.blockHash),
+        transactions: message.transactions.length
+      }
     case "reject":
       return {
         command: "reject",

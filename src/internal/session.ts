@@ -217,6 +217,9 @@ export const startSession = Effect.fnUntraced(function* (
       case "block":
         lastBlockReceived = Wire.blockHash(message.block.header)
         return
+      case "cmpctblock":
+        lastBlockAnnounced = Wire.blockHash(message.header)
+        return
       case "inv":
         // Blocks are announced alone, or 500 at a time in answer to getblocks.
         for (let index = message.items.length - 1; index >= Math.max(0, message.items.length - 500); index--) {
@@ -244,6 +247,8 @@ export const startSession = Effect.fnUntraced(function* (
       return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
     }
     if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
+    // No honest node has a reason to [152].
+    if (message._tag === "getblocktxn" && message.indexes.length === 0) return violation(command, "asks for nothing")
     return bloomCommands.has(command) && !servesBloom && negotiated.protocolVersion >= versionOf.bloomEnforced
       ? violation(command, "this side does not offer NODE_BLOOM")
       : undefined
@@ -636,6 +641,7 @@ export const startSession = Effect.fnUntraced(function* (
     getHeaders: questions.getHeaders,
     getBlocks: questions.getBlocks,
     getData: questions.getData,
+    getBlockTransactions: questions.getBlockTransactions,
     getAddresses: questions.getAddresses,
     ping,
     disconnect: (why = "disconnect was called") =>

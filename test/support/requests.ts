@@ -44,10 +44,27 @@ export const block = (number: number, witness = false): Wire.BlockMessage => ({
   block: { header: header(number), transactions: [transaction(0, witness)] }
 })
 export const blockHash = (number: number): Uint8Array => Wire.blockHash(header(number))
-export const partOfBlock = (command: "merkleblock" | "cmpctblock", number: number): Wire.Unknown => ({
+export const merkleblock = (number: number): Wire.Unknown => ({
   _tag: "Unknown",
-  command,
+  command: "merkleblock",
   payload: Result.getOrThrow(Wire.encode(block(number)))
+})
+export const cmpctblock = (number: number): Wire.CmpctBlock => ({
+  _tag: "cmpctblock",
+  header: header(number),
+  nonce: 0n,
+  shortIds: [],
+  prefilled: []
+})
+export const getblocktxn = (number: number, ...indexes: ReadonlyArray<number>): Wire.GetBlockTxn => ({
+  _tag: "getblocktxn",
+  blockHash: blockHash(number),
+  indexes
+})
+export const blocktxn = (number: number, ...transactions: ReadonlyArray<Wire.Transaction>): Wire.BlockTxn => ({
+  _tag: "blocktxn",
+  blockHash: blockHash(number),
+  transactions
 })
 export const getdata = (...items: ReadonlyArray<Wire.InventoryItem>): Wire.GetData => ({ _tag: "getdata", items })
 export const notfound = (...items: ReadonlyArray<Wire.InventoryItem>): Wire.NotFound => ({ _tag: "notfound", items })

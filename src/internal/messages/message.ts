@@ -4,6 +4,7 @@ import { fail, failReading } from "../wireError.ts"
 import * as address from "./address.ts"
 import * as block from "./block.ts"
 import type { Codec } from "./codec.ts"
+import * as compact from "./compact.ts"
 import * as control from "./control.ts"
 import * as inventory from "./inventory.ts"
 import * as transaction from "./transaction.ts"
@@ -44,6 +45,9 @@ export type KnownMessage =
   | control.FeeFilter
   | transaction.Tx
   | block.BlockMessage
+  | compact.CmpctBlock
+  | compact.GetBlockTxn
+  | compact.BlockTxn
   | control.Reject
 
 /** Whatever a peer can send: a plain object with a tag, never changed. */
@@ -72,6 +76,9 @@ const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessa
   feefilter: control.feefilter,
   tx: transaction.tx,
   block: block.block,
+  cmpctblock: compact.cmpctblock,
+  getblocktxn: compact.getblocktxn,
+  blocktxn: compact.blocktxn,
   reject: control.reject
 }
 

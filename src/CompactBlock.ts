@@ -329,7 +329,7 @@ const fillFrom = (
  *
  * @example
  * ```ts
- * import { Effect, Result } from "effect"
+ * import { Effect } from "effect"
  * import { CompactBlock, type Peer, type Wire } from "effect-bitcoin-peer"
  *
  * const mempool: Array<Wire.Transaction> = []
@@ -339,7 +339,7 @@ const fillFrom = (
  *     if (rebuilt._tag === "Complete") return rebuilt.block
  *     const { blockHash, indexes } = rebuilt.request
  *     const rest = yield* peer.getBlockTransactions(blockHash, indexes)
- *     return Result.getOrThrow(CompactBlock.complete(rebuilt, rest))
+ *     return yield* Effect.fromResult(CompactBlock.complete(rebuilt, rest))
  *   })
  * }
  * ```

@@ -77,16 +77,18 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
       { message: tx(n), groups: [pair(1, txid(n), false)] },
       { message: tx(n, true), groups: [pair(1, txid(n), true), [key(5, wtxid(n))]] }
     ]),
-    ...blocks.flatMap((n) => [
-      ...[false, true].map((witness) => ({
+    ...blocks.flatMap((n) =>
+      [false, true].map((witness) => ({
         message: block(n, witness),
         groups: [pair(2, blockHash(n), witness), [key(4, blockHash(n))]],
         transactionsOf: blockHash(n),
         whole: true
-      })),
-      { message: blocktxn(n), transactionsOf: blockHash(n) },
+      }))
+    ),
+    ...blocks.flatMap((n) => [
       { message: cmpctblock(n), groups: [[key(4, blockHash(n))]] },
-      { message: merkleblock(n), groups: [[key(3, blockHash(n))]] }
+      { message: merkleblock(n), groups: [[key(3, blockHash(n))]] },
+      { message: blocktxn(n), transactionsOf: blockHash(n) }
     ]),
     ...items.map((it) => ({ message: notfound(it), groups: [[keyOf(it), key(it.type ^ witnessFlag, it.hash)]] })),
     { message: tx(9) },

@@ -150,8 +150,8 @@ export class Peer extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
     /**
      * Asks for transactions of a block that a `cmpctblock` stood for [152], by their places in it, at least one: a
-     * `blocktxn`, or all of the block where that is old. What of it is for `CompactBlock.complete` to say. Fails with
-     * `TimedOut` (30 s by default; Core says nothing of blocks it has not got), `NotSendable` and `Ended`.
+     * `blocktxn`, or all of the block where that is old; `CompactBlock.complete` takes either. Fails with `TimedOut` (30 s
+     * by default; Core says nothing of blocks it has not got), `NotSendable` and `Ended`.
      */
     readonly getBlockTransactions: (
       blockHash: Uint8Array,

@@ -1,9 +1,10 @@
 /** Blocks made compact and rebuilt: what is found, what is asked for, and what is noticed. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import { CompactBlock, Wire } from "effect-bitcoin-peer"
 import * as Regtest from "../examples/regtest-chain.ts"
-import { decoded, encoded, plain } from "./support/generators.ts"
+import { decoded, encoded, integer, plain } from "./support/generators.ts"
 import { readBlock, readCapture, readVector, withVectors } from "./support/vectors.ts"
 
 const zeros = new Uint8Array(32)
@@ -150,6 +151,44 @@ describe("a block rebuilt", () => {
     const old = blockOf(plainly)
     same(whole(rebuilt(made({}, old), plainly)), bytesOf(old))
   })
+})
+
+describe("any block", () => {
+  const sizes = integer(1, 40)
+  const choice = Arbitrary.array(integer(0, 1), { minLength: 40, maxLength: 40 })
+
+  it.prop(
+    "is the same again, whatever is prefilled and whatever the pool lacks",
+    [sizes, choice, choice, integer(0, 0xffffffff)],
+    ([size, prefilling, pooling, seed]) => {
+      const transactions = Array.from({ length: size }, (_, index) =>
+        transaction(index, index % 3 === 0 ? [zeros] : [])
+      )
+      const block = blockOf(transactions)
+      const chosen = (bits: ReadonlyArray<number>) =>
+        Array.from({ length: size }, (_, i) => i + 1).filter((i) => bits[i - 1])
+      const [prefilled, pooled] = [chosen(prefilling), chosen(pooling)]
+      const message = Result.getOrThrow(CompactBlock.make(block, { nonce: BigInt(seed), prefilled }))
+      const received = decoded("cmpctblock", encoded(message)) as Wire.CmpctBlock
+      const missing = chosen(prefilling.map((bit, index) => 1 - Math.max(bit, pooling[index])))
+      const result = rebuilt(
+        received,
+        pooled.map((index) => transactions[index - 1])
+      )
+      if (result._tag === "Complete") {
+        assert.isEmpty(missing)
+        return same(result.block, bytesOf(block))
+      }
+      assert.deepStrictEqual(result.request.indexes, missing)
+      const request = decoded("getblocktxn", encoded(result.request)) as Wire.GetBlockTxn
+      const answer = encoded(Result.getOrThrow(CompactBlock.answer(block, request)))
+      same(
+        Result.getOrThrow(CompactBlock.complete(result, decoded("blocktxn", answer) as Wire.BlockTxn)),
+        bytesOf(block)
+      )
+    },
+    { arbitrary: { runs: 100, seed: 152 } }
+  )
 })
 
 describe("a message of a peer that misbehaves", () => {

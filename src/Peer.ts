@@ -152,6 +152,16 @@ export class Peer extends Context.Service<
       options?: AskOptions
     ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
     /**
+     * Asks for transactions of a block that a `cmpctblock` stood for [152], by their places in it, at least one: a
+     * `blocktxn`, or all of the block where that is old; `CompactBlock.complete` takes either. Fails with `TimedOut` (30 s
+     * by default; Core says nothing of blocks it has not got), `NotSendable` and `Ended`.
+     */
+    readonly getBlockTransactions: (
+      blockHash: Uint8Array,
+      indexes: Wire.List<number>,
+      options?: AskOptions
+    ) => Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError>
+    /**
      * Asks for addresses of other nodes; those of an addr message come in the form of addrv2. Core answers an outbound
      * connection, once, after about 30 s. Fails with `TimedOut` (2 minutes by default) and `Ended`.
      */
@@ -271,7 +281,7 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Handsha
   readonly knownInventory?: number | undefined
   /** Whether a peer that leaves requests unanswered is ended, with `Stalled`; true by default. */
   readonly stalls?: boolean | undefined
-  /** How long a getdata may stay unanswered, counted from the last answer before it; 30 seconds by default. */
+  /** How long a getdata or getblocktxn may stay unanswered, counted from the last answer before it; 30 seconds by default. */
   readonly dataStallTimeout?: Duration.Input | undefined
   /** How long a getheaders may stay unanswered; 90 seconds by default. */
   readonly headersStallTimeout?: Duration.Input | undefined

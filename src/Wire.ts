@@ -37,6 +37,13 @@ export {
 } from "./internal/messages/address.ts"
 export type { Block, BlockHeader, BlockMessage } from "./internal/messages/block.ts"
 export {
+  type BlockTxn,
+  type CmpctBlock,
+  type GetBlockTxn,
+  maxCompactTransactions,
+  type PrefilledTransaction
+} from "./internal/messages/compact.ts"
+export {
   type Feature,
   type FeeFilter,
   type GetAddr,

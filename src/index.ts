@@ -4,6 +4,7 @@
  */
 export * as BloomFilter from "./BloomFilter.ts"
 export * as Capture from "./Capture.ts"
+export * as CompactBlock from "./CompactBlock.ts"
 export * as Connection from "./Connection.ts"
 export * as Handshake from "./Handshake.ts"
 export * as Inventory from "./Inventory.ts"

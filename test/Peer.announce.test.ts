@@ -1,6 +1,6 @@
 /** What a peer announces, when, and what it leaves out. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Random, Result } from "effect"
+import { Effect, Random } from "effect"
 import { TestClock } from "effect/testing"
 import { Nonce, type Peer, Wire } from "effect-bitcoin-peer"
 import { type scripted, withRemote } from "./support/peers.ts"
@@ -20,9 +20,6 @@ const header = (nonce: number, previousBlock: Uint8Array = hash(0)): Wire.BlockH
   bits: 0x207fffff,
   nonce
 })
-/** A cmpctblock as far as it is of interest: the header comes first. */
-const compact = (header: Wire.BlockHeader): Uint8Array =>
-  Result.getOrThrow(Wire.encode({ _tag: "headers", headers: [header] })).subarray(1)
 const chain = (count: number): ReadonlyArray<Wire.BlockHeader> => {
   const headers: Array<Wire.BlockHeader> = []
   for (let index = 0; index < count; index++) {
@@ -122,7 +119,8 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         { _tag: "tx", transaction },
         { _tag: "block", block: { header: mined, transactions: [transaction] } },
         { _tag: "headers", headers: [header(8)] },
-        { _tag: "Unknown", command: "cmpctblock", payload: compact(header(10)) }
+        { _tag: "cmpctblock", header: header(10), nonce: 0n, shortIds: [], prefilled: [] },
+        { _tag: "getblocktxn", blockHash: hash(11), indexes: [0] }
       )
       yield* peer.announce([
         tx(1),
@@ -132,6 +130,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         { type: 2, hash: Wire.blockHash(mined) },
         { type: 2, hash: Wire.blockHash(header(8)) },
         { type: 2, hash: Wire.blockHash(header(10)) },
+        block(11),
         tx(9)
       ])
       yield* TestClock.adjust("10 seconds")

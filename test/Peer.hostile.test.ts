@@ -631,6 +631,18 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("a question for no transactions of a block", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      yield* session.remote.send({ _tag: "getblocktxn", blockHash: new Uint8Array(32), indexes: [] })
+      assert.deepStrictEqual(yield* endOf(session), {
+        _tag: "ProtocolViolation",
+        command: "getblocktxn",
+        problem: "asks for nothing"
+      })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect.each([
     ["version", version()],
     ["verack", verack],

@@ -202,6 +202,9 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       assert.strictEqual(after.lastBlockAnnounced, hex(3))
       assert.strictEqual(after.lastBlockReceived, hex(4))
       assert.strictEqual(after.id, before.id)
+      yield* remote.send({ _tag: "cmpctblock", header: header(5), nonce: 0n, shortIds: [], prefilled: [] }, ping(3))
+      yield* remote.receiveUntil("pong")
+      assert.strictEqual((yield* peer.stats).lastBlockAnnounced, hex(5))
     }).pipe(Effect.provide(Nonce.layer))
   )
 

@@ -156,7 +156,19 @@ const lines: ReadonlyArray<readonly [Wire.Message, string]> = [
     `${blockHash}  proves nothing: MissingHashes  2023-11-14T22:13:20Z`
   ],
   [{ _tag: "reject", rejected: "tx", code: 16, reason: "no", hash: hash(0xee) }, `tx: "no" (0x10)  ${hex("ee")}`],
-  [{ _tag: "Unknown", command: "cmpctblock", payload: hash(0) }, "unknown command"]
+  [
+    {
+      _tag: "cmpctblock",
+      header,
+      nonce: 1n,
+      shortIds: [1, 2, 3],
+      prefilled: [{ index: 0, transaction }]
+    },
+    `${blockHash}  4 transactions, 1 prefilled  2023-11-14T22:13:20Z`
+  ],
+  [{ _tag: "getblocktxn", blockHash: hash(0xcc), indexes: [1, 7] }, `${hex("cc")}  2 transactions`],
+  [{ _tag: "blocktxn", blockHash: hash(0xcc), transactions: [transaction] }, `${hex("cc")}  1 transaction`],
+  [{ _tag: "Unknown", command: "cfcheckpt", payload: hash(0) }, "unknown command"]
 ]
 
 describe("summaries", () => {

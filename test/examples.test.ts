@@ -5,6 +5,7 @@ import { Connection, Network, Peer, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
 import * as LightClient from "../examples/light-client.ts"
+import * as CompactBlocks from "../examples/compact-blocks.ts"
 import * as Regtest from "../examples/regtest-chain.ts"
 import { serveChain } from "../examples/serving-peer.ts"
 import { relay } from "../examples/relay.ts"
@@ -411,6 +412,40 @@ describe("the example of a replay", () => {
         seen: ["at least 1000 satoshi per 1,000 bytes", "1 announced"],
         end: "the peer closed the connection"
       })
+    })
+  )
+})
+
+describe("the example of compact blocks", () => {
+  it.effect("rebuilds the served block from what is known and what is asked for", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* CompactBlocks.program, {
+        isTheBlock: true,
+        transactions: 3,
+        received: ["cmpctblock", "blocktxn"]
+      })
+    })
+  )
+
+  it.effect("fetches the whole block where a short id leads to another transaction", () =>
+    Effect.gen(function* () {
+      const { blocks, hashes } = yield* mined(104)
+      const tip = blocks[104]
+      const [peer] = yield* twoPeers({}, { handlers: CompactBlocks.serveBlock(tip, 7n) })
+      const wtxids = Array.from(tip.transactions, Wire.wtxid)
+      const pool = [1, 2].map((index) => ({ wtxid: wtxids[index], transaction: tip.transactions.at(3 - index)! }))
+      const fetched = yield* CompactBlocks.fetchBlock(peer, hashes[104], pool)
+      assert.deepStrictEqual(Array.from(fetched!.transactions, Wire.wtxid), wtxids)
+      assert.strictEqual((yield* peer.stats).received["block"]?.messages, 1)
+    })
+  )
+
+  it.effect("ends a peer that asks for a transaction that is not in the block", () =>
+    Effect.gen(function* () {
+      const { blocks, hashes } = yield* mined(104)
+      const [peer] = yield* twoPeers({}, { handlers: CompactBlocks.serveBlock(blocks[104], 7n) })
+      const asking = yield* Effect.flip(peer.getBlockTransactions(hashes[104], [3]))
+      assert.deepStrictEqual(asking.reason, { _tag: "Ended", end: { _tag: "RemoteClosed" } })
     })
   )
 })

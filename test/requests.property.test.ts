@@ -7,10 +7,12 @@ import {
   addr,
   block,
   blockHash,
-  compactBlock,
+  blocktxn,
+  cmpctblock,
   filteredBlock,
   genesisHash,
   getblocks,
+  getblocktxn,
   getdata,
   getheaders,
   hash,
@@ -35,13 +37,18 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
   ]
   const keyOf = ({ hash, type }: Wire.InventoryItem): string => `${type} ${Wire.hashToHex(hash)}`
   const locators = [[1], [2], [1, 2], [3, 2]]
-  const asked: ReadonlyArray<Wire.GetHeaders | Wire.GetBlocks | Wire.Mempool | Wire.GetAddr> = [
+  const asked: ReadonlyArray<Wire.GetHeaders | Wire.GetBlocks | Wire.Mempool | Wire.GetAddr | Wire.GetBlockTxn> = [
     ...locators.map((numbers) => getheaders(numbers.map(hash), blockHash(9))),
     getblocks(1),
     getblocks(2),
     { _tag: "mempool" },
-    { _tag: "getaddr" }
+    { _tag: "getaddr" },
+    getblocktxn(0, 1),
+    getblocktxn(0, 2, 3),
+    getblocktxn(1, 1)
   ]
+  /** getblocktxn is answered in turn with getdata. */
+  const lineOf = (kind: string): string => (kind === "getblocktxn" ? "getdata" : kind)
 
   /** A message with what it answers: items in groups of which it answers the first that is asked, or a kind and where. */
   interface Incoming {
@@ -49,6 +56,13 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
     readonly groups?: ReadonlyArray<ReadonlyArray<string>>
     readonly kind?: string
     readonly fits?: (key: string) => boolean
+    /** The block of which the transactions come, and whether it comes whole. */
+    readonly transactionsOf?: Uint8Array
+    readonly whole?: boolean
+  }
+  const isOf = (hash: Uint8Array) => (key: string) => {
+    const message = asked[Number(key)]
+    return message._tag === "getblocktxn" && Wire.hashToHex(message.blockHash) === Wire.hashToHex(hash)
   }
   const key = (type: number, hash: Uint8Array): string => keyOf(item(type, hash))
   const pair = (type: number, hash: Uint8Array, witness: boolean): Array<string> =>
@@ -63,11 +77,18 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
       { message: tx(n), groups: [pair(1, txid(n), false)] },
       { message: tx(n, true), groups: [pair(1, txid(n), true), [key(5, wtxid(n))]] }
     ]),
+    ...blocks.flatMap((n) =>
+      [false, true].map((witness) => ({
+        message: block(n, witness),
+        groups: [pair(2, blockHash(n), witness), [key(4, blockHash(n))]],
+        transactionsOf: blockHash(n),
+        whole: true
+      }))
+    ),
     ...blocks.flatMap((n) => [
-      { message: block(n), groups: [pair(2, blockHash(n), false), [key(4, blockHash(n))]] },
-      { message: block(n, true), groups: [pair(2, blockHash(n), true), [key(4, blockHash(n))]] },
-      { message: compactBlock(n), groups: [[key(4, blockHash(n))]] },
-      { message: filteredBlock(n), groups: [[key(3, blockHash(n))]] }
+      { message: cmpctblock(n), groups: [[key(4, blockHash(n))]] },
+      { message: filteredBlock(n), groups: [[key(3, blockHash(n))]] },
+      { message: blocktxn(n), transactionsOf: blockHash(n) }
     ]),
     ...items.map((it) => ({ message: notfound(it), groups: [[keyOf(it), key(it.type ^ witnessFlag, it.hash)]] })),
     { message: tx(9) },
@@ -124,7 +145,7 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
     }
     written(kind: string, key: string, now: number): void {
       if (kind === "getaddr" && this.oldest(kind) === undefined) this.lonely = undefined
-      const stalls = kind === "getdata" || kind === "getheaders"
+      const stalls = lineOf(kind) === "getdata" || kind === "getheaders"
       if (this.find(kind, key) === undefined && stalls) this.ask(kind, key, -1).one.waiters.pop()
       const one = this.find(kind, key)
       if (one === undefined) return
@@ -136,7 +157,7 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
       if (one.order > 0) this.answered.push({ kind: one.kind, order: one.order, at: now })
       for (const waiter of one.waiters) this.told.push(`${waiter} ${what}`)
     }
-    receive({ fits, groups, kind, message }: Incoming, what: string, now: number): boolean {
+    receive({ fits, groups, kind, message, transactionsOf, whole }: Incoming, what: string, now: number): boolean {
       if (kind === "lonely") {
         if (this.oldest("getaddr") !== undefined) this.lonely = message
         return false
@@ -144,6 +165,12 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
       const answered = (groups ?? []).map((keys) => keys.map((key) => this.find("getdata", key)).find((one) => one))
       if (kind !== undefined) answered.push(this.oldest(kind, fits))
       for (const one of answered) if (one !== undefined) this.answer(one, what, now)
+      for (let all = transactionsOf !== undefined; all; all = whole === true) {
+        const one = this.oldest("getblocktxn", isOf(transactionsOf!))
+        if (one === undefined) break
+        answered.push(one)
+        this.answer(one, what, now)
+      }
       return answered.some((one) => one !== undefined)
     }
     cancel(ones: ReadonlyArray<Known>, waiter: number): void {
@@ -152,7 +179,7 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
         if (!this.known.includes(one) || at < 0) continue
         one.waiters.splice(at, 1)
         if (one.waiters.length > 0) continue
-        if (one.order > 0 && (one.kind === "getdata" || one.kind === "getheaders")) {
+        if (one.order > 0 && (lineOf(one.kind) === "getdata" || one.kind === "getheaders")) {
           Object.assign(one, { abandoned: true, unwritten: false })
         } else this.drop(one)
       }
@@ -162,16 +189,28 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
     }
     overdue(now: number): string | undefined {
       const late = this.known
-        .filter(({ kind, order }) => order > 0 && (kind === "getheaders" || kind === "getdata"))
+        .filter(({ kind, order }) => order > 0 && (kind === "getheaders" || lineOf(kind) === "getdata"))
         .map((one) => {
-          const before = this.answered.filter(({ kind, order }) => kind === one.kind && order < one.order)
+          const before = this.answered.filter(
+            ({ kind, order }) => lineOf(kind) === lineOf(one.kind) && order < one.order
+          )
           return { one, since: Math.max(one.writtenAt, ...before.map(({ at }) => at)) }
         })
-        .filter(({ one, since }) => now - since >= (one.kind === "getdata" ? 30_000 : 90_000))
-        .toSorted((a, b) => a.since - b.since || b.one.kind.localeCompare(a.one.kind) || a.one.order - b.one.order)[0]
+        .filter(({ one, since }) => now - since >= (one.kind === "getheaders" ? 90_000 : 30_000))
+        .toSorted(
+          (a, b) =>
+            a.since - b.since || lineOf(b.one.kind).localeCompare(lineOf(a.one.kind)) || a.one.order - b.one.order
+        )[0]
       if (late === undefined) return undefined
       const { key, kind } = late.one
-      return `${kind} ${kind === "getdata" ? key.split(" ")[1] : ""} ${now - late.since}`
+      const message = asked[Number(key)]
+      const hash =
+        kind === "getdata"
+          ? key.split(" ")[1]
+          : message?._tag === "getblocktxn"
+            ? Wire.hashToHex(message.blockHash)
+            : ""
+      return `${kind} ${hash} ${now - late.since}`
     }
   }
 
@@ -229,7 +268,9 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
             ? { ...Requests.askHeaders(machine, message, answered), nothingMore: undefined }
             : message._tag === "getaddr"
               ? Requests.askAddresses(machine, answered)
-              : Requests.askInventory(machine, message, answered)
+              : message._tag === "getblocktxn"
+                ? { ...Requests.askBlockTransactions(machine, message, answered), nothingMore: undefined }
+                : Requests.askInventory(machine, message, answered)
         const { one, toSend } = model.ask(message._tag, `${at}`, waiter)
         assert.strictEqual(question.toSend, toSend)
         handles.push({

@@ -6,10 +6,12 @@ import {
   addr,
   block,
   blockHash,
-  compactBlock,
+  blocktxn,
+  cmpctblock,
   filteredBlock,
   genesisHash,
   getblocks,
+  getblocktxn,
   getdata,
   getheaders,
   hash,
@@ -127,13 +129,12 @@ describe("data", () => {
   it("a filtered block is answered by merkleblock, a compact one by cmpctblock or block", () => {
     const machine = make()
     const { answers } = askData(machine, [item(3, blockHash(1)), item(4, blockHash(1)), item(4, blockHash(2))])
-    Requests.received(machine, compactBlock(3), 0)
-    Requests.received(machine, { ...compactBlock(1), payload: new Uint8Array(79) }, 0)
+    Requests.received(machine, cmpctblock(3), 0)
     assert.deepStrictEqual(answers, [undefined, undefined, undefined])
-    Requests.received(machine, compactBlock(1), 0)
+    Requests.received(machine, cmpctblock(1), 0)
     Requests.received(machine, block(2), 0)
     Requests.received(machine, block(1), 0)
-    assert.deepStrictEqual(answers, [undefined, found(compactBlock(1)), found(block(2))])
+    assert.deepStrictEqual(answers, [undefined, found(cmpctblock(1)), found(block(2))])
     Requests.received(machine, filteredBlock(2), 0)
     assert.isUndefined(answers[0])
     Requests.received(machine, filteredBlock(1), 0)
@@ -239,6 +240,61 @@ describe("data", () => {
     assert.isDefined(machine.filtered)
     cancel()
     assert.isUndefined(machine.filtered)
+  })
+
+  it("transactions of a block are answered by the blocktxn of that block, in the order they were asked for", () => {
+    const machine = make()
+    const asked = [getblocktxn(1, 1, 2), getblocktxn(2, 1), getblocktxn(1, 3)]
+    const { answers, answered } = collect<readonly [number, Requests.TransactionsAnswer]>()
+    for (const [index, message] of asked.entries()) {
+      assert.isTrue(Requests.askBlockTransactions(machine, message, (answer) => answered([index, answer])).toSend)
+      assert.isFalse(Requests.received(machine, blocktxn(2), 0), "nothing was written yet")
+      if (index !== 1) Requests.sent(machine, message, index)
+    }
+    Requests.sent(machine, asked[1], 3)
+    const replies = [blocktxn(1), blocktxn(2), blocktxn(1, tx(1).transaction)]
+    assert.isFalse(Requests.received(machine, blocktxn(3), 0))
+    for (const message of replies) assert.isTrue(Requests.received(machine, message, 0))
+    assert.deepStrictEqual(answers, [
+      [0, replies[0]],
+      [1, replies[1]],
+      [2, replies[2]]
+    ])
+    assert.isFalse(Requests.received(machine, blocktxn(1), 0))
+    assert.strictEqual(Requests.size(machine), 0)
+  })
+
+  it("a whole block answers all who wait for transactions of it", () => {
+    const machine = make()
+    const { answers, answered } = collect<Requests.TransactionsAnswer>()
+    for (const message of [getblocktxn(1, 1), getblocktxn(1, 2), getblocktxn(2, 1)]) {
+      Requests.askBlockTransactions(machine, message, answered)
+      Requests.sent(machine, message, 0)
+    }
+    assert.isTrue(Requests.received(machine, block(1), 0))
+    assert.deepStrictEqual(answers, [block(1), block(1)])
+    assert.isFalse(Requests.received(machine, blocktxn(1), 0))
+  })
+
+  it("the same transactions are asked for once, others of the same block apart", () => {
+    const machine = make()
+    const ask = (message: Wire.GetBlockTxn) => Requests.askBlockTransactions(machine, message, () => {}).toSend
+    assert.deepStrictEqual([getblocktxn(1, 1), getblocktxn(1, 1), getblocktxn(1, 1, 2)].map(ask), [true, false, true])
+  })
+
+  it("transactions of a block that do not come are a stall of the data, behind what was asked before", () => {
+    const machine = make()
+    askData(machine, [item(2, blockHash(1))])
+    Requests.sent(machine, getblocktxn(2, 1, 65_535), 0)
+    Requests.received(machine, block(1), 20_000)
+    assert.isUndefined(Requests.overdue(machine, 49_999))
+    assert.deepStrictEqual(Requests.overdue(machine, 50_000), {
+      command: "getblocktxn",
+      hash: blockHash(2),
+      waited: 30_000
+    })
+    Requests.end(machine)
+    assert.isUndefined(Requests.overdue(machine, 50_000))
   })
 
   it("a notfound answers for the items in it, and for nothing else", () => {
@@ -383,7 +439,8 @@ describe("data", () => {
 describe("work", () => {
   it("hashes nothing when nothing of the kind is waiting", () => {
     const machine = make()
-    const all = [tx(1), block(1), compactBlock(1), filteredBlock(1), headers(header(1))]
+    const all = [tx(1), block(1), blocktxn(1), cmpctblock(1), filteredBlock(1), headers(header(1))]
+    hashes.count = 0
     for (const message of all) assert.isFalse(Requests.received(machine, message, 0))
     assert.strictEqual(hashes.count, 0)
     askData(machine, [item(3, hash(1))])

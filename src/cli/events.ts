@@ -107,6 +107,19 @@ export const Message = Schema.Union([
     /** The tag of `MerkleBlock.MerkleBlockReason`. */
     invalid: Schema.optionalKey(Schema.String)
   }),
+  message(["cmpctblock"], {
+    hash: Hash,
+    previous: Hash,
+    version: Schema.Int,
+    timestamp: Seconds,
+    /** All of the block: by short id and prefilled. */
+    transactions: Count,
+    prefilled: Count,
+    /** Of the short ids. */
+    nonce: Nonce
+  }),
+  /** How many transactions of that block. */
+  message(["getblocktxn", "blocktxn"], { hash: Hash, transactions: Count }),
   message(["reject"], {
     rejected: Schema.String,
     code: Count,

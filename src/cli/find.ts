@@ -188,14 +188,30 @@ const streamForm = (bytes: Uint8Array): Form | undefined => {
   return { _tag: isFile ? "BlockFile" : "Stream", network }
 }
 
-const isWhole = (command: "tx" | "block", bytes: Uint8Array): boolean => {
+/** Messages that tell themselves: a whole transaction, which is like nothing else, ends where the bytes do. */
+const telling = ["tx", "block", "cmpctblock", "blocktxn", "merkleblock"] as const
+
+const isWhole = (command: (typeof telling)[number], bytes: Uint8Array): boolean => {
   const found = payload(command, bytes, 0)
   if (found._tag === "Damaged") return false
   const { message } = found
-  // Ten bytes with two zeros in the right place are a transaction to the codec, but one that nobody could mean.
-  if (message._tag === "tx") return message.transaction.inputs.length > 0 && message.transaction.outputs.length > 0
-  // A header and a zero is a block without transactions to the codec, and the end of many a transaction.
-  return message._tag !== "block" || message.block.transactions.length > 0
+  switch (message._tag) {
+    // Ten bytes with two zeros in the right place are a transaction to the codec, but one that nobody could mean.
+    case "tx":
+      return message.transaction.inputs.length > 0 && message.transaction.outputs.length > 0
+    // A header and a zero is a block without transactions to the codec, and the end of many a transaction.
+    case "block":
+      return message.block.transactions.length > 0
+    case "cmpctblock":
+      return message.prefilled.length > 0
+    case "blocktxn":
+      return message.transactions.length > 0
+    // Bytes whose hashes give the merkle root in their header are nothing else.
+    case "merkleblock":
+      return Result.isSuccess(MerkleBlock.verify(message))
+    default:
+      return false
+  }
 }
 
 /** Whether there is a header of a block with its proof of work, whatever follows. */
@@ -209,25 +225,13 @@ export const beginsWithHeader = (bytes: Uint8Array): boolean => {
   return BigInt(`0x${Wire.hashToHex(Wire.blockHash(header.success.headers.at(0)!))}`) <= target
 }
 
-/** Bytes whose hashes give the merkle root in their header are nothing else. */
-const isFilteredBlock = (bytes: Uint8Array): boolean => {
-  const found = payload("merkleblock", bytes, 0)
-  return (
-    found._tag === "Message" &&
-    found.message._tag === "merkleblock" &&
-    Result.isSuccess(MerkleBlock.verify(found.message))
-  )
-}
-
 /** What the bytes are, as far as they tell. */
 export const detect = (bytes: Uint8Array): Form | undefined => {
   const framed = streamForm(bytes)
   if (framed !== undefined) return framed
   if (isRecord(bytes, 0)) return { _tag: "Capture" }
-  if (isWhole("tx", bytes)) return { _tag: "Payload", command: "tx" }
-  if (isWhole("block", bytes)) return { _tag: "Payload", command: "block" }
-  if (isFilteredBlock(bytes)) return { _tag: "Payload", command: "merkleblock" }
-  return undefined
+  const command = telling.find((command) => isWhole(command, bytes))
+  return command && { _tag: "Payload", command }
 }
 
 /** What `--as` says the bytes are. Throws an `Error` that says what is wrong. */

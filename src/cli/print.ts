@@ -108,6 +108,15 @@ export const describe = (summary: Summary): string => {
         summary.first === undefined ? undefined : `first ${summary.first}`,
         time(summary.timestamp)
       )
+    case "cmpctblock":
+      return join(
+        summary.hash,
+        `${counted(summary.transactions, "transaction")}, ${grouped(summary.prefilled)} prefilled`,
+        time(summary.timestamp)
+      )
+    case "getblocktxn":
+    case "blocktxn":
+      return join(summary.hash, counted(summary.transactions, "transaction"))
     case "reject":
       return join(
         `${cleanBytes(summary.rejected)}: "${cleanBytes(summary.reason)}" (0x${summary.code.toString(16)})`,

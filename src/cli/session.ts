@@ -73,6 +73,9 @@ const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
   filteradd: true,
   filterclear: true,
   merkleblock: true,
+  cmpctblock: true,
+  getblocktxn: true,
+  blocktxn: true,
   reject: true,
   Unknown: true
 }

@@ -190,6 +190,22 @@ export const summarise = (message: Wire.Message): Summary => {
       return { command: "filteradd", data: hex(message.data) }
     case "merkleblock":
       return merkleBlock(message)
+    case "cmpctblock":
+      return {
+        command: "cmpctblock",
+        ...header(message.header),
+        transactions: message.shortIds.length + message.prefilled.length,
+        prefilled: message.prefilled.length,
+        nonce: nonce(message.nonce)
+      }
+    case "getblocktxn":
+      return { command: "getblocktxn", hash: Wire.hashToHex(message.blockHash), transactions: message.indexes.length }
+    case "blocktxn":
+      return {
+        command: "blocktxn",
+        hash: Wire.hashToHex(message.blockHash),
+        transactions: message.transactions.length
+      }
     case "reject":
       return {
         command: "reject",

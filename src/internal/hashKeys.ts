@@ -33,6 +33,13 @@ export const hashOf = (key: string): Uint8Array => {
   return hash
 }
 
+/** The key of the block, then the indexes. */
+export const blockTransactionsKey = ({ blockHash, indexes }: Wire.GetBlockTxn): string => {
+  let key = keyOf(blockHash)
+  for (const index of indexes) key += String.fromCharCode(index)
+  return key
+}
+
 /** The keys of the locator, then that of the stop hash. */
 export const locatorKey = (message: Wire.GetHeaders | Wire.GetBlocks): string => {
   let key = ""

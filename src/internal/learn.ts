@@ -4,8 +4,6 @@
  */
 import type { Known } from "../Inventory.ts"
 import * as Wire from "../Wire.ts"
-import { headerSize } from "./messages/block.ts"
-import { doubleSha256 } from "./sha256.ts"
 
 /** A long list pushes out what it starts with, and is dear to hash: only its end is looked at. */
 const headersLearnt = 8
@@ -35,11 +33,12 @@ export const learn = (known: Known, limit: number, wtxidRelay: boolean, message:
       }
       return
     }
-    case "Unknown":
-      // A compact block [152] starts with the header.
-      if (message.command === "cmpctblock" && message.payload.length >= headerSize) {
-        known.add(doubleSha256(message.payload.subarray(0, headerSize)))
-      }
+    case "cmpctblock":
+      known.add(Wire.blockHash(message.header))
+      return
+    case "getblocktxn":
+    case "blocktxn":
+      known.add(message.blockHash)
       return
   }
 }

@@ -26,10 +26,10 @@ export type EndReason =
   | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
   /** The remote took nothing of what waited to be written for too long. */
   | { readonly _tag: "WriteTimeout"; readonly after: Duration.Duration }
-  /** A request was not answered in time: the headers or, by its hash, the data that was asked for. */
+  /** A request was not answered in time: headers, data by its hash, or transactions of the block with that hash. */
   | {
       readonly _tag: "Stalled"
-      readonly command: "getheaders" | "getdata"
+      readonly command: "getheaders" | "getdata" | "getblocktxn"
       readonly hash: Uint8Array | undefined
       readonly after: Duration.Duration
     }

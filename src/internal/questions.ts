@@ -7,13 +7,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Result from "effect/Result"
 import * as Wire from "../Wire.ts"
+import type { OpenQuestion, Question } from "./expectations.ts"
 import { fromAddr } from "./helpers.ts"
 import type { Outgoing } from "./link.ts"
 import type { Outbox } from "./outbox.ts"
 import { PeerError } from "./peerError.ts"
 import * as Requests from "./requests.ts"
-
-type Question = ReturnType<typeof Requests.askInventory>
 
 /** How long to wait for an answer. */
 export interface AskOptions {
@@ -46,6 +45,14 @@ const defaultTimeout = Duration.seconds(30)
 const defaultHeadersTimeout = Duration.seconds(90)
 /** Core answers with its next turn of address relay, on average after 30 s. */
 const defaultAddressesTimeout = Duration.minutes(2)
+
+/** A node that is asked for none disconnects. */
+const emptyQuestion = (): PeerError => {
+  const reason = { _tag: "BadValue", field: "indexes", problem: "is empty" } as const
+  return new PeerError({
+    reason: { _tag: "NotSendable", error: new Wire.WireError({ command: "getblocktxn", reason }) }
+  })
+}
 
 const timedOut = (what: string, after: Duration.Duration): PeerError =>
   new PeerError({ reason: { _tag: "TimedOut", what, after } })
@@ -106,15 +113,15 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
   const askOne = <A>(
     message: Wire.Message,
     after: Duration.Duration,
-    ask: (answered: (answer: A) => void) => Question,
-    behind: Effect.Effect<unknown, PeerError>
+    ask: (answered: (answer: A) => void) => Question & Partial<OpenQuestion>,
+    behind: Effect.Effect<unknown, PeerError> = Effect.never
   ): Effect.Effect<A, PeerError> =>
     Effect.suspend(() => {
       const answer = Deferred.makeUnsafe<A, PeerError>()
       const question = ask((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value)))
       const sending = question.toSend ? send(message) : Effect.void
       // Who joined a question that is on its way is told by the one who sent it.
-      const nothingMore = question.toSend ? Effect.map(behind, () => question.nothingMore(now())) : Effect.void
+      const nothingMore = question.toSend ? Effect.map(behind, () => question.nothingMore?.(now())) : Effect.void
       return settle(answer, sending, () => (question.cancel() ? [message] : [])).pipe(
         Effect.raceFirst(Effect.andThen(nothingMore, Effect.never)),
         Effect.timeoutOrElse({ duration: after, orElse: () => Effect.fail(timedOut(message._tag, after)) })
@@ -216,8 +223,23 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
       )
     })
 
+  const getBlockTransactions = (
+    blockHash: Uint8Array,
+    indexes: Wire.List<number>,
+    options?: AskOptions
+  ): Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError> => {
+    const message: Wire.GetBlockTxn = { _tag: "getblocktxn", blockHash, indexes }
+    if (indexes.length === 0) return Effect.suspend(() => Effect.fail(emptyQuestion()))
+    return askOne<Wire.BlockTxn | Wire.BlockMessage>(
+      message,
+      Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout),
+      (answered) => Requests.askBlockTransactions(requests, message, answered)
+    )
+  }
+
   return {
     getHeaders,
+    getBlockTransactions,
     getBlocks,
     getAddresses,
     getData,

@@ -2,8 +2,9 @@
  * What was asked of a peer, which message answers it, and whether the peer stalls: a machine without a clock.
  *
  * It is told of every message that is written and of every one that arrives. Data is matched by kind and hash, so that a
- * `tx` answers for itself only; headers by whether they follow the locator. What carries no sign of its question (the
- * `inv` for getblocks and mempool, addresses) is matched by order, and only from the moment the question was written.
+ * `tx` answers for itself only; transactions of a block by the hash of the block; headers by whether they follow the
+ * locator. What carries no sign of its question (the `inv` for getblocks and mempool, addresses) is matched by order, and
+ * only from the moment the question was written.
  *
  * Times are milliseconds of a clock that the caller lets stand still while our own side is busy: what the remote sent
  * meanwhile could not be seen, so that time is not held against it, and no deadline has to be moved.
@@ -11,9 +12,7 @@
 import * as Wire from "../Wire.ts"
 import * as Expectations from "./expectations.ts"
 import * as FilteredBlock from "./filteredBlock.ts"
-import { hashOf, isInLocator, keyOf, locatorKey } from "./hashKeys.ts"
-import { headerSize } from "./messages/block.ts"
-import { doubleSha256 } from "./sha256.ts"
+import { blockTransactionsKey, hashOf, isInLocator, keyOf, locatorKey } from "./hashKeys.ts"
 
 /** Expectations of data with a deadline; beyond, the oldest one goes without. Two full getdata messages. */
 export const maximumExpectedData = 100_000
@@ -42,12 +41,17 @@ export type DataAnswer =
 
 type Addresses = Wire.Addr | Wire.AddrV2
 
+/** The transactions of a block that were asked for, or all of it: a remote need not look for them in an old one [152]. */
+export type TransactionsAnswer = Wire.BlockTxn | Wire.BlockMessage
+
 export interface Requests {
   readonly settings: Settings
   readonly genesis: string
   /** By type of inventory: with witnesses and without are different questions. Made when first needed. */
   readonly data: Map<number, Expectations.Book<DataAnswer>>
   readonly dataLine: Expectations.Line<DataAnswer>
+  /** The same line, for remotes answer getdata and getblocktxn in the order they come. */
+  readonly blockTransactions: Expectations.Book<DataAnswer>
   readonly headers: Expectations.Book<Wire.Headers>
   readonly blocks: Expectations.Book<Wire.Inv>
   readonly mempool: Expectations.Book<Wire.Inv>
@@ -62,8 +66,8 @@ export interface Requests {
 
 /** A question that the peer is too slow to answer. */
 export interface Overdue {
-  readonly command: "getdata" | "getheaders"
-  /** What was asked for with getdata. */
+  readonly command: "getdata" | "getheaders" | "getblocktxn"
+  /** What was asked for with getdata; the block of a getblocktxn. */
   readonly hash: Uint8Array | undefined
   /** Milliseconds that count: since the question, or since the last answer to what was asked before. */
   readonly waited: number
@@ -86,18 +90,22 @@ const { block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.Invent
 /** What a remote answers at all: other types are skipped. */
 const answerable = new Set<number>([tx, tx | witnessFlag, block, block | witnessFlag, filteredBlock, compactBlock, wtx])
 
-export const make = (settings: Settings): Requests => ({
-  settings,
-  genesis: keyOf(settings.genesisHash),
-  data: new Map(),
-  dataLine: Expectations.makeLine(maximumExpectedData),
-  filtered: undefined,
-  headers: Expectations.makeBook(Expectations.makeLine(maximumExpectedHeaders), true),
-  blocks: Expectations.makeBook(Expectations.makeLine(Infinity), false),
-  mempool: Expectations.makeBook(Expectations.makeLine(Infinity), false),
-  addresses: Expectations.makeBook(Expectations.makeLine(Infinity), false),
-  lonely: undefined
-})
+export const make = (settings: Settings): Requests => {
+  const dataLine = Expectations.makeLine<DataAnswer>(maximumExpectedData)
+  return {
+    settings,
+    genesis: keyOf(settings.genesisHash),
+    data: new Map(),
+    dataLine,
+    filtered: undefined,
+    blockTransactions: Expectations.makeBook(dataLine, true),
+    headers: Expectations.makeBook(Expectations.makeLine(maximumExpectedHeaders), true),
+    blocks: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+    mempool: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+    addresses: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+    lonely: undefined
+  }
+}
 
 // ---- what goes out
 
@@ -107,7 +115,14 @@ const bookOf = (self: Requests, type: number): Expectations.Book<DataAnswer> => 
   return book
 }
 
-const questionTags: ReadonlySet<string> = new Set(["getdata", "getheaders", "getblocks", "mempool", "getaddr"])
+const questionTags: ReadonlySet<string> = new Set([
+  "getdata",
+  "getblocktxn",
+  "getheaders",
+  "getblocks",
+  "mempool",
+  "getaddr"
+])
 
 /** Whether `sent` wants to know of it. */
 export const isQuestion = (message: Wire.Message): boolean => questionTags.has(message._tag)
@@ -120,6 +135,8 @@ export const sent = (self: Requests, message: Wire.Message, now: number): void =
         if (answerable.has(type)) Expectations.written(bookOf(self, type), keyOf(hash), now)
       }
       return
+    case "getblocktxn":
+      return Expectations.written(self.blockTransactions, blockTransactionsKey(message), now)
     case "getheaders":
       return Expectations.written(self.headers, locatorKey(message), now)
     case "getblocks":
@@ -209,21 +226,36 @@ const transactionCame = (self: Requests, message: Wire.Tx, now: number): boolean
   return byTxid || byWtxid
 }
 
+/** Those that wait for transactions of a block, the one that was asked first at the start. Few are asked at a time. */
+const transactionsWanted = (self: Requests, blockKey: string): Array<Expectations.Expectation<DataAnswer>> =>
+  Array.from(self.blockTransactions.all.values())
+    .filter(({ key, order }) => order > 0 && key.startsWith(blockKey))
+    .toSorted((one, other) => one.order - other.order)
+
+const blockTransactionsCame = (self: Requests, message: Wire.BlockTxn, now: number): boolean => {
+  if (self.blockTransactions.all.size === 0) return false
+  const [oldest] = transactionsWanted(self, keyOf(message.blockHash))
+  if (oldest === undefined) return false
+  Expectations.answer(oldest, found(message), now)
+  return true
+}
+
 const blockCame = (self: Requests, message: Wire.BlockMessage, now: number): boolean => {
-  if (!isWanted(self, block) && !isWanted(self, block | witnessFlag) && !isWanted(self, compactBlock)) return false
+  const isWhole = isWanted(self, block) || isWanted(self, block | witnessFlag) || isWanted(self, compactBlock)
+  if (!isWhole && self.blockTransactions.all.size === 0) return false
   const key = keyOf(Wire.blockHash(message.block.header))
   const whole = answerEither(self, block, key, message, now)
   // Instead of a compact block of some depth a whole one comes [152].
   const compact = answerData(self, compactBlock, key, found(message), now)
-  return whole || compact
+  // It has the transactions of every index: nobody is left to take the answer to another's question for his own.
+  const wanted = transactionsWanted(self, key)
+  for (const expectation of wanted) Expectations.answer(expectation, found(message), now)
+  return whole || compact || wanted.length > 0
 }
 
-/** A `cmpctblock` begins with the header of its block. */
-const compactBlockCame = (self: Requests, message: Wire.Unknown, now: number): boolean => {
-  if (!isWanted(self, compactBlock)) return false
-  const key = keyOf(doubleSha256(message.payload.subarray(0, headerSize)))
-  return answerData(self, compactBlock, key, found(message), now)
-}
+const compactBlockCame = (self: Requests, message: Wire.CmpctBlock, now: number): boolean =>
+  isWanted(self, compactBlock) &&
+  answerData(self, compactBlock, keyOf(Wire.blockHash(message.header)), found(message), now)
 
 const notFoundCame = (self: Requests, message: Wire.NotFound, now: number): boolean => {
   let answered = false
@@ -316,8 +348,10 @@ export const received = (self: Requests, message: Wire.Message, now: number): bo
       return addressesCame(self, message, now)
     case "merkleblock":
       return filteredBlockCame(self, message, now)
-    case "Unknown":
-      return message.command === "cmpctblock" && compactBlockCame(self, message, now)
+    case "cmpctblock":
+      return compactBlockCame(self, message, now)
+    case "blocktxn":
+      return blockTransactionsCame(self, message, now)
     default:
       return false
   }
@@ -334,7 +368,9 @@ export const overdue = (self: Requests, now: number): Overdue | undefined => {
   if (headersAreLate && !(dataIsLate && data.since < headers.since)) {
     return { command: "getheaders", hash: undefined, waited: now - headers.since }
   }
-  return dataIsLate ? { command: "getdata", hash: hashOf(data.key), waited: now - data.since } : undefined
+  if (!dataIsLate) return undefined
+  const command = data.book === self.blockTransactions ? "getblocktxn" : "getdata"
+  return { command, hash: hashOf(data.key), waited: now - data.since }
 }
 
 // ---- asking
@@ -365,6 +401,19 @@ export const askData = (
     }
   }
 }
+
+/**
+ * Asks for transactions of a block; `answered` gets the next blocktxn of that block once the question was written, or all
+ * of the block. Several questions about one block are answered in their order.
+ */
+export const askBlockTransactions = (
+  self: Requests,
+  message: Wire.GetBlockTxn,
+  answered: (answer: TransactionsAnswer) => void
+): Expectations.Question =>
+  Expectations.ask(self.blockTransactions, blockTransactionsKey(message), (answer) => {
+    if (answer._tag === "Found") answered(answer.message as TransactionsAnswer)
+  })
 
 /**
  * Asks for headers; `answered` gets the next ones that fit (see `headersCame`). Core answers with an empty message when it
@@ -416,12 +465,13 @@ export const askAddresses = (self: Requests, answered: (addresses: Addresses) =>
 export const size = (self: Requests): number => {
   let size = self.headers.all.size + self.blocks.all.size + self.mempool.all.size + self.addresses.all.size
   for (const book of self.data.values()) size += book.all.size
-  return size
+  return size + self.blockTransactions.all.size
 }
 
 /** Forgets all questions and tells nobody: that is up to the owner. To cancel one of them later does nothing. */
 export const end = (self: Requests): void => {
   for (const book of self.data.values()) Expectations.clear(book)
+  Expectations.clear(self.blockTransactions)
   Expectations.clear(self.headers)
   Expectations.clear(self.blocks)
   Expectations.clear(self.mempool)

@@ -239,6 +239,9 @@ export const startSession = Effect.fnUntraced(function* (
       case "block":
         lastBlockReceived = Wire.blockHash(message.block.header)
         return
+      case "cmpctblock":
+        lastBlockAnnounced = Wire.blockHash(message.header)
+        return
       case "inv":
         // Blocks are announced alone, or 500 at a time in answer to getblocks.
         for (let index = message.items.length - 1; index >= Math.max(0, message.items.length - 500); index--) {
@@ -266,6 +269,8 @@ export const startSession = Effect.fnUntraced(function* (
       return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
     }
     if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
+    // No honest node has a reason to [152].
+    if (message._tag === "getblocktxn" && message.indexes.length === 0) return violation(command, "asks for nothing")
     return endOfBloom(command, bloom)
   }
 
@@ -673,6 +678,7 @@ export const startSession = Effect.fnUntraced(function* (
     getHeaders: (...asked) => questions.get().getHeaders(...asked),
     getBlocks: (...asked) => questions.get().getBlocks(...asked),
     getData: (...asked) => questions.get().getData(...asked),
+    getBlockTransactions: (...asked) => questions.get().getBlockTransactions(...asked),
     getAddresses: (...asked) => questions.get().getAddresses(...asked),
     ping,
     disconnect: (why = "disconnect was called") => Effect.sync(() => stop({ _tag: "Requested", why })),

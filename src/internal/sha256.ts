@@ -40,5 +40,8 @@ export const checksum = (bytes: Uint8Array): number => {
   return (hash[0] | (hash[1] << 8) | (hash[2] << 16) | (hash[3] << 24)) >>> 0
 }
 
+/** SHA-256 once, for the keys of short ids. */
+export const sha256: (bytes: Uint8Array) => Uint8Array = noble
+
 /** For Tor v3 addresses only. */
 export const sha3: (bytes: Uint8Array) => Uint8Array = sha3_256

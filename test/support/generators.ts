@@ -68,6 +68,16 @@ export const transaction: Arbitrary.Arbitrary<Wire.Transaction> = Arbitrary.all(
   lockTime: u32
 })
 
+/** Numbers in rising order, none twice, from pairs of a distance and something. */
+const rising = <A>(list: ReadonlyArray<readonly [number, A]>): Array<readonly [number, A]> => {
+  let next = 0
+  return list.map(([distance, value]) => {
+    const index = next + distance
+    next = index + 1
+    return [index, value]
+  })
+}
+
 const tagged = <const Tag extends Wire.KnownMessage["_tag"], A>(
   _tag: Tag,
   fields: Arbitrary.Arbitrary<A>
@@ -137,6 +147,29 @@ export const messages: {
     "merkleblock",
     Arbitrary.all({ header, transactionCount: u32, hashes: list(hash, 10), flags: bytes(20) })
   ),
+  cmpctblock: tagged(
+    "cmpctblock",
+    Arbitrary.map(
+      Arbitrary.all({
+        header,
+        nonce: u64,
+        shortIds: list(integer(0, 2 ** 48 - 1), 20),
+        prefilled: list(Arbitrary.all([integer(0, 16_000), transaction]))
+      }),
+      ({ prefilled, ...rest }) => ({
+        ...rest,
+        prefilled: rising(prefilled).map(([index, transaction]) => ({ index, transaction }))
+      })
+    )
+  ),
+  getblocktxn: tagged(
+    "getblocktxn",
+    Arbitrary.map(
+      Arbitrary.all([hash, list(Arbitrary.all([integer(0, 3_000), Arbitrary.Constant(0)]), 20)]),
+      ([blockHash, distances]) => ({ blockHash, indexes: rising(distances).map(([index]) => index) })
+    )
+  ),
+  blocktxn: tagged("blocktxn", Arbitrary.all({ blockHash: hash, transactions: list(transaction) })),
   reject: tagged(
     "reject",
     oneOf<Omit<Wire.Reject, "_tag">>(
@@ -242,6 +275,18 @@ export const examples: ReadonlyArray<Wire.Message> = (() => {
     { _tag: "filteradd", data: fill(33, 2) },
     { _tag: "filterclear" },
     { _tag: "merkleblock", header, transactionCount: 7, hashes: [hash, fill(32, 3)], flags: fill(2, 4) },
+    {
+      _tag: "cmpctblock",
+      header,
+      nonce: 0xfedcba9876543210n,
+      shortIds: [0, 1, 2 ** 48 - 1],
+      prefilled: [
+        { index: 0, transaction },
+        { index: 300, transaction: plain }
+      ]
+    },
+    { _tag: "getblocktxn", blockHash: hash, indexes: [0, 1, 300, 65_535] },
+    { _tag: "blocktxn", blockHash: hash, transactions: [plain, transaction] },
     { _tag: "reject", rejected: "tx", code: 16, reason: "no", hash },
     { _tag: "Unknown", command: "cfilter", payload: fill(9, 9) }
   ]

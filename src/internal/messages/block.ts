@@ -1,5 +1,5 @@
 import { i32At, maxCompactSize, Reader, u32At, withWriter, type Writer } from "../bytes.ts"
-import { type List, OffsetList, writeEach } from "../list.ts"
+import { type List, OffsetList, writeList } from "../list.ts"
 import { doubleSha256 } from "../sha256.ts"
 import {
   minTransactionSize,
@@ -64,29 +64,31 @@ export const writeHeader = (writer: Writer, header: BlockHeader): void => {
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
   readTransaction(new Reader(bytes, "block", offset))
 
+/** The count and the transactions behind it. */
+export const readTransactions = (reader: Reader): List<Transaction> => {
+  const count = reader.count("transactions", minTransactionSize)
+  const first = reader.offset
+  const offsets = new Uint32Array(count)
+  for (let i = 0; i < count; i++) {
+    offsets[i] = reader.offset
+    skipTransaction(reader)
+  }
+  return new OffsetList(reader.bytes, first, reader.offset, offsets, transactionAt)
+}
+
+export const writeTransactions = (writer: Writer, transactions: List<Transaction>): void =>
+  writeList(writer, transactions, "transactions", maxCompactSize, transactionAt, writeTransaction)
+
 export const block: Codec<BlockMessage> = {
   decode: (reader) => {
     const start = reader.offset
     reader.skip(headerSize, "header")
-    const count = reader.count("transactions", minTransactionSize)
-    const first = reader.offset
-    const offsets = new Uint32Array(count)
-    for (let i = 0; i < count; i++) {
-      offsets[i] = reader.offset
-      skipTransaction(reader)
-    }
-    const transactions = new OffsetList(reader.bytes, first, reader.offset, offsets, transactionAt)
+    const transactions = readTransactions(reader)
     return { _tag: "block", block: { header: readHeader(reader.bytes, start), transactions } }
   },
   encode: (writer, { block }) => {
-    const { transactions } = block
     writeHeader(writer, block.header)
-    writer.count(transactions.length, "transactions", maxCompactSize)
-    if (transactions instanceof OffsetList && transactions.read === transactionAt) {
-      writer.copy(transactions.bytes, transactions.start, transactions.end)
-    } else {
-      writeEach(writer, transactions, "transactions", writeTransaction)
-    }
+    writeTransactions(writer, block.transactions)
   }
 }
 
@@ -97,16 +99,31 @@ export const blockHash = (header: BlockHeader): Uint8Array =>
     return doubleSha256(writer.bytes.subarray(0, writer.offset))
   })
 
-export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => {
-  if (txids.length === 0) return new Uint8Array(32)
+const sameHash = (bytes: Uint8Array, one: number, other: number): boolean => {
+  for (let i = 0; i < 32; i++) if (bytes[one + i] !== bytes[other + i]) return false
+  return true
+}
+
+/**
+ * The root, and whether anywhere in the tree a hash is paired with its equal: then the list has a longer or shorter sister
+ * with the same root [CVE-2012-2459].
+ */
+export const merkleTree = (
+  txids: ReadonlyArray<Uint8Array>
+): { readonly root: Uint8Array; readonly ambiguous: boolean } => {
+  if (txids.length === 0) return { root: new Uint8Array(32), ambiguous: false }
   const level = new Uint8Array(32 * (txids.length + 1))
   for (let i = 0; i < txids.length; i++) level.set(txids[i], i * 32)
   let count = txids.length
+  let ambiguous = false
   while (count > 1) {
+    for (let i = 0; i + 1 < count; i += 2) ambiguous ||= sameHash(level, i * 32, i * 32 + 32)
     // The last hash of an odd level is paired with itself.
     if (count % 2 === 1) level.copyWithin(count * 32, (count - 1) * 32, count * 32)
     count = Math.ceil(count / 2)
     for (let i = 0; i < count; i++) level.set(doubleSha256(level.subarray(i * 64, i * 64 + 64)), i * 32)
   }
-  return level.slice(0, 32)
+  return { root: level.slice(0, 32), ambiguous }
 }
+
+export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merkleTree(txids).root

@@ -4,6 +4,7 @@ import { fail, failReading } from "../wireError.ts"
 import * as address from "./address.ts"
 import * as block from "./block.ts"
 import type { Codec } from "./codec.ts"
+import * as compact from "./compact.ts"
 import * as control from "./control.ts"
 import * as filter from "./filter.ts"
 import * as inventory from "./inventory.ts"
@@ -49,6 +50,9 @@ export type KnownMessage =
   | filter.FilterAdd
   | filter.FilterClear
   | filter.MerkleBlock
+  | compact.CmpctBlock
+  | compact.GetBlockTxn
+  | compact.BlockTxn
   | control.Reject
 
 /** Whatever a peer can send: a plain object with a tag, never changed. */
@@ -81,6 +85,9 @@ const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessa
   filteradd: filter.filteradd,
   filterclear: filter.filterclear,
   merkleblock: filter.merkleblock,
+  cmpctblock: compact.cmpctblock,
+  getblocktxn: compact.getblocktxn,
+  blocktxn: compact.blocktxn,
   reject: control.reject
 }
 

@@ -266,7 +266,7 @@ const writeStack = (writer: Writer, input: TransactionInput): void => {
   else writeEach(writer, stack, "inputs.witness", writeItem)
 }
 
-const hasWitness = (inputs: List<TransactionInput>): boolean => {
+export const hasWitness = (inputs: List<TransactionInput>): boolean => {
   if (inputs instanceof Inputs) return inputs.stacks !== undefined
   for (let i = 0; i < inputs.length; i++) if ((inputs.at(i)?.witness.length ?? 0) > 0) return true
   return false

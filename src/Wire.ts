@@ -60,6 +60,15 @@ export {
   type WtxidRelay
 } from "./internal/messages/control.ts"
 export {
+  type FilterAdd,
+  type FilterClear,
+  type FilterLoad,
+  maxFilterElementSize,
+  maxFilterHashFunctions,
+  maxFilterSize,
+  type MerkleBlock
+} from "./internal/messages/filter.ts"
+export {
   type GetBlocks,
   type GetData,
   type GetHeaders,

@@ -2,9 +2,11 @@
  * A concurrent Bitcoin peer on Effect. Nothing here imports `node:`; connections over TCP are in
  * `effect-bitcoin-peer/NodeConnection`.
  */
+export * as BloomFilter from "./BloomFilter.ts"
 export * as Connection from "./Connection.ts"
 export * as Handshake from "./Handshake.ts"
 export * as Inventory from "./Inventory.ts"
+export * as MerkleBlock from "./MerkleBlock.ts"
 export * as Network from "./Network.ts"
 export * as Nonce from "./Nonce.ts"
 export * as Peer from "./Peer.ts"

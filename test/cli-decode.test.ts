@@ -201,11 +201,11 @@ describe("decode", () => {
 
   it.effect("takes a payload for what --as says", () =>
     Effect.gen(function* () {
-      const { failure, lines } = yield* decodeBytes(hash(7), { as: "merkleblock", json: true })
+      const { failure, lines } = yield* decodeBytes(hash(7), { as: "cmpctblock", json: true })
       assert.isUndefined(failure)
       assert.deepStrictEqual(
         lines.map((line) => JSON.parse(line)),
-        [{ event: "message", offset: 0, command: "merkleblock", bytes: 32, unknown: true }]
+        [{ event: "message", offset: 0, command: "cmpctblock", bytes: 32, unknown: true }]
       )
       assert.include((yield* decodeBytes(ping, { as: "ping" })).lines[0], "nonce 0000000000000001")
     })
@@ -291,9 +291,20 @@ withVectors("decode of real bytes", () => {
     })
   )
 
+  it.effect("a filtered block, which proves what it is", () =>
+    Effect.gen(function* () {
+      const bytes = readVector("merkleblock/merkle300025.raw")
+      const { failure, lines } = yield* decodeBytes(bytes)
+      assert.isUndefined(failure)
+      assert.match(lines[0] ?? "", new RegExp(`merkleblock .*${blocks[0].hash} +2 of 461 transactions`))
+      // One that is damaged could be anything.
+      bytes[100]! ^= 1
+      assert.match((yield* decodeBytes(bytes)).failure ?? "", /--as$/)
+      assert.include((yield* decodeBytes(bytes, { as: "merkleblock" })).lines[0], "proves nothing")
+    })
+  )
+
   for (const [file, as] of [
-    ["merkleblock/merkle300025.raw", "merkleblock"],
-    ["merkleblock/merkle300025-extended.raw", "merkleblock"],
     ["compact/compact426884.raw", "cmpctblock"],
     ["compact/compact898352.raw", "cmpctblock"]
   ] as const) {

@@ -3,6 +3,7 @@ import { Effect, Queue, Result } from "effect"
 import { Connection, Network, Peer, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
+import * as LightClient from "../examples/light-client.ts"
 import * as Regtest from "../examples/regtest-chain.ts"
 import { serveChain } from "../examples/serving-peer.ts"
 import { relay } from "../examples/relay.ts"
@@ -427,6 +428,15 @@ describe("the relay", () => {
       const relayed = yield* second.receiveUntil("tx")
       assert(relayed._tag === "tx")
       assert.deepStrictEqual(Wire.txid(relayed.transaction), item.hash)
+    })
+  )
+})
+
+describe("the light client", () => {
+  it.effect("finds the payment to its key, and what spends it without showing the key", () =>
+    Effect.gen(function* () {
+      const { expected, found } = yield* LightClient.program
+      assert.deepStrictEqual(found, expected)
     })
   )
 })

@@ -185,7 +185,7 @@ const decodeCommand = Command.make(
 ).pipe(
   Command.withShortDescription("Show the messages in a file or in standard input"),
   Command.withDescription(
-    `Show the messages in a capture of Bitcoin Core (-capturemessages), a stream of version 1 frames, a block file, a block, a transaction, or the hexadecimal digits of one of them. What is damaged is shown as such, and the rest is decoded.
+    `Show the messages in a capture of Bitcoin Core (-capturemessages), a stream of version 1 frames, a block file, a block, whole or filtered, a transaction, or the hexadecimal digits of one of them. What is damaged is shown as such, and the rest is decoded.
 
 Exit code 1: it cannot be read, or something in it is damaged.`
   ),

@@ -1,8 +1,9 @@
 /**
- * Messages in bytes that did not come from a connection: captures, streams of frames, block files, single blocks and
- * transactions, hexadecimal. Pure; what is damaged is a value, and the rest is found where it can be.
+ * Messages in bytes that did not come from a connection: captures, streams of frames, block files, single blocks, filtered
+ * ones and transactions, hexadecimal. Pure; what is damaged is a value, and the rest is found where it can be.
  */
 import * as Result from "effect/Result"
+import * as MerkleBlock from "../MerkleBlock.ts"
 import * as Network from "../Network.ts"
 import * as Wire from "../Wire.ts"
 
@@ -194,6 +195,16 @@ const isWhole = (command: "tx" | "block", bytes: Uint8Array): boolean => {
   return found.message._tag !== "block" || found.message.block.transactions.length > 0
 }
 
+/** Bytes whose hashes give the merkle root in their header are nothing else. */
+const isFilteredBlock = (bytes: Uint8Array): boolean => {
+  const found = payload("merkleblock", bytes, 0)
+  return (
+    found._tag === "Message" &&
+    found.message._tag === "merkleblock" &&
+    Result.isSuccess(MerkleBlock.verify(found.message))
+  )
+}
+
 /** What the bytes are, as far as they tell. */
 export const detect = (bytes: Uint8Array): Form | undefined => {
   const framed = streamForm(bytes)
@@ -201,6 +212,7 @@ export const detect = (bytes: Uint8Array): Form | undefined => {
   if (isRecord(bytes, 0)) return { _tag: "Capture" }
   if (isWhole("tx", bytes)) return { _tag: "Payload", command: "tx" }
   if (isWhole("block", bytes)) return { _tag: "Payload", command: "block" }
+  if (isFilteredBlock(bytes)) return { _tag: "Payload", command: "merkleblock" }
   return undefined
 }
 

@@ -67,6 +67,10 @@ const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
   feefilter: true,
   tx: true,
   block: true,
+  filterload: true,
+  filteradd: true,
+  filterclear: true,
+  merkleblock: true,
   reject: true,
   Unknown: true
 }

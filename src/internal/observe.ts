@@ -6,6 +6,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Tracer from "effect/Tracer"
 import { formatEndpoint } from "../Connection.ts"
@@ -30,6 +31,9 @@ const metrics = {
     boundaries: Metric.exponentialBoundaries({ start: 1, factor: 2, count: 14 })
   })
 }
+
+/** The reference of this name gives Effect's own tracer, which nobody sees, where none is set. */
+const configuredTracer = Context.Service<Tracer.Tracer>(Tracer.TracerKey)
 
 const endedCounters = new Map<string, typeof metrics.ended>()
 
@@ -61,7 +65,7 @@ export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observ
     const context: Context.Context<never> = yield* Effect.context<never>()
     const debug = LogLevel.isLessThanOrEqualTo(level, "Debug")
     const trace = LogLevel.isLessThanOrEqualTo(level, "Trace")
-    const traced = context.mapUnsafe.has(Tracer.TracerKey)
+    const traced = Option.isSome(Context.getOption(context, configuredTracer))
     const peer = formatEndpoint(info.remoteAddress)
     const annotations = { peer, peerId: info.id, direction: info.direction }
     const before = { bytesReceived: 0, bytesSent: 0, messagesReceived: 0, messagesSent: 0, dropped: 0 }

@@ -25,10 +25,13 @@ import type { Handlers, Info, Options, Peer } from "../Peer.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import {
+  type Bloom,
   ended,
+  endOfBloom,
   endOfConnection,
   endOfDropped,
   isOwnMalformed,
+  isServed,
   legalOnlyInHandshake,
   malformed,
   reasonOf,
@@ -87,9 +90,6 @@ const maximumMoney = 21e14
 /** More than that are announced by the hash of the last one, as in Core. */
 const maximumAnnouncedHeaders = 8
 
-/** Without NODE_BLOOM on our side they end the peer [111]. */
-const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
-
 const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
   Effect.fail(
     new PeerError({
@@ -123,6 +123,12 @@ const withServices = (
     : Effect.contextWith((own: Context.Context<Scope.Scope>) =>
         Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope)(own)))
       )
+
+/** Something that is made when it is first needed. */
+const once = <A>(make: () => A): { readonly get: () => A; readonly made: A | undefined } => {
+  const self: { made: A | undefined; readonly get: () => A } = { made: undefined, get: () => (self.made ??= make()) }
+  return self
+}
 
 let peersSoFar = 0
 
@@ -159,7 +165,7 @@ export const startSession = Effect.fnUntraced(function* (
   const observer = yield* makeObserver(info, link.traffic)
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
   const shutdown = Deferred.makeUnsafe<EndReason>()
-  const subscribers = makeSubscribers()
+  const subscribers = once(makeSubscribers)
   const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
   const keepAlive = KeepAlive.make(
     {
@@ -172,20 +178,30 @@ export const startSession = Effect.fnUntraced(function* (
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
   const inventory = Inventory.make(knownInventory, Number(BigInt.asIntN(32, yield* nonces.unremembered)))
   const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
-  const requests = Requests.make({
-    genesisHash: network.genesisHash,
-    dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
-    headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
-  })
+  // What few peers are asked for is made when first asked for: an idle peer is to be small.
+  const requests = once(() =>
+    Requests.make({
+      genesisHash: network.genesisHash,
+      dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
+      headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
+    })
+  )
+  const openRequests = (): number => (requests.made === undefined ? 0 : Requests.size(requests.made))
   const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
   /** Whether the stall watch runs, or is not to. */
   let watchesStalls = options.stalls === false
-  const asked = new Waiters(() => (Requests.size(requests) > 0 ? Effect.void : undefined))
+  const asked = new Waiters(() => (openRequests() > 0 ? Effect.void : undefined))
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
-  const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
+  const bloom: Bloom =
+    ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
+      ? "served"
+      : negotiated.protocolVersion >= versionOf.bloomEnforced
+        ? "ends"
+        : "ignored"
   let end: EndReason | undefined
   let pongs = 0
   /** What the peer asked for since the handshake. */
+  let relay = negotiated.relay
   let feeFilter = 0
   let wantsHeaders = false
   let lastBlockReceived: Uint8Array | undefined
@@ -214,6 +230,11 @@ export const startSession = Effect.fnUntraced(function* (
         return
       case "sendheaders":
         wantsHeaders = true
+        return
+      case "filterload":
+      case "filterclear":
+        // Who asked for no announcements in its version message wants them from here on [37].
+        relay = true
         return
       case "block":
         lastBlockReceived = Wire.blockHash(message.block.header)
@@ -245,13 +266,8 @@ export const startSession = Effect.fnUntraced(function* (
       return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
     }
     if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
-    return bloomCommands.has(command) && !servesBloom && negotiated.protocolVersion >= versionOf.bloomEnforced
-      ? violation(command, "this side does not offer NODE_BLOOM")
-      : undefined
+    return endOfBloom(command, bloom)
   }
-
-  /** Bloom messages of a peer too old for the rule above are not handed on. */
-  const isServed = (message: Wire.Message): boolean => servesBloom || !bloomCommands.has(Wire.command(message))
 
   const handlers = new Map<string, Handler>(Object.entries(options.handlers ?? {}) as Array<[string, Handler]>)
   /** Handlers that come later bring the services of who set them. */
@@ -264,7 +280,7 @@ export const startSession = Effect.fnUntraced(function* (
         }
       })
     )
-  const custom = new Map((options.custom ?? []).map((handler) => [handler.command, handler]))
+  const custom = options.custom && new Map(options.custom.map((handler) => [handler.command, handler]))
 
   // Handlers run on a fiber of their own, so that one may wait for an answer of the peer: while somebody does, the reader
   // reads on and keeps what comes for later, up to a bound. Otherwise it waits until the batch is done.
@@ -279,7 +295,7 @@ export const startSession = Effect.fnUntraced(function* (
   let over: EndReason | undefined
   const isIdle = (): boolean => batches.length === 0 && !handlersRun
   const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
-  const isAsked = (): boolean => pings.size + questions.open() > 0
+  const isAsked = (): boolean => pings.size + (questions.made?.open() ?? 0) > 0
   const canRead = (): boolean => isIdle() || (isAsked() && batchesBytes < maximumReadAhead)
   const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
   const letRead = (): void => {
@@ -289,7 +305,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   /** Runs the handler of a message; an Effect when that takes time. */
   const handleOne = (message: Wire.Message): ReturnType<Handler> => {
-    const own = message._tag === "Unknown" ? custom.get(message.command)?.prepare(message.payload) : undefined
+    const own = message._tag === "Unknown" ? custom?.get(message.command)?.prepare(message.payload) : undefined
     if (own === "malformed") {
       link.traffic.dropped++
       return policy.malformed === "disconnect"
@@ -317,7 +333,7 @@ export const startSession = Effect.fnUntraced(function* (
         if (effect !== undefined) yield* effect
         handling = undefined
       }
-      const publishing = subscribers.publish(messages, bytes)
+      const publishing = subscribers.made?.publish(messages, bytes)
       if (publishing !== undefined) yield* publishing
       handlersRun = false
       batchesBytes -= bytes
@@ -352,14 +368,14 @@ export const startSession = Effect.fnUntraced(function* (
     for (const event of events) {
       if (event._tag === "Dropped") {
         if (observer.dropped !== undefined) yield* observer.dropped(event.error)
-        failure = endOfDropped(event.error)
+        failure = endOfDropped(event.error, bloom)
       } else {
         const { message } = event
         if (observer.log !== undefined) yield* observer.log("received", message, event.size)
         failure = endOfMessage(message)
-        if (failure === undefined && isServed(message)) {
+        if (failure === undefined && isServed(Wire.command(message), bloom)) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
-          Requests.received(requests, message, arrivedAt)
+          if (requests.made !== undefined) Requests.received(requests.made, message, arrivedAt)
           builtIn(message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
@@ -395,7 +411,7 @@ export const startSession = Effect.fnUntraced(function* (
     })
 
   const giveUp = (error: PeerError): void => {
-    questions.end(error)
+    questions.made?.end(error)
     for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
   }
 
@@ -427,9 +443,9 @@ export const startSession = Effect.fnUntraced(function* (
         const batch = entries.slice(from, to)
         for (const { outgoing } of batch) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
-          Requests.sent(requests, outgoing.message, remoteNow())
+          if (Requests.isQuestion(outgoing.message)) Requests.sent(requests.get(), outgoing.message, remoteNow())
         }
-        if (Requests.size(requests) > 0) {
+        if (openRequests() > 0) {
           if (watchesStalls) asked.wake(Effect.void)
           else {
             watchesStalls = true
@@ -470,7 +486,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- announcing
 
-  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay: negotiated.relay, feeFilter })
+  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay, feeFilter })
 
   const trickler = Effect.gen(function* () {
     while (true) {
@@ -564,21 +580,24 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- asking
 
-  const questions = makeQuestions({
-    requests,
-    outbox,
-    encode,
-    now: remoteNow,
-    protocolVersion: negotiated.protocolVersion,
-    ping,
-    onAsk: letRead
-  })
+  const questions = once(() =>
+    makeQuestions({
+      requests: requests.get(),
+      outbox,
+      encode,
+      now: remoteNow,
+      protocolVersion: negotiated.protocolVersion,
+      ping,
+      onAsk: letRead
+    })
+  )
+  const senders = once(() => makeSenders({ encode, negotiated, outbox, policy }))
 
   const stallWatch = Effect.gen(function* () {
     while (true) {
       yield* asked.wait
       yield* Effect.sleep(stallCheckInterval)
-      const late = Requests.overdue(requests, remoteNow())
+      const late = Requests.overdue(requests.get(), remoteNow())
       if (late !== undefined) {
         const { command, hash, waited } = late
         return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })
@@ -596,7 +615,7 @@ export const startSession = Effect.fnUntraced(function* (
       const error = ended(end)
       outbox.close(error)
       giveUp(error)
-      subscribers.end()
+      subscribers.get().end()
     }
     return end
   }
@@ -633,7 +652,7 @@ export const startSession = Effect.fnUntraced(function* (
         lastBlockReceived,
         knownInventory: inventory.known.size,
         waitingAnnouncements: inventory.waiting.length,
-        openRequests: Requests.size(requests),
+        openRequests: openRequests(),
         queuedMessages: outbox.length(),
         queuedBytes: outbox.bytes()
       })
@@ -641,15 +660,18 @@ export const startSession = Effect.fnUntraced(function* (
     send: (message) => outbox.offer(() => encode(message)),
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
     handle,
-    messages: Stream.orDie(subscribers.subscribe()),
-    subscribe: subscribers.subscribe,
+    messages: Stream.suspend(() => Stream.orDie(subscribers.get().subscribe())),
+    subscribe: (...asked) => subscribers.get().subscribe(...asked),
     announce,
     announceBlocks,
-    ...makeSenders({ encode, negotiated, outbox, policy }),
-    getHeaders: questions.getHeaders,
-    getBlocks: questions.getBlocks,
-    getData: questions.getData,
-    getAddresses: questions.getAddresses,
+    sendAddresses: (...asked) => senders.get().sendAddresses(...asked),
+    sendGetHeaders: (...asked) => senders.get().sendGetHeaders(...asked),
+    sendGetBlocks: (...asked) => senders.get().sendGetBlocks(...asked),
+    sendReject: (...asked) => senders.get().sendReject(...asked),
+    getHeaders: (...asked) => questions.get().getHeaders(...asked),
+    getBlocks: (...asked) => questions.get().getBlocks(...asked),
+    getData: (...asked) => questions.get().getData(...asked),
+    getAddresses: (...asked) => questions.get().getAddresses(...asked),
     ping,
     disconnect: (why = "disconnect was called") => Effect.sync(() => stop({ _tag: "Requested", why })),
     awaitShutdown: Effect.suspend(() => {

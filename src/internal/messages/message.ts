@@ -5,6 +5,7 @@ import * as address from "./address.ts"
 import * as block from "./block.ts"
 import type { Codec } from "./codec.ts"
 import * as control from "./control.ts"
+import * as filter from "./filter.ts"
 import * as inventory from "./inventory.ts"
 import * as transaction from "./transaction.ts"
 
@@ -44,6 +45,10 @@ export type KnownMessage =
   | control.FeeFilter
   | transaction.Tx
   | block.BlockMessage
+  | filter.FilterLoad
+  | filter.FilterAdd
+  | filter.FilterClear
+  | filter.MerkleBlock
   | control.Reject
 
 /** Whatever a peer can send: a plain object with a tag, never changed. */
@@ -72,6 +77,10 @@ const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessa
   feefilter: control.feefilter,
   tx: transaction.tx,
   block: block.block,
+  filterload: filter.filterload,
+  filteradd: filter.filteradd,
+  filterclear: filter.filterclear,
+  merkleblock: filter.merkleblock,
   reject: control.reject
 }
 

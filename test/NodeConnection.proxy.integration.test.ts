@@ -400,6 +400,55 @@ describe("through an I2P router", () => {
     )
   }
 
+  const session = `SESSION STATUS RESULT=OK DESTINATION=${i2pKeys(3).privateKey}`
+
+  it.live("answers may come a byte at a time, and be of 65,536 bytes but no more", () =>
+    Effect.gen(function* () {
+      const text = `HELLO REPLY RESULT=OK\n${session}\n`
+      const slow = yield* serveTcp((socket) => {
+        let sent = 0
+        const next = () => {
+          if (socket.destroyed || sent === text.length) return
+          socket.write(text.slice(sent, ++sent))
+          setImmediate(next)
+        }
+        socket.resume().once("data", next)
+      })
+      assert.strictEqual((yield* NodeConnection.makeI2pSession({ sam: slow })).address.host, i2pKeys(3).name)
+      for (const [length, isTaken] of [
+        [65_536, true],
+        [65_537, false]
+      ] as const) {
+        const hello = `${"HELLO REPLY RESULT=OK ".padEnd(length, "x")}\n`
+        const server = yield* serveTcp((socket) => void socket.resume().write(`${hello}${session}\n`))
+        const exit = yield* Effect.exit(NodeConnection.makeI2pSession({ sam: server }))
+        assert.strictEqual(exit._tag === "Success", isTaken)
+      }
+    })
+  )
+
+  it.effect("waits for a dialer as long as it takes, and for the router's answers 3 minutes", () =>
+    Effect.gen(function* () {
+      const sam = yield* serveSam
+      const session = yield* NodeConnection.makeI2pSession({ sam })
+      const accepting = yield* Effect.forkChild(session.accept, { startImmediately: true })
+      while (!sam.requests.some((line) => line.startsWith("STREAM ACCEPT"))) yield* TestClock.withLive(Effect.sleep(5))
+      yield* TestClock.withLive(Effect.sleep(50))
+      yield* TestClock.adjust("1 day")
+      assert.isUndefined(accepting.pollUnsafe())
+      yield* NodeConnection.connectI2p({ host: session.address.host, sam })
+      yield* Fiber.join(accepting)
+      const silent = yield* serveTcp((socket) => void socket.resume())
+      const dial = yield* Effect.forkChild(Effect.flip(NodeConnection.makeI2pSession({ sam: silent })), {
+        startImmediately: true
+      })
+      while (silent.sockets.size === 0) yield* TestClock.withLive(Effect.sleep(5))
+      yield* TestClock.withLive(Effect.sleep(50))
+      yield* TestClock.adjust("3 minutes")
+      assert.strictEqual(dialFailure(yield* Fiber.join(dial)).problem, "Timeout")
+    })
+  )
+
   it.live("an error quotes no terminal sequence of the router", () =>
     Effect.gen(function* () {
       const server = yield* serveTcp((socket) => void socket.resume().write("HELLO REPLY RESULT=\x1b[2J\x9b\n"))

@@ -42,8 +42,6 @@ export const openSession = <C>(settings: SessionSettings, adopt: Adopt<C>) =>
         { ...through, target: { host: "i2p", port: 0 }, dialogue: () => createSession(id, privateKey) },
         restore
       )
-      let isOver = false
-      socket.on("close", () => (isOver = true))
       // Nothing more is expected here, and nothing is kept; reading on is what finds its end.
       socket.resume()
       yield* Effect.addFinalizer(() => Effect.sync(() => void socket.destroy()))
@@ -61,11 +59,11 @@ export const openSession = <C>(settings: SessionSettings, adopt: Adopt<C>) =>
         )
       const accept: Effect.Effect<C, ConnectionError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
         Effect.gen(function* () {
-          if (isOver || socket.destroyed) return yield* closedError()
+          if (socket.destroyed) return yield* closedError()
           const { agreed, socket: stream } = yield* dialThrough(
             { ...through, target: local, dialogue: () => acceptStream(id) },
             restore
-          ).pipe(Effect.mapError((error) => (isOver || socket.destroyed ? closedError() : error)))
+          ).pipe(Effect.mapError((error) => (socket.destroyed ? closedError() : error)))
           return yield* adopt(stream, { local, remote: { host: agreed, port: 0 } })
         })
       )

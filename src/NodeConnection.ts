@@ -6,11 +6,9 @@
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Scope from "effect/Scope"
-import { randomBytes } from "node:crypto"
 import * as net from "node:net"
 import { Connection } from "./Connection.ts"
 import {
@@ -18,20 +16,21 @@ import {
   ConnectionError,
   type DialProblem,
   type Endpoint,
-  type ListenProblem,
   resetError
 } from "./internal/connectionError.ts"
-import { codeOf, dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
+import { dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
 import { type Closable, defaultCloseTimeout, gracefulClose } from "./internal/gracefulClose.ts"
 import { unwritten } from "./internal/bytes.ts"
 import { Inbox } from "./internal/inbox.ts"
 import { startTimer } from "./internal/timer.ts"
 import { isI2pName, isPort, needsProxy, wireHost } from "./internal/node/hosts.ts"
-import { openSession } from "./internal/node/i2p.ts"
+import { type I2pSession as Session, openSession } from "./internal/node/i2p.ts"
 import { dialThrough } from "./internal/node/dialogue.ts"
-import { makeCount } from "./internal/node/limits.ts"
-import { socks5 } from "./internal/node/socks5.ts"
+import { type ListenerStats, openListener, plainHost } from "./internal/node/listener.ts"
+import { credentialsOf, socks5, type Socks5Proxy } from "./internal/node/socks5.ts"
 import { Waiters } from "./internal/waiters.ts"
+
+export type { ListenerStats, Socks5Proxy }
 
 /**
  * Reading pauses when so much was not pulled. The last chunk (Node reads 64 KiB at a time) may exceed it, and Node's own
@@ -68,20 +67,6 @@ export interface ConnectOptions extends SocketOptions {
   readonly lookup?: net.LookupFunction | undefined
 }
 
-/** A SOCKS5 proxy, such as Tor's at 127.0.0.1:9050. */
-export interface Socks5Proxy {
-  readonly host: string
-  readonly port: number
-  /** With `password`, at most 255 bytes each, for a proxy that asks for them. */
-  readonly user?: string | undefined
-  readonly password?: string | undefined
-  /**
-   * Without a `user`: give a random user and password on each connection, by which Tor keeps their circuits apart, so that
-   * nobody can tell that they are one node's. Default `true`, as in Bitcoin Core; proxies that ask for no password ignore it.
-   */
-  readonly isolate?: boolean | undefined
-}
-
 /** What to dial through a SOCKS5 proxy. */
 export interface ConnectSocks5Options extends SocketOptions {
   /** A name, an .onion name too, or an address. The proxy looks it up: no DNS is asked here. */
@@ -109,29 +94,7 @@ export interface ConnectI2pOptions extends I2pOptions {
 }
 
 /** A destination of our own in the I2P network, for as long as its scope lives. `Peer.serve` takes it as a listener. */
-export interface I2pSession {
-  /** Our .b32.i2p name. The port is 0: there are none. */
-  readonly address: Endpoint
-  /** What makes us the same destination again, when it is kept secret and given as `privateKey`. */
-  readonly privateKey: string
-  /** Dials from this destination, whose streams can be told to be from one node. */
-  readonly connect: (host: string) => Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope>
-  /**
-   * The next who dials us. One fiber at a time: with SAM 3.1 the router takes only one such request. Fails with `Closed`
-   * once the session is over.
-   */
-  readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope>
-}
-
-/** What a listener did so far, and has open. */
-export interface ListenerStats {
-  /** Connections that it took and that did not close yet, those that wait for an `accept` included. */
-  readonly open: number
-  /** Those among them that wait for an `accept`. */
-  readonly pending: number
-  /** How many were destroyed at once because there were enough: in all, from their address, or waiting. */
-  readonly refused: number
-}
+export interface I2pSession extends Session<Connection["Service"]> {}
 
 /** Where to listen, and how. */
 export interface ListenOptions extends SocketOptions {
@@ -153,9 +116,6 @@ export interface ListenOptions extends SocketOptions {
   /** How many connections wait for an `accept`; those beyond are destroyed. Default 128. */
   readonly maxPending?: number | undefined
 }
-
-/** Node says `::ffff:127.0.0.1` of an IPv4 remote on an IPv6 listener. */
-const plainHost = (host: string): string => (host.startsWith("::ffff:") && host.includes(".") ? host.slice(7) : host)
 
 const endpointOf = (host: string | undefined, port: number | undefined, otherwise: Endpoint): Endpoint =>
   host === undefined || port === undefined ? otherwise : { host: plainHost(host), port }
@@ -472,19 +432,6 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
 export const layerConnect = (options: ConnectOptions): Layer.Layer<Connection, ConnectionError> =>
   Layer.effect(Connection, connect(options))
 
-const isCredential = (text: string): boolean => text.length > 0 && Buffer.byteLength(text) <= 255
-
-/** What to log in with; undefined for nothing, "bad" for what no proxy can be told. */
-const credentialsOf = ({ isolate = true, password, user }: Socks5Proxy) => {
-  if (user === undefined && password === undefined) {
-    // One of each is enough: what must differ is the pair.
-    const random = randomBytes(16).toString("hex")
-    return isolate ? { user: random, password: random } : undefined
-  }
-  const given = { user: user ?? "", password: password ?? "" }
-  return isCredential(given.user) && isCredential(given.password) ? given : "bad"
-}
-
 /**
  * Dials through a SOCKS5 proxy [RFC 1928, RFC 1929], such as Tor, which alone looks names up: no DNS is asked here, .onion
  * names work, and each connection has a circuit of its own (see `isolate`).
@@ -617,27 +564,6 @@ export class Listener extends Context.Service<
   }
 >()("effect-bitcoin-peer/Listener") {}
 
-const listenProblems: Readonly<Record<string, ListenProblem>> = {
-  EADDRINUSE: "AddressInUse",
-  EACCES: "NoPermission",
-  EPERM: "NoPermission",
-  EADDRNOTAVAIL: "AddressNotAvailable",
-  ENOTFOUND: "AddressNotAvailable",
-  EAI_AGAIN: "AddressNotAvailable",
-  ERR_SOCKET_BAD_PORT: "BadPort"
-}
-
-const listening = (server: net.Server, options: net.ListenOptions): Effect.Effect<void, unknown> =>
-  Effect.callback<void, unknown>((resume) => {
-    server.once("listening", () => resume(Effect.void))
-    server.once("error", (cause) => resume(Effect.fail(cause)))
-    try {
-      server.listen(options)
-    } catch (cause) {
-      resume(Effect.fail(cause))
-    }
-  })
-
 /**
  * Listens until the scope ends, which also destroys the connections that nobody accepted; accepted ones live on.
  *
@@ -662,90 +588,11 @@ const listening = (server: net.Server, options: net.ListenOptions): Effect.Effec
 export const listen = (options: ListenOptions): Effect.Effect<Listener["Service"], ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const {
-        also = [],
-        backlog = 511,
-        host = "127.0.0.1",
-        maxConnections,
-        maxPending = 128,
-        maxPerAddress,
-        port
-      } = options
-      const wanted: ReadonlyArray<Endpoint> = [{ host, port }, ...also]
-      const pending: Array<net.Socket> = []
-      const count = makeCount({
-        maxConnections: maxConnections ?? Number.POSITIVE_INFINITY,
-        maxPerAddress: maxPerAddress ?? Number.POSITIVE_INFINITY
-      })
-      let refused = 0
-      let closed: ConnectionError | undefined
-      const arrivals = new Waiters<ConnectionError>(() => {
-        if (closed !== undefined) return Effect.fail(closed)
-        return pending.length > 0 ? Effect.void : undefined
-      })
-
-      const onConnection = (socket: net.Socket): void => {
-        socket.on("error", noop)
-        const isFull = pending.length >= maxPending && !arrivals.isAwaited
-        const leave = closed !== undefined || isFull ? undefined : count.enter(plainHost(socket.remoteAddress ?? ""))
-        if (leave === undefined) {
-          refused++
-          socket.destroy()
-          return
-        }
-        socket.once("close", leave)
-        pending.push(socket)
-        arrivals.wake(Effect.void)
-      }
-
-      const servers: Array<net.Server> = []
-      const close = Effect.sync(() => {
-        closed ??= closedError()
-        for (const server of servers) server.close(noop)
-        for (const socket of pending.splice(0)) socket.destroy()
-        arrivals.wake(Effect.fail(closed))
-      })
-      const listenOn = Effect.fnUntraced(function* ({ host, port }: Endpoint) {
-        const failed = (problem: ListenProblem, cause: unknown) =>
-          new ConnectionError({ reason: { _tag: "ListenFailed", problem, host, port, cause } })
-        // Node would take an empty host for all addresses of this machine.
-        if (host === "") return yield* failed("AddressNotAvailable", "no host")
-        const server = net.createServer({ pauseOnConnect: true, noDelay: options.noDelay ?? true }, onConnection)
-        // Also what accepting runs into later, such as too many open files: the next connection may fare better.
-        server.on("error", noop)
-        servers.push(server)
-        yield* Effect.mapError(
-          restore(listening(server, { host, port, backlog, ipv6Only: wanted.length > 1 && net.isIPv6(host) })),
-          (cause) => failed(listenProblems[codeOf(cause) ?? ""] ?? "Other", cause)
-        )
-        const address = server.address()
-        return typeof address === "object" && address !== null
-          ? { host: plainHost(address.address), port: address.port }
-          : { host, port }
-      })
-      const [first, ...others] = yield* Effect.forEach(wanted, listenOn).pipe(
-        Effect.onExit((exit) => (Exit.isFailure(exit) ? close : Effect.void))
-      )
-      const address = first ?? { host, port }
-      yield* Effect.addFinalizer(() => close)
-
+      const { addresses, next, stats } = yield* openListener(options, restore)
       const accept: Listener["Service"]["accept"] = Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function* () {
-          while (true) {
-            yield* restore(arrivals.wait)
-            // Another fiber that was woken as well may have been faster.
-            const socket = pending.shift()
-            if (socket !== undefined && !socket.destroyed)
-              return yield* adopt(streaming(socket), addressesOf(socket, unspecified), options)
-          }
-        })
+        Effect.flatMap(next(restore), (socket) => adopt(streaming(socket), addressesOf(socket, unspecified), options))
       )
-      return {
-        address,
-        addresses: [address, ...others],
-        stats: Effect.sync(() => ({ open: count.open(), pending: pending.length, refused })),
-        accept
-      }
+      return { address: addresses[0], addresses, stats, accept }
     })
   )
 

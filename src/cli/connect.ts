@@ -39,7 +39,12 @@ export const connect = Effect.fnUntraced(function* (
     Effect.flatMap((connection) => Session.open(connection, "outbound", options, report, undefined)),
     Effect.tapError(({ message, reason }) =>
       Effect.sync(() =>
-        report({ event: "failed", address, reason: "problem" in reason ? reason.problem : reason._tag, message })
+        report({
+          event: "failed",
+          address,
+          reason: reason._tag === "DialFailed" ? reason.problem : reason._tag,
+          message
+        })
       )
     ),
     Effect.mapError(failure),

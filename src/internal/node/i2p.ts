@@ -25,11 +25,29 @@ export type Adopt<C> = (
   addresses: { readonly local: Endpoint; readonly remote: Endpoint }
 ) => Effect.Effect<C, never, Scope.Scope>
 
+/** A destination of our own. */
+export interface I2pSession<C> {
+  /** Our .b32.i2p name. The port is 0: there are none. */
+  readonly address: Endpoint
+  /** What makes us the same destination again, when it is kept secret and given as `privateKey`. */
+  readonly privateKey: string
+  /** Dials from this destination, whose streams can be told to be from one node. */
+  readonly connect: (host: string) => Effect.Effect<C, ConnectionError, Scope.Scope>
+  /**
+   * The next who dials us. One fiber at a time: with SAM 3.1 the router takes only one such request. Fails with `Closed`
+   * once the session is over.
+   */
+  readonly accept: Effect.Effect<C, ConnectionError, Scope.Scope>
+}
+
 const badHost = (host: string, detail: string): ConnectionError =>
   new ConnectionError({ reason: { _tag: "DialFailed", problem: "BadHost", host, port: 0, detail, cause: undefined } })
 
 /** Ends with the scope, and so do all its streams, for the router ends them. */
-export const openSession = <C>(settings: SessionSettings, adopt: Adopt<C>) =>
+export const openSession = <C>(
+  settings: SessionSettings,
+  adopt: Adopt<C>
+): Effect.Effect<I2pSession<C>, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const { noDelay, privateKey, sam, timeout = defaultTimeout } = settings

@@ -6,8 +6,8 @@
  * and the socket is resumed whoever paused it; a name counts as characters and is sent as bytes; one longer than 255
  * throws inside a socket event. What is left to use would be less than what works around it.
  */
-import type { Endpoint } from "../connectionError.ts"
-import type { DialProblem } from "../connectionError.ts"
+import { randomBytes } from "node:crypto"
+import type { DialProblem, Endpoint } from "../connectionError.ts"
 import { type Dialogue, ProxyError } from "./dialogue.ts"
 
 const version = 5
@@ -16,9 +16,37 @@ const userAndPassword = 2
 const connectCommand = 1
 const domainName = 3
 
+/** A SOCKS5 proxy, such as Tor's at 127.0.0.1:9050. */
+export interface Socks5Proxy {
+  readonly host: string
+  readonly port: number
+  /** With `password`, at most 255 bytes each, for a proxy that asks for them. */
+  readonly user?: string | undefined
+  readonly password?: string | undefined
+  /**
+   * Without a `user`: give a random user and password on each connection, by which Tor keeps their circuits apart, so that
+   * nobody can tell that they are one node's. Default `true`, as in Bitcoin Core; proxies that ask for no password ignore it.
+   */
+  readonly isolate?: boolean | undefined
+}
+
+/** What to log in with. */
 export interface Credentials {
   readonly user: string
   readonly password: string
+}
+
+const isCredential = (text: string): boolean => text.length > 0 && Buffer.byteLength(text) <= 255
+
+/** What to log in with; undefined for nothing, "bad" for what no proxy can be told. */
+export const credentialsOf = ({ isolate = true, password, user }: Socks5Proxy): Credentials | "bad" | undefined => {
+  if (user === undefined && password === undefined) {
+    // One of each is enough: what must differ is the pair.
+    const random = randomBytes(16).toString("hex")
+    return isolate ? { user: random, password: random } : undefined
+  }
+  const given = { user: user ?? "", password: password ?? "" }
+  return isCredential(given.user) && isCredential(given.password) ? given : "bad"
 }
 
 /** RFC 1928, then Tor's own of its proposal 304, which it sends to whom its `ExtendedErrors` is set for. */

@@ -21,6 +21,7 @@ import { type Announcement, makeSharedTurns, type Trickle } from "./Inventory.ts
 import { networkGroup } from "./internal/helpers.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
+import { start as startRecording } from "./internal/recording.ts"
 import type { AskOptions, DataResult } from "./internal/questions.ts"
 import { startSession } from "./internal/session.ts"
 import type { Stats } from "./internal/stats.ts"
@@ -313,13 +314,16 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
     policy,
     clock,
     onRead: options.onRead,
-    onWrite: options.onWrite
+    onWrite: options.onWrite,
+    recording: yield* startRecording(connection)
   })
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(Handshake.runOnLink(link, options)).pipe(
       Effect.onExit((exit) =>
-        Exit.isSuccess(exit) ? Effect.void : Exit.hasInterrupts(exit) ? connection.destroy : connection.close
+        Exit.isSuccess(exit)
+          ? Effect.void
+          : Effect.andThen(Exit.hasInterrupts(exit) ? connection.destroy : connection.close, link.endRecording)
       ),
       Effect.flatMap(({ negotiated, rest }) => startSession(link, rest, negotiated, options))
     )

@@ -3,6 +3,7 @@
  * `effect-bitcoin-peer/NodeConnection`.
  */
 export * as BloomFilter from "./BloomFilter.ts"
+export * as Capture from "./Capture.ts"
 export * as Connection from "./Connection.ts"
 export * as Handshake from "./Handshake.ts"
 export * as Inventory from "./Inventory.ts"

@@ -1,3 +1,4 @@
+import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Result } from "effect"
 import { Connection, Network, Peer, Wire } from "effect-bitcoin-peer"
@@ -7,6 +8,7 @@ import * as LightClient from "../examples/light-client.ts"
 import * as Regtest from "../examples/regtest-chain.ts"
 import { serveChain } from "../examples/serving-peer.ts"
 import { relay } from "../examples/relay.ts"
+import * as Replay from "../examples/replay.ts"
 import * as VirtualTime from "../examples/virtual-time.ts"
 import { scripted, twoPeers, verack, version } from "./support/peers.ts"
 
@@ -398,6 +400,17 @@ describe("the example of virtual time", () => {
   it.effect("measures a round trip exactly, and sees the pings of an hour", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* VirtualTime.program, { roundTrip: 100, pings: 31 })
+    })
+  )
+})
+
+describe("the example of a replay", () => {
+  it.effect("shows the handlers what was recorded", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* Effect.provide(Replay.program, NodeServices.layer), {
+        seen: ["at least 1000 satoshi per 1,000 bytes", "1 announced"],
+        end: "the peer closed the connection"
+      })
     })
   )
 })

@@ -22,6 +22,8 @@ import { forms } from "./find.ts"
 import { listen } from "./listen.ts"
 import { Output } from "./output.ts"
 import { parseHostPort, parseProxy } from "./proxy.ts"
+import { recordIn } from "./record.ts"
+import { replay } from "./replay.ts"
 import type { Settings } from "./session.ts"
 import { clean } from "./text.ts"
 
@@ -59,6 +61,16 @@ const positive = Flag.filter(
 const isUserAgent = (text: string): boolean => text.length <= Wire.maxUserAgentLength && /^[\x20-\x7e]*$/.test(text)
 
 const json = Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON object a line"), Flag.withDefault(false))
+
+const capture = Flag.String("capture").pipe(
+  Flag.withMetavar("DIR"),
+  Flag.filter(
+    (directory) => directory !== "",
+    () => "a directory"
+  ),
+  Flag.withDescription("Record what goes over the wire in DIR/message_capture, in Bitcoin Core's format"),
+  Flag.optional
+)
 
 const peerFlags = {
   network: Flag.Literals("network", Network.names).pipe(
@@ -150,17 +162,18 @@ const connectCommand = Command.make(
       Flag.withDescription("An I2P router's SAM, for .i2p names, most often 127.0.0.1:7656. None by default"),
       Flag.optional
     ),
+    capture,
     address: Argument.String("address").pipe(
       Argument.withMetavar("HOST[:PORT]"),
       Argument.withDescription("A name, an IPv4 address, or an IPv6 address in brackets; the network's port by default")
     )
   },
-  Effect.fnUntraced(function* ({ address, proxy, sam, ...flags }) {
+  Effect.fnUntraced(function* ({ address, capture, proxy, sam, ...flags }) {
     // Not parsed by the flags, whose errors repeat what was given: there may be a password in it.
     const way = yield* orFailure(Option.isSome(proxy) ? "--proxy" : "--i2p-sam", () => wayOf(proxy, sam))
     const options = settings(flags, way._tag)
     const endpoint = yield* orFailure(`"${address}"`, () => endpointOf(address, way, options.network))
-    return yield* connect(endpoint, way, options)
+    return yield* recordIn(capture)(connect(endpoint, way, options))
   })
 ).pipe(
   Command.withShortDescription("Connect to a peer and show what it sends"),
@@ -183,6 +196,7 @@ const listenCommand = Command.make(
   "listen",
   {
     ...peerFlags,
+    capture,
     host: Flag.String("host").pipe(
       Flag.map(unbracketed),
       Flag.withDescription("The address to listen on; 0.0.0.0 or :: lets the outside in; 127.0.0.1 by default"),
@@ -197,9 +211,9 @@ const listenCommand = Command.make(
       Flag.optional
     )
   },
-  ({ host, port, ...flags }) => {
+  ({ capture, host, port, ...flags }) => {
     const options = settings(flags)
-    return listen({ host, port: Option.getOrElse(port, () => options.network.port) }, options)
+    return recordIn(capture)(listen({ host, port: Option.getOrElse(port, () => options.network.port) }, options))
   }
 ).pipe(
   Command.withShortDescription("Take peers that connect and show what they send"),
@@ -210,6 +224,51 @@ Exit code 0: ended after --for, or by Ctrl-C or SIGTERM. 1: cannot listen.`
   ),
   Command.withExamples([
     { command: "btcpeer listen --network regtest --port 0 --json", description: "On a free port, for a program" }
+  ])
+)
+
+const replayCommand = Command.make(
+  "replay",
+  {
+    network: peerFlags.network,
+    policy: peerFlags.policy,
+    limit: peerFlags.limit,
+    json,
+    speed: Flag.Finite("speed").pipe(
+      Flag.withMetavar("FACTOR"),
+      Flag.filter(
+        (speed) => speed > 0,
+        () => "a number above 0"
+      ),
+      Flag.withDescription("How many times as fast as it was recorded; 1 by default"),
+      Flag.withDefault(1)
+    ),
+    atOnce: Flag.Boolean("at-once").pipe(
+      Flag.withDescription("Do not wait between the messages"),
+      Flag.withDefault(false)
+    ),
+    file: Argument.String("file").pipe(
+      Argument.withMetavar("FILE"),
+      Argument.withDescription("msgs_recv.dat for what came from the peer, msgs_sent.dat for the other side")
+    )
+  },
+  ({ atOnce, file, json, limit, network, policy, speed }) =>
+    replay(file, atOnce ? Infinity : speed, {
+      network: Network.fromName(network),
+      policy: Policy.fromName(policy),
+      limit: Option.getOrUndefined(limit),
+      json
+    })
+).pipe(
+  Command.withShortDescription("Play a capture to a peer of this program, as if it came over the wire"),
+  Command.withDescription(
+    `Play one side of a connection that was recorded (connect --capture, or bitcoind -capturemessages) to a peer of this program, and show what connect would. The remote says what it said then, whatever it is asked. A capture does not tell its network, which only matters for what is shown.
+
+Exit code 0: all was played, or ended after --for or by Ctrl-C. 1: not a capture, a damaged one, or the peer was ended by what it holds.`
+  ),
+  Command.withExamples([
+    { command: "btcpeer replay msgs_recv.dat --at-once --json", description: "All there is, for a program" },
+    { command: "btcpeer replay msgs_recv.dat --speed 60", description: "A minute in a second" }
   ])
 )
 
@@ -252,7 +311,7 @@ Exit code 1: it cannot be read, or something in it is damaged.`
 /** The command tree. */
 export const btcpeer = Command.make("btcpeer").pipe(
   Command.withDescription("A Bitcoin peer for the command line"),
-  Command.withSubcommands([connectCommand, listenCommand, decodeCommand, demo])
+  Command.withSubcommands([connectCommand, listenCommand, replayCommand, decodeCommand, demo])
 )
 
 const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())

@@ -25,6 +25,8 @@ export interface Settings {
   /** How long to stay; without it, until the user ends it. */
   readonly limit: Duration.Duration | undefined
   readonly json: boolean
+  /** The remote is a capture: it answers nothing, and may ask for what only a node has. */
+  readonly replayed?: boolean | undefined
 }
 
 /** Waits for whatever comes first, the limit or the wish to stop, and tells which. */
@@ -134,6 +136,11 @@ export const open = Effect.fnUntraced(function* (
     handshakeTimeout: settings.timeout,
     // An instrument looks at any node, also at one that has nothing to offer: our own `listen`.
     requiredServices: [],
+    ...(settings.replayed === true && {
+      services: Wire.Service.bloom,
+      pingInterval: Duration.infinity,
+      idleTimeout: Duration.infinity
+    }),
     ...(settings.userAgent !== undefined && { userAgent: settings.userAgent }),
     handlers: waitingFor(room),
     onRead,
@@ -162,7 +169,7 @@ export const open = Effect.fnUntraced(function* (
     milliseconds: since(startedAt)
   })
   // Not answered, or not understood by an old peer: that is no reason to end.
-  yield* Effect.forkScoped(Effect.ignore(peer.ping))
+  if (settings.replayed !== true) yield* Effect.forkScoped(Effect.ignore(peer.ping))
 
   const stay = (until: Effect.Effect<string>): Effect.Effect<Peer.EndReason> =>
     Effect.gen(function* () {

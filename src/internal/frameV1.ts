@@ -12,6 +12,7 @@ import { fail, unreadable, WireError, type WireReason } from "./wireError.ts"
 
 const headerSize = 24
 const commandAt = 4
+const commandSize = 12
 const lengthAt = 16
 const checksumAt = 20
 
@@ -60,6 +61,11 @@ export interface ParserOptions {
   readonly malformed?: "drop" | "disconnect" | undefined
   /** Bytes left over after a payload: tolerate them (the default), or treat the message as malformed. */
   readonly trailingBytes?: TrailingBytes
+  /**
+   * Sees each frame whose checksum and command are right, before its payload is read, and so also those that turn out to be
+   * malformed. The payload is a view over the chunk. Must not throw.
+   */
+  readonly onFrame?: ((command: string, payload: Uint8Array) => void) | undefined
 }
 
 const nothing: ReadonlyArray<ParserEvent> = Object.freeze([])
@@ -75,13 +81,13 @@ interface Remembered {
  * Commands by the bits of their bytes: making the string anew took a tenth of the time of a stream of pings. Who invents
  * commands only takes the places of others.
  */
-const remembered: Array<Remembered | undefined> = new Array(256).fill(undefined)
+const remembered: Array<Remembered | undefined> = Array.from({ length: 256 })
 
-/** Printable ASCII padded with zeros, or empty, as in Bitcoin Core. `undefined` where it is neither. */
-const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
-  const first = i32At(bytes, offset + commandAt)
-  const second = i32At(bytes, offset + commandAt + 4)
-  const third = i32At(bytes, offset + commandAt + 8)
+/** The 12 bytes from `offset` on: printable ASCII padded with zeros, or empty, as in Bitcoin Core. `undefined` where it is neither. */
+export const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
+  const first = i32At(bytes, offset)
+  const second = i32At(bytes, offset + 4)
+  const third = i32At(bytes, offset + 8)
   const mixed = Math.imul(first ^ (second << 3) ^ (third << 5), 0x9e3779b1) >>> 24
   const known = remembered[mixed]
   if (known !== undefined && known.first === first && known.second === second && known.third === third) {
@@ -94,14 +100,15 @@ const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
 
 const spellCommand = (bytes: Uint8Array, offset: number): string | undefined => {
   let command = ""
-  let i = commandAt
-  for (; i < lengthAt; i++) {
-    const byte = bytes[offset + i]
+  let i = offset
+  const end = offset + commandSize
+  for (; i < end; i++) {
+    const byte = bytes[i]
     if (byte === 0) break
     if (byte < 0x20 || byte > 0x7e) return undefined
     command += String.fromCharCode(byte)
   }
-  for (; i < lengthAt; i++) if (bytes[offset + i] !== 0) return undefined
+  for (; i < end; i++) if (bytes[i] !== 0) return undefined
   return command
 }
 
@@ -292,7 +299,7 @@ class FrameParser implements Parser {
   /** Decides on a frame that is there as a whole: checksum first, then the command, then the payload, as Core does. */
   #complete(header: Uint8Array, offset: number, payload: Uint8Array, events: Array<ParserEvent>): void {
     const size = headerSize + payload.length
-    const command = readCommand(header, offset)
+    const command = readCommand(header, offset + commandAt)
     if (checksumOf(payload) !== u32At(header, offset + checksumAt)) {
       const error = unreadable(command ?? readableCommand(header, offset), { _tag: "BadChecksum" })
       return this.#drop(error, size, this.#options.badChecksum, events)
@@ -301,6 +308,7 @@ class FrameParser implements Parser {
       const error = unreadable(readableCommand(header, offset), { _tag: "BadCommand" })
       return this.#drop(error, size, this.#options.malformed, events)
     }
+    this.#options.onFrame?.(command, payload)
     let message: Message
     try {
       message = readMessage(command, payload, this.#options.trailingBytes)
@@ -346,3 +354,17 @@ export const writeFrames = (magic: Uint8Array, messages: ReadonlyArray<Message>)
     }
     return writer.bytes.slice(0, writer.offset)
   })
+
+/** The frame of a payload that is written as it is, whatever it holds. */
+export const frameOf = (magic: Uint8Array, command: string, payload: Uint8Array): Uint8Array =>
+  withWriter((writer) => {
+    writer.begin(command)
+    writer.limit = Infinity
+    const start = writer.reserve(headerSize)
+    writer.raw(payload)
+    writeHeader(writer, start, magic)
+    return writer.bytes.slice(0, writer.offset)
+  })
+
+/** The payload in a frame that was written here. */
+export const payloadOf = (frame: Uint8Array): Uint8Array => frame.subarray(headerSize)

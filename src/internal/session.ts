@@ -460,6 +460,7 @@ export const startSession = Effect.fnUntraced(function* (
         const drained = Effect.catch(connection.drained, (error) => noLongerWritten(endOfConnection(error)))
         // Usually nothing waits; where something does, a remote that takes nothing for too long is ended.
         yield* waits === 0 ? drained : Effect.timeoutOrElse(drained, { duration: idleTimeout, orElse: writeTimeout })
+        if (link.room !== undefined) yield* link.room
         outbox.release(batch)
         from = to
       }
@@ -631,6 +632,7 @@ export const startSession = Effect.fnUntraced(function* (
       return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
         Effect.ignoreCause,
         Effect.andThen(silentEnds.has(reason._tag) ? connection.destroy : connection.close),
+        Effect.andThen(link.endRecording),
         Effect.andThen(Scope.close(scope, Exit.void)),
         Effect.andThen(observer.ended(reason))
       )

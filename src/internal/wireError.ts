@@ -1,4 +1,5 @@
 import * as Data from "effect/Data"
+import * as Result from "effect/Result"
 import { stackless } from "./stackless.ts"
 
 /**
@@ -78,4 +79,14 @@ export const unreadable = (command: string, reason: WireReason): WireError =>
 /** Throws where received bytes cannot be read. */
 export const failReading = (command: string, reason: WireReason): never => {
   throw unreadable(command, reason)
+}
+
+/** Only `WireError` is a result; anything else is a defect of this package or of a caller's own list. */
+export const attempt = <A>(evaluate: () => A): Result.Result<A, WireError> => {
+  try {
+    return Result.succeed(evaluate())
+  } catch (error) {
+    if (error instanceof WireError) return Result.fail(error)
+    throw error
+  }
 }

@@ -1,10 +1,10 @@
 /**
  * The client side of SOCKS5 (RFC 1928, RFC 1929), as Bitcoin Core speaks it with Tor.
  *
- * Why not the package `socks` (2.8.11, read and tried): the code of a refusal reaches its caller only as English text, and Tor's own codes as
- * "undefined"; its error holds the proxy's password; bytes behind the reply are emitted as a data event a turn later,
- * and the socket is resumed whoever paused it; a name counts as characters and is sent as bytes; one longer than 255
- * throws inside a socket event. What is left to use would be less than what works around it.
+ * Why not the package `socks` (2.8.11, read and tried): what the proxy answered reaches the caller as English text only, and Tor's own
+ * codes as "undefined"; its error holds the proxy's password; bytes behind the reply go to whoever listens a turn later, and
+ * are lost to who listens after that; a name is counted in characters and sent in bytes; it cannot be interrupted without
+ * a socket of one's own. What is left to use would be less than what works around it.
  */
 import { randomBytes } from "node:crypto"
 import type { DialProblem, Endpoint } from "../connectionError.ts"

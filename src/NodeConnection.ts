@@ -1,28 +1,36 @@
 /**
- * Connections over TCP, with `node:net`: dial with `connect`, accept with `listen`. The only public module that needs
+ * Connections over TCP, with `node:net`: dial with `connect`, through Tor or another SOCKS5 proxy with `connectSocks5`,
+ * through an I2P router with `connectI2p`; accept with `listen`. The only public module that needs
  * Node, hence not part of the barrel: `import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"`.
  */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Scope from "effect/Scope"
 import * as net from "node:net"
 import { Connection } from "./Connection.ts"
 import {
   closedError,
   ConnectionError,
+  type DialProblem,
   type Endpoint,
-  type ListenProblem,
   resetError
 } from "./internal/connectionError.ts"
-import { codeOf, dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
+import { dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
 import { type Closable, defaultCloseTimeout, gracefulClose } from "./internal/gracefulClose.ts"
 import { unwritten } from "./internal/bytes.ts"
 import { Inbox } from "./internal/inbox.ts"
 import { startTimer } from "./internal/timer.ts"
+import { isI2pName, isPort, needsProxy, wireHost } from "./internal/node/hosts.ts"
+import { type I2pSession as Session, openSession } from "./internal/node/i2p.ts"
+import { dialThrough } from "./internal/node/dialogue.ts"
+import { type ListenerStats, openListener, plainHost } from "./internal/node/listener.ts"
+import { credentialsOf, socks5, type Socks5Proxy } from "./internal/node/socks5.ts"
 import { Waiters } from "./internal/waiters.ts"
+
+export type { ListenerStats, Socks5Proxy }
 
 /**
  * Reading pauses when so much was not pulled. The last chunk (Node reads 64 KiB at a time) may exceed it, and Node's own
@@ -45,7 +53,10 @@ export interface SocketOptions {
 
 /** What to dial, and how. */
 export interface ConnectOptions extends SocketOptions {
-  /** A name or an address; IPv6 without brackets. All addresses of a name are tried. */
+  /**
+   * A name or an address; IPv6 without brackets. All addresses of a name are tried. An .onion or .i2p name fails at once
+   * with `NeedsProxy`: no DNS is asked for it.
+   */
   readonly host: string
   readonly port: number
   /** How long looking up the name and connecting may take together. Default 5 s. */
@@ -56,20 +67,55 @@ export interface ConnectOptions extends SocketOptions {
   readonly lookup?: net.LookupFunction | undefined
 }
 
+/** What to dial through a SOCKS5 proxy. */
+export interface ConnectSocks5Options extends SocketOptions {
+  /** A name, an .onion name too, or an address. The proxy looks it up: no DNS is asked here. */
+  readonly host: string
+  readonly port: number
+  readonly proxy: Socks5Proxy
+  /** How long reaching the proxy and all that it does may take together. Default 30 s: an onion service takes a while. */
+  readonly connectTimeout?: Duration.Input | undefined
+}
+
+/** A session with an I2P router. */
+export interface I2pOptions extends SocketOptions {
+  /** Where the router takes SAM, version 3.1. Default 127.0.0.1, port 7656. */
+  readonly sam?: Endpoint | undefined
+  /** Who we are there, in I2P's base64, as an earlier session's `privateKey` was. Without it we are somebody new. */
+  readonly privateKey?: string | undefined
+  /** How long each request may take: making the session, a dial. Default 3 minutes, as in Bitcoin Core. */
+  readonly connectTimeout?: Duration.Input | undefined
+}
+
+/** What to dial through an I2P router. */
+export interface ConnectI2pOptions extends I2pOptions {
+  /** A name that ends in .i2p, most often 52 characters and .b32.i2p. There are no ports. */
+  readonly host: string
+}
+
+/** A destination of our own in the I2P network, for as long as its scope lives. `Peer.serve` takes it as a listener. */
+export interface I2pSession extends Session<Connection["Service"]> {}
+
 /** Where to listen, and how. */
 export interface ListenOptions extends SocketOptions {
   /** Default `127.0.0.1`: the outside is let in only when asked to, with `0.0.0.0` or `::`. */
   readonly host?: string | undefined
   /** 0 takes a free one, which `address` then tells. */
   readonly port: number
-  /** How many connections the kernel holds that Node did not take yet. Default 511. */
+  /** Further addresses to listen on. Beside others `::` takes IPv6 only, as in Bitcoin Core; alone it takes IPv4 too. */
+  readonly also?: ReadonlyArray<Endpoint> | undefined
+  /** How many connections may be open, accepted ones included, until they close; those beyond are destroyed. Default: any number. */
+  readonly maxConnections?: number | undefined
+  /**
+   * The same for one remote address, where IPv6 addresses of one /64 count as one. Default: any number. Mind that behind
+   * an onion service, or a proxy of one's own, everybody comes from its address.
+   */
+  readonly maxPerAddress?: number | undefined
+  /** How many connections the kernel holds that Node did not take yet, on each address. Default 511. */
   readonly backlog?: number | undefined
   /** How many connections wait for an `accept`; those beyond are destroyed. Default 128. */
   readonly maxPending?: number | undefined
 }
-
-/** Node says `::ffff:127.0.0.1` of an IPv4 remote on an IPv6 listener. */
-const plainHost = (host: string): string => (host.startsWith("::ffff:") && host.includes(".") ? host.slice(7) : host)
 
 const endpointOf = (host: string | undefined, port: number | undefined, otherwise: Endpoint): Endpoint =>
   host === undefined || port === undefined ? otherwise : { host: plainHost(host), port }
@@ -77,6 +123,17 @@ const endpointOf = (host: string | undefined, port: number | undefined, otherwis
 const defaultConnectTimeout = Duration.seconds(5)
 
 const unspecified: Endpoint = { host: "0.0.0.0", port: 0 }
+
+/** Both sides of a connection, as they are told. */
+interface Addresses {
+  readonly local: Endpoint
+  readonly remote: Endpoint
+}
+
+const addressesOf = (socket: net.Socket, remote: Endpoint): Addresses => ({
+  local: endpointOf(socket.localAddress, socket.localPort, unspecified),
+  remote: endpointOf(socket.remoteAddress, socket.remotePort, remote)
+})
 
 /**
  * Where all dialed sockets read to, one after the other, while little comes: what was read is copied out before the next
@@ -98,9 +155,12 @@ interface Source {
   onData: ((chunk: Uint8Array) => void) | undefined
 }
 
+/** A socket that tells by data events. */
+const streaming = (socket: net.Socket): Source => ({ socket, onData: undefined })
+
 const makeSource = (): Source => {
   // Windows holds on to a buffer while it waits for bytes: there none can be shared.
-  if (readBuffer === undefined) return { socket: new net.Socket(), onData: undefined }
+  if (readBuffer === undefined) return streaming(new net.Socket())
   /** The rest of the own buffer, nothing read into it yet. */
   let free: Uint8Array | undefined
   const source: Source = {
@@ -157,12 +217,12 @@ class NodeSocketConnection implements Closable {
   readonly close: Effect.Effect<void> = Effect.suspend(() => gracefulClose(this, this.closeTimeout))
   readonly destroy: Effect.Effect<void> = Effect.sync(() => this.destroyUnsafe())
 
-  constructor(source: Source, remote: Endpoint, closeTimeout: Duration.Input) {
+  constructor(source: Source, { local, remote }: Addresses, closeTimeout: Duration.Input) {
     const { socket } = source
     this.socket = socket
     this.closeTimeout = closeTimeout
-    this.localAddress = endpointOf(socket.localAddress, socket.localPort, unspecified)
-    this.remoteAddress = endpointOf(socket.remoteAddress, socket.remotePort, remote)
+    this.localAddress = local
+    this.remoteAddress = remote
     socket.on("error", this.onError)
     socket.on("end", this.onEnd)
     socket.on("close", this.onClose)
@@ -250,11 +310,11 @@ class NodeSocketConnection implements Closable {
 /** To be run where nothing interrupts, for until the finalizer is there nobody owns the socket. */
 const adopt = (
   source: Source,
-  remote: Endpoint,
+  addresses: Addresses,
   options: SocketOptions
 ): Effect.Effect<Connection["Service"], never, Scope.Scope> =>
   Effect.suspend(() => {
-    const connection = new NodeSocketConnection(source, remote, options.closeTimeout ?? defaultCloseTimeout)
+    const connection = new NodeSocketConnection(source, addresses, options.closeTimeout ?? defaultCloseTimeout)
     return Effect.as(
       Effect.addFinalizer(() => connection.close),
       connection
@@ -267,6 +327,10 @@ const dialFailed = ({ host, port }: ConnectOptions, cause: unknown): ConnectionE
     reason: { _tag: "DialFailed", problem: dialProblem(attempt), host, port, cause: attempt }
   })
 }
+
+/** What need not be tried. */
+const refusedTarget = ({ host, port }: Endpoint, problem: DialProblem, detail?: string): ConnectionError =>
+  new ConnectionError({ reason: { _tag: "DialFailed", problem, host, port, detail, cause: undefined } })
 
 /** Waits for a dial: the connected socket, or why there is none. What is interrupted or fails leaves no socket. */
 const connected = (socket: net.Socket, options: ConnectOptions): Effect.Effect<void, ConnectionError> =>
@@ -325,6 +389,8 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
       const { host, port, localAddress, lookup } = options
       // Node would take an empty host for this machine.
       if (host === "") return yield* dialFailed(options, Object.assign(new Error("no host"), { code: "ENOTFOUND" }))
+      const detail = needsProxy(host)
+      if (detail !== undefined) return yield* refusedTarget(options, "NeedsProxy", detail)
       const source = makeSource()
       const { socket } = source
       // Before, between and after all other listeners there is one: an error without any would end the process.
@@ -345,7 +411,7 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
         }
       })
       yield* restore(connected(socket, options))
-      return yield* adopt(source, { host, port }, options)
+      return yield* adopt(source, addressesOf(socket, { host, port }), options)
     })
   )
 
@@ -367,6 +433,106 @@ export const layerConnect = (options: ConnectOptions): Layer.Layer<Connection, C
   Layer.effect(Connection, connect(options))
 
 /**
+ * Dials through a SOCKS5 proxy [RFC 1928, RFC 1929], such as Tor, which alone looks names up: no DNS is asked here, .onion
+ * names work, and each connection has a circuit of its own (see `isolate`).
+ *
+ * Fails with `DialFailed`, whose message names the target and the proxy: `ProxyUnreachable`, `ProxyAuthFailed`,
+ * `ProxyRefused` and `ProxyBroken` are about the proxy, `Refused`, `Unreachable` and `HostNotFound` what it says of the target,
+ * Tor's words about onion services included; `cause` is the number of its reply. Interruption and the timeout destroy the socket.
+ *
+ * The addresses of the connection tell nothing of the way: `remoteAddress` is `host` and `port` as given, `localAddress` is
+ * 0.0.0.0 and port 0.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * export const throughTor = (host: string) => NodeConnection.connectSocks5({
+ *   host, // an .onion name, any other name, an address
+ *   port: 8333,
+ *   proxy: { host: "127.0.0.1", port: 9050 }
+ * }).pipe(Effect.tapError((error) => Effect.log(error.message)))
+ * // connect explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion:8333 through 127.0.0.1:9050: onion service descriptor not found
+ * ```
+ */
+export const connectSocks5 = (
+  options: ConnectSocks5Options
+): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const { connectTimeout, host, noDelay = true, port, proxy } = options
+      const target: Endpoint = { host, port }
+      const name = wireHost(host)
+      if (name === undefined) return yield* refusedTarget(target, "BadHost")
+      if (!isPort(port)) return yield* refusedTarget(target, "BadPort")
+      const credentials = credentialsOf(proxy)
+      if (credentials === "bad") {
+        return yield* refusedTarget(
+          target,
+          "ProxyAuthFailed",
+          "a user and a password for a proxy have 1 to 255 bytes each"
+        )
+      }
+      const { socket } = yield* dialThrough(
+        {
+          proxy: { host: proxy.host, port: proxy.port },
+          target,
+          timeout: connectTimeout ?? "30 seconds",
+          noDelay,
+          dialogue: () => socks5({ host: name, port }, credentials)
+        },
+        restore
+      )
+      return yield* adopt(streaming(socket), { local: unspecified, remote: target }, options)
+    })
+  )
+
+/**
+ * Opens a session with an I2P router over SAM 3.1: a destination of our own, to dial from and to be dialed at. Its
+ * connections end with it, for the router ends them.
+ *
+ * Fails with `DialFailed` as `connectSocks5` does; where no target is meant, the host is `i2p`.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Network, Peer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const session = yield* NodeConnection.makeI2pSession()
+ *   yield* Effect.log(`I am ${session.address.host}`)
+ *   yield* Peer.serve(session, { peer: { network: Network.mainnet } })
+ * }).pipe(Effect.scoped)
+ * ```
+ */
+export const makeI2pSession = (options: I2pOptions = {}): Effect.Effect<I2pSession, ConnectionError, Scope.Scope> => {
+  const { connectTimeout, noDelay = true, privateKey, sam = { host: "127.0.0.1", port: 7656 } } = options
+  return openSession({ sam, privateKey, timeout: connectTimeout, noDelay }, (socket, addresses) =>
+    adopt(streaming(socket), addresses, options)
+  )
+}
+
+/**
+ * Dials through an I2P router over SAM 3.1, from a destination made for this one connection unless `privateKey` says
+ * which; it ends with the connection's scope. Fails with `DialFailed`. The addresses are .b32.i2p names with port 0.
+ *
+ * ```ts
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * export const throughI2p = NodeConnection.connectI2p({
+ *   host: "255fhcp6ajvftnyo7bwz3an3t4a4brhopm3bamyh2iu5r3gnr2rq.b32.i2p",
+ *   sam: { host: "127.0.0.1", port: 7656 }
+ * })
+ * ```
+ */
+export const connectI2p = (
+  options: ConnectI2pOptions
+): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+  isI2pName(options.host)
+    ? Effect.flatMap(makeI2pSession(options), (session) => session.connect(options.host))
+    : Effect.fail(refusedTarget({ host: options.host, port: 0 }, "BadHost", "not an .i2p name"))
+
+/**
  * Accepts connections, one at a time. Connections that wait to be accepted are not read from, and their number is bounded.
  *
  * ```ts
@@ -386,6 +552,10 @@ export class Listener extends Context.Service<
   {
     /** Where it listens, with the port that was taken when it was asked for any. */
     readonly address: Endpoint
+    /** All addresses that it listens on; the first is `address`. */
+    readonly addresses: NonEmptyReadonlyArray<Endpoint>
+    /** How many are open, wait, and were refused. */
+    readonly stats: Effect.Effect<ListenerStats>
     /**
      * The next connection, which belongs to the scope of this call, not to the listener's. Several fibers may accept; interrupting one
      * loses no connection. Fails with `Closed` once the listener's scope ended.
@@ -394,31 +564,10 @@ export class Listener extends Context.Service<
   }
 >()("effect-bitcoin-peer/Listener") {}
 
-const listenProblems: Readonly<Record<string, ListenProblem>> = {
-  EADDRINUSE: "AddressInUse",
-  EACCES: "NoPermission",
-  EPERM: "NoPermission",
-  EADDRNOTAVAIL: "AddressNotAvailable",
-  ENOTFOUND: "AddressNotAvailable",
-  EAI_AGAIN: "AddressNotAvailable",
-  ERR_SOCKET_BAD_PORT: "BadPort"
-}
-
-const listening = (server: net.Server, options: net.ListenOptions): Effect.Effect<void, unknown> =>
-  Effect.callback<void, unknown>((resume) => {
-    server.once("listening", () => resume(Effect.void))
-    server.once("error", (cause) => resume(Effect.fail(cause)))
-    try {
-      server.listen(options)
-    } catch (cause) {
-      resume(Effect.fail(cause))
-    }
-  })
-
 /**
  * Listens until the scope ends, which also destroys the connections that nobody accepted; accepted ones live on.
  *
- * Fails with `ListenFailed`, its `problem` says why.
+ * Fails with `ListenFailed`, its `problem` says why, on the first of several addresses that fails.
  *
  * ```ts
  * import { Effect } from "effect"
@@ -439,75 +588,11 @@ const listening = (server: net.Server, options: net.ListenOptions): Effect.Effec
 export const listen = (options: ListenOptions): Effect.Effect<Listener["Service"], ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const { port, host = "127.0.0.1", backlog = 511, maxPending = 128 } = options
-      // Node would take an empty host for all addresses of this machine.
-      if (host === "") {
-        return yield* new ConnectionError({
-          reason: { _tag: "ListenFailed", problem: "AddressNotAvailable", host, port, cause: "no host" }
-        })
-      }
-      const pending: Array<net.Socket> = []
-      let closed: ConnectionError | undefined
-      const arrivals = new Waiters<ConnectionError>(() => {
-        if (closed !== undefined) return Effect.fail(closed)
-        return pending.length > 0 ? Effect.void : undefined
-      })
-
-      const server = net.createServer({ pauseOnConnect: true, noDelay: options.noDelay ?? true })
-      // Also what accepting runs into later, such as too many open files: the next connection may fare better.
-      server.on("error", noop)
-      server.on("connection", (socket) => {
-        socket.on("error", noop)
-        if (closed !== undefined || (pending.length >= maxPending && !arrivals.isAwaited)) {
-          socket.destroy()
-          return
-        }
-        pending.push(socket)
-        arrivals.wake(Effect.void)
-      })
-
-      const close = Effect.sync(() => {
-        closed ??= closedError()
-        server.close(noop)
-        for (const socket of pending.splice(0)) socket.destroy()
-        arrivals.wake(Effect.fail(closed))
-      })
-      yield* restore(listening(server, { host, port, backlog })).pipe(
-        Effect.mapError(
-          (cause) =>
-            new ConnectionError({
-              reason: {
-                _tag: "ListenFailed",
-                problem: listenProblems[codeOf(cause) ?? ""] ?? "Other",
-                host,
-                port,
-                cause
-              }
-            })
-        ),
-        Effect.onExit((exit) => (Exit.isFailure(exit) ? close : Effect.void))
-      )
-      yield* Effect.addFinalizer(() => close)
-
+      const { addresses, next, stats } = yield* openListener(options, restore)
       const accept: Listener["Service"]["accept"] = Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function* () {
-          while (true) {
-            yield* restore(arrivals.wait)
-            // Another fiber that was woken as well may have been faster.
-            const socket = pending.shift()
-            if (socket !== undefined && !socket.destroyed)
-              return yield* adopt({ socket, onData: undefined }, unspecified, options)
-          }
-        })
+        Effect.flatMap(next(restore), (socket) => adopt(streaming(socket), addressesOf(socket, unspecified), options))
       )
-      const address = server.address()
-      return {
-        address:
-          typeof address === "object" && address !== null
-            ? { host: plainHost(address.address), port: address.port }
-            : { host, port },
-        accept
-      }
+      return { address: addresses[0], addresses, stats, accept }
     })
   )
 

@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import * as net from "node:net"
 import { Worker } from "node:worker_threads"
 import * as Connection from "../src/Connection.ts"
+import { makeCount } from "../src/internal/node/limits.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import { compliance, fill, patterned, pullBytes } from "./support/connectionCompliance.ts"
 
@@ -558,4 +559,108 @@ describe("an empty host", () => {
       assert.strictEqual(dialled.reason.problem, "HostNotFound")
     }).pipe(Effect.scoped)
   )
+})
+
+describe("a listener on several addresses", () => {
+  it.live("takes connections on all of them, IPv6 apart from IPv4 on the same port", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port, also: [{ host: "::", port }] })
+      assert.deepStrictEqual(listener.address, { host: "127.0.0.1", port })
+      assert.deepStrictEqual(listener.addresses, [
+        { host: "127.0.0.1", port },
+        { host: "::", port }
+      ])
+      for (const host of ["127.0.0.1", "::1"]) {
+        const dialed = yield* NodeConnection.connect({ host, port })
+        const accepted = yield* listener.accept
+        assert.deepStrictEqual(accepted.remoteAddress, dialed.localAddress)
+        assert.strictEqual(accepted.localAddress.host, host)
+      }
+    })
+  )
+
+  it.live("tells the port that each took, and closes them all with its scope", () =>
+    Effect.gen(function* () {
+      const also = [
+        { host: "127.0.0.2", port: 0 },
+        { host: "::1", port: 0 }
+      ]
+      const addresses = yield* Effect.scoped(Effect.map(NodeConnection.listen({ port: 0, also }), (it) => it.addresses))
+      assert.deepStrictEqual(
+        addresses.map(({ host }) => host),
+        ["127.0.0.1", "127.0.0.2", "::1"]
+      )
+      for (const address of addresses) {
+        assert.strictEqual(problemOf(yield* Effect.flip(NodeConnection.connect(address))), "Refused")
+      }
+    })
+  )
+
+  it.live("fails with the address that fails, and listens on none", () =>
+    leavingNoHandle(
+      Effect.gen(function* () {
+        const port = yield* freePort
+        const also = [{ host: "192.0.2.1", port }]
+        const error = yield* Effect.flip(NodeConnection.listen({ port, also }))
+        assert.strictEqual(error.message, `listen 192.0.2.1:${port}: address not available`)
+        yield* Effect.scoped(NodeConnection.listen({ port }))
+      })
+    )
+  )
+})
+
+describe("limits of a listener", () => {
+  /** Dials and tells whether the connection was left open. */
+  const isTaken = Effect.fnUntraced(function* (options: NodeConnection.ConnectOptions) {
+    const connection = yield* NodeConnection.connect(options)
+    const ended = yield* Effect.timeoutOption(Effect.flip(connection.pull), 50)
+    return ended._tag === "None"
+  })
+
+  it.live("maxConnections counts all that are open, until they close, and what is above is destroyed and counted", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0, maxConnections: 2 })
+      assert.isTrue(yield* isTaken(listener.address))
+      const accepted = yield* listener.accept
+      assert.isTrue(yield* isTaken(listener.address))
+      assert.isFalse(yield* isTaken(listener.address))
+      assert.deepStrictEqual(yield* listener.stats, { open: 2, pending: 1, refused: 1 })
+      yield* accepted.destroy
+      while ((yield* listener.stats).open > 1) yield* Effect.sleep(5)
+      assert.isTrue(yield* isTaken(listener.address))
+      assert.deepStrictEqual(yield* listener.stats, { open: 2, pending: 2, refused: 1 })
+    })
+  )
+
+  it.live("maxPerAddress counts each remote address on its own", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0, maxPerAddress: 1 })
+      for (const localAddress of ["127.0.0.1", "127.0.0.2"]) {
+        const client = yield* NodeConnection.connect({ ...listener.address, localAddress })
+        assert.isFalse(yield* isTaken({ ...listener.address, localAddress }))
+        yield* client.close
+        while ((yield* listener.stats).open > 0) {
+          yield* Effect.flatMap(listener.accept, (accepted) => accepted.close)
+        }
+        assert.isTrue(yield* isTaken({ ...listener.address, localAddress }))
+        yield* Effect.flatMap(listener.accept, (accepted) => accepted.close)
+        while ((yield* listener.stats).open > 0) yield* Effect.sleep(5)
+      }
+      assert.strictEqual((yield* listener.stats).refused, 2)
+    })
+  )
+
+  it("count IPv6 addresses by their first 64 bits, and forget who left", () => {
+    const count = makeCount({ maxConnections: 3, maxPerAddress: 1 })
+    const leave = count.enter("2001:db8:1:2::1")
+    assert.isDefined(leave)
+    assert.isUndefined(count.enter("2001:db8:1:2:ffff::9"))
+    assert.isDefined(count.enter("2001:db8:1:3::1"))
+    assert.isDefined(count.enter("192.0.2.1"))
+    assert.isUndefined(count.enter("192.0.2.2"))
+    leave?.()
+    assert.strictEqual(count.open(), 2)
+    assert.isDefined(count.enter("2001:db8:1:2:ffff::9"))
+  })
 })

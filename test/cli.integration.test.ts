@@ -1,5 +1,6 @@
 /** The command as real processes that talk over loopback. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process"
@@ -10,6 +11,7 @@ import * as path from "node:path"
 import * as Events from "../src/cli/events.ts"
 import * as Network from "../src/Network.ts"
 import * as Wire from "../src/Wire.ts"
+import { serveSocks5 } from "./support/proxies.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
@@ -222,11 +224,11 @@ describe("connect and listen", () => {
     assert.strictEqual(code, 1)
     oneLine(stderr, /handshake failed/)
     assert.deepInclude(await listener.until("refused"), { peer: 1, reason: "WrongNetwork" })
-    assert.strictEqual((await btcpeer("connect", listener.address, "-n", "regtest", "--for", "0").ended).code, 0)
+    assert.strictEqual((await btcpeer("connect", listener.address, "-n", "regtest", "--for", "1ms").ended).code, 0)
   })
 
   live("over IPv6, for people: lines and a table", async () => {
-    const listener = btcpeer("listen", "-n", "regtest", "--host", "::1", "--port", "0")
+    const listener = btcpeer("listen", "-n", "regtest", "--host", "[::1]", "--port", "0")
     while (!listener.stdout().includes("\n")) await once(listener.child.stdout, "data")
     const address = /^Listening on (\[::1\]:\d+) \(regtest\)\n/.exec(listener.stdout())?.[1]
     assert.isDefined(address)
@@ -262,6 +264,53 @@ describe("connect", () => {
     const { code, stderr, stdout } = await btcpeer("connect", address, "-n", "regtest").ended
     assert.deepStrictEqual({ code, stdout }, { code: 1, stdout: "" })
     oneLine(stderr, /connection refused/)
+  })
+
+  live("a dial that fails, and a handshake, is an event for programs", async () => {
+    const { address } = await serve(() => {}).then(async (server) => {
+      await server[Symbol.asyncDispose]()
+      return server
+    })
+    const dialing = btcpeer("connect", address, "-n", "regtest", "--json")
+    assert.strictEqual((await dialing.ended).code, 1)
+    const message = `connect ${address}: connection refused`
+    assert.deepStrictEqual(dialing.events(), [{ event: "failed", address, reason: "Refused", message }])
+    await using server = await serve((socket) => void socket.end())
+    const shaking = btcpeer("connect", server.address, "-n", "regtest", "--json")
+    assert.strictEqual((await shaking.ended).code, 1)
+    assert.deepInclude(shaking.events().at(-1), { event: "failed", address: server.address, reason: "Disconnected" })
+  })
+
+  live("an onion service through a SOCKS5 proxy, on the port of the network; without one no DNS is asked", async () => {
+    const onion = "explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion"
+    const listener = await listen("--user-agent", "")
+    const port = Number(listener.address.split(":")[1])
+    await Effect.runPromise(
+      Effect.gen(function* () {
+        const login = { user: "me", password: "p@ss" }
+        const proxy = yield* serveSocks5({ login, to: { host: "127.0.0.1", port } })
+        const to = (login: string) => [
+          "--proxy",
+          `socks5://${login}@127.0.0.1:${proxy.port}`,
+          "-n",
+          "regtest",
+          "--json"
+        ]
+        const connector = btcpeer("connect", onion, ...to("me:p%40ss"), "--for", "200ms")
+        assert.deepInclude(yield* Effect.promise(() => connector.ended), { code: 0, stderr: "" })
+        const handshake = connector.events().find((event) => event.event === "handshake")
+        assert.deepInclude(handshake, { address: `${onion}:18444`, userAgent: "" })
+        assert.deepInclude(proxy.asked[0], { ...login, host: onion, port: 18_444 })
+        const refused = btcpeer("connect", onion, ...to("me:wrong"))
+        const { code, stderr } = yield* Effect.promise(() => refused.ended)
+        assert.strictEqual(code, 1)
+        oneLine(stderr, /the proxy does not take this user and password/)
+        assert.deepInclude(refused.events()[0], { event: "failed", reason: "ProxyAuthFailed" })
+      }).pipe(Effect.scoped)
+    )
+    const { code, stderr } = await btcpeer("connect", onion).ended
+    assert.strictEqual(code, 1)
+    oneLine(stderr, /an \.onion name is reached through Tor/)
   })
 
   fails("nobody answers", () => {}, /no version message within 300ms/, "--timeout", "300ms")

@@ -11,11 +11,12 @@ import { TestConsole } from "effect/testing"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { parseAddress } from "../src/cli/address.ts"
+import { parseAddress, unbracketed } from "../src/cli/address.ts"
 import { parseDuration, run, version } from "../src/cli/command.ts"
 import * as Events from "../src/cli/events.ts"
 import { makeMemory } from "../src/cli/output.ts"
 import { describe as describeSummary, textLines } from "../src/cli/print.ts"
+import { parseProxy } from "../src/cli/proxy.ts"
 import { summarise } from "../src/cli/summary.ts"
 import { bitcoin, clean, cleanBytes, grouped } from "../src/cli/text.ts"
 import * as Wire from "../src/Wire.ts"
@@ -330,6 +331,55 @@ describe("parseAddress", () => {
   }
 })
 
+describe("parseProxy", () => {
+  it("takes an address, and a user with a password, % escapes in them", () => {
+    const proxy = { host: "127.0.0.1", port: 9050 }
+    for (const url of ["socks5://127.0.0.1:9050", "SOCKS5H://127.0.0.1:9050/"]) {
+      assert.deepStrictEqual(parseProxy(url), proxy)
+    }
+    assert.deepStrictEqual(parseProxy("socks5://[::1]:1"), { host: "::1", port: 1 })
+    assert.deepStrictEqual(parseProxy("socks5://me:p%40ss:@x@127.0.0.1:9050"), {
+      ...proxy,
+      user: "me",
+      password: "p@ss:@x"
+    })
+  })
+
+  const none = [
+    "",
+    "socks5://",
+    "socks5://host",
+    "socks5://host:",
+    "socks5://host:0",
+    "socks5://host:65536",
+    "socks5://:1"
+  ]
+  const more = ["socks5://::1:1", "socks4://host:1", "socks5:host:1", "socks5://host:1/path", "socks5://a b:1"]
+  const logins = [
+    "socks5://secret@host:1",
+    "socks5://secret:@host:1",
+    "socks5://:secret@host:1",
+    "socks5://secret:%@host:1"
+  ]
+  for (const url of [...none, ...more, ...logins, "socks5://me:secret@host:x", "socks5://me:secret@host"]) {
+    it(`${JSON.stringify(url)} is none, and its password is not told`, () => {
+      assert.throws(() => parseProxy(url), /^(?!.*secret)/)
+    })
+  }
+})
+
+describe("unbracketed", () => {
+  it("takes the brackets from an IPv6 address, and from nothing else", () => {
+    assert.deepStrictEqual(["[::1]", "::1", "host", "[host]", "[::1"].map(unbracketed), [
+      "::1",
+      "::1",
+      "host",
+      "[host]",
+      "[::1"
+    ])
+  })
+})
+
 describe("parseDuration", () => {
   it("takes units, and seconds without one", () => {
     const texts = ["500ms", "30", "1.5s", "2 m", "1h", "1d", "0", "4 seconds", "1 minute"]
@@ -360,6 +410,12 @@ describe("the command line", () => {
         const { code, errors, help } = yield* btcpeer(...argv)
         assert.deepStrictEqual({ code, errors }, { code: 0, errors: [] })
         assert.include(help, "USAGE")
+        // Every flag with a value says what it is without it.
+        for (const line of help
+          .split("\n")
+          .filter((line) => /^  --(network|timeout|policy|user-agent|host)[ ,]/.test(line))) {
+          assert.include(line, "by default")
+        }
       }
       assert.include((yield* btcpeer("--version")).help, version)
     })
@@ -376,6 +432,15 @@ describe("the command line", () => {
     [["connect", "host", "--policy", "lenient"], /--policy: "lenient"/],
     [["connect", "host", "--for", "soon"], /--for: "soon"\. Expected: a duration/],
     [["connect", "host", "--timeout", ""], /--timeout/],
+    [["connect", "host", "--timeout", "0"], /--timeout: .*a duration above 0/],
+    [["connect", "host", "--for", "0s"], /--for: .*a duration above 0/],
+    [["listen", "--for", "0"], /--for: .*a duration above 0/],
+    [["connect", "host", "--proxy", "localhost"], /--proxy: not of the form socks5:/],
+    [["connect", "host", "--proxy", "http://127.0.0.1:8080"], /--proxy: .*other proxies than SOCKS5/],
+    [["connect", "host", "--proxy", "socks5://127.0.0.1:99999"], /--proxy: the port is not a number from 1 to 65535/],
+    [["connect", "host", "--proxy", "socks5://127.0.0.1:1", "--i2p-sam", "a:1"], /--proxy: cannot be used together/],
+    [["connect", "host", "--i2p-sam", "127.0.0.1"], /--i2p-sam: not HOST:PORT/],
+    [["connect", "a.i2p:8333", "--i2p-sam", "127.0.0.1:7656"], /"a.i2p:8333": there are no ports in I2P/],
     [["connect", "host", "--user-agent", "x".repeat(257)], /at most 256 characters/],
     [["connect", "host", "--jason"], /Unrecognized flag: --jason/],
     [["listen", "--port", "99999"], /--port: "99999"\. Expected: a port/],

@@ -31,3 +31,6 @@ export const parseAddress = (text: string, defaultPort: number): Endpoint => {
   if (number < 1 || number > 65_535) throw new Error(`port "${port}" is not a number from 1 to 65535`)
   return { host, port: number }
 }
+
+/** A host without the brackets that people may put around an IPv6 address. */
+export const unbracketed = (host: string): string => /^\[([^[\]]*:[^[\]]*)\]$/.exec(host)?.[1] ?? host

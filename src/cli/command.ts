@@ -13,14 +13,15 @@ import * as Network from "../Network.ts"
 import * as Nonce from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
-import { parseAddress } from "./address.ts"
-import { connect } from "./connect.ts"
+import { parseAddress, unbracketed } from "./address.ts"
+import { connect, type Way } from "./connect.ts"
 import { decode } from "./decode.ts"
 import { demo } from "./demo.ts"
 import { Failure } from "./failure.ts"
 import { forms } from "./find.ts"
 import { listen } from "./listen.ts"
 import { Output } from "./output.ts"
+import { parseHostPort, parseProxy } from "./proxy.ts"
 import { recordIn } from "./record.ts"
 import { replay } from "./replay.ts"
 import type { Settings } from "./session.ts"
@@ -51,6 +52,12 @@ const durationFlag = (name: string) =>
     Flag.mapTryCatch(parseDuration, (error) => (error instanceof Error ? error.message : String(error)))
   )
 
+/** The same, for what no time at all would make senseless. */
+const positive = Flag.filter(
+  (duration: Duration.Duration) => Duration.isPositive(duration),
+  () => "a duration above 0"
+)
+
 const isUserAgent = (text: string): boolean => text.length <= Wire.maxUserAgentLength && /^[\x20-\x7e]*$/.test(text)
 
 const json = Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON object a line"), Flag.withDefault(false))
@@ -68,24 +75,30 @@ const capture = Flag.String("capture").pipe(
 const peerFlags = {
   network: Flag.Literals("network", Network.names).pipe(
     Flag.withAlias("n"),
-    Flag.withDescription("The network of the peer"),
+    Flag.withDescription("The network of the peer; mainnet by default"),
     Flag.withDefault("mainnet")
   ),
   limit: durationFlag("for").pipe(
+    positive,
     Flag.withDescription("Disconnect after this time, counted from the handshake; without it, on Ctrl-C"),
     Flag.optional
   ),
   timeout: durationFlag("timeout").pipe(
-    Flag.withDescription("How long to wait for a connection, and then for the handshake; 10s by default"),
-    Flag.withDefault(Duration.seconds(10))
+    positive,
+    Flag.withDescription(
+      "How long to wait for a connection, and then for the handshake; by default 10s, through a proxy 1m, through I2P 3m"
+    ),
+    Flag.optional
   ),
   policy: Flag.Literals("policy", Policy.names).pipe(
-    Flag.withDescription("What to do where Bitcoin Core and btcd answer bad behaviour differently"),
+    Flag.withDescription(
+      "What to do where Bitcoin Core and btcd answer bad behaviour differently; standard by default"
+    ),
     Flag.withDefault("standard")
   ),
   userAgent: Flag.String("user-agent").pipe(
     Flag.filter(isUserAgent, () => `at most ${Wire.maxUserAgentLength} characters of ASCII`),
-    Flag.withDescription(`What to call ourselves; ${defaultUserAgent} by default`),
+    Flag.withDescription(`What to call ourselves, '' for nothing; ${defaultUserAgent} by default`),
     Flag.optional
   ),
   json
@@ -94,38 +107,73 @@ const peerFlags = {
 interface PeerFlags {
   readonly network: Network.Name
   readonly limit: Option.Option<Duration.Duration>
-  readonly timeout: Duration.Duration
+  readonly timeout: Option.Option<Duration.Duration>
   readonly policy: Policy.Name
   readonly userAgent: Option.Option<string>
   readonly json: boolean
 }
 
-const settings = (flags: PeerFlags): Settings => ({
+/** An onion service takes many seconds to reach, and to answer; a router of I2P may have to ask around for minutes. */
+const timeouts = { Direct: Duration.seconds(10), Socks5: Duration.minutes(1), I2p: Duration.minutes(3) }
+
+const settings = (flags: PeerFlags, way: Way["_tag"] = "Direct"): Settings => ({
   network: Network.fromName(flags.network),
   policy: Policy.fromName(flags.policy),
   userAgent: Option.getOrUndefined(flags.userAgent),
-  timeout: flags.timeout,
+  timeout: Option.getOrElse(flags.timeout, () => timeouts[way]),
   limit: Option.getOrUndefined(flags.limit),
   json: flags.json
 })
+
+const wayOf = (proxy: Option.Option<string>, sam: Option.Option<string>): Way => {
+  if (Option.isSome(proxy)) {
+    if (Option.isSome(sam)) throw new Error("cannot be used together with --i2p-sam")
+    return { _tag: "Socks5", proxy: parseProxy(proxy.value) }
+  }
+  return Option.isSome(sam) ? { _tag: "I2p", sam: parseHostPort(sam.value) } : { _tag: "Direct" }
+}
+
+/** The endpoint; in I2P, where there are no ports, its port is 0. */
+const endpointOf = (address: string, way: Way, network: Network.Network) => {
+  const endpoint = parseAddress(address, way._tag === "I2p" ? 0 : network.port)
+  if (way._tag === "I2p" && endpoint.port !== 0) throw new Error("there are no ports in I2P")
+  return endpoint
+}
+
+const orFailure = <A>(what: string, parse: () => A): Effect.Effect<A, Failure> =>
+  Effect.try({
+    try: parse,
+    catch: (error) => new Failure({ message: `${what}: ${error instanceof Error ? error.message : error}` })
+  })
 
 const connectCommand = Command.make(
   "connect",
   {
     ...peerFlags,
+    proxy: Flag.String("proxy").pipe(
+      Flag.withMetavar("URL"),
+      Flag.withDescription(
+        "A SOCKS5 proxy, socks5://[USER:PASSWORD@]HOST:PORT, which also looks the name up; Tor's is socks5://127.0.0.1:9050. None by default"
+      ),
+      Flag.optional
+    ),
+    sam: Flag.String("i2p-sam").pipe(
+      Flag.withMetavar("HOST:PORT"),
+      Flag.withDescription("An I2P router's SAM, for .i2p names, most often 127.0.0.1:7656. None by default"),
+      Flag.optional
+    ),
     capture,
     address: Argument.String("address").pipe(
       Argument.withMetavar("HOST[:PORT]"),
       Argument.withDescription("A name, an IPv4 address, or an IPv6 address in brackets; the network's port by default")
     )
   },
-  Effect.fnUntraced(function* ({ address, capture, ...flags }) {
-    const options = settings(flags)
-    const endpoint = yield* Effect.try({
-      try: () => parseAddress(address, options.network.port),
-      catch: (error) => new Failure({ message: `"${address}": ${error instanceof Error ? error.message : error}` })
-    })
-    return yield* recordIn(capture)(connect(endpoint, options))
+  Effect.fnUntraced(function* ({ address, capture, proxy, sam, ...flags }) {
+    // Not parsed by the flags, whose errors repeat what was given: there may be a password in it.
+    const way = yield* orFailure(Option.isSome(proxy) ? "--proxy" : "--i2p-sam", () => wayOf(proxy, sam))
+    const options = settings(flags, way._tag)
+    const endpoint = yield* orFailure(`"${address}"`, () => endpointOf(address, way, options.network))
+    return yield* recordIn(capture)(connect(endpoint, way, options))
   })
 ).pipe(
   Command.withShortDescription("Connect to a peer and show what it sends"),
@@ -136,7 +184,11 @@ Exit code 0: disconnected after --for, or by Ctrl-C or SIGTERM. 1: no connection
   ),
   Command.withExamples([
     { command: "btcpeer connect 127.0.0.1 --network regtest", description: "Watch a node on this machine" },
-    { command: "btcpeer connect [::1]:18444 -n regtest --for 30s --json", description: "Half a minute, for a program" }
+    { command: "btcpeer connect [::1]:18444 -n regtest --for 30s --json", description: "Half a minute, for a program" },
+    {
+      command: "btcpeer connect NAME.onion --proxy socks5://127.0.0.1:9050",
+      description: "An onion service, through Tor"
+    }
   ])
 )
 
@@ -146,7 +198,8 @@ const listenCommand = Command.make(
     ...peerFlags,
     capture,
     host: Flag.String("host").pipe(
-      Flag.withDescription("The address to listen on; 0.0.0.0 or :: lets the outside in"),
+      Flag.map(unbracketed),
+      Flag.withDescription("The address to listen on; 0.0.0.0 or :: lets the outside in; 127.0.0.1 by default"),
       Flag.withDefault("127.0.0.1")
     ),
     port: Flag.Int("port").pipe(

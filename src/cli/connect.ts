@@ -1,6 +1,6 @@
 /** `btcpeer connect`: one peer, watched until it or the user ends it. */
 import * as Effect from "effect/Effect"
-import type { Endpoint } from "../Connection.ts"
+import { type Endpoint, formatEndpoint } from "../Connection.ts"
 import * as NodeConnection from "../NodeConnection.ts"
 import type { Nonce } from "../Nonce.ts"
 import { describeEnd } from "../Peer.ts"
@@ -9,15 +9,44 @@ import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
 import * as Session from "./session.ts"
 
+/** How to get there. */
+export type Way =
+  | { readonly _tag: "Direct" }
+  | { readonly _tag: "Socks5"; readonly proxy: NodeConnection.Socks5Proxy }
+  | { readonly _tag: "I2p"; readonly sam: Endpoint }
+
+const dial = (endpoint: Endpoint, way: Way, connectTimeout: Session.Settings["timeout"]) => {
+  switch (way._tag) {
+    case "Direct":
+      return NodeConnection.connect({ ...endpoint, connectTimeout })
+    case "Socks5":
+      return NodeConnection.connectSocks5({ ...endpoint, proxy: way.proxy, connectTimeout })
+    case "I2p":
+      return NodeConnection.connectI2p({ host: endpoint.host, sam: way.sam, connectTimeout })
+  }
+}
+
 /** Succeeds when we ended it, fails with how it ended otherwise. */
 export const connect = Effect.fnUntraced(function* (
   endpoint: Endpoint,
+  way: Way,
   options: Session.Settings
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
   const output = yield* Output
   const report = yield* makeReport(options.json)
-  const end = yield* NodeConnection.connect({ ...endpoint, connectTimeout: options.timeout }).pipe(
+  const address = formatEndpoint(endpoint)
+  const end = yield* dial(endpoint, way, options.timeout).pipe(
     Effect.flatMap((connection) => Session.open(connection, "outbound", options, report, undefined)),
+    Effect.tapError(({ message, reason }) =>
+      Effect.sync(() =>
+        report({
+          event: "failed",
+          address,
+          reason: reason._tag === "DialFailed" ? reason.problem : reason._tag,
+          message
+        })
+      )
+    ),
     Effect.mapError(failure),
     Effect.flatMap((session) => session.stay(Session.untilAsked(output, options.limit))),
     Effect.scoped

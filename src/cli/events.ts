@@ -203,6 +203,17 @@ export const Refused = Schema.Struct({
   message: Schema.String
 })
 
+/**
+ * In `connect`: there is no peer. `reason` is the `Connection.DialProblem` of a dial, or the tag of
+ * `Handshake.HandshakeReason`.
+ */
+export const Failed = Schema.Struct({
+  event: Schema.Literal("failed"),
+  address: Schema.String,
+  reason: Schema.String,
+  message: Schema.String
+})
+
 /** A ping was answered, by this round trip. */
 export const Pong = Schema.Struct({ event: Schema.Literal("pong"), ...source, milliseconds: Schema.Finite })
 
@@ -215,7 +226,7 @@ export const Disconnected = Schema.Struct({
   stats: Stats
 })
 
-export const Event = Schema.Union([Message, Dropped, Listening, Handshake, Refused, Pong, Disconnected])
+export const Event = Schema.Union([Message, Dropped, Listening, Handshake, Refused, Failed, Pong, Disconnected])
 export type Event = typeof Event.Type
 
 /** The event that a line of `--json` holds. */

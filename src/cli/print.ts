@@ -241,6 +241,9 @@ export const textLines = (paint: Paint, event: Event, note: Note): ReadonlyArray
     case "pong":
       // Told behind the message, as `extra`.
       return []
+    case "failed":
+      // What stderr says.
+      return []
     case "listening":
       return [`${paint("bold", "Listening")} on ${clean(event.address)} (${clean(event.network)})`]
     case "handshake":

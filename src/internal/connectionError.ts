@@ -19,8 +19,29 @@ export interface Endpoint {
 export const formatEndpoint = ({ host, port }: Endpoint): string =>
   host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
 
-/** Why a dial failed. `BadPort`: not a whole number from 0 to 65535; dialing again will not help. */
-export type DialProblem = "HostNotFound" | "Refused" | "Timeout" | "Unreachable" | "BadPort" | "Other"
+/**
+ * Why a dial failed. Dialing the same again will not help after `BadPort` (not a whole number from 0 to 65535),
+ * `BadHost` (not a name that can be asked for this way) and `NeedsProxy`. Through a proxy the first four are what it
+ * says of the target, or the time that was up.
+ */
+export type DialProblem =
+  | "HostNotFound"
+  | "Refused"
+  | "Timeout"
+  | "Unreachable"
+  | "BadPort"
+  | "BadHost"
+  /** An .onion or .i2p name was to be dialed without one; nobody was asked for it, above all no DNS (RFC 7686). */
+  | "NeedsProxy"
+  /** There is no connection to the proxy itself. */
+  | "ProxyUnreachable"
+  /** The proxy wants a user and password, or others. */
+  | "ProxyAuthFailed"
+  /** The proxy does not do it: its rules, or a failure of its own that it does not explain. */
+  | "ProxyRefused"
+  /** It closed, or what it sends is not the protocol. */
+  | "ProxyBroken"
+  | "Other"
 
 /** Why listening failed. `BadPort`: not a whole number from 0 to 65535. */
 export type ListenProblem = "AddressInUse" | "NoPermission" | "AddressNotAvailable" | "BadPort" | "Other"
@@ -37,6 +58,11 @@ export type ConnectionReason =
       readonly problem: DialProblem
       readonly host: string
       readonly port: number
+      /** The proxy that was asked. */
+      readonly proxy?: Endpoint | undefined
+      /** In words, where more is known than `problem` says. */
+      readonly detail?: string | undefined
+      /** The error below it; where a proxy refused, its answer: the number of its reply, or the line. */
       readonly cause: unknown
     }
   /** Nobody can connect to us there. */
@@ -58,8 +84,22 @@ const problemText = {
   AddressInUse: "address in use",
   NoPermission: "no permission",
   AddressNotAvailable: "address not available",
-  BadPort: "not a port"
+  BadPort: "not a port",
+  BadHost: "not a host",
+  NeedsProxy: "needs a proxy",
+  ProxyUnreachable: "cannot reach the proxy",
+  ProxyAuthFailed: "the proxy wants a user and a password",
+  ProxyRefused: "refused by the proxy",
+  ProxyBroken: "the proxy failed"
 } as const
+
+const textOf = ({
+  cause,
+  problem
+}: {
+  readonly problem: DialProblem | ListenProblem
+  readonly cause: unknown
+}): string => (problem === "Other" ? messageOf(cause) : problemText[problem])
 
 /**
  * The one error of this module: a dial or a listen that failed, or the end of a connection. Its `reason` says which.
@@ -81,11 +121,12 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{ reado
         return "connection closed"
       case "Reset":
         return `connection reset: ${messageOf(reason.cause)}`
-      case "DialFailed":
-      case "ListenFailed": {
-        const problem = reason.problem === "Other" ? messageOf(reason.cause) : problemText[reason.problem]
-        return `${reason._tag === "DialFailed" ? "connect" : "listen"} ${formatEndpoint(reason)}: ${problem}`
+      case "DialFailed": {
+        const through = reason.proxy === undefined ? "" : ` through ${formatEndpoint(reason.proxy)}`
+        return `connect ${formatEndpoint(reason)}${through}: ${reason.detail ?? textOf(reason)}`
       }
+      case "ListenFailed":
+        return `listen ${formatEndpoint(reason)}: ${textOf(reason)}`
     }
   }
 }

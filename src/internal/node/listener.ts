@@ -1,0 +1,156 @@
+/** Servers on one or several addresses, and the one queue of what they accept. */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
+import * as net from "node:net"
+import { closedError, ConnectionError, type Endpoint, type ListenProblem } from "../connectionError.ts"
+import { codeOf } from "../dialProblem.ts"
+import { Waiters } from "../waiters.ts"
+import { makeCount } from "./limits.ts"
+
+const noop = () => {}
+
+/** Node says `::ffff:127.0.0.1` of an IPv4 remote on an IPv6 listener. */
+export const plainHost = (host: string): string =>
+  host.startsWith("::ffff:") && host.includes(".") ? host.slice(7) : host
+
+/** What a listener did so far, and has open. */
+export interface ListenerStats {
+  /** Connections that it took and that did not close yet, those that wait for an `accept` included. */
+  readonly open: number
+  /** Those among them that wait for an `accept`. */
+  readonly pending: number
+  /** How many were destroyed at once because there were enough: in all, from their address, or waiting. */
+  readonly refused: number
+}
+
+const listenProblems: Readonly<Record<string, ListenProblem>> = {
+  EADDRINUSE: "AddressInUse",
+  EACCES: "NoPermission",
+  EPERM: "NoPermission",
+  EADDRNOTAVAIL: "AddressNotAvailable",
+  ENOTFOUND: "AddressNotAvailable",
+  EAI_AGAIN: "AddressNotAvailable",
+  ERR_SOCKET_BAD_PORT: "BadPort"
+}
+
+const listening = (server: net.Server, options: net.ListenOptions): Effect.Effect<void, unknown> =>
+  Effect.callback<void, unknown>((resume) => {
+    server.once("listening", () => resume(Effect.void))
+    server.once("error", (cause) => resume(Effect.fail(cause)))
+    try {
+      server.listen(options)
+    } catch (cause) {
+      resume(Effect.fail(cause))
+    }
+  })
+
+/** What of the options of `listen` is for the servers. */
+export interface ListenerSettings {
+  readonly host?: string | undefined
+  readonly port: number
+  readonly also?: ReadonlyArray<Endpoint> | undefined
+  readonly maxConnections?: number | undefined
+  readonly maxPerAddress?: number | undefined
+  readonly backlog?: number | undefined
+  readonly maxPending?: number | undefined
+  readonly noDelay?: boolean | undefined
+}
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** What accepts. */
+export interface OpenListener {
+  readonly addresses: NonEmptyReadonlyArray<Endpoint>
+  readonly stats: Effect.Effect<ListenerStats>
+  /** The next socket, paused, of which nothing was read. It is the caller's, so nothing else may interrupt. */
+  readonly next: (restore: Restore) => Effect.Effect<net.Socket, ConnectionError>
+}
+
+/** Listens until the scope ends. To be run where nothing interrupts but `restore`. */
+export const openListener = (
+  options: ListenerSettings,
+  restore: Restore
+): Effect.Effect<OpenListener, ConnectionError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const {
+      also = [],
+      backlog = 511,
+      host = "127.0.0.1",
+      maxConnections,
+      maxPending = 128,
+      maxPerAddress,
+      port
+    } = options
+    const wanted: ReadonlyArray<Endpoint> = [{ host, port }, ...also]
+    const pending: Array<net.Socket> = []
+    const count = makeCount({
+      maxConnections: maxConnections ?? Number.POSITIVE_INFINITY,
+      maxPerAddress: maxPerAddress ?? Number.POSITIVE_INFINITY
+    })
+    let refused = 0
+    let closed: ConnectionError | undefined
+    const arrivals = new Waiters<ConnectionError>(() => {
+      if (closed !== undefined) return Effect.fail(closed)
+      return pending.length > 0 ? Effect.void : undefined
+    })
+
+    const onConnection = (socket: net.Socket): void => {
+      socket.on("error", noop)
+      const isFull = pending.length >= maxPending && !arrivals.isAwaited
+      const leave = closed !== undefined || isFull ? undefined : count.enter(plainHost(socket.remoteAddress ?? ""))
+      if (leave === undefined) {
+        refused++
+        socket.destroy()
+        return
+      }
+      socket.once("close", leave)
+      pending.push(socket)
+      arrivals.wake(Effect.void)
+    }
+
+    const servers: Array<net.Server> = []
+    const close = Effect.sync(() => {
+      closed ??= closedError()
+      for (const server of servers) server.close(noop)
+      for (const socket of pending.splice(0)) socket.destroy()
+      arrivals.wake(Effect.fail(closed))
+    })
+    const listenOn = Effect.fnUntraced(function* ({ host, port }: Endpoint) {
+      const failed = (problem: ListenProblem, cause: unknown) =>
+        new ConnectionError({ reason: { _tag: "ListenFailed", problem, host, port, cause } })
+      // Node would take an empty host for all addresses of this machine.
+      if (host === "") return yield* failed("AddressNotAvailable", "no host")
+      const server = net.createServer({ pauseOnConnect: true, noDelay: options.noDelay ?? true }, onConnection)
+      // Also what accepting runs into later, such as too many open files: the next connection may fare better.
+      server.on("error", noop)
+      servers.push(server)
+      yield* Effect.mapError(
+        restore(listening(server, { host, port, backlog, ipv6Only: wanted.length > 1 && net.isIPv6(host) })),
+        (cause) => failed(listenProblems[codeOf(cause) ?? ""] ?? "Other", cause)
+      )
+      const address = server.address()
+      return typeof address === "object" && address !== null
+        ? { host: plainHost(address.address), port: address.port }
+        : { host, port }
+    })
+    const [first, ...others] = yield* Effect.forEach(wanted, listenOn).pipe(
+      Effect.onExit((exit) => (Exit.isFailure(exit) ? close : Effect.void))
+    )
+    const address = first ?? { host, port }
+    yield* Effect.addFinalizer(() => close)
+
+    return {
+      addresses: [address, ...others],
+      stats: Effect.sync(() => ({ open: count.open(), pending: pending.length, refused })),
+      next: Effect.fnUntraced(function* (restore: Restore) {
+        while (true) {
+          yield* restore(arrivals.wait)
+          // Another fiber that was woken as well may have been faster.
+          const socket = pending.shift()
+          if (socket !== undefined && !socket.destroyed) return socket
+        }
+      })
+    }
+  })

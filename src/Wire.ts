@@ -35,7 +35,19 @@ export {
   maxAddressLength,
   type TimestampedAddress
 } from "./internal/messages/address.ts"
+export { type Alert, maxAlertCommentLength, maxAlertStatusLength } from "./internal/messages/alert.ts"
 export type { Block, BlockHeader, BlockMessage } from "./internal/messages/block.ts"
+export {
+  type CFCheckpt,
+  type CFHeaders,
+  type CFilter,
+  compactFilterCheckpointInterval,
+  type GetCFCheckpt,
+  type GetCFHeaders,
+  type GetCFilters,
+  maxCompactFilterHeaders,
+  maxCompactFilters
+} from "./internal/messages/compactFilter.ts"
 export {
   type Feature,
   type FeeFilter,
@@ -74,6 +86,15 @@ export {
 } from "./internal/messages/inventory.ts"
 export type { KnownMessage, Message, Unknown } from "./internal/messages/message.ts"
 export type { OutPoint, Transaction, TransactionInput, TransactionOutput, Tx } from "./internal/messages/transaction.ts"
+export {
+  type AncPkgInfo,
+  type GetPkgTxns,
+  maxPackageInfo,
+  maxPackageTransactions,
+  type PkgTxns,
+  type SendPackages,
+  type SendTxRcncl
+} from "./internal/messages/transactionRelay.ts"
 export { WireError, type WireReason } from "./internal/wireError.ts"
 
 /** How strict `decode` is. */
@@ -100,7 +121,7 @@ const attempt = <A>(evaluate: () => A): Result.Result<A, WireError> => {
  * import { Wire } from "effect-bitcoin-peer"
  *
  * console.log(Wire.command({ _tag: "ping", nonce: 1n })) // ping
- * console.log(Wire.command({ _tag: "Unknown", command: "cfilter", payload: new Uint8Array(0) })) // cfilter
+ * console.log(Wire.command({ _tag: "Unknown", command: "greeting", payload: new Uint8Array(0) })) // greeting
  * ```
  */
 export const command = (message: Message): string => commandOf(message)

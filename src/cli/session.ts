@@ -68,6 +68,18 @@ const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
   tx: true,
   block: true,
   reject: true,
+  getcfilters: true,
+  cfilter: true,
+  getcfheaders: true,
+  cfheaders: true,
+  getcfcheckpt: true,
+  cfcheckpt: true,
+  sendtxrcncl: true,
+  sendpackages: true,
+  ancpkginfo: true,
+  getpkgtxns: true,
+  pkgtxns: true,
+  alert: true,
   Unknown: true
 }
 

@@ -13,6 +13,8 @@ const typeNames = new Map<number, string>([
   [Wire.InventoryType.filteredBlock, "filteredBlock"],
   [Wire.InventoryType.compactBlock, "compactBlock"],
   [Wire.InventoryType.wtx, "wtx"],
+  [Wire.InventoryType.packageTransactions, "packageTransactions"],
+  [Wire.InventoryType.ancestorPackageInfo, "ancestorPackageInfo"],
   [Wire.InventoryType.tx | Wire.InventoryType.witnessFlag, "witnessTx"],
   [Wire.InventoryType.block | Wire.InventoryType.witnessFlag, "witnessBlock"]
 ])
@@ -168,6 +170,54 @@ export const summarise = (message: Wire.Message): Summary => {
         reason: message.reason,
         ...(message.hash !== undefined && { hash: Wire.hashToHex(message.hash) })
       }
+    case "getcfilters":
+    case "getcfheaders":
+      return {
+        command: message._tag,
+        filterType: message.filterType,
+        startHeight: message.startHeight,
+        stop: Wire.hashToHex(message.stopHash)
+      }
+    case "cfilter":
+      return {
+        command: "cfilter",
+        filterType: message.filterType,
+        block: Wire.hashToHex(message.blockHash),
+        size: message.filter.length
+      }
+    case "cfheaders":
+      return {
+        command: "cfheaders",
+        filterType: message.filterType,
+        count: message.filterHashes.length,
+        previous: Wire.hashToHex(message.previousFilterHeader),
+        stop: Wire.hashToHex(message.stopHash)
+      }
+    case "getcfcheckpt":
+      return { command: "getcfcheckpt", filterType: message.filterType, stop: Wire.hashToHex(message.stopHash) }
+    case "cfcheckpt":
+      return {
+        command: "cfcheckpt",
+        filterType: message.filterType,
+        count: message.filterHeaders.length,
+        stop: Wire.hashToHex(message.stopHash)
+      }
+    case "sendtxrcncl":
+      return { command: "sendtxrcncl", version: message.version, salt: nonce(message.salt) }
+    case "sendpackages":
+      return { command: "sendpackages", versions: nonce(message.versions) }
+    case "ancpkginfo":
+    case "getpkgtxns":
+      return { command: message._tag, count: message.wtxids.length, ...first(message.wtxids) }
+    case "pkgtxns": {
+      const one = message.transactions.at(0)
+      const count = message.transactions.length
+      return { command: "pkgtxns", count, ...(one !== undefined && { first: Wire.hashToHex(Wire.wtxid(one)) }) }
+    }
+    case "alert": {
+      const { comment, expiration, id, statusBar } = message
+      return { command: "alert", id, expiration, statusBar, comment }
+    }
     case "Unknown":
       return { command: message.command, unknown: true }
   }

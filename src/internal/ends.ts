@@ -10,6 +10,9 @@ import { type EndReason, PeerError } from "./peerError.ts"
 
 export const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
+/** Without COMPACT_FILTERS on our side they end the peer, as in Core [157]. */
+export const filterRequests = new Set(["getcfilters", "getcfheaders", "getcfcheckpt"])
+
 /** The lists whose length no honest node exceeds, by command. */
 const limited: ReadonlyMap<string, string> = new Map([
   ["inv", "items"],
@@ -18,14 +21,16 @@ const limited: ReadonlyMap<string, string> = new Map([
   ["getheaders", "locator"],
   ["getblocks", "locator"],
   ["addr", "addresses"],
-  ["addrv2", "addresses"]
+  ["addrv2", "addresses"],
+  ["cfheaders", "filterHashes"],
+  ["getpkgtxns", "wtxids"]
 ])
 
 /** The end that a message is though it could not be read: what no honest node sends, as in Core. Most are just dropped. */
 export const endOfDropped = (error: WireError): EndReason | undefined => {
   const { command, reason } = error
   if (reason._tag === "BadChecksum" || reason._tag === "BadCommand") return undefined
-  if (command === "feature") return violation(command, "only allowed before verack")
+  if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
   const misbehaves =
     (reason._tag === "TooMany" && limited.get(command) === reason.field) ||
     (reason._tag === "BadValue" && command === "sendcmpct")

@@ -28,6 +28,7 @@ import {
   ended,
   endOfConnection,
   endOfDropped,
+  filterRequests,
   isOwnMalformed,
   legalOnlyInHandshake,
   malformed,
@@ -182,6 +183,7 @@ export const startSession = Effect.fnUntraced(function* (
   const asked = new Waiters(() => (Requests.size(requests) > 0 ? Effect.void : undefined))
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
   const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
+  const servesFilters = ((options.services ?? 0n) & Wire.Service.compactFilters) !== 0n
   let end: EndReason | undefined
   let pongs = 0
   /** What the peer asked for since the handshake. */
@@ -244,6 +246,9 @@ export const startSession = Effect.fnUntraced(function* (
       return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
     }
     if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
+    if (!servesFilters && filterRequests.has(command)) {
+      return violation(command, "this side does not offer NODE_COMPACT_FILTERS")
+    }
     return bloomCommands.has(command) && !servesBloom && negotiated.protocolVersion >= versionOf.bloomEnforced
       ? violation(command, "this side does not offer NODE_BLOOM")
       : undefined

@@ -46,6 +46,7 @@ export {
   type GetCFHeaders,
   type GetCFilters,
   maxCompactFilterHeaders,
+  maxCompactFilterLength,
   maxCompactFilters
 } from "./internal/messages/compactFilter.ts"
 export {

@@ -42,22 +42,26 @@ describe("compact filter messages", () => {
     assert.deepStrictEqual(reasonOf(Wire.decode("cfheaders", payload)), tooMany)
   })
 
-  it("cfcheckpt and cfilter are as long as a payload can be", () => {
+  it("cfcheckpt is as long as a payload can be", () => {
     const count = Math.floor((Wire.maxPayloadLength - 38) / 32)
     const message: Wire.CFCheckpt = { _tag: "cfcheckpt", filterType: 0, stopHash: hash, filterHeaders: hashes(count) }
     assert.strictEqual((decoded("cfcheckpt", encoded(message)) as Wire.CFCheckpt).filterHeaders.length, count)
     assert.strictEqual(reasonOf(Wire.encode({ ...message, filterHeaders: hashes(count + 1) }))._tag, "PayloadTooLarge")
-    const filter = new Uint8Array(Wire.maxPayloadLength - 38)
-    const large: Wire.CFilter = { _tag: "cfilter", filterType: 0, blockHash: hash, filter }
-    assert.strictEqual((decoded("cfilter", encoded(large)) as Wire.CFilter).filter.length, filter.length)
-    const larger = { ...large, filter: new Uint8Array(filter.length + 1) }
-    assert.strictEqual(reasonOf(Wire.encode(larger))._tag, "PayloadTooLarge")
+  })
+
+  it("cfilter has a filter of at most 262,144 bytes", () => {
+    const full: Wire.CFilter = { _tag: "cfilter", filterType: 0, blockHash: hash, filter: new Uint8Array(262_144) }
+    assert.strictEqual((decoded("cfilter", encoded(full)) as Wire.CFilter).filter.length, 262_144)
+    const tooMany = { _tag: "TooMany", field: "filter", count: 262_145, limit: 262_144 } as const
+    assert.deepStrictEqual(reasonOf(Wire.encode({ ...full, filter: new Uint8Array(262_145) })), tooMany)
+    const payload = concat([0], hash, [0xfe, 1, 0, 4, 0], new Uint8Array(262_145))
+    assert.deepStrictEqual(reasonOf(Wire.decode("cfilter", payload)), tooMany)
   })
 
   it("a count that lies is Truncated before anything is made", () => {
     const lie = [0xfe, 0, 0, 0, 2]
     for (const [command, payload] of [
-      ["cfilter", concat([0], hash, lie)],
+      ["cfilter", concat([0], hash, [0xfe, 0, 0, 4, 0])],
       ["cfcheckpt", concat([0], hash, lie)],
       ["ancpkginfo", u16(65_535)],
       ["getpkgtxns", [100]],

@@ -10,6 +10,7 @@
  */
 import * as Wire from "../Wire.ts"
 import * as Expectations from "./expectations.ts"
+import * as FilterRequests from "./filterRequests.ts"
 import { hashOf, isInLocator, keyOf, locatorKey } from "./hashKeys.ts"
 import { headerSize } from "./messages/block.ts"
 import { doubleSha256 } from "./sha256.ts"
@@ -46,6 +47,8 @@ export interface Requests {
   readonly blocks: Expectations.Book<Wire.Inv>
   readonly mempool: Expectations.Book<Wire.Inv>
   readonly addresses: Expectations.Book<Addresses>
+  /** Who waits for compact filters and their headers. */
+  readonly filters: Set<FilterRequests.Taker>
   /** The last message of a single address since a getaddr was written; it keeps bytes alive, so not for long. */
   lonely: Addresses | undefined
 }
@@ -83,6 +86,7 @@ export const make = (settings: Settings): Requests => ({
   blocks: Expectations.makeBook(Expectations.makeLine(Infinity), false),
   mempool: Expectations.makeBook(Expectations.makeLine(Infinity), false),
   addresses: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+  filters: new Set(),
   lonely: undefined
 })
 
@@ -270,6 +274,10 @@ export const received = (self: Requests, message: Wire.Message, now: number): bo
     case "addr":
     case "addrv2":
       return addressesCame(self, message, now)
+    case "cfilter":
+    case "cfheaders":
+    case "cfcheckpt":
+      return FilterRequests.received(self.filters, message)
     case "Unknown":
       if (message.command === "cmpctblock") return partOfBlockCame(self, compactBlock, message, now)
       if (message.command === "merkleblock") return partOfBlockCame(self, filteredBlock, message, now)
@@ -368,7 +376,7 @@ export const askAddresses = (self: Requests, answered: (addresses: Addresses) =>
 export const size = (self: Requests): number => {
   let size = self.headers.all.size + self.blocks.all.size + self.mempool.all.size + self.addresses.all.size
   for (const book of self.data.values()) size += book.all.size
-  return size
+  return size + self.filters.size
 }
 
 /** Forgets all questions and tells nobody: that is up to the owner. To cancel one of them later does nothing. */
@@ -378,5 +386,6 @@ export const end = (self: Requests): void => {
   Expectations.clear(self.blocks)
   Expectations.clear(self.mempool)
   Expectations.clear(self.addresses)
+  self.filters.clear()
   self.lonely = undefined
 }

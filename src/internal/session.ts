@@ -562,6 +562,7 @@ export const startSession = Effect.fnUntraced(function* (
     encode,
     now: remoteNow,
     protocolVersion: negotiated.protocolVersion,
+    services: negotiated.services,
     ping,
     onAsk: letRead
   })
@@ -642,6 +643,9 @@ export const startSession = Effect.fnUntraced(function* (
     getBlocks: questions.getBlocks,
     getData: questions.getData,
     getAddresses: questions.getAddresses,
+    getCompactFilters: questions.getCompactFilters,
+    getCompactFilterHeaders: questions.getCompactFilterHeaders,
+    getCompactFilterCheckpoints: questions.getCompactFilterCheckpoints,
     ping,
     disconnect: (why = "disconnect was called") =>
       Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),

@@ -8,6 +8,9 @@ export const maxCompactFilters = 1_000
 /** A `getcfheaders` asks for, and a `cfheaders` has, the filter hashes of at most 2,000 blocks. */
 export const maxCompactFilterHeaders = 2_000
 
+/** A filter in a `cfilter` is at most 262,144 bytes: no block of 4,000,000 weight has more elements than fit [btcd]. */
+export const maxCompactFilterLength = 262_144
+
 /** A `cfcheckpt` has the filter header of each block whose height is a multiple of 1,000, from 1,000 on. */
 export const compactFilterCheckpointInterval = 1_000
 
@@ -32,7 +35,10 @@ export interface CFilter {
   readonly filterType: number
   /** 32 bytes, wire order. */
   readonly blockHash: Uint8Array
-  /** As it is hashed: the number of elements and the coded set. See `CompactFilter.decode`. */
+  /**
+   * As it is hashed: the number of elements and the coded set. At most 262,144 bytes, more is `TooMany` and the message is
+   * dropped. See `CompactFilter.decode`.
+   */
   readonly filter: Uint8Array
 }
 
@@ -116,12 +122,12 @@ export const cfilter: Codec<CFilter> = {
     _tag: "cfilter",
     filterType: reader.u8("filterType"),
     blockHash: reader.view(32, "blockHash"),
-    filter: reader.varBytes("filter")
+    filter: reader.varBytes("filter", maxCompactFilterLength)
   }),
   encode: (writer, message) => {
     writer.u8(message.filterType, "filterType")
     writer.fixed(message.blockHash, 32, "blockHash")
-    writer.varBytes(message.filter, "filter")
+    writer.varBytes(message.filter, "filter", maxCompactFilterLength)
   }
 }
 

@@ -2,6 +2,7 @@
  * A concurrent Bitcoin peer on Effect. Nothing here imports `node:`; connections over TCP are in
  * `effect-bitcoin-peer/NodeConnection`.
  */
+export * as Address from "./Address.ts"
 export * as CompactFilter from "./CompactFilter.ts"
 export * as Connection from "./Connection.ts"
 export * as Handshake from "./Handshake.ts"

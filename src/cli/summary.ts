@@ -1,4 +1,5 @@
 /** What matters in a message, in a few plain values: the same for people and for programs. */
+import * as Address from "../Address.ts"
 import * as Wire from "../Wire.ts"
 import type { Summary } from "./events.ts"
 import { hex } from "./text.ts"
@@ -50,9 +51,6 @@ const locator = (message: Wire.GetHeaders | Wire.GetBlocks) => ({
 })
 
 const networkNames = ["other", "ipv4", "ipv6", "torv2", "torv3", "i2p", "cjdns"]
-
-const isMappedIPv4 = (address: Uint8Array): boolean =>
-  address[10] === 0xff && address[11] === 0xff && address.subarray(0, 10).every((byte) => byte === 0)
 
 const addresses = <A extends Wire.NetworkAddress | Wire.AddressV2>(
   list: Wire.List<A>,
@@ -140,7 +138,8 @@ export const summarise = (message: Wire.Message): Summary => {
     case "pong":
       return { command: "pong", nonce: nonce(message.nonce) }
     case "addr": {
-      const network = ({ address }: Wire.NetworkAddress) => (isMappedIPv4(address) ? "ipv4" : "ipv6")
+      const network = ({ address }: Wire.NetworkAddress) =>
+        networkNames[Address.fromBytes(address)?.networkId ?? Address.NetworkId.ipv6]!
       return { command: "addr", ...addresses(message.addresses, network) }
     }
     case "addrv2": {

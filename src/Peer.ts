@@ -158,8 +158,8 @@ export class Peer extends Context.Service<
     /**
      * Asks for the compact filters of a range of blocks [157] and returns them by height; `CompactFilter.decode` makes them
      * of use. Whose filter one is goes by the hash of its block. Fails with `NotOffered` where the peer has not got
-     * `Service.compactFilters`, `NotSendable` for more than 1,000, `TimedOut` (2 minutes for all by default; a peer that
-     * does not know the last block says nothing) and `Ended`.
+     * `Service.compactFilters`, `NotSendable` for more than 1,000, `TimedOut` (2 minutes for all by default) and `Ended`. Core
+     * disconnects who asks for a block that it does not know, or not at that height.
      */
     readonly getCompactFilters: (
       range: CompactFilterRange,

@@ -73,7 +73,7 @@ export interface DataQuestion {
   readonly cancel: () => ReadonlyArray<Wire.InventoryItem>
 }
 
-const { block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
+const { ancestorPackageInfo, block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
 /** What a remote answers at all: other types are skipped. */
 const answerable = new Set<number>([tx, tx | witnessFlag, block, block | witnessFlag, filteredBlock, compactBlock, wtx])
 
@@ -197,6 +197,12 @@ const notFoundCame = (self: Requests, message: Wire.NotFound, now: number): bool
   return answered
 }
 
+/** The last wtxid is that of the transaction that was asked about [331]. */
+const packageInfoCame = (self: Requests, message: Wire.AncPkgInfo, now: number): boolean => {
+  const wtxid = message.wtxids.at(-1)
+  return wtxid !== undefined && answerData(self, ancestorPackageInfo, keyOf(wtxid), found(message), now)
+}
+
 /**
  * Answers the oldest getheaders that the headers fit: any if there are none; else one whose locator, or the genesis
  * block, they follow, or whose stop hash the first one is. An announcement that fits cannot be told from the answer.
@@ -274,6 +280,8 @@ export const received = (self: Requests, message: Wire.Message, now: number): bo
     case "addr":
     case "addrv2":
       return addressesCame(self, message, now)
+    case "ancpkginfo":
+      return packageInfoCame(self, message, now)
     case "cfilter":
     case "cfheaders":
     case "cfcheckpt":

@@ -15,8 +15,10 @@ export const maxCompactFilterLength = 262_144
 export const compactFilterCheckpointInterval = 1_000
 
 /**
- * Asks for the filters of a range of blocks (BIP157), at most 1,000: that needs heights, so whoever serves them has to
- * look. A peer that is asked and does not offer `Service.compactFilters` disconnects.
+ * Asks for the filters of a range of blocks (BIP157). Who is asked without offering `Service.compactFilters` disconnects.
+ *
+ * The rest needs the chain, and is for whoever serves: Bitcoin Core also disconnects for a type other than 0, a last block
+ * that it does not know or will not tell of, a first height above the last one, and more than 1,000 blocks.
  */
 export interface GetCFilters {
   readonly _tag: "getcfilters"
@@ -42,7 +44,7 @@ export interface CFilter {
   readonly filter: Uint8Array
 }
 
-/** Asks for the filter hashes of a range of blocks (BIP157), at most 2,000. See `GetCFilters` for who may. */
+/** Asks for the filter hashes of a range of blocks (BIP157), at most 2,000; otherwise as `GetCFilters`. */
 export interface GetCFHeaders {
   readonly _tag: "getcfheaders"
   /** One byte; 0 is the basic filter of BIP158. */
@@ -69,7 +71,7 @@ export interface CFHeaders {
   readonly filterHashes: List<Uint8Array>
 }
 
-/** Asks for the filter headers of all blocks at multiples of 1,000 (BIP157). See `GetCFilters` for who may. */
+/** Asks for the filter headers of all blocks at multiples of 1,000 (BIP157); otherwise as `GetCFilters`. */
 export interface GetCFCheckpt {
   readonly _tag: "getcfcheckpt"
   /** One byte; 0 is the basic filter of BIP158. */

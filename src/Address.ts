@@ -191,10 +191,28 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
 /**
  * A host as people write it: IPv6 as RFC 5952 has it, Tor v3 with checksum and version. One whose length is not that of its
  * network, or of an unknown network, is hexadecimal.
+ *
+ * @example
+ * ```ts
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const host = { networkId: Address.NetworkId.torV3, address: new Uint8Array(32) }
+ * console.log(Address.formatHost(host)) // aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaam2dqd.onion
+ * ```
  */
 export const formatHost = ({ address, networkId }: Host): string => print(networkId, address)
 
-/** An address as people write it, `host:port`, with brackets around IPv6 and CJDNS. Port 0 of I2P is left out. */
+/**
+ * An address as people write it, `host:port`, with brackets around IPv6 and CJDNS. Port 0 of I2P is left out.
+ *
+ * @example
+ * ```ts
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const address = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }
+ * console.log(Address.format(address)) // 1.2.3.4:8333
+ * ```
+ */
 export const format = ({ address, networkId, port }: Address): string => formatHostAndPort(networkId, address, port)
 
 // ---- the 16 bytes of `addr` and `version`
@@ -232,6 +250,14 @@ export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined =>
 /**
  * The host in the 16 bytes of an `addr` or `version`. Undefined where they are not 16, and for Tor v2 addresses and names of
  * Bitcoin Core's own, which hide in IPv6 and are no hosts.
+ *
+ * @example
+ * ```ts
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const bytes = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4)
+ * console.log(Address.fromBytes(bytes)) // { networkId: 1, address: Uint8Array [1, 2, 3, 4] }
+ * ```
  */
 export const fromBytes = (bytes: Uint8Array): Host | undefined =>
   bytes.length !== 16 || isIn(bytes, prefixes.onionCat) || isIn(bytes, prefixes.internal)

@@ -124,7 +124,20 @@ const numberOf = (key: SipKey, script: Uint8Array, range: number): number => {
   return mapInto(hash[1]!, hash[0]!, range)
 }
 
-/** Whether a script may be one that the block pays to or spends from; false is certain. See `matchesAny` for several. */
+/**
+ * Whether a script may be one that the block pays to or spends from; false is certain. See `matchesAny` for several.
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { CompactFilter } from "effect-bitcoin-peer"
+ *
+ * const blockHash = new Uint8Array(32)
+ * const bytes = CompactFilter.encode(blockHash, [Uint8Array.of(0x51)])
+ * const filter = Result.getOrThrow(CompactFilter.decode(blockHash, bytes))
+ * console.log(CompactFilter.matches(filter, Uint8Array.of(0x51))) // true
+ * ```
+ */
 export const matches = (filter: CompactFilter, script: Uint8Array): boolean => matchesAny(filter, [script])
 
 /**
@@ -197,6 +210,13 @@ const countBytes = (count: number): Uint8Array => {
 /**
  * The bytes of a filter of any elements, each taken once, for the block with that hash (32 bytes, wire order). `build` is
  * for the elements of a block.
+ *
+ * @example
+ * ```ts
+ * import { CompactFilter } from "effect-bitcoin-peer"
+ *
+ * console.log(CompactFilter.encode(new Uint8Array(32), [])) // Uint8Array [0]
+ * ```
  */
 export const encode = (blockHash: Uint8Array, elements: Iterable<Uint8Array>): Uint8Array => {
   const numbers = different(sipKey(blockHash), elements)
@@ -287,7 +307,7 @@ export const filterHash = (bytes: Uint8Array): Uint8Array => doubleSha256(bytes)
 
 /**
  * The filter header of a block: SHA-256 twice over the hash of its filter and the filter header of the block before, zeros
- * for the genesis block. All are 32 bytes in wire order.
+ * for the genesis block. All are 32 bytes in wire order. `filterHash` has an example.
  */
 export const filterHeader = (hash: Uint8Array, previous: Uint8Array): Uint8Array => {
   const both = new Uint8Array(64)

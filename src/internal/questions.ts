@@ -262,7 +262,7 @@ export const makeQuestions = ({
       const limit = Wire.maxCompactFilterHeaders
       const count = stopHeight - startHeight + 1
       if (count > limit) return notSendable("getcfheaders", { _tag: "TooMany", field: "stopHeight", count, limit })
-      if (count < 1) {
+      if (!(count >= 1)) {
         return notSendable("getcfheaders", { _tag: "BadValue", field: "stopHeight", problem: "is below startHeight" })
       }
       const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)

@@ -1,6 +1,6 @@
 /**
- * Bytes in and out, to one remote: the interface that a peer works on, the in-memory pair for tests, and an adapter from
- * Effect's `Socket`. `NodeConnection` has the one over `node:net`.
+ * Bytes in and out, to one remote: the interface that a peer works on, the in-memory pair for tests, and adapters from a
+ * WebSocket and from Effect's `Socket`. `NodeConnection` has the one over `node:net`.
  *
  * Nothing here knows what the bytes mean.
  */
@@ -18,7 +18,9 @@ import { dialProblem } from "./internal/dialProblem.ts"
 import { defaultCloseTimeout } from "./internal/gracefulClose.ts"
 import { MemoryEnd } from "./internal/memoryConnection.ts"
 import { SocketConnection } from "./internal/socketConnection.ts"
+import { makeSocket, type WebSocketLike } from "./internal/webSocket.ts"
 
+export type { WebSocketLike } from "./internal/webSocket.ts"
 export {
   ConnectionError,
   type ConnectionReason,
@@ -203,8 +205,9 @@ export interface SocketOptions {
 const unknownEndpoint: Endpoint = { host: "unknown", port: 0 }
 
 /**
- * Opens an Effect `Socket` (a WebSocket, TLS, a test's own) as a connection. Opening it dials; a failure to open is a
- * `DialFailed`. It costs two fibers and several times the memory of a `NodeConnection`, which for TCP is the better one.
+ * Opens an Effect `Socket` (TLS, a test's own; for a WebSocket use `fromWebSocket`) as a connection. Opening it dials; a
+ * failure to open is a `DialFailed`. It costs two fibers and several times the memory of a `NodeConnection`, which for TCP
+ * is the better one.
  *
  * ```ts
  * import { NodeSocket } from "@effect/platform-node"
@@ -271,3 +274,72 @@ export const layerSocket = (options?: SocketOptions): Layer.Layer<Connection, Co
     Connection,
     Effect.flatMap(Socket.Socket, (socket) => fromSocket(socket, options))
   )
+
+/** How a WebSocket becomes a connection. */
+export interface WebSocketOptions extends SocketOptions {
+  /** How long opening it may take. Default 10 s. */
+  readonly openTimeout?: Duration.Input | undefined
+  /**
+   * How many bytes may wait for a puller who is away. Default 32 MiB: 16 ordinary blocks that were asked for at once, or
+   * eight of the largest messages.
+   */
+  readonly maxUnread?: number | undefined
+}
+
+/**
+ * Opens a WebSocket as a connection: in browsers, which have no TCP, in Node, and for the server's side too. The bytes of
+ * its messages, joined, are the stream; how they are cut means nothing, and a text message counts as its UTF-8. `open`
+ * makes it, or gives one that is opening or open. A failure to open is a `DialFailed`.
+ *
+ * It ends as a WebSocket does. The remote's close with code 1000, 1001 or none is `Closed`, and so is our own; any other
+ * code, and a network that went away (1006), is `Reset`, whose cause says the code and the remote's reason. `close`
+ * flushes, sends our close and awaits the answer. There is no half-open state: what the remote says after it is lost.
+ *
+ * A WebSocket in a browser cannot stop reading, so what is not pulled is held, and beyond `maxUnread` bytes the connection
+ * is `Reset` in place of growing further; one of the `ws` package stops reading, and so stops the remote. It does not tell
+ * when less waits to be sent: 256 KiB in it count as taken, and beyond them it is looked at each 5 ms, so that `drained`
+ * waits as it should. And it cannot be dropped: `destroy` lets go of it, and the browser sends what it had taken.
+ *
+ * Effect's own `Socket.makeWebSocket` with `fromSocket` would have none of that: each `close` waits for its timeout, and
+ * both what is written and what is not pulled is held without a bound.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, Nonce, Peer } from "effect-bitcoin-peer"
+ *
+ * // `examples/websocket-bridge.ts` listens there.
+ * const program = Effect.gen(function*() {
+ *   const url = "ws://127.0.0.1:8380/?target=127.0.0.1:18444"
+ *   const connection = yield* Connection.fromWebSocket(() => new WebSocket(url), {
+ *     remoteAddress: { host: "127.0.0.1", port: 18444 }
+ *   })
+ *   const peer = yield* Peer.make(connection, { requiredServices: [] })
+ *   return peer.info.userAgent
+ * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+ * ```
+ */
+export const fromWebSocket = (
+  open: () => WebSocketLike,
+  options: WebSocketOptions = {}
+): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { host, port } = options.remoteAddress ?? unknownEndpoint
+    const webSocket = yield* Effect.acquireRelease(
+      // A browser throws when the URL is none, and when a secure page may not open an insecure one.
+      Effect.try({
+        try: open,
+        catch: (cause) => new ConnectionError({ reason: { _tag: "DialFailed", problem: "Other", host, port, cause } })
+      }),
+      (webSocket) => Effect.sync(() => webSocket.close(1000))
+    )
+    const { openTimeout, maxUnread = 33_554_432 } = options
+    const socket = yield* makeSocket(webSocket, { openTimeout, maxUnread })
+    // The scope may go on without it.
+    return yield* Effect.onError(fromSocket(socket, options), () => Effect.sync(() => webSocket.close(1000)))
+  })
+
+/** The connection over a WebSocket, opened once, for as long as the layer lives. */
+export const layerWebSocket = (
+  open: () => WebSocketLike,
+  options?: WebSocketOptions
+): Layer.Layer<Connection, ConnectionError> => Layer.effect(Connection, fromWebSocket(open, options))

@@ -9,9 +9,11 @@ import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { Connection, ConnectionError } from "./Connection.ts"
 import * as Machine from "./internal/handshake.ts"
 import { type Link, makeLink } from "./internal/link.ts"
+import { start as startRecording } from "./internal/recording.ts"
 import { badOption } from "./internal/options.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Network from "./Network.ts"
@@ -306,13 +308,14 @@ export const runOnLink = Effect.fnUntraced(function* (
 export const run = Effect.fnUntraced(function* (
   connection: Connection["Service"],
   options: Options = {}
-): Effect.fn.Return<Negotiated, HandshakeError, Nonce> {
+): Effect.fn.Return<Negotiated, HandshakeError, Nonce | Scope.Scope> {
   const link = makeLink(connection, {
     magic: (options.network ?? Network.mainnet).magic,
     policy: options.policy ?? Policy.standard,
     clock: yield* Clock.Clock,
     onRead: undefined,
-    onWrite: undefined
+    onWrite: undefined,
+    recording: yield* startRecording(connection)
   })
   return (yield* runOnLink(link, options)).negotiated
-})
+}, Effect.scoped)

@@ -20,9 +20,9 @@ export const maxTrickleBatch = 1_000
 export interface Known {
   readonly size: number
   /** Whether the hash of 32 bytes is known; asking does not count as use. */
-  readonly has: (hash: Uint8Array) => boolean
+  has(hash: Uint8Array): boolean
   /** Makes the hash the most recently used; true when it was not known. The one used longest ago makes room. */
-  readonly add: (hash: Uint8Array) => boolean
+  add(hash: Uint8Array): boolean
 }
 
 const none = -1
@@ -30,6 +30,127 @@ const none = -1
 const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
   to.set(from)
   return to
+}
+
+// Shared by all that know nothing yet.
+const noHashes = new Uint8Array(0)
+const noSlots = new Int32Array(0)
+
+class KnownSet implements Known {
+  size = 0
+  readonly #limit: number
+  readonly #seed: number
+  #capacity = 0
+  /** 32 bytes a slot. */
+  #hashes: Uint8Array = noHashes
+  /** Neighbours in order of use, by slot. */
+  #older: Int32Array = noSlots
+  #newer: Int32Array = noSlots
+  /** Next slot in the same place of the table. */
+  #chained: Int32Array = noSlots
+  #table: Int32Array = noSlots
+  #oldest = none
+  #newest = none
+
+  constructor(limit: number, seed: number) {
+    this.#limit = limit
+    this.#seed = seed
+  }
+
+  has(hash: Uint8Array): boolean {
+    return this.#find(hash) !== none
+  }
+
+  add(hash: Uint8Array): boolean {
+    if (this.#limit <= 0) return true
+    const known = this.#find(hash)
+    if (known !== none) {
+      this.#unlink(known)
+      this.#linkAsNewest(known)
+      return false
+    }
+    if (this.size === this.#capacity && this.#capacity < this.#limit) this.#grow()
+    let slot = this.size
+    if (this.size === this.#capacity) {
+      slot = this.#oldest
+      this.#unchain(slot)
+      this.#unlink(slot)
+    } else this.size++
+    this.#hashes.set(hash, slot * 32)
+    this.#enchain(slot)
+    this.#linkAsNewest(slot)
+    return true
+  }
+
+  #placeOf(bytes: Uint8Array, at: number): number {
+    let mixed = this.#seed | 0
+    for (let word = 0; word < 32; word += 4) {
+      const value =
+        bytes[at + word]! | (bytes[at + word + 1]! << 8) | (bytes[at + word + 2]! << 16) | (bytes[at + word + 3]! << 24)
+      mixed = Math.imul(mixed ^ value, 0x9e3779b1)
+      mixed ^= mixed >>> 15
+    }
+    return mixed & (this.#table.length - 1)
+  }
+
+  #isAt(slot: number, hash: Uint8Array): boolean {
+    const hashes = this.#hashes
+    const at = slot * 32
+    for (let index = 0; index < 32; index++) if (hashes[at + index] !== hash[index]) return false
+    return true
+  }
+
+  #find(hash: Uint8Array): number {
+    if (this.size === 0) return none
+    let slot = this.#table[this.#placeOf(hash, 0)]!
+    while (slot !== none && !this.#isAt(slot, hash)) slot = this.#chained[slot]!
+    return slot
+  }
+
+  #enchain(slot: number): void {
+    const place = this.#placeOf(this.#hashes, slot * 32)
+    this.#chained[slot] = this.#table[place]!
+    this.#table[place] = slot
+  }
+
+  #unchain(slot: number): void {
+    const place = this.#placeOf(this.#hashes, slot * 32)
+    const chained = this.#chained
+    let before = this.#table[place]!
+    if (before === slot) this.#table[place] = chained[slot]!
+    else {
+      while (chained[before] !== slot) before = chained[before]!
+      chained[before] = chained[slot]!
+    }
+  }
+
+  #unlink(slot: number): void {
+    const older = this.#older
+    const newer = this.#newer
+    if (older[slot] === none) this.#oldest = newer[slot]!
+    else newer[older[slot]!] = newer[slot]!
+    if (newer[slot] === none) this.#newest = older[slot]!
+    else older[newer[slot]!] = older[slot]!
+  }
+
+  #linkAsNewest(slot: number): void {
+    this.#older[slot] = this.#newest
+    this.#newer[slot] = none
+    if (this.#newest === none) this.#oldest = slot
+    else this.#newer[this.#newest] = slot
+    this.#newest = slot
+  }
+
+  #grow(): void {
+    const capacity = Math.min(this.#limit, Math.max(16, this.#capacity * 2))
+    this.#capacity = capacity
+    this.#hashes = wider(this.#hashes, new Uint8Array(capacity * 32))
+    this.#older = wider(this.#older, new Int32Array(capacity))
+    this.#newer = wider(this.#newer, new Int32Array(capacity))
+    this.#chained = new Int32Array(capacity)
+    this.#table = new Int32Array(1 << Math.ceil(Math.log2(capacity))).fill(none)
+    for (let slot = 0; slot < this.size; slot++) this.#enchain(slot)
+  }
 }
 
 /**
@@ -45,113 +166,7 @@ const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
  * known.add(new Uint8Array(32)) // false
  * ```
  */
-export const makeKnown = (atMost: number, seed: number): Known => {
-  const limit = Math.trunc(atMost) || 0
-  let capacity = 0
-  let size = 0
-  /** 32 bytes a slot. */
-  let hashes = new Uint8Array(0)
-  /** Neighbours in order of use, by slot. */
-  let older = new Int32Array(0)
-  let newer = new Int32Array(0)
-  /** Next slot in the same place of the table. */
-  let chained = new Int32Array(0)
-  let table = new Int32Array(0)
-  let oldest = none
-  let newest = none
-
-  const placeOf = (bytes: Uint8Array, at: number): number => {
-    let mixed = seed | 0
-    for (let word = 0; word < 32; word += 4) {
-      const value =
-        bytes[at + word]! | (bytes[at + word + 1]! << 8) | (bytes[at + word + 2]! << 16) | (bytes[at + word + 3]! << 24)
-      mixed = Math.imul(mixed ^ value, 0x9e3779b1)
-      mixed ^= mixed >>> 15
-    }
-    return mixed & (table.length - 1)
-  }
-
-  const isAt = (slot: number, hash: Uint8Array): boolean => {
-    const at = slot * 32
-    for (let index = 0; index < 32; index++) if (hashes[at + index] !== hash[index]) return false
-    return true
-  }
-
-  const find = (hash: Uint8Array): number => {
-    if (size === 0) return none
-    let slot = table[placeOf(hash, 0)]!
-    while (slot !== none && !isAt(slot, hash)) slot = chained[slot]!
-    return slot
-  }
-
-  const enchain = (slot: number): void => {
-    const place = placeOf(hashes, slot * 32)
-    chained[slot] = table[place]!
-    table[place] = slot
-  }
-
-  const unchain = (slot: number): void => {
-    const place = placeOf(hashes, slot * 32)
-    let before = table[place]!
-    if (before === slot) table[place] = chained[slot]!
-    else {
-      while (chained[before] !== slot) before = chained[before]!
-      chained[before] = chained[slot]!
-    }
-  }
-
-  const unlink = (slot: number): void => {
-    if (older[slot] === none) oldest = newer[slot]!
-    else newer[older[slot]!] = newer[slot]!
-    if (newer[slot] === none) newest = older[slot]!
-    else older[newer[slot]!] = older[slot]!
-  }
-
-  const linkAsNewest = (slot: number): void => {
-    older[slot] = newest
-    newer[slot] = none
-    if (newest === none) oldest = slot
-    else newer[newest] = slot
-    newest = slot
-  }
-
-  const grow = (): void => {
-    capacity = Math.min(limit, Math.max(16, capacity * 2))
-    hashes = wider(hashes, new Uint8Array(capacity * 32))
-    older = wider(older, new Int32Array(capacity))
-    newer = wider(newer, new Int32Array(capacity))
-    chained = new Int32Array(capacity)
-    table = new Int32Array(1 << Math.ceil(Math.log2(capacity))).fill(none)
-    for (let slot = 0; slot < size; slot++) enchain(slot)
-  }
-
-  return {
-    get size() {
-      return size
-    },
-    has: (hash) => find(hash) !== none,
-    add: (hash) => {
-      if (limit <= 0) return true
-      const known = find(hash)
-      if (known !== none) {
-        unlink(known)
-        linkAsNewest(known)
-        return false
-      }
-      if (size === capacity && capacity < limit) grow()
-      let slot = size
-      if (size === capacity) {
-        slot = oldest
-        unchain(slot)
-        unlink(slot)
-      } else size++
-      hashes.set(hash, slot * 32)
-      enchain(slot)
-      linkAsNewest(slot)
-      return true
-    }
-  }
-}
+export const makeKnown = (atMost: number, seed: number): Known => new KnownSet(Math.trunc(atMost) || 0, seed)
 
 /** When the transactions that wait are announced. */
 export type Trickle =
@@ -245,33 +260,36 @@ const isWanted = (announcement: Announcement, rules: Rules): boolean =>
   announcement.type === (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx) &&
   (announcement.feeRate === undefined || announcement.feeRate >= rules.feeFilter)
 
-/** Nothing known, nothing waiting. */
-export const make = (knownInventory: number, seed: number): Inventory => {
-  const known = makeKnown(knownInventory, seed)
-  let waiting: Array<Announcement> = []
-  return {
-    known,
-    get waiting() {
-      return waiting
-    },
-    queue: (announcement, rules) => {
-      if (!isWanted(announcement, rules) || known.has(announcement.hash)) return false
-      waiting.push(announcement)
-      return true
-    },
-    take: (rules) => {
-      const turn = waiting
-      waiting = []
-      const batches: Array<Array<InventoryItem>> = []
-      for (const announcement of turn) {
-        // It may have become known, or too cheap, while it waited; a second one of the same is known by the first.
-        if (!isWanted(announcement, rules) || !known.add(announcement.hash)) continue
-        const last = batches.at(-1)
-        const item: InventoryItem = { type: announcement.type, hash: announcement.hash }
-        if (last !== undefined && last.length < maxTrickleBatch) last.push(item)
-        else batches.push([item])
-      }
-      return batches
+class PeerInventory implements Inventory {
+  readonly known: Known
+  waiting: Array<Announcement> = []
+
+  constructor(known: Known) {
+    this.known = known
+  }
+
+  queue(announcement: Announcement, rules: Rules): boolean {
+    if (!isWanted(announcement, rules) || this.known.has(announcement.hash)) return false
+    this.waiting.push(announcement)
+    return true
+  }
+
+  take(rules: Rules): ReadonlyArray<ReadonlyArray<InventoryItem>> {
+    const turn = this.waiting
+    this.waiting = []
+    const batches: Array<Array<InventoryItem>> = []
+    for (const announcement of turn) {
+      // It may have become known, or too cheap, while it waited; a second one of the same is known by the first.
+      if (!isWanted(announcement, rules) || !this.known.add(announcement.hash)) continue
+      const last = batches.at(-1)
+      const item: InventoryItem = { type: announcement.type, hash: announcement.hash }
+      if (last !== undefined && last.length < maxTrickleBatch) last.push(item)
+      else batches.push([item])
     }
+    return batches
   }
 }
+
+/** Nothing known, nothing waiting. */
+export const make = (knownInventory: number, seed: number): Inventory =>
+  new PeerInventory(makeKnown(knownInventory, seed))

@@ -3,7 +3,7 @@
  * Node, hence not part of the barrel: `import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"`.
  */
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -19,7 +19,9 @@ import {
 } from "./internal/connectionError.ts"
 import { codeOf, dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
 import { type Closable, defaultCloseTimeout, gracefulClose } from "./internal/gracefulClose.ts"
+import { unwritten } from "./internal/bytes.ts"
 import { Inbox } from "./internal/inbox.ts"
+import { startTimer } from "./internal/timer.ts"
 import { Waiters } from "./internal/waiters.ts"
 
 /**
@@ -72,7 +74,63 @@ const plainHost = (host: string): string => (host.startsWith("::ffff:") && host.
 const endpointOf = (host: string | undefined, port: number | undefined, otherwise: Endpoint): Endpoint =>
   host === undefined || port === undefined ? otherwise : { host: plainHost(host), port }
 
+const defaultConnectTimeout = Duration.seconds(5)
+
 const unspecified: Endpoint = { host: "0.0.0.0", port: 0 }
+
+/**
+ * Where all dialed sockets read to, one after the other, while little comes: what was read is copied out before the next
+ * read begins. A socket left to itself takes 64 KiB for each read, however little comes: round trips take 1.2 times as
+ * long.
+ */
+const readBuffer = process.platform === "win32" ? undefined : new Uint8Array(65_536)
+
+/**
+ * A socket whose read filled that buffer reads to one of its own, from which nothing is copied, until so little comes again
+ * that copying it costs less.
+ */
+const ownBufferSize = 262_144
+const largeRead = 32_768
+
+/** A socket, and who is told what it reads. */
+interface Source {
+  readonly socket: net.Socket
+  onData: ((chunk: Uint8Array) => void) | undefined
+}
+
+const makeSource = (): Source => {
+  // Windows holds on to a buffer while it waits for bytes: there none can be shared.
+  if (readBuffer === undefined) return { socket: new net.Socket(), onData: undefined }
+  /** The rest of the own buffer, nothing read into it yet. */
+  let free: Uint8Array | undefined
+  const source: Source = {
+    socket: new net.Socket({
+      onread: {
+        buffer: () => {
+          if (free === undefined) return readBuffer
+          if (free.length < readBuffer.length) free = unwritten(ownBufferSize)
+          return free
+        },
+        callback: (size) => {
+          let chunk: Uint8Array
+          if (free === undefined) {
+            chunk = readBuffer.slice(0, size)
+            if (size === readBuffer.length) free = unwritten(ownBufferSize)
+          } else {
+            chunk = free.subarray(0, size)
+            free = size < largeRead ? undefined : free.subarray(size)
+          }
+          source.onData?.(chunk)
+          return true
+        }
+      }
+    }),
+    onData: undefined
+  }
+  // Nothing may be read before somebody listens.
+  source.socket.pause()
+  return source
+}
 
 /** A connected socket as a connection. Reading starts at once, up to what is held for a puller. */
 class NodeSocketConnection implements Closable {
@@ -99,7 +157,8 @@ class NodeSocketConnection implements Closable {
   readonly close: Effect.Effect<void> = Effect.suspend(() => gracefulClose(this, this.closeTimeout))
   readonly destroy: Effect.Effect<void> = Effect.sync(() => this.destroyUnsafe())
 
-  constructor(socket: net.Socket, remote: Endpoint, closeTimeout: Duration.Input) {
+  constructor(source: Source, remote: Endpoint, closeTimeout: Duration.Input) {
+    const { socket } = source
     this.socket = socket
     this.closeTimeout = closeTimeout
     this.localAddress = endpointOf(socket.localAddress, socket.localPort, unspecified)
@@ -107,8 +166,10 @@ class NodeSocketConnection implements Closable {
     socket.on("error", this.onError)
     socket.on("end", this.onEnd)
     socket.on("close", this.onClose)
+    // A source tells one or the other way.
+    source.onData = this.onData
     socket.on("data", this.onData)
-    // Accepted sockets come paused.
+    // They come paused.
     socket.resume()
     // It may have ended before anybody listened: its events may be over.
     if (socket.errored !== null) this.onError(socket.errored)
@@ -149,7 +210,7 @@ class NodeSocketConnection implements Closable {
     this.socket.resume()
   }
 
-  private readonly onData = (chunk: Buffer): void => {
+  private readonly onData = (chunk: Uint8Array): void => {
     this.inbox.push(chunk)
     if (this.inbox.size < pauseAt && this.inbox.pieces < maxPieces) return
     this.paused = true
@@ -188,12 +249,12 @@ class NodeSocketConnection implements Closable {
 
 /** To be run where nothing interrupts, for until the finalizer is there nobody owns the socket. */
 const adopt = (
-  socket: net.Socket,
+  source: Source,
   remote: Endpoint,
   options: SocketOptions
 ): Effect.Effect<Connection["Service"], never, Scope.Scope> =>
   Effect.suspend(() => {
-    const connection = new NodeSocketConnection(socket, remote, options.closeTimeout ?? defaultCloseTimeout)
+    const connection = new NodeSocketConnection(source, remote, options.closeTimeout ?? defaultCloseTimeout)
     return Effect.as(
       Effect.addFinalizer(() => connection.close),
       connection
@@ -207,25 +268,37 @@ const dialFailed = ({ host, port }: ConnectOptions, cause: unknown): ConnectionE
   })
 }
 
-/** Waits for a dial. The socket is not its own to destroy. */
-const connected = (socket: net.Socket): Effect.Effect<void, Error> =>
-  Effect.callback<void, Error>((resume) => {
-    const cleanUp = () => {
-      socket.off("connect", onConnect)
-      socket.off("error", onError)
-    }
-    const onConnect = () => {
-      cleanUp()
-      resume(Effect.void)
-    }
-    const onError = (cause: Error) => {
-      cleanUp()
-      resume(Effect.fail(cause))
-    }
-    socket.on("connect", onConnect)
-    socket.on("error", onError)
-    return Effect.sync(cleanUp)
-  })
+/** Waits for a dial: the connected socket, or why there is none. What is interrupted or fails leaves no socket. */
+const connected = (socket: net.Socket, options: ConnectOptions): Effect.Effect<void, ConnectionError> =>
+  Effect.contextWith((context: Context.Context<never>) =>
+    Effect.callback<void, ConnectionError>((resume) => {
+      const settle = (): void => {
+        stop()
+        socket.off("connect", onConnect)
+        socket.off("error", onError)
+      }
+      const fail = (error: ConnectionError): void => {
+        settle()
+        socket.destroy()
+        resume(Effect.fail(error))
+      }
+      const onConnect = (): void => {
+        settle()
+        resume(Effect.void)
+      }
+      const onError = (cause: Error): void => fail(dialFailed(options, cause))
+      const { host, port } = options
+      const stop = startTimer(context, options.connectTimeout ?? defaultConnectTimeout, () =>
+        fail(new ConnectionError({ reason: { _tag: "DialFailed", problem: "Timeout", host, port, cause: undefined } }))
+      )
+      socket.on("connect", onConnect)
+      socket.on("error", onError)
+      return Effect.sync(() => {
+        settle()
+        socket.destroy()
+      })
+    })
+  )
 
 /**
  * Dials, and gives the connection once it stands. Interrupting it, or the timeout, destroys the half-open socket.
@@ -252,7 +325,8 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
       const { host, port, localAddress, lookup } = options
       // Node would take an empty host for this machine.
       if (host === "") return yield* dialFailed(options, Object.assign(new Error("no host"), { code: "ENOTFOUND" }))
-      const socket = new net.Socket()
+      const source = makeSource()
+      const { socket } = source
       // Before, between and after all other listeners there is one: an error without any would end the process.
       socket.on("error", noop)
       socket.setNoDelay(options.noDelay ?? true)
@@ -270,27 +344,8 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection["Serv
           return dialFailed(options, cause)
         }
       })
-      yield* restore(
-        connected(socket).pipe(
-          Effect.mapError((cause) => dialFailed(options, cause)),
-          Effect.timeoutOrElse({
-            duration: options.connectTimeout ?? "5 seconds",
-            orElse: () =>
-              Effect.fail(
-                new ConnectionError({
-                  reason: { _tag: "DialFailed", problem: "Timeout", host, port, cause: undefined }
-                })
-              )
-          })
-        )
-      ).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            if (Exit.isFailure(exit)) socket.destroy()
-          })
-        )
-      )
-      return yield* adopt(socket, { host, port }, options)
+      yield* restore(connected(socket, options))
+      return yield* adopt(source, { host, port }, options)
     })
   )
 
@@ -440,7 +495,8 @@ export const listen = (options: ListenOptions): Effect.Effect<Listener["Service"
             yield* restore(arrivals.wait)
             // Another fiber that was woken as well may have been faster.
             const socket = pending.shift()
-            if (socket !== undefined && !socket.destroyed) return yield* adopt(socket, unspecified, options)
+            if (socket !== undefined && !socket.destroyed)
+              return yield* adopt({ socket, onData: undefined }, unspecified, options)
           }
         })
       )

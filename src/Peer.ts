@@ -22,6 +22,7 @@ import type { CompactFilterHeaderRange, CompactFilterRange } from "./internal/fi
 import { networkGroup } from "./internal/helpers.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
+import { start as startRecording } from "./internal/recording.ts"
 import type { AskOptions, DataResult } from "./internal/questions.ts"
 import { startSession } from "./internal/session.ts"
 import type { Stats } from "./internal/stats.ts"
@@ -94,8 +95,9 @@ export class Peer extends Context.Service<
      * Announces transactions and blocks by their hashes, each once: what the peer knows already is skipped. A block goes
      * out at once, in an inv of its own. Transactions wait for the next turn of the trickle, are looked at again then
      * (known by now, below its feefilter) and go out in batches of at most 1,000. Only those of the type that was agreed
-     * count: `Wire.InventoryType.wtx` where `info.wtxidRelay`, `tx` otherwise, none where `info.relay` is false; the
-     * others are skipped. Fails with `Ended`, and `NotSendable` for a hash that is not 32 bytes.
+     * count: `Wire.InventoryType.wtx` where `info.wtxidRelay`, `tx` otherwise, none where `info.relay` is false and the peer
+     * has neither loaded nor cleared a filter [37] since; the others are skipped. To announce only what matches a filter
+     * is up to the caller. Fails with `Ended`, and `NotSendable` for a hash that is not 32 bytes.
      */
     readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<void, PeerError>
     /**
@@ -144,7 +146,8 @@ export class Peer extends Context.Service<
     /**
      * Asks for transactions and blocks, in batches of 1,000, and says of each what became of it, in their order: `Found`
      * with the message, `NotFound`, or `TimedOut` (30 s for all together by default). What is on its way for another is
-     * not asked for again. Fails with `NotSendable` and `Ended`.
+     * not asked for again. A filtered block [37] is found with the transactions that came behind it; a ping behind the
+     * question tells when these are all. Fails with `NotSendable` and `Ended`.
      */
     readonly getData: (
       items: Wire.List<Wire.InventoryItem>,
@@ -337,13 +340,16 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
     policy,
     clock,
     onRead: options.onRead,
-    onWrite: options.onWrite
+    onWrite: options.onWrite,
+    recording: yield* startRecording(connection)
   })
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(Handshake.runOnLink(link, options)).pipe(
       Effect.onExit((exit) =>
-        Exit.isSuccess(exit) ? Effect.void : Exit.hasInterrupts(exit) ? connection.destroy : connection.close
+        Exit.isSuccess(exit)
+          ? Effect.void
+          : Effect.andThen(Exit.hasInterrupts(exit) ? connection.destroy : connection.close, link.endRecording)
       ),
       Effect.flatMap(({ negotiated, rest }) => startSession(link, rest, negotiated, options))
     )

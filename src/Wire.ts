@@ -22,7 +22,7 @@ import { commandOf, type Message, readPayload, type TrailingBytes, writeMessage 
 import * as hash from "./internal/messages/hash.ts"
 import * as transaction from "./internal/messages/transaction.ts"
 import type { Transaction } from "./internal/messages/transaction.ts"
-import { WireError } from "./internal/wireError.ts"
+import { attempt, WireError } from "./internal/wireError.ts"
 
 export { maxPayloadLength } from "./internal/bytes.ts"
 export type { Dropped, Parser, ParserEvent, ParserOptions, Received } from "./internal/frameV1.ts"
@@ -73,6 +73,15 @@ export {
   type WtxidRelay
 } from "./internal/messages/control.ts"
 export {
+  type FilterAdd,
+  type FilterClear,
+  type FilterLoad,
+  maxFilterElementSize,
+  maxFilterHashFunctions,
+  maxFilterSize,
+  type MerkleBlock
+} from "./internal/messages/filter.ts"
+export {
   type GetBlocks,
   type GetData,
   type GetHeaders,
@@ -102,16 +111,6 @@ export { WireError, type WireReason } from "./internal/wireError.ts"
 export interface DecodeOptions {
   /** Bytes left over after the last field: tolerate them (the default, as Core does), or `TrailingBytes`. */
   readonly trailingBytes?: TrailingBytes
-}
-
-/** Only `WireError` is a result; anything else is a defect of this package or of a caller's own list. */
-const attempt = <A>(evaluate: () => A): Result.Result<A, WireError> => {
-  try {
-    return Result.succeed(evaluate())
-  } catch (error) {
-    if (error instanceof WireError) return Result.fail(error)
-    throw error
-  }
 }
 
 /**

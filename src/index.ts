@@ -3,10 +3,13 @@
  * `effect-bitcoin-peer/NodeConnection`.
  */
 export * as Address from "./Address.ts"
+export * as BloomFilter from "./BloomFilter.ts"
+export * as Capture from "./Capture.ts"
 export * as CompactFilter from "./CompactFilter.ts"
 export * as Connection from "./Connection.ts"
 export * as Handshake from "./Handshake.ts"
 export * as Inventory from "./Inventory.ts"
+export * as MerkleBlock from "./MerkleBlock.ts"
 export * as Network from "./Network.ts"
 export * as Nonce from "./Nonce.ts"
 export * as Peer from "./Peer.ts"

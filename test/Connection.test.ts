@@ -225,6 +225,22 @@ describe("fromSocket", () => {
     })
   )
 
+  it.effect("reads ahead no more than 1,024 pieces, however small they are", () =>
+    Effect.gen(function* () {
+      const sockets = yield* makeSocketPair
+      const a = yield* Connection.fromSocket(sockets.first)
+      const b = yield* Connection.fromSocket(sockets.second)
+      for (let i = 0; i < 3000; i++) {
+        a.write(patterned(1, i))
+        // What is written at once is one write for the other side.
+        yield* Effect.yieldNow
+      }
+      const waiting = a.write(new Uint8Array(0))
+      assert.isAtLeast(waiting, 3000 - 1_024 - 2 * 16)
+      assert.deepStrictEqual(yield* pullBytes(b, 3000), patterned(3000))
+    })
+  )
+
   it.effect("layerSocket opens the Socket in the context", () =>
     Effect.gen(function* () {
       const sockets = yield* makeSocketPair

@@ -165,6 +165,26 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("announces transactions to a peer that asked for no relay once it loads or clears a filter", () =>
+    Effect.gen(function* () {
+      const filter = { filter: new Uint8Array(8), hashFunctions: 3, tweak: 0, flags: 0 }
+      for (const [message, expected] of [
+        [{ _tag: "filterload", ...filter }, [2]],
+        [{ _tag: "filterclear" }, [2]],
+        [{ _tag: "filteradd", data: hash(3) }, []]
+      ] as const) {
+        const services = Wire.Service.bloom
+        const { peer, remote } = yield* start({ services }, { protocolVersion: 70_015, relay: false })
+        yield* peer.announce([tx(1)])
+        yield* remote.send(message)
+        assert.deepStrictEqual(yield* untilPong(remote), [])
+        yield* peer.announce([tx(2)])
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual((yield* untilPong(remote)).flatMap(numbers), [...expected])
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("announces no transaction to a peer that asked for no relay", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({}, { protocolVersion: 70_015, relay: false })

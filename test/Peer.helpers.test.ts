@@ -130,11 +130,9 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
 
   const bloom: ReadonlyArray<Wire.Message> = [
     { _tag: "mempool" },
-    ...["filterload", "filteradd", "filterclear"].map((command): Wire.Message => ({
-      _tag: "Unknown",
-      command,
-      payload: new Uint8Array(0)
-    }))
+    { _tag: "filterload", filter: new Uint8Array(8), hashFunctions: 3, tweak: 0, flags: 0 },
+    { _tag: "filteradd", data: new Uint8Array(20) },
+    { _tag: "filterclear" }
   ]
 
   it.effect("a bloom message without NODE_BLOOM ends it from 70011 on, and is not handed on below", () =>
@@ -142,8 +140,10 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       for (const message of bloom) {
         const seen: Array<string> = []
         const handlers: Peer.Handlers = {
-          mempool: () => void seen.push("mempool"),
-          Unknown: ({ command }) => void seen.push(command)
+          mempool: ({ _tag }) => void seen.push(_tag),
+          filterload: ({ _tag }) => void seen.push(_tag),
+          filteradd: ({ _tag }) => void seen.push(_tag),
+          filterclear: ({ _tag }) => void seen.push(_tag)
         }
         const strict = yield* withRemote({ direction, handlers }, { protocolVersion: 70_011 })
         yield* strict.remote.send(message)
@@ -161,6 +161,46 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         yield* serving.remote.receiveUntil("pong")
         assert.deepStrictEqual(seen, [Wire.command(message)])
       }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  // A filter of 36,001 bytes, one of 51 functions, an element of 521 bytes: the first bytes are enough to tell.
+  const tooLarge: ReadonlyArray<Wire.Unknown> = [
+    { _tag: "Unknown", command: "filterload", payload: Uint8Array.of(0xfd, 0xa1, 0x8c) },
+    { _tag: "Unknown", command: "filterload", payload: Uint8Array.of(0, 51, 0, 0, 0, 0, 0, 0, 0, 0) },
+    { _tag: "Unknown", command: "filteradd", payload: Uint8Array.of(0xfd, 0x09, 0x02) }
+  ]
+
+  it.effect(
+    "a bloom message above the limits ends it, one that is cut off does not; without NODE_BLOOM both as above",
+    () =>
+      Effect.gen(function* () {
+        const cut: Wire.Unknown = { _tag: "Unknown", command: "filterload", payload: Uint8Array.of(9) }
+        for (const message of [...tooLarge, cut]) {
+          const serving = yield* withRemote({ direction, services: Wire.Service.bloom }, {})
+          yield* serving.remote.send(message, { _tag: "ping", nonce: 1n })
+          if (message === cut) yield* serving.remote.receiveUntil("pong")
+          else assert.strictEqual((yield* serving.peer.awaitShutdown)._tag, "BadMessage")
+
+          const strict = yield* withRemote({ direction }, { protocolVersion: 70_011 })
+          yield* strict.remote.send(message)
+          assert.strictEqual((yield* strict.peer.awaitShutdown)._tag, "ProtocolViolation")
+
+          const old = yield* withRemote({ direction }, { protocolVersion: 70_010 })
+          yield* old.remote.send(message, { _tag: "ping", nonce: 1n })
+          yield* old.remote.receiveUntil("pong")
+        }
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a filterload with a wrong checksum ends nothing", () =>
+    Effect.gen(function* () {
+      const { remote } = yield* withRemote({ direction }, {})
+      const frame = remote.frames([bloom[1]!])
+      frame[23]! ^= 1
+      yield* remote.sendBytes(frame)
+      yield* remote.send({ _tag: "ping", nonce: 1n })
+      yield* remote.receiveUntil("pong")
     }).pipe(Effect.provide(Nonce.layer))
   )
 })

@@ -1,8 +1,8 @@
 /** What a peer asks for, who gets the answer, and the end of a peer that does not answer. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Fiber, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Nonce, type Peer, Wire } from "effect-bitcoin-peer"
+import { MerkleBlock, Nonce, type Peer, Wire } from "effect-bitcoin-peer"
 import { network, withRemote } from "./support/peers.ts"
 
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
@@ -80,6 +80,53 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       assert(found?._tag === "Found" && found.message._tag === "tx")
       assert.strictEqual(found.message.transaction.lockTime, 3)
     }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect(
+    "getData of a filtered block gives the merkleblock and the transactions behind it, which handlers see too",
+    () =>
+      Effect.gen(function* () {
+        const seen: Array<string> = []
+        const handlers: Peer.Handlers = {
+          merkleblock: () => void seen.push("merkleblock"),
+          tx: ({ transaction }) => void seen.push(`tx ${transaction.lockTime}`)
+        }
+        const { peer, remote } = yield* start({ handlers })
+        const transactions = [1, 2, 3].map(transaction)
+        const block = {
+          header: { ...first, merkleRoot: Wire.merkleRoot(transactions.map(Wire.txid)) },
+          transactions
+        }
+        const { merkleBlock } = MerkleBlock.make(block, (_, __, index) => index > 0)
+        const item = { type: Wire.InventoryType.filteredBlock, hash: Wire.blockHash(block.header) }
+        // All come, and then only one, as from old nodes that leave out what they have announced.
+        for (const sent of [[2, 3], [3]]) {
+          const asking = yield* fork(peer.getData([item]))
+          yield* remote.receiveUntil("getdata")
+          const ping = yield* remote.receive
+          assert(ping._tag === "ping" && ping.nonce !== undefined)
+          yield* remote.send(
+            merkleBlock,
+            ...sent.map((number): Wire.Message => ({ _tag: "tx", transaction: transaction(number) })),
+            { _tag: "pong", nonce: ping.nonce },
+            // Behind the pong it is none of this block.
+            { _tag: "tx", transaction: transaction(2) }
+          )
+          const [found] = yield* Fiber.join(asking)
+          assert(found?._tag === "Found" && found.message._tag === "merkleblock")
+          assert.deepStrictEqual(
+            Result.getOrThrow(MerkleBlock.verify(found.message)).map(({ index }) => index),
+            [1, 2]
+          )
+          assert.deepStrictEqual(
+            found.transactions?.map(({ lockTime }) => lockTime),
+            sent
+          )
+        }
+        yield* remote.send({ _tag: "ping", nonce: 5n })
+        yield* remote.receiveUntil("pong")
+        assert.deepStrictEqual(seen, ["merkleblock", "tx 2", "tx 3", "tx 2", "merkleblock", "tx 3", "tx 2"])
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("getData asks in batches of 1,000 and once for what is on its way for another", () =>

@@ -49,6 +49,8 @@ const transaction: Wire.Transaction = {
 }
 const blockHash = Wire.hashToHex(Wire.blockHash(header))
 const txid = Wire.hashToHex(Wire.txid(transaction))
+const filtered = { ...header, merkleRoot: hash(0xaa) }
+const filteredHash = Wire.hashToHex(Wire.blockHash(filtered))
 
 const alert = (text: string): Wire.Alert => ({
   _tag: "alert",
@@ -151,6 +153,26 @@ const lines: ReadonlyArray<readonly [Wire.Message, string]> = [
   [
     { _tag: "block", block: { header, transactions: [transaction] } },
     `${blockHash}  1 transaction  2023-11-14T22:13:20Z`
+  ],
+  [
+    { _tag: "filterload", filter: new Uint8Array(1200), hashFunctions: 11, tweak: 5, flags: 2 },
+    "1,200 bytes  11 hash functions  tweak 5  update p2pubkeyOnly"
+  ],
+  [{ _tag: "filteradd", data: Uint8Array.of(1, 0xff) }, "01ff"],
+  [{ _tag: "filterclear" }, ""],
+  [
+    {
+      _tag: "merkleblock",
+      header: filtered,
+      transactionCount: 1,
+      hashes: [hash(0xaa)],
+      flags: Uint8Array.of(1)
+    },
+    `${filteredHash}  1 of 1 transaction  first ${hex("aa")}  2023-11-14T22:13:20Z`
+  ],
+  [
+    { _tag: "merkleblock", header, transactionCount: 2, hashes: [], flags: Uint8Array.of(1) },
+    `${blockHash}  proves nothing: MissingHashes  2023-11-14T22:13:20Z`
   ],
   [{ _tag: "reject", rejected: "tx", code: 16, reason: "no", hash: hash(0xee) }, `tx: "no" (0x10)  ${hex("ee")}`],
   [

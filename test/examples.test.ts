@@ -1,11 +1,14 @@
+import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Result } from "effect"
 import { Connection, Network, Peer, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
+import * as LightClient from "../examples/light-client.ts"
 import * as Regtest from "../examples/regtest-chain.ts"
 import { serveChain } from "../examples/serving-peer.ts"
 import { relay } from "../examples/relay.ts"
+import * as Replay from "../examples/replay.ts"
 import * as VirtualTime from "../examples/virtual-time.ts"
 import { scripted, twoPeers, verack, version } from "./support/peers.ts"
 
@@ -401,6 +404,17 @@ describe("the example of virtual time", () => {
   )
 })
 
+describe("the example of a replay", () => {
+  it.effect("shows the handlers what was recorded", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* Effect.provide(Replay.program, NodeServices.layer), {
+        seen: ["at least 1000 satoshi per 1,000 bytes", "1 announced"],
+        end: "the peer closed the connection"
+      })
+    })
+  )
+})
+
 describe("the relay", () => {
   it.effect("fetches what one node announces, announces it to the other, and serves it", () =>
     Effect.gen(function* () {
@@ -427,6 +441,15 @@ describe("the relay", () => {
       const relayed = yield* second.receiveUntil("tx")
       assert(relayed._tag === "tx")
       assert.deepStrictEqual(Wire.txid(relayed.transaction), item.hash)
+    })
+  )
+})
+
+describe("the light client", () => {
+  it.effect("finds the payment to its key, and what spends it without showing the key", () =>
+    Effect.gen(function* () {
+      const { expected, found } = yield* LightClient.program
+      assert.deepStrictEqual(found, expected)
     })
   )
 })

@@ -362,3 +362,41 @@ describe("buffers", () => {
     assert.isBelow(held, 1_000_000 + 262_144 + 50_000)
   })
 })
+
+describe("onFrame", () => {
+  const seen: Array<readonly [string, Uint8Array]> = []
+  const parserOf = (options: Partial<Wire.ParserOptions> = {}) => {
+    seen.length = 0
+    return Wire.makeParser({ magic, ...options, onFrame: (command, payload) => void seen.push([command, payload]) })
+  }
+  const malformed: Wire.Message = { _tag: "Unknown", command: "pong", payload: Uint8Array.of(1) }
+
+  it("sees the payloads as they were on the wire, malformed and unknown ones too, however they are cut", () => {
+    const stream = frames({ _tag: "verack" }, malformed, unknown(100))
+    for (const size of [1, 30, stream.length]) {
+      const parser = parserOf()
+      for (let from = 0; from < stream.length; from += size) parser.push(stream.slice(from, from + size))
+      assert.deepStrictEqual(seen, [
+        ["verack", new Uint8Array(0)],
+        ["pong", Uint8Array.of(1)],
+        ["big", new Uint8Array(100).fill(1)]
+      ])
+    }
+  })
+
+  it("sees the one that ends the connection", () => {
+    const parser = parserOf({ malformed: "disconnect" })
+    parser.push(frames(malformed))
+    assert.strictEqual(failureOf(parser)?.reason._tag, "Truncated")
+    assert.lengthOf(seen, 1)
+  })
+
+  it("does not see what has a wrong checksum or no command", () => {
+    const parser = parserOf()
+    parser.push(concat(patch(frames(ping(1n)), 20, 0), named([0xff]), frames(ping(2n))))
+    assert.deepStrictEqual(
+      seen.map(([command]) => command),
+      ["ping"]
+    )
+  })
+})

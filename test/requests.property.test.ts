@@ -7,6 +7,8 @@ import {
   addr,
   block,
   blockHash,
+  compactBlock,
+  filteredBlock,
   genesisHash,
   getblocks,
   getdata,
@@ -18,7 +20,6 @@ import {
   item,
   make,
   notfound,
-  partOfBlock,
   tx,
   txid,
   witnessFlag,
@@ -65,8 +66,8 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
     ...blocks.flatMap((n) => [
       { message: block(n), groups: [pair(2, blockHash(n), false), [key(4, blockHash(n))]] },
       { message: block(n, true), groups: [pair(2, blockHash(n), true), [key(4, blockHash(n))]] },
-      { message: partOfBlock("cmpctblock", n), groups: [[key(4, blockHash(n))]] },
-      { message: partOfBlock("merkleblock", n), groups: [[key(3, blockHash(n))]] }
+      { message: compactBlock(n), groups: [[key(4, blockHash(n))]] },
+      { message: filteredBlock(n), groups: [[key(3, blockHash(n))]] }
     ]),
     ...items.map((it) => ({ message: notfound(it), groups: [[keyOf(it), key(it.type ^ witnessFlag, it.hash)]] })),
     { message: tx(9) },

@@ -6,6 +6,8 @@ import {
   addr,
   block,
   blockHash,
+  compactBlock,
+  filteredBlock,
   genesisHash,
   getblocks,
   getdata,
@@ -17,7 +19,6 @@ import {
   item,
   make,
   notfound,
-  partOfBlock,
   tx,
   txid,
   witnessFlag,
@@ -47,6 +48,11 @@ const askData = (machine: Requests.Requests, items: ReadonlyArray<Wire.Inventory
   return { ...question, answers }
 }
 const found = (message: Wire.Message): Requests.DataAnswer => ({ _tag: "Found", message })
+const foundFiltered = (message: Wire.Message, ...numbers: ReadonlyArray<number>): Requests.DataAnswer => ({
+  _tag: "Found",
+  message,
+  transactions: numbers.map((number) => tx(number).transaction)
+})
 const notFound: Requests.DataAnswer = { _tag: "NotFound" }
 
 const collect = <A>(): { readonly answers: Array<A>; readonly answered: (answer: A) => void } => {
@@ -133,15 +139,118 @@ describe("data", () => {
   it("a filtered block is answered by merkleblock, a compact one by cmpctblock or block", () => {
     const machine = make()
     const { answers } = askData(machine, [item(3, blockHash(1)), item(4, blockHash(1)), item(4, blockHash(2))])
-    Requests.received(machine, partOfBlock("cmpctblock", 3), 0)
-    Requests.received(machine, { ...partOfBlock("cmpctblock", 1), payload: new Uint8Array(79) }, 0)
+    Requests.received(machine, compactBlock(3), 0)
+    Requests.received(machine, { ...compactBlock(1), payload: new Uint8Array(79) }, 0)
     assert.deepStrictEqual(answers, [undefined, undefined, undefined])
-    Requests.received(machine, partOfBlock("cmpctblock", 1), 0)
+    Requests.received(machine, compactBlock(1), 0)
     Requests.received(machine, block(2), 0)
     Requests.received(machine, block(1), 0)
-    assert.deepStrictEqual(answers, [undefined, found(partOfBlock("cmpctblock", 1)), found(block(2))])
-    Requests.received(machine, partOfBlock("merkleblock", 1), 0)
-    assert.deepStrictEqual(answers[0], found(partOfBlock("merkleblock", 1)))
+    assert.deepStrictEqual(answers, [undefined, found(compactBlock(1)), found(block(2))])
+    Requests.received(machine, filteredBlock(2), 0)
+    assert.isUndefined(answers[0])
+    Requests.received(machine, filteredBlock(1), 0)
+    assert.deepStrictEqual(answers[0], foundFiltered(filteredBlock(1)))
+  })
+
+  it("a filtered block is answered when the transactions that it proves have come behind it", () => {
+    const machine = make()
+    const merkleblock = filteredBlock(1, tx(1), tx(2))
+    const { answers } = askData(machine, [item(3, Wire.blockHash(merkleblock.header)), item(1, txid(2))])
+    assert.isTrue(Requests.received(machine, merkleblock, 0))
+    for (const message of [tx(1), tx(9), tx(1), inv(1)]) Requests.received(machine, message, 0)
+    assert.deepStrictEqual(answers, [undefined, undefined])
+    Requests.received(machine, tx(2), 0)
+    assert.deepStrictEqual(answers, [foundFiltered(merkleblock, 1, 2), found(tx(2))])
+  })
+
+  it("a filtered block is answered with the transactions that came when the next one comes, or the pong behind it", () => {
+    const machine = make()
+    const [first, second, third] = [1, 2, 3].map((number) => filteredBlock(number, tx(number), tx(number + 10)))
+    const ask = (...messages: ReadonlyArray<Wire.MerkleBlock>) =>
+      askData(
+        machine,
+        messages.map(({ header }) => item(3, Wire.blockHash(header)))
+      )
+    const one = ask(first, second)
+    const another = ask(third, first)
+    for (const message of [first, tx(11), second, tx(2)]) Requests.received(machine, message, 0)
+    const ofFirst = foundFiltered(first, 11)
+    assert.deepStrictEqual(
+      [one.answers, another.answers],
+      [
+        [ofFirst, undefined],
+        [undefined, ofFirst]
+      ]
+    )
+    // Only the pong behind its own question says that nothing more comes.
+    another.nothingMore()
+    assert.isUndefined(one.answers[1])
+    one.nothingMore()
+    assert.deepStrictEqual(one.answers[1], foundFiltered(second, 2))
+    Requests.received(machine, tx(12), 0)
+    Requests.received(machine, third, 0)
+    one.nothingMore()
+    assert.isUndefined(another.answers[0])
+    another.nothingMore()
+    assert.deepStrictEqual(another.answers[0], foundFiltered(third))
+  })
+
+  it("a filtered block that proves nothing, or that nothing matches, waits for no transactions", () => {
+    const machine = make()
+    const proof = filteredBlock(1, tx(1))
+    for (const message of [
+      { ...proof, flags: Uint8Array.of(0) },
+      { ...proof, transactionCount: 2 }
+    ]) {
+      const { answers } = askData(machine, [item(3, Wire.blockHash(proof.header))])
+      Requests.received(machine, message, 0)
+      assert.deepStrictEqual(answers, [foundFiltered(message)])
+    }
+  })
+
+  it("a filtered block whose transactions do not come is no stall, and no more of them than a block holds are kept", () => {
+    const machine = make()
+    const large = [1, 2, 3, 4].map((number): Wire.Tx => {
+      const outputs = [{ value: 0, script: new Uint8Array(1_500_000) }]
+      return { _tag: "tx", transaction: { ...tx(number).transaction, outputs } }
+    })
+    const message = filteredBlock(1, ...large)
+    const { answers } = askData(machine, [item(3, Wire.blockHash(message.header))])
+    Requests.received(machine, message, 0)
+    assert.isUndefined(Requests.overdue(machine, Number.MAX_SAFE_INTEGER))
+    for (const tx of large.slice(0, 2)) Requests.received(machine, tx, 0)
+    assert.isUndefined(answers[0])
+    Requests.received(machine, large[2], 0)
+    const answer = answers.at(0)
+    assert(answer?._tag === "Found")
+    assert.strictEqual(answer.transactions?.length, 3)
+  })
+
+  it("who leaves while the transactions of a filtered block come is not told", () => {
+    const machine = make()
+    const message = filteredBlock(1, tx(1))
+    const one = askData(machine, [item(3, Wire.blockHash(message.header))])
+    const other = askData(machine, [item(3, Wire.blockHash(message.header))])
+    Requests.received(machine, message, 0)
+    assert.deepStrictEqual(one.cancel(), [])
+    Requests.received(machine, tx(1), 0)
+    assert.deepStrictEqual([one.answers[0], other.answers[0]?._tag], [undefined, "Found"])
+  })
+
+  it("the transactions of a filtered block are kept only while somebody waits for them", () => {
+    const machine = make()
+    const message = filteredBlock(1, tx(1), tx(2))
+    const wanted = item(3, Wire.blockHash(message.header))
+    // Asked for by hand.
+    Requests.sent(machine, getdata(wanted), 0)
+    assert.isTrue(Requests.received(machine, message, 0))
+    assert.isUndefined(machine.filtered)
+    const { cancel } = askData(machine, [wanted])
+    Requests.received(machine, message, 0)
+    Requests.received(machine, tx(1), 0)
+    assert.isDefined(machine.filtered)
+    cancel()
+    assert.isUndefined(machine.filtered)
   })
 
   it("a notfound answers for the items in it, and for nothing else", () => {
@@ -286,7 +395,7 @@ describe("data", () => {
 describe("work", () => {
   it("hashes nothing when nothing of the kind is waiting", () => {
     const machine = make()
-    const all = [tx(1), block(1), partOfBlock("cmpctblock", 1), partOfBlock("merkleblock", 1), headers(header(1))]
+    const all = [tx(1), block(1), compactBlock(1), filteredBlock(1), headers(header(1))]
     for (const message of all) assert.isFalse(Requests.received(machine, message, 0))
     assert.strictEqual(hashes.count, 0)
     askData(machine, [item(3, hash(1))])

@@ -21,6 +21,8 @@ import { Failure } from "./failure.ts"
 import { forms } from "./find.ts"
 import { listen } from "./listen.ts"
 import { Output } from "./output.ts"
+import { recordIn } from "./record.ts"
+import { replay } from "./replay.ts"
 import type { Settings } from "./session.ts"
 import { clean } from "./text.ts"
 
@@ -52,6 +54,16 @@ const durationFlag = (name: string) =>
 const isUserAgent = (text: string): boolean => text.length <= Wire.maxUserAgentLength && /^[\x20-\x7e]*$/.test(text)
 
 const json = Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON object a line"), Flag.withDefault(false))
+
+const capture = Flag.String("capture").pipe(
+  Flag.withMetavar("DIR"),
+  Flag.filter(
+    (directory) => directory !== "",
+    () => "a directory"
+  ),
+  Flag.withDescription("Record what goes over the wire in DIR/message_capture, in Bitcoin Core's format"),
+  Flag.optional
+)
 
 const peerFlags = {
   network: Flag.Literals("network", Network.names).pipe(
@@ -101,18 +113,19 @@ const connectCommand = Command.make(
   "connect",
   {
     ...peerFlags,
+    capture,
     address: Argument.String("address").pipe(
       Argument.withMetavar("HOST[:PORT]"),
       Argument.withDescription("A name, an IPv4 address, or an IPv6 address in brackets; the network's port by default")
     )
   },
-  Effect.fnUntraced(function* ({ address, ...flags }) {
+  Effect.fnUntraced(function* ({ address, capture, ...flags }) {
     const options = settings(flags)
     const endpoint = yield* Effect.try({
       try: () => parseAddress(address, options.network.port),
       catch: (error) => new Failure({ message: `"${address}": ${error instanceof Error ? error.message : error}` })
     })
-    return yield* connect(endpoint, options)
+    return yield* recordIn(capture)(connect(endpoint, options))
   })
 ).pipe(
   Command.withShortDescription("Connect to a peer and show what it sends"),
@@ -131,6 +144,7 @@ const listenCommand = Command.make(
   "listen",
   {
     ...peerFlags,
+    capture,
     host: Flag.String("host").pipe(
       Flag.withDescription("The address to listen on; 0.0.0.0 or :: lets the outside in"),
       Flag.withDefault("127.0.0.1")
@@ -144,9 +158,9 @@ const listenCommand = Command.make(
       Flag.optional
     )
   },
-  ({ host, port, ...flags }) => {
+  ({ capture, host, port, ...flags }) => {
     const options = settings(flags)
-    return listen({ host, port: Option.getOrElse(port, () => options.network.port) }, options)
+    return recordIn(capture)(listen({ host, port: Option.getOrElse(port, () => options.network.port) }, options))
   }
 ).pipe(
   Command.withShortDescription("Take peers that connect and show what they send"),
@@ -157,6 +171,51 @@ Exit code 0: ended after --for, or by Ctrl-C or SIGTERM. 1: cannot listen.`
   ),
   Command.withExamples([
     { command: "btcpeer listen --network regtest --port 0 --json", description: "On a free port, for a program" }
+  ])
+)
+
+const replayCommand = Command.make(
+  "replay",
+  {
+    network: peerFlags.network,
+    policy: peerFlags.policy,
+    limit: peerFlags.limit,
+    json,
+    speed: Flag.Finite("speed").pipe(
+      Flag.withMetavar("FACTOR"),
+      Flag.filter(
+        (speed) => speed > 0,
+        () => "a number above 0"
+      ),
+      Flag.withDescription("How many times as fast as it was recorded; 1 by default"),
+      Flag.withDefault(1)
+    ),
+    atOnce: Flag.Boolean("at-once").pipe(
+      Flag.withDescription("Do not wait between the messages"),
+      Flag.withDefault(false)
+    ),
+    file: Argument.String("file").pipe(
+      Argument.withMetavar("FILE"),
+      Argument.withDescription("msgs_recv.dat for what came from the peer, msgs_sent.dat for the other side")
+    )
+  },
+  ({ atOnce, file, json, limit, network, policy, speed }) =>
+    replay(file, atOnce ? Infinity : speed, {
+      network: Network.fromName(network),
+      policy: Policy.fromName(policy),
+      limit: Option.getOrUndefined(limit),
+      json
+    })
+).pipe(
+  Command.withShortDescription("Play a capture to a peer of this program, as if it came over the wire"),
+  Command.withDescription(
+    `Play one side of a connection that was recorded (connect --capture, or bitcoind -capturemessages) to a peer of this program, and show what connect would. The remote says what it said then, whatever it is asked. A capture does not tell its network, which only matters for what is shown.
+
+Exit code 0: all was played, or ended after --for or by Ctrl-C. 1: not a capture, a damaged one, or the peer was ended by what it holds.`
+  ),
+  Command.withExamples([
+    { command: "btcpeer replay msgs_recv.dat --at-once --json", description: "All there is, for a program" },
+    { command: "btcpeer replay msgs_recv.dat --speed 60", description: "A minute in a second" }
   ])
 )
 
@@ -185,7 +244,7 @@ const decodeCommand = Command.make(
 ).pipe(
   Command.withShortDescription("Show the messages in a file or in standard input"),
   Command.withDescription(
-    `Show the messages in a capture of Bitcoin Core (-capturemessages), a stream of version 1 frames, a block file, a block, a transaction, or the hexadecimal digits of one of them. What is damaged is shown as such, and the rest is decoded.
+    `Show the messages in a capture of Bitcoin Core (-capturemessages), a stream of version 1 frames, a block file, a block, whole or filtered, a transaction, or the hexadecimal digits of one of them. What is damaged is shown as such, and the rest is decoded.
 
 Exit code 1: it cannot be read, or something in it is damaged.`
   ),
@@ -199,7 +258,7 @@ Exit code 1: it cannot be read, or something in it is damaged.`
 /** The command tree. */
 export const btcpeer = Command.make("btcpeer").pipe(
   Command.withDescription("A Bitcoin peer for the command line"),
-  Command.withSubcommands([connectCommand, listenCommand, decodeCommand, demo])
+  Command.withSubcommands([connectCommand, listenCommand, replayCommand, decodeCommand, demo])
 )
 
 const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())

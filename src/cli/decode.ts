@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import type { Readable } from "node:stream"
 import { Failure } from "./failure.ts"
-import { find, type Form, type Found, detect, formOf, inputs } from "./find.ts"
+import { beginsWithHeader, find, type Form, type Found, detect, formOf, inputs } from "./find.ts"
 import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
 import { summarise } from "./summary.ts"
@@ -105,9 +105,11 @@ export const decode = Effect.fnUntraced(function* (
   }
   if (unrecognised > 0) {
     const what = all.length === 1 ? "this is" : `${unrecognised} of ${all.length} lines are`
-    return yield* failed(
-      `${what} no transaction, block, capture or stream of a known network; say what it is with --as`
-    )
+    const advice =
+      all.length === 1 && beginsWithHeader(all[0]!.bytes)
+        ? "it begins with a block header: try --as block (which is cut off then), merkleblock or cmpctblock"
+        : "say what it is with --as"
+    return yield* failed(`${what} no transaction, block, capture or stream of a known network; ${advice}`)
   }
   if (broken > 0) {
     return yield* failed(`${broken} damaged, ${counted(messages, "message")} decoded`)

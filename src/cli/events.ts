@@ -57,7 +57,7 @@ export const Message = Schema.Union([
     receiver: Schema.String,
     nonce: Nonce
   }),
-  message(["verack", "wtxidrelay", "sendaddrv2", "sendheaders", "getaddr", "mempool"], {}),
+  message(["verack", "wtxidrelay", "sendaddrv2", "sendheaders", "getaddr", "mempool", "filterclear"], {}),
   message(["sendcmpct"], { announce: Schema.Boolean, version: Schema.Finite }),
   message(["feature"], { id: Schema.String, data: Hex }),
   message(["ping"], { nonce: Schema.optionalKey(Nonce) }),
@@ -85,6 +85,27 @@ export const Message = Schema.Union([
     version: Schema.Int,
     timestamp: Seconds,
     transactions: Count
+  }),
+  message(["filterload"], {
+    /** Bytes of the filter. */
+    size: Count,
+    hashFunctions: Count,
+    tweak: Count,
+    update: Schema.Literals(["none", "all", "p2pubkeyOnly"])
+  }),
+  message(["filteradd"], { data: Hex }),
+  message(["merkleblock"], {
+    hash: Hash,
+    previous: Hash,
+    version: Schema.Int,
+    timestamp: Seconds,
+    /** Of the whole block. */
+    transactions: Count,
+    /** How many it proves to be in the block, and the first of them; missing where `invalid` says why it proves nothing. */
+    matches: Schema.optionalKey(Count),
+    first: Schema.optionalKey(Hash),
+    /** The tag of `MerkleBlock.MerkleBlockReason`. */
+    invalid: Schema.optionalKey(Schema.String)
   }),
   message(["reject"], {
     rejected: Schema.String,

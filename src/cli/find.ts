@@ -1,8 +1,9 @@
 /**
- * Messages in bytes that did not come from a connection: captures, streams of frames, block files, single blocks and
- * transactions, hexadecimal. Pure; what is damaged is a value, and the rest is found where it can be.
+ * Messages in bytes that did not come from a connection: captures, streams of frames, block files, single blocks, filtered
+ * ones and transactions, hexadecimal. Pure; what is damaged is a value, and the rest is found where it can be.
  */
 import * as Result from "effect/Result"
+import * as MerkleBlock from "../MerkleBlock.ts"
 import * as Network from "../Network.ts"
 import * as Wire from "../Wire.ts"
 
@@ -190,8 +191,32 @@ const streamForm = (bytes: Uint8Array): Form | undefined => {
 const isWhole = (command: "tx" | "block", bytes: Uint8Array): boolean => {
   const found = payload(command, bytes, 0)
   if (found._tag === "Damaged") return false
+  const { message } = found
+  // Ten bytes with two zeros in the right place are a transaction to the codec, but one that nobody could mean.
+  if (message._tag === "tx") return message.transaction.inputs.length > 0 && message.transaction.outputs.length > 0
   // A header and a zero is a block without transactions to the codec, and the end of many a transaction.
-  return found.message._tag !== "block" || found.message.block.transactions.length > 0
+  return message._tag !== "block" || message.block.transactions.length > 0
+}
+
+/** Whether there is a header of a block with its proof of work, whatever follows. */
+export const beginsWithHeader = (bytes: Uint8Array): boolean => {
+  if (bytes.length < 80) return false
+  const bits = u32(bytes, 72)
+  const size = bits >>> 24
+  const target = BigInt(bits & 0x7fffff) << BigInt(8 * Math.max(0, size - 3))
+  const header = Wire.decode("headers", Uint8Array.of(1, ...bytes.subarray(0, 80), 0))
+  if (size > 32 || Result.isFailure(header) || header.success._tag !== "headers") return false
+  return BigInt(`0x${Wire.hashToHex(Wire.blockHash(header.success.headers.at(0)!))}`) <= target
+}
+
+/** Bytes whose hashes give the merkle root in their header are nothing else. */
+const isFilteredBlock = (bytes: Uint8Array): boolean => {
+  const found = payload("merkleblock", bytes, 0)
+  return (
+    found._tag === "Message" &&
+    found.message._tag === "merkleblock" &&
+    Result.isSuccess(MerkleBlock.verify(found.message))
+  )
 }
 
 /** What the bytes are, as far as they tell. */
@@ -201,6 +226,7 @@ export const detect = (bytes: Uint8Array): Form | undefined => {
   if (isRecord(bytes, 0)) return { _tag: "Capture" }
   if (isWhole("tx", bytes)) return { _tag: "Payload", command: "tx" }
   if (isWhole("block", bytes)) return { _tag: "Payload", command: "block" }
+  if (isFilteredBlock(bytes)) return { _tag: "Payload", command: "merkleblock" }
   return undefined
 }
 
@@ -251,7 +277,7 @@ export const inputs = (given: Uint8Array, as: string | undefined): ReadonlyArray
   if (given.length === 0) throw new Error("there is nothing in it")
   if (!isText(given)) return [{ bytes: given }]
   const text = Buffer.from(given.buffer, given.byteOffset, given.length).toString("latin1")
-  const lines = text.split("\n").map((line) => line.replace(/\s/g, ""))
+  const lines = text.split("\n").map((line) => line.replace(/\s/g, "").replace(/^0x/i, ""))
   const filled = lines.flatMap((digits, index) => (digits === "" ? [] : [{ digits, index }]))
   if (filled.length === 0) throw new Error("there is nothing in it")
   const apart = filled.length > 1

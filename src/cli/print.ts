@@ -51,6 +51,7 @@ export const describe = (summary: Summary): string => {
     case "sendheaders":
     case "getaddr":
     case "mempool":
+    case "filterclear":
       return ""
     case "sendcmpct":
       return `version ${summary.version}, ${summary.announce ? "high" : "low"} bandwidth`
@@ -93,6 +94,24 @@ export const describe = (summary: Summary): string => {
       )
     case "block":
       return join(summary.hash, counted(summary.transactions, "transaction"), time(summary.timestamp))
+    case "filterload":
+      return join(
+        counted(summary.size, "byte"),
+        counted(summary.hashFunctions, "hash function"),
+        `tweak ${summary.tweak}`,
+        `update ${summary.update}`
+      )
+    case "filteradd":
+      return summary.data
+    case "merkleblock":
+      return join(
+        summary.hash,
+        summary.invalid === undefined
+          ? `${grouped(summary.matches ?? 0)} of ${counted(summary.transactions, "transaction")}`
+          : `proves nothing: ${summary.invalid}`,
+        summary.first === undefined ? undefined : `first ${summary.first}`,
+        time(summary.timestamp)
+      )
     case "reject":
       return join(
         `${cleanBytes(summary.rejected)}: "${cleanBytes(summary.reason)}" (0x${summary.code.toString(16)})`,

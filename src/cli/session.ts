@@ -25,6 +25,8 @@ export interface Settings {
   /** How long to stay; without it, until the user ends it. */
   readonly limit: Duration.Duration | undefined
   readonly json: boolean
+  /** The remote is a capture: it answers nothing, and may ask for what only a node has. */
+  readonly replayed?: boolean | undefined
 }
 
 /** Waits for whatever comes first, the limit or the wish to stop, and tells which. */
@@ -67,6 +69,10 @@ const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
   feefilter: true,
   tx: true,
   block: true,
+  filterload: true,
+  filteradd: true,
+  filterclear: true,
+  merkleblock: true,
   reject: true,
   getcfilters: true,
   cfilter: true,
@@ -142,6 +148,12 @@ export const open = Effect.fnUntraced(function* (
     handshakeTimeout: settings.timeout,
     // An instrument looks at any node, also at one that has nothing to offer: our own `listen`.
     requiredServices: [],
+    ...(settings.replayed === true && {
+      // What a light client asks for ends a peer that does not offer it.
+      services: Wire.Service.bloom | Wire.Service.compactFilters,
+      pingInterval: Duration.infinity,
+      idleTimeout: Duration.infinity
+    }),
     ...(settings.userAgent !== undefined && { userAgent: settings.userAgent }),
     handlers: waitingFor(room),
     onRead,
@@ -170,7 +182,7 @@ export const open = Effect.fnUntraced(function* (
     milliseconds: since(startedAt)
   })
   // Not answered, or not understood by an old peer: that is no reason to end.
-  yield* Effect.forkScoped(Effect.ignore(peer.ping))
+  if (settings.replayed !== true) yield* Effect.forkScoped(Effect.ignore(peer.ping))
 
   const stay = (until: Effect.Effect<string>): Effect.Effect<Peer.EndReason> =>
     Effect.gen(function* () {

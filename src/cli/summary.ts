@@ -1,5 +1,8 @@
 /** What matters in a message, in a few plain values: the same for people and for programs. */
+import * as Result from "effect/Result"
 import * as Address from "../Address.ts"
+import * as BloomFilter from "../BloomFilter.ts"
+import * as MerkleBlock from "../MerkleBlock.ts"
 import * as Wire from "../Wire.ts"
 import type { Summary } from "./events.ts"
 import { hex } from "./text.ts"
@@ -89,14 +92,24 @@ const transaction = (of: Wire.Transaction): SummaryOf<"tx"> => {
   }
 }
 
-const block = ({ header, transactions }: Wire.Block): SummaryOf<"block"> => ({
-  command: "block",
-  hash: Wire.hashToHex(Wire.blockHash(header)),
-  previous: Wire.hashToHex(header.previousBlock),
-  version: header.version,
-  timestamp: header.timestamp,
-  transactions: transactions.length
+const header = (of: Wire.BlockHeader) => ({
+  hash: Wire.hashToHex(Wire.blockHash(of)),
+  previous: Wire.hashToHex(of.previousBlock),
+  version: of.version,
+  timestamp: of.timestamp
 })
+
+const merkleBlock = (message: Wire.MerkleBlock): SummaryOf<"merkleblock"> => {
+  const matches = MerkleBlock.verify(message)
+  return {
+    command: "merkleblock",
+    ...header(message.header),
+    transactions: message.transactionCount,
+    ...(Result.isSuccess(matches)
+      ? { matches: matches.success.length, ...first(matches.success.map(({ txid }) => txid)) }
+      : { invalid: matches.failure.reason._tag })
+  }
+}
 
 const headers = ({ headers }: Wire.Headers) => {
   const [from, to] = [headers.at(0), headers.at(-1)]
@@ -128,6 +141,7 @@ export const summarise = (message: Wire.Message): Summary => {
     case "sendheaders":
     case "getaddr":
     case "mempool":
+    case "filterclear":
       return { command: message._tag }
     case "sendcmpct":
       return { command: "sendcmpct", announce: message.announce, version: Number(message.version) }
@@ -160,7 +174,23 @@ export const summarise = (message: Wire.Message): Summary => {
     case "tx":
       return transaction(message.transaction)
     case "block":
-      return block(message.block)
+      return {
+        command: "block",
+        ...header(message.block.header),
+        transactions: message.block.transactions.length
+      }
+    case "filterload":
+      return {
+        command: "filterload",
+        size: message.filter.length,
+        hashFunctions: message.hashFunctions,
+        tweak: message.tweak,
+        update: BloomFilter.fromFilterLoad(message).update
+      }
+    case "filteradd":
+      return { command: "filteradd", data: hex(message.data) }
+    case "merkleblock":
+      return merkleBlock(message)
     case "reject":
       return {
         command: "reject",

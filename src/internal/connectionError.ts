@@ -1,4 +1,5 @@
 import * as Data from "effect/Data"
+import { stackless } from "./stackless.ts"
 
 /** One side of a connection: a host name or an address without brackets, and a port. */
 export interface Endpoint {
@@ -90,7 +91,8 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{ reado
 }
 
 /** The remote's end, or our own. */
-export const closedError = (): ConnectionError => new ConnectionError({ reason: { _tag: "Closed" } })
+export const closedError = (): ConnectionError => stackless(() => new ConnectionError({ reason: { _tag: "Closed" } }))
 
 /** The connection broke. */
-export const resetError = (cause: unknown): ConnectionError => new ConnectionError({ reason: { _tag: "Reset", cause } })
+export const resetError = (cause: unknown): ConnectionError =>
+  stackless(() => new ConnectionError({ reason: { _tag: "Reset", cause } }))

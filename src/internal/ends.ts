@@ -7,32 +7,51 @@ import type { ConnectionError } from "../Connection.ts"
 import { type Message, WireError } from "../Wire.ts"
 import { rejectCode } from "./handshake.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
+import { stackless } from "./stackless.ts"
 
 export const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
 /** Without COMPACT_FILTERS on our side they end the peer, as in Core [157]. */
 export const filterRequests = new Set(["getcfilters", "getcfheaders", "getcfcheckpt"])
 
-/** The lists whose length no honest node exceeds, by command. */
-const limited: ReadonlyMap<string, string> = new Map([
-  ["inv", "items"],
-  ["getdata", "items"],
-  ["headers", "headers"],
-  ["getheaders", "locator"],
-  ["getblocks", "locator"],
-  ["addr", "addresses"],
-  ["addrv2", "addresses"],
-  ["cfheaders", "filterHashes"],
-  ["getpkgtxns", "wtxids"]
+/**
+ * What bloom messages come to: without NODE_BLOOM on our side they end a peer of version 70011 or more [111], and those
+ * of older ones are ignored.
+ */
+export type Bloom = "served" | "ignored" | "ends"
+
+const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
+
+/** Whether a message is handed on. */
+export const isServed = (command: string, bloom: Bloom): boolean => bloom === "served" || !bloomCommands.has(command)
+
+export const endOfBloom = (command: string, bloom: Bloom): EndReason | undefined =>
+  bloom === "ends" && bloomCommands.has(command) ? violation(command, "this side does not offer NODE_BLOOM") : undefined
+
+/** What no honest node makes too long: commands with the field. */
+const limited = new Set([
+  "inv items",
+  "getdata items",
+  "headers headers",
+  "getheaders locator",
+  "getblocks locator",
+  "addr addresses",
+  "addrv2 addresses",
+  "filterload filter",
+  "filterload hashFunctions",
+  "filteradd data",
+  "cfheaders filterHashes",
+  "getpkgtxns wtxids"
 ])
 
 /** The end that a message is though it could not be read: what no honest node sends, as in Core. Most are just dropped. */
-export const endOfDropped = (error: WireError): EndReason | undefined => {
+export const endOfDropped = (error: WireError, bloom: Bloom): EndReason | undefined => {
   const { command, reason } = error
   if (reason._tag === "BadChecksum" || reason._tag === "BadCommand") return undefined
   if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
+  if (!isServed(command, bloom)) return endOfBloom(command, bloom)
   const misbehaves =
-    (reason._tag === "TooMany" && limited.get(command) === reason.field) ||
+    (reason._tag === "TooMany" && limited.has(`${command} ${reason.field}`)) ||
     (reason._tag === "BadValue" && command === "sendcmpct")
   return misbehaves ? { _tag: "BadMessage", error } : undefined
 }
@@ -40,7 +59,7 @@ export const endOfDropped = (error: WireError): EndReason | undefined => {
 export const endOfConnection = (error: ConnectionError): EndReason =>
   error.reason._tag === "Closed" ? { _tag: "RemoteClosed" } : { _tag: "ConnectionLost", error }
 
-export const ended = (end: EndReason): PeerError => new PeerError({ reason: { _tag: "Ended", end } })
+export const ended = (end: EndReason): PeerError => stackless(() => new PeerError({ reason: { _tag: "Ended", end } }))
 
 export const violation = (command: string, problem: string): EndReason => ({
   _tag: "ProtocolViolation",

@@ -151,13 +151,23 @@ export const written = <A>(book: Book<A>, key: string, now: number): void => {
   else unlink(oldest)
 }
 
-/** The answer is there: closes the expectation, then tells everyone who waits. */
-export const answer = <A>(expectation: Expectation<A>, value: A, now: number): void => {
+/** The answer is there, or has begun: the expectation is no more, and those who wait are still to be told. */
+export const close = <A>(expectation: Expectation<A>, now: number): void => {
   const { later } = expectation
   if (later !== undefined && later.since < now) later.since = now
   remove(expectation)
+}
+
+/** Tells everyone who waits. */
+export const tell = <A>(expectation: Expectation<A>, value: A): void => {
   // One who is told may make another leave, who must then not be told.
   for (let tell = expectation.waiting.shift(); tell !== undefined; tell = expectation.waiting.shift()) tell(value)
+}
+
+/** The answer is there: closes the expectation, then tells everyone who waits. */
+export const answer = <A>(expectation: Expectation<A>, value: A, now: number): void => {
+  close(expectation, now)
+  tell(expectation, value)
 }
 
 /** A question that is asked once for all who have it. */

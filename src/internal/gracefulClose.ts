@@ -1,6 +1,8 @@
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
+import { startTimer } from "./timer.ts"
 import type { Waiters } from "./waiters.ts"
 
 /** Long enough for an answer from the other end of the world. */
@@ -19,16 +21,18 @@ export interface Closable {
 }
 
 /** Begins the end, gives the other side `timeout` to answer, then destroys. Destroys as well when interrupted. */
-export const gracefulClose = (connection: Closable, timeout: Duration.Input): Effect.Effect<void> => {
-  const destroy = Effect.sync(() => connection.destroyUnsafe())
-  // Without it, even no time at all would wait for a TestClock to be moved.
-  const waits = Duration.isPositive(Duration.fromInputUnsafe(timeout))
-  // A forked fiber, for only a fiber can sleep on the Clock; and no race, for a finalizer is not interruptible.
-  const destroyLater = Effect.forkChild(Effect.delay(destroy, timeout), { startImmediately: true })
-  return Effect.suspend(() => {
+export const gracefulClose = (connection: Closable, timeout: Duration.Input): Effect.Effect<void> =>
+  Effect.contextWith((context: Context.Context<never>) => {
     connection.begin()
     if (connection.isOver()) return Effect.void
-    if (!waits) return destroy
-    return Effect.flatMap(destroyLater, (timer) => Effect.ensuring(connection.over.wait, Fiber.interrupt(timer)))
-  }).pipe(Effect.onInterrupt(() => destroy))
-}
+    const destroy = () => connection.destroyUnsafe()
+    // Without it, even no time at all would wait for a TestClock to be moved.
+    if (!Duration.isPositive(Duration.fromInputUnsafe(timeout))) return Effect.sync(destroy)
+    const stop = startTimer(context, timeout, destroy)
+    return Effect.onExit(connection.over.wait, (exit) =>
+      Effect.sync(() => {
+        stop()
+        if (Exit.isFailure(exit)) destroy()
+      })
+    )
+  })

@@ -25,6 +25,9 @@ export const learn = (known: Known, limit: number, wtxidRelay: boolean, message:
     case "block":
       known.add(Wire.blockHash(message.block.header))
       return
+    case "merkleblock":
+      known.add(Wire.blockHash(message.header))
+      return
     case "headers": {
       const { headers } = message
       for (let index = Math.max(0, headers.length - headersLearnt); index < headers.length; index++) {

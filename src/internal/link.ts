@@ -8,6 +8,8 @@ import * as Result from "effect/Result"
 import type { Connection, ConnectionError } from "../Connection.ts"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
+import { payloadOf } from "./frameV1.ts"
+import type { Started } from "./recording.ts"
 
 /** A message that was encoded and waits to be written. */
 export interface Outgoing {
@@ -49,6 +51,10 @@ export interface Link {
   readonly writeFrames: (frames: ReadonlyArray<Outgoing>) => number
   /** Encodes and writes; returns what was wrong with the first message that cannot be sent, then nothing was. */
   readonly write: (messages: ReadonlyArray<Wire.Message>) => Wire.WireError | undefined
+  /** What is to be waited for between two writes, where something is. */
+  readonly room: Effect.Effect<void> | undefined
+  /** Ends the recording, once nothing is read or written any more. */
+  readonly endRecording: Effect.Effect<void>
 }
 
 export interface LinkOptions {
@@ -57,6 +63,7 @@ export interface LinkOptions {
   readonly clock: Clock.Clock
   readonly onRead: ((event: Wire.ParserEvent) => void) | undefined
   readonly onWrite: ((message: Wire.Message, size: number) => void) | undefined
+  readonly recording: Started | undefined
 }
 
 /** What unknown commands are counted under: a remote must not grow the map by inventing names. */
@@ -87,13 +94,14 @@ const join = (frames: ReadonlyArray<Outgoing>): Uint8Array => {
 const countedAs = (message: Wire.Message): string => (message._tag === "Unknown" ? otherCommands : message._tag)
 
 export const makeLink = (connection: Connection["Service"], options: LinkOptions): Link => {
-  const { clock, magic, onRead, onWrite, policy } = options
+  const { clock, magic, onRead, onWrite, policy, recording } = options
   const makeParser = () =>
     Wire.makeParser({
       magic,
       badChecksum: policy.badChecksum,
       malformed: policy.malformed,
-      trailingBytes: policy.trailingBytes
+      trailingBytes: policy.trailingBytes,
+      onFrame: recording?.received
     })
   let parser = makeParser()
   const traffic: Traffic = {
@@ -133,6 +141,7 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
       traffic.bytesSent += frame.length
       traffic.messagesSent++
       count(traffic.sent, countedAs(message), frame.length)
+      if (recording !== undefined) recording.sent(Wire.command(message), payloadOf(frame))
       if (onWrite !== undefined) onWrite(message, frame.length)
     }
     // Last: an in-memory write may run the other side, which then sees all of this done.
@@ -142,7 +151,11 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
   return {
     connection,
     traffic,
-    read: Effect.map(connection.pull, parse),
+    // What was pulled is never left to an interruption: the waiting comes before.
+    read:
+      recording === undefined
+        ? Effect.map(connection.pull, parse)
+        : Effect.andThen(recording.room, Effect.map(connection.pull, parse)),
     failure: () => parser.failure,
     release: () => {
       parser = makeParser()
@@ -158,6 +171,8 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
       }
       writeFrames(frames)
       return undefined
-    }
+    },
+    room: recording?.room,
+    endRecording: recording?.end ?? Effect.void
   }
 }

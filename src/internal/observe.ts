@@ -6,7 +6,9 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as References from "effect/References"
+import * as Tracer from "effect/Tracer"
 import { formatEndpoint } from "../Connection.ts"
 import type { Info } from "../Peer.ts"
 import * as Wire from "../Wire.ts"
@@ -30,6 +32,20 @@ const metrics = {
   })
 }
 
+/** The reference of this name gives Effect's own tracer, which nobody sees, where none is set. */
+const configuredTracer = Context.Service<Tracer.Tracer>(Tracer.TracerKey)
+
+const endedCounters = new Map<string, typeof metrics.ended>()
+
+const endedBecause = ({ _tag }: EndReason): typeof metrics.ended => {
+  let metric = endedCounters.get(_tag)
+  if (metric === undefined) {
+    metric = Metric.withAttributes(metrics.ended, { reason: _tag })
+    endedCounters.set(_tag, metric)
+  }
+  return metric
+}
+
 export interface Observer {
   /** After a batch was read or written. */
   readonly count: () => void
@@ -49,6 +65,7 @@ export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observ
     const context: Context.Context<never> = yield* Effect.context<never>()
     const debug = LogLevel.isLessThanOrEqualTo(level, "Debug")
     const trace = LogLevel.isLessThanOrEqualTo(level, "Trace")
+    const traced = Option.isSome(Context.getOption(context, configuredTracer))
     const peer = formatEndpoint(info.remoteAddress)
     const annotations = { peer, peerId: info.id, direction: info.direction }
     const before = { bytesReceived: 0, bytesSent: 0, messagesReceived: 0, messagesSent: 0, dropped: 0 }
@@ -78,14 +95,18 @@ export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observ
       ended: (reason) =>
         Effect.suspend(() => {
           observer.count()
-          return Effect.andThen(
-            Metric.update(Metric.withAttributes(metrics.ended, { reason: reason._tag }), 1),
-            Effect.andThen(Metric.modify(metrics.connected, -1), Effect.logDebug(`ended: ${describeEnd(reason)}`))
-          )
+          endedBecause(reason).updateUnsafe(1, context)
+          metrics.connected.modifyUnsafe(-1, context)
+          return debug ? Effect.logDebug(`ended: ${describeEnd(reason)}`) : Effect.void
         }),
-      within: (effect) =>
-        Effect.withSpan(Effect.annotateLogs(effect, annotations), "bitcoin.peer", { attributes: annotations })
+      within: (effect) => {
+        const annotated = Effect.annotateLogs(effect, annotations)
+        // Beneath a span every failure and interruption of the peer's fibers takes its stack: not for nobody.
+        return traced
+          ? Effect.withSpan(annotated, "bitcoin.peer", { attributes: annotations, captureStackTrace: false })
+          : annotated
+      }
     }
-    yield* Metric.modify(metrics.connected, 1)
+    metrics.connected.modifyUnsafe(1, context)
     return observer
   })

@@ -24,7 +24,16 @@ export interface AskOptions {
 /** What became of one item of `getData`. */
 export type DataResult =
   /** The peer sent it: a tx, block, or what else its type asks for. */
-  | { readonly _tag: "Found"; readonly item: Wire.InventoryItem; readonly message: Wire.Message }
+  | {
+      readonly _tag: "Found"
+      readonly item: Wire.InventoryItem
+      readonly message: Wire.Message
+      /**
+       * Of a filtered block: those of its transactions that the peer sent behind it. `MerkleBlock.verify` says which these
+       * are; peers may leave out what they have sent or announced before.
+       */
+      readonly transactions?: ReadonlyArray<Wire.Transaction> | undefined
+    }
   /** The peer says that it has not got it. */
   | { readonly _tag: "NotFound"; readonly item: Wire.InventoryItem }
   /** Neither came in time. Core says nothing of blocks that it has not got. */
@@ -184,6 +193,13 @@ export const makeQuestions = ({
     })
   }
 
+  /**
+   * Nothing but the pong of a ping behind them says that a filtered block has no more transactions to come. A peer too old
+   * for pongs has no filters.
+   */
+  const pongEnds = (sent: Effect.Effect<void>, nothingMore: () => void): Effect.Effect<never> =>
+    Effect.andThen(sent, ping).pipe(Effect.map(nothingMore), Effect.ignore, Effect.andThen(Effect.never))
+
   const getData = (
     items: Wire.List<Wire.InventoryItem>,
     options?: AskOptions
@@ -203,10 +219,19 @@ export const makeQuestions = ({
       for (let from = 0; from < question.toSend.length; from += maximumBatch) {
         batches.push({ _tag: "getdata", items: question.toSend.slice(from, from + maximumBatch) })
       }
-      return settle(all, Effect.forEach(batches, send, { discard: true }), () => {
+      const sent = Deferred.makeUnsafe<void>()
+      const sending = Effect.tap(Effect.forEach(batches, send, { discard: true }), () =>
+        Deferred.succeed(sent, undefined)
+      )
+      const settled = settle(all, sending, () => {
         const items = question.cancel()
         return items.length === 0 ? [] : [{ _tag: "getdata", items }]
-      }).pipe(Effect.timeoutOrElse({ duration: after, orElse: () => Effect.succeed(results) }))
+      })
+      const isFiltered = question.toSend.some(({ type }) => type === Wire.InventoryType.filteredBlock)
+      return Effect.timeoutOrElse(
+        isFiltered ? Effect.raceFirst(settled, pongEnds(Deferred.await(sent), question.nothingMore)) : settled,
+        { duration: after, orElse: () => Effect.succeed(results) }
+      )
     })
 
   /** A question about compact filters: what answers it says so itself, and silence is no answer. */

@@ -10,6 +10,7 @@
  */
 import * as Wire from "../Wire.ts"
 import * as Expectations from "./expectations.ts"
+import * as FilteredBlock from "./filteredBlock.ts"
 import * as FilterRequests from "./filterRequests.ts"
 import { hashOf, isInLocator, keyOf, locatorKey } from "./hashKeys.ts"
 import { headerSize } from "./messages/block.ts"
@@ -31,7 +32,12 @@ export interface Settings {
 
 /** What became of an item that was asked for. */
 export type DataAnswer =
-  | { readonly _tag: "Found"; readonly message: Wire.Message }
+  | {
+      readonly _tag: "Found"
+      readonly message: Wire.Message
+      /** Of a filtered block: what came behind it. */
+      readonly transactions?: ReadonlyArray<Wire.Transaction> | undefined
+    }
   /** The peer says that it has not got it. Core is silent about blocks it has not got. */
   | { readonly _tag: "NotFound" }
 
@@ -46,6 +52,10 @@ export interface Requests {
   readonly headers: Expectations.Book<Wire.Headers>
   readonly blocks: Expectations.Book<Wire.Inv>
   readonly mempool: Expectations.Book<Wire.Inv>
+  /** A filtered block that was asked for and came, while its transactions come. */
+  filtered:
+    | { readonly block: FilteredBlock.FilteredBlock; readonly expectation: Expectations.Expectation<DataAnswer> }
+    | undefined
   readonly addresses: Expectations.Book<Addresses>
   /** Who waits for compact filters and their headers. */
   readonly filters: Set<FilterRequests.Taker>
@@ -71,6 +81,8 @@ export interface DataQuestion {
    * others wait for by now: who leaves without having sent them must see to it that they are.
    */
   readonly cancel: () => ReadonlyArray<Wire.InventoryItem>
+  /** The pong of a ping behind `toSend` is here: no more transactions come of a filtered block in it. */
+  readonly nothingMore: () => void
 }
 
 const { ancestorPackageInfo, block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
@@ -82,6 +94,7 @@ export const make = (settings: Settings): Requests => ({
   genesis: keyOf(settings.genesisHash),
   data: new Map(),
   dataLine: Expectations.makeLine(maximumExpectedData),
+  filtered: undefined,
   headers: Expectations.makeBook(Expectations.makeLine(maximumExpectedHeaders), true),
   blocks: Expectations.makeBook(Expectations.makeLine(Infinity), false),
   mempool: Expectations.makeBook(Expectations.makeLine(Infinity), false),
@@ -98,7 +111,12 @@ const bookOf = (self: Requests, type: number): Expectations.Book<DataAnswer> => 
   return book
 }
 
-/** To be called for every message that is written, whoever sent it. */
+const questionTags: ReadonlySet<string> = new Set(["getdata", "getheaders", "getblocks", "mempool", "getaddr"])
+
+/** Whether `sent` wants to know of it. */
+export const isQuestion = (message: Wire.Message): boolean => questionTags.has(message._tag)
+
+/** To be called for every question that is written, whoever sent it. */
 export const sent = (self: Requests, message: Wire.Message, now: number): void => {
   switch (message._tag) {
     case "getdata":
@@ -160,7 +178,33 @@ const answerEither = (
   return answerData(self, answered, key, found(message), now)
 }
 
+/** Tells of the filtered block with the transactions that have come. */
+const filteredBlockEnds = (self: Requests): void => {
+  if (self.filtered === undefined) return
+  const { block, expectation } = self.filtered
+  self.filtered = undefined
+  Expectations.tell(expectation, { _tag: "Found", message: block.message, transactions: block.transactions })
+}
+
+const filteredBlockCame = (self: Requests, message: Wire.MerkleBlock, now: number): boolean => {
+  if (!isWanted(self, filteredBlock)) return false
+  const expectation = self.data.get(filteredBlock)?.all.get(keyOf(Wire.blockHash(message.header)))
+  if (expectation === undefined) return false
+  // Answers come in order, so the one before is complete.
+  filteredBlockEnds(self)
+  Expectations.close(expectation, now)
+  if (expectation.waiting.length === 0) return true
+  const block = FilteredBlock.make(message)
+  self.filtered = { block, expectation }
+  if (block.missing.size === 0) filteredBlockEnds(self)
+  return true
+}
+
 const transactionCame = (self: Requests, message: Wire.Tx, now: number): boolean => {
+  if (self.filtered !== undefined) {
+    FilteredBlock.transactionCame(self.filtered.block, message.transaction)
+    if (self.filtered.block.missing.size === 0) filteredBlockEnds(self)
+  }
   const byTxid =
     (isWanted(self, tx) || isWanted(self, tx | witnessFlag)) &&
     answerEither(self, tx, keyOf(Wire.txid(message.transaction)), message, now)
@@ -178,11 +222,11 @@ const blockCame = (self: Requests, message: Wire.BlockMessage, now: number): boo
   return whole || compact
 }
 
-/** `merkleblock` and `cmpctblock` begin with the header of their block. */
-const partOfBlockCame = (self: Requests, type: number, message: Wire.Unknown, now: number): boolean => {
-  if (!isWanted(self, type)) return false
+/** A `cmpctblock` begins with the header of its block. */
+const compactBlockCame = (self: Requests, message: Wire.Unknown, now: number): boolean => {
+  if (!isWanted(self, compactBlock)) return false
   const key = keyOf(doubleSha256(message.payload.subarray(0, headerSize)))
-  return answerData(self, type, key, found(message), now)
+  return answerData(self, compactBlock, key, found(message), now)
 }
 
 const notFoundCame = (self: Requests, message: Wire.NotFound, now: number): boolean => {
@@ -286,10 +330,10 @@ export const received = (self: Requests, message: Wire.Message, now: number): bo
     case "cfheaders":
     case "cfcheckpt":
       return FilterRequests.received(self.filters, message)
+    case "merkleblock":
+      return filteredBlockCame(self, message, now)
     case "Unknown":
-      if (message.command === "cmpctblock") return partOfBlockCame(self, compactBlock, message, now)
-      if (message.command === "merkleblock") return partOfBlockCame(self, filteredBlock, message, now)
-      return false
+      return message.command === "cmpctblock" && compactBlockCame(self, message, now)
     default:
       return false
   }
@@ -329,7 +373,11 @@ export const askData = (
     toSend: mine.map(({ item }) => item),
     cancel: () => {
       for (const { expectation, tell } of joined) Expectations.leave(expectation, tell)
+      if (self.filtered?.expectation.waiting.length === 0) self.filtered = undefined
       return mine.filter(({ expectation }) => Expectations.isUnsent(expectation)).map(({ item }) => item)
+    },
+    nothingMore: () => {
+      if (mine.some(({ expectation }) => expectation === self.filtered?.expectation)) filteredBlockEnds(self)
     }
   }
 }
@@ -395,5 +443,6 @@ export const end = (self: Requests): void => {
   Expectations.clear(self.mempool)
   Expectations.clear(self.addresses)
   self.filters.clear()
+  self.filtered = undefined
   self.lonely = undefined
 }

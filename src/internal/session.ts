@@ -10,7 +10,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
@@ -25,11 +25,14 @@ import type { Handlers, Info, Options, Peer } from "../Peer.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import {
+  type Bloom,
   ended,
+  endOfBloom,
   endOfConnection,
   endOfDropped,
   filterRequests,
   isOwnMalformed,
+  isServed,
   legalOnlyInHandshake,
   malformed,
   reasonOf,
@@ -88,9 +91,6 @@ const maximumMoney = 21e14
 /** More than that are announced by the hash of the last one, as in Core. */
 const maximumAnnouncedHeaders = 8
 
-/** Without NODE_BLOOM on our side they end the peer [111]. */
-const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
-
 const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
   Effect.fail(
     new PeerError({
@@ -124,6 +124,12 @@ const withServices = (
     : Effect.contextWith((own: Context.Context<Scope.Scope>) =>
         Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope)(own)))
       )
+
+/** Something that is made when it is first needed. */
+const once = <A>(make: () => A): { readonly get: () => A; readonly made: A | undefined } => {
+  const self: { made: A | undefined; readonly get: () => A } = { made: undefined, get: () => (self.made ??= make()) }
+  return self
+}
 
 let peersSoFar = 0
 
@@ -159,9 +165,8 @@ export const startSession = Effect.fnUntraced(function* (
 
   const observer = yield* makeObserver(info, link.traffic)
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
-  const stop = Deferred.makeUnsafe<never, EndReason>()
   const shutdown = Deferred.makeUnsafe<EndReason>()
-  const subscribers = makeSubscribers()
+  const subscribers = once(makeSubscribers)
   const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
   const keepAlive = KeepAlive.make(
     {
@@ -174,19 +179,31 @@ export const startSession = Effect.fnUntraced(function* (
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
   const inventory = Inventory.make(knownInventory, Number(BigInt.asIntN(32, yield* nonces.unremembered)))
   const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
-  const requests = Requests.make({
-    genesisHash: network.genesisHash,
-    dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
-    headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
-  })
+  // What few peers are asked for is made when first asked for: an idle peer is to be small.
+  const requests = once(() =>
+    Requests.make({
+      genesisHash: network.genesisHash,
+      dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
+      headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
+    })
+  )
+  const openRequests = (): number => (requests.made === undefined ? 0 : Requests.size(requests.made))
   const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
-  const asked = new Waiters(() => (Requests.size(requests) > 0 ? Effect.void : undefined))
+  /** Whether the stall watch runs, or is not to. */
+  let watchesStalls = options.stalls === false
+  const asked = new Waiters(() => (openRequests() > 0 ? Effect.void : undefined))
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
-  const servesBloom = ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
+  const bloom: Bloom =
+    ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
+      ? "served"
+      : negotiated.protocolVersion >= versionOf.bloomEnforced
+        ? "ends"
+        : "ignored"
   const servesFilters = ((options.services ?? 0n) & Wire.Service.compactFilters) !== 0n
   let end: EndReason | undefined
   let pongs = 0
   /** What the peer asked for since the handshake. */
+  let relay = negotiated.relay
   let feeFilter = 0
   let wantsHeaders = false
   let lastBlockReceived: Uint8Array | undefined
@@ -215,6 +232,11 @@ export const startSession = Effect.fnUntraced(function* (
         return
       case "sendheaders":
         wantsHeaders = true
+        return
+      case "filterload":
+      case "filterclear":
+        // Who asked for no announcements in its version message wants them from here on [37].
+        relay = true
         return
       case "block":
         lastBlockReceived = Wire.blockHash(message.block.header)
@@ -249,13 +271,8 @@ export const startSession = Effect.fnUntraced(function* (
     if (!servesFilters && filterRequests.has(command)) {
       return violation(command, "this side does not offer NODE_COMPACT_FILTERS")
     }
-    return bloomCommands.has(command) && !servesBloom && negotiated.protocolVersion >= versionOf.bloomEnforced
-      ? violation(command, "this side does not offer NODE_BLOOM")
-      : undefined
+    return endOfBloom(command, bloom)
   }
-
-  /** Bloom messages of a peer too old for the rule above are not handed on. */
-  const isServed = (message: Wire.Message): boolean => servesBloom || !bloomCommands.has(Wire.command(message))
 
   const handlers = new Map<string, Handler>(Object.entries(options.handlers ?? {}) as Array<[string, Handler]>)
   /** Handlers that come later bring the services of who set them. */
@@ -268,13 +285,14 @@ export const startSession = Effect.fnUntraced(function* (
         }
       })
     )
-  const custom = new Map((options.custom ?? []).map((handler) => [handler.command, handler]))
+  const custom = options.custom && new Map(options.custom.map((handler) => [handler.command, handler]))
 
   // Handlers run on a fiber of their own, so that one may wait for an answer of the peer: while somebody does, the reader
   // reads on and keeps what comes for later, up to a bound. Otherwise it waits until the batch is done.
   const batches: Array<Batch> = []
   let batchesBytes = 0
   let handlersRun = false
+  let handles = false
   let handlerFiber: Fiber.Fiber<unknown, unknown> | undefined
   /** The command whose handler runs: a failure is then the handler's. */
   let handling: string | undefined
@@ -282,7 +300,7 @@ export const startSession = Effect.fnUntraced(function* (
   let over: EndReason | undefined
   const isIdle = (): boolean => batches.length === 0 && !handlersRun
   const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
-  const isAsked = (): boolean => pings.size + questions.open() > 0
+  const isAsked = (): boolean => pings.size + (questions.made?.open() ?? 0) > 0
   const canRead = (): boolean => isIdle() || (isAsked() && batchesBytes < maximumReadAhead)
   const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
   const letRead = (): void => {
@@ -292,7 +310,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   /** Runs the handler of a message; an Effect when that takes time. */
   const handleOne = (message: Wire.Message): ReturnType<Handler> => {
-    const own = message._tag === "Unknown" ? custom.get(message.command)?.prepare(message.payload) : undefined
+    const own = message._tag === "Unknown" ? custom?.get(message.command)?.prepare(message.payload) : undefined
     if (own === "malformed") {
       link.traffic.dropped++
       return policy.malformed === "disconnect"
@@ -303,8 +321,8 @@ export const startSession = Effect.fnUntraced(function* (
   }
 
   const handler = Effect.gen(function* () {
+    handlerFiber = yield* Effect.fiber
     while (true) {
-      handlerFiber ??= yield* Effect.fiber
       yield* arrived.wait
       const { bytes, messages, pongs } = batches.shift()!
       handlersRun = true
@@ -320,7 +338,7 @@ export const startSession = Effect.fnUntraced(function* (
         if (effect !== undefined) yield* effect
         handling = undefined
       }
-      const publishing = subscribers.publish(messages, bytes)
+      const publishing = subscribers.made?.publish(messages, bytes)
       if (publishing !== undefined) yield* publishing
       handlersRun = false
       batchesBytes -= bytes
@@ -355,14 +373,14 @@ export const startSession = Effect.fnUntraced(function* (
     for (const event of events) {
       if (event._tag === "Dropped") {
         if (observer.dropped !== undefined) yield* observer.dropped(event.error)
-        failure = endOfDropped(event.error)
+        failure = endOfDropped(event.error, bloom)
       } else {
         const { message } = event
         if (observer.log !== undefined) yield* observer.log("received", message, event.size)
         failure = endOfMessage(message)
-        if (failure === undefined && isServed(message)) {
+        if (failure === undefined && isServed(Wire.command(message), bloom)) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
-          Requests.received(requests, message, arrivedAt)
+          if (requests.made !== undefined) Requests.received(requests.made, message, arrivedAt)
           builtIn(message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
@@ -375,7 +393,12 @@ export const startSession = Effect.fnUntraced(function* (
     if (isReadonlyArrayNonEmpty(messages)) {
       batches.push({ messages, bytes, pongs })
       batchesBytes += bytes
-      arrived.wake(Effect.void)
+      if (handles) arrived.wake(Effect.void)
+      else {
+        // Now, for most peers of a crawler never get here.
+        handles = true
+        start(handler)
+      }
     }
     const unreadable = failure === undefined ? link.failure() : undefined
     if (unreadable !== undefined) failure = { _tag: "BadMessage", error: unreadable }
@@ -393,7 +416,7 @@ export const startSession = Effect.fnUntraced(function* (
     })
 
   const giveUp = (error: PeerError): void => {
-    questions.end(error)
+    questions.made?.end(error)
     for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
   }
 
@@ -425,9 +448,15 @@ export const startSession = Effect.fnUntraced(function* (
         const batch = entries.slice(from, to)
         for (const { outgoing } of batch) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
-          Requests.sent(requests, outgoing.message, remoteNow())
+          if (Requests.isQuestion(outgoing.message)) Requests.sent(requests.get(), outgoing.message, remoteNow())
         }
-        if (asked.isAwaited && Requests.size(requests) > 0) asked.wake(Effect.void)
+        if (openRequests() > 0) {
+          if (watchesStalls) asked.wake(Effect.void)
+          else {
+            watchesStalls = true
+            start(stallWatch)
+          }
+        }
         if (observer.log !== undefined) {
           for (const { outgoing } of batch) yield* observer.log("sent", outgoing.message, outgoing.frame.length)
         }
@@ -436,6 +465,7 @@ export const startSession = Effect.fnUntraced(function* (
         const drained = Effect.catch(connection.drained, (error) => noLongerWritten(endOfConnection(error)))
         // Usually nothing waits; where something does, a remote that takes nothing for too long is ended.
         yield* waits === 0 ? drained : Effect.timeoutOrElse(drained, { duration: idleTimeout, orElse: writeTimeout })
+        if (link.room !== undefined) yield* link.room
         outbox.release(batch)
         from = to
       }
@@ -462,7 +492,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- announcing
 
-  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay: negotiated.relay, feeFilter })
+  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay, feeFilter })
 
   const trickler = Effect.gen(function* () {
     while (true) {
@@ -556,22 +586,25 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- asking
 
-  const questions = makeQuestions({
-    requests,
-    outbox,
-    encode,
-    now: remoteNow,
-    protocolVersion: negotiated.protocolVersion,
-    services: negotiated.services,
-    ping,
-    onAsk: letRead
-  })
+  const questions = once(() =>
+    makeQuestions({
+      requests: requests.get(),
+      outbox,
+      encode,
+      now: remoteNow,
+      protocolVersion: negotiated.protocolVersion,
+      services: negotiated.services,
+      ping,
+      onAsk: letRead
+    })
+  )
+  const senders = once(() => makeSenders({ encode, negotiated, outbox, policy }))
 
   const stallWatch = Effect.gen(function* () {
     while (true) {
       yield* asked.wait
       yield* Effect.sleep(stallCheckInterval)
-      const late = Requests.overdue(requests, remoteNow())
+      const late = Requests.overdue(requests.get(), remoteNow())
       if (late !== undefined) {
         const { command, hash, waited } = late
         return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })
@@ -589,7 +622,7 @@ export const startSession = Effect.fnUntraced(function* (
       const error = ended(end)
       outbox.close(error)
       giveUp(error)
-      subscribers.end()
+      subscribers.get().end()
     }
     return end
   }
@@ -605,6 +638,7 @@ export const startSession = Effect.fnUntraced(function* (
       return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
         Effect.ignoreCause,
         Effect.andThen(silentEnds.has(reason._tag) ? connection.destroy : connection.close),
+        Effect.andThen(link.endRecording),
         Effect.andThen(Scope.close(scope, Exit.void)),
         Effect.andThen(observer.ended(reason))
       )
@@ -626,7 +660,7 @@ export const startSession = Effect.fnUntraced(function* (
         lastBlockReceived,
         knownInventory: inventory.known.size,
         waitingAnnouncements: inventory.waiting.length,
-        openRequests: Requests.size(requests),
+        openRequests: openRequests(),
         queuedMessages: outbox.length(),
         queuedBytes: outbox.bytes()
       })
@@ -634,53 +668,78 @@ export const startSession = Effect.fnUntraced(function* (
     send: (message) => outbox.offer(() => encode(message)),
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
     handle,
-    messages: Stream.orDie(subscribers.subscribe()),
-    subscribe: subscribers.subscribe,
+    messages: Stream.suspend(() => Stream.orDie(subscribers.get().subscribe())),
+    subscribe: (...asked) => subscribers.get().subscribe(...asked),
     announce,
     announceBlocks,
-    ...makeSenders({ encode, negotiated, outbox, policy }),
-    getHeaders: questions.getHeaders,
-    getBlocks: questions.getBlocks,
-    getData: questions.getData,
-    getAddresses: questions.getAddresses,
-    getCompactFilters: questions.getCompactFilters,
-    getCompactFilterHeaders: questions.getCompactFilterHeaders,
-    getCompactFilterCheckpoints: questions.getCompactFilterCheckpoints,
+    sendAddresses: (...asked) => senders.get().sendAddresses(...asked),
+    sendGetHeaders: (...asked) => senders.get().sendGetHeaders(...asked),
+    sendGetBlocks: (...asked) => senders.get().sendGetBlocks(...asked),
+    sendReject: (...asked) => senders.get().sendReject(...asked),
+    getHeaders: (...asked) => questions.get().getHeaders(...asked),
+    getBlocks: (...asked) => questions.get().getBlocks(...asked),
+    getData: (...asked) => questions.get().getData(...asked),
+    getAddresses: (...asked) => questions.get().getAddresses(...asked),
+    getCompactFilters: (...asked) => questions.get().getCompactFilters(...asked),
+    getCompactFilterHeaders: (...asked) => questions.get().getCompactFilterHeaders(...asked),
+    getCompactFilterCheckpoints: (...asked) => questions.get().getCompactFilterCheckpoints(...asked),
     ping,
-    disconnect: (why = "disconnect was called") =>
-      Effect.sync(() => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "Requested", why }))),
+    disconnect: (why = "disconnect was called") => Effect.sync(() => stop({ _tag: "Requested", why })),
     awaitShutdown: Effect.suspend(() => {
       // Whoever asks while `scope` is closing is part of what is being closed: it must not wait for itself.
       if (end !== undefined && scope.state._tag === "Closed") return Effect.succeed(end)
       // A finalizer that was added after the peer runs before the peer's own: waiting alone, it would wait for ever.
-      if (isClosing(owner)) stopNow()
+      if (isClosing(owner)) stop({ _tag: "ScopeClosed" })
       return Deferred.await(shutdown)
     }),
     scope
   }
 
-  const stopNow = (): void => void Deferred.doneUnsafe(stop, Effect.fail<EndReason>({ _tag: "ScopeClosed" }))
+  // ---- the loops
 
-  const stalls = options.stalls === false ? Effect.never : stallWatch
-  const loops = [reader, handler, writer, pinger, trickler, stalls, Deferred.await(stop)].map((loop) =>
-    Effect.onExit(loop, (exit) => Effect.sync(() => void beginEnd(exit)))
-  )
+  const fibers = new Set<Fiber.Fiber<unknown, unknown>>()
+  let run: (loop: Effect.Effect<never, EndReason>) => Fiber.Fiber<never, EndReason>
+  let endLoops: (exit: Exit.Exit<never, EndReason>) => void
+
+  /** The first loop to end, in whatever way, ends the peer. */
+  const start = (loop: Effect.Effect<never, EndReason>): void => {
+    const fiber = run(
+      // Known before its first step, which may be to end the peer.
+      Effect.withFiber((fiber) => {
+        fibers.add(fiber)
+        return loop
+      })
+    )
+    fiber.addObserver((exit) => {
+      fibers.delete(fiber)
+      endLoops(exit)
+    })
+  }
+  const stop = (reason: EndReason): void => endLoops(Exit.fail(reason))
+
+  const loops: Effect.Effect<void> = Effect.contextWith((context: Context.Context<never>) => {
+    run = Effect.runForkWith(context)
+    return Effect.callback<Exit.Exit<never, EndReason>>((resume) => {
+      endLoops = (exit) => {
+        beginEnd(exit)
+        resume(Effect.succeed(exit))
+      }
+      for (const loop of [reader, writer, pinger, trickler]) if (end === undefined) start(loop)
+    })
+  }).pipe(Effect.flatMap((exit) => Effect.andThen(Fiber.interruptAll([...fibers]), teardown(exit))))
+
   // Nothing forked into a closed scope would ever run, not even its end.
   if (isClosing(owner)) yield* teardown(Exit.interrupt())
   else {
     yield* Scope.addFinalizer(
       guard,
       Effect.withFiber((fiber) => {
-        stopNow()
+        stop({ _tag: "ScopeClosed" })
         // A handler that closes the scope of its peer is itself waited for.
         return fiber === handlerFiber ? Effect.void : Deferred.await(shutdown)
       })
     )
-    yield* Effect.raceAllFirst(loops).pipe(
-      Effect.onExit(teardown),
-      observer.within,
-      Effect.forkDetach({ startImmediately: true })
-    )
+    yield* Effect.forkDetach(observer.within(loops), { startImmediately: true })
   }
   return peer
 })

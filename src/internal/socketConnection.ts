@@ -38,6 +38,9 @@ const toError = (exit: Exit.Exit<unknown, Socket.SocketError>): ConnectionError 
 /** So much is read ahead of the puller, and one batch of the socket more: enough to see the end behind a few messages. */
 const readAhead = 65_536
 
+/** Each piece costs an object of 200 bytes and more, however few bytes are in it: so many are enough as well. */
+const maxPieces = 1_024
+
 /**
  * Two fibers, for a Socket's reads and writes are Effects: `write` is synchronous, so someone else has to run the
  * socket's; and `close` reads to the remote's end whether or not somebody pulls, so reading cannot be left to the puller.
@@ -58,7 +61,9 @@ export class SocketConnection implements Closable {
   private destroyed = false
   private shutting = false
 
-  private readonly taken = new Waiters(() => (this.inbox.size < readAhead ? Effect.void : undefined))
+  private readonly taken = new Waiters(() =>
+    this.inbox.size < readAhead && this.inbox.pieces < maxPieces ? Effect.void : undefined
+  )
   private readonly toWrite = new Waiters(() => (this.outbox.length > 0 || this.ending ? Effect.void : undefined))
   private readonly drains = new Waiters<ConnectionError>(() => {
     if (this.error !== undefined) return Effect.fail(this.error)

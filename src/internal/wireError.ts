@@ -1,4 +1,6 @@
 import * as Data from "effect/Data"
+import * as Result from "effect/Result"
+import { stackless } from "./stackless.ts"
 
 /**
  * Why bytes could not be turned into a message, or a message into bytes.
@@ -70,23 +72,21 @@ export const fail = (command: string, reason: WireReason): never => {
   throw new WireError({ command, reason })
 }
 
-/**
- * Without the stack, which would only tell that the parser ran and is nine tenths of the cost of an error (10 µs against
- * 1.3): who sends us rubbish shall not cost more than who sends messages.
- */
-export const unreadable = (command: string, reason: WireReason): WireError => {
-  // With frozen intrinsics it cannot be set, and where it is missing there is nothing to save.
-  if (Object.getOwnPropertyDescriptor(Error, "stackTraceLimit")?.writable !== true) {
-    return new WireError({ command, reason })
-  }
-  const limit = Error.stackTraceLimit
-  Error.stackTraceLimit = 0
-  const error = new WireError({ command, reason })
-  Error.stackTraceLimit = limit
-  return error
-}
+/** For bytes that came from the network: who sends us rubbish shall not cost more than who sends messages. */
+export const unreadable = (command: string, reason: WireReason): WireError =>
+  stackless(() => new WireError({ command, reason }))
 
 /** Throws where received bytes cannot be read. */
 export const failReading = (command: string, reason: WireReason): never => {
   throw unreadable(command, reason)
+}
+
+/** Only `WireError` is a result; anything else is a defect of this package or of a caller's own list. */
+export const attempt = <A>(evaluate: () => A): Result.Result<A, WireError> => {
+  try {
+    return Result.succeed(evaluate())
+  } catch (error) {
+    if (error instanceof WireError) return Result.fail(error)
+    throw error
+  }
 }

@@ -131,6 +131,16 @@ export const messages: {
     "block",
     Arbitrary.map(Arbitrary.all({ header, transactions: list(transaction) }), (block) => ({ block }))
   ),
+  filterload: tagged(
+    "filterload",
+    Arbitrary.all({ filter: bytes(300), hashFunctions: integer(0, 50), tweak: u32, flags: integer(0, 255) })
+  ),
+  filteradd: tagged("filteradd", Arbitrary.all({ data: bytes(520) })),
+  filterclear: tagged("filterclear", nothing),
+  merkleblock: tagged(
+    "merkleblock",
+    Arbitrary.all({ header, transactionCount: u32, hashes: list(hash, 10), flags: bytes(20) })
+  ),
   reject: tagged(
     "reject",
     oneOf<Omit<Wire.Reject, "_tag">>(
@@ -254,6 +264,10 @@ export const examples: ReadonlyArray<Wire.Message> = (() => {
     { _tag: "feefilter", feeRate: 1000 },
     { _tag: "tx", transaction },
     { _tag: "block", block: { header, transactions: [plain, transaction] } },
+    { _tag: "filterload", filter: fill(9, 1), hashFunctions: 11, tweak: 5, flags: 1 },
+    { _tag: "filteradd", data: fill(33, 2) },
+    { _tag: "filterclear" },
+    { _tag: "merkleblock", header, transactionCount: 7, hashes: [hash, fill(32, 3)], flags: fill(2, 4) },
     { _tag: "reject", rejected: "tx", code: 16, reason: "no", hash },
     { _tag: "getcfilters", filterType: 0, startHeight: 1, stopHash: hash },
     { _tag: "cfilter", filterType: 0, blockHash: hash, filter: fill(20, 8) },

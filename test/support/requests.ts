@@ -1,6 +1,7 @@
 /** Small messages for the tests of requests: the same number gives the same message. */
 import * as Result from "effect/Result"
 import * as Requests from "../../src/internal/requests.ts"
+import * as MerkleBlock from "../../src/MerkleBlock.ts"
 import * as Wire from "../../src/Wire.ts"
 
 export const { witnessFlag } = Wire.InventoryType
@@ -44,11 +45,17 @@ export const block = (number: number, witness = false): Wire.BlockMessage => ({
   block: { header: header(number), transactions: [transaction(0, witness)] }
 })
 export const blockHash = (number: number): Uint8Array => Wire.blockHash(header(number))
-export const partOfBlock = (command: "merkleblock" | "cmpctblock", number: number): Wire.Unknown => ({
+export const compactBlock = (number: number): Wire.Unknown => ({
   _tag: "Unknown",
-  command,
+  command: "cmpctblock",
   payload: Result.getOrThrow(Wire.encode(block(number)))
 })
+/** A filtered block of these transactions, all of which match; by default none, which proves nothing. */
+export const filteredBlock = (number: number, ...txs: ReadonlyArray<Wire.Tx>): Wire.MerkleBlock => {
+  const transactions = txs.map(({ transaction }) => transaction)
+  const merkleRoot = txs.length === 0 ? hash(0) : Wire.merkleRoot(transactions.map(Wire.txid))
+  return MerkleBlock.make({ header: { ...header(number), merkleRoot }, transactions }, () => true).merkleBlock
+}
 export const getdata = (...items: ReadonlyArray<Wire.InventoryItem>): Wire.GetData => ({ _tag: "getdata", items })
 export const notfound = (...items: ReadonlyArray<Wire.InventoryItem>): Wire.NotFound => ({ _tag: "notfound", items })
 export const inv = (...types: ReadonlyArray<number>): Wire.Inv => ({

@@ -26,16 +26,27 @@ export const size = (bytes: number): string => {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
 }
 
-/** Runs an effect beside a progress bar, which is gone when it ends. Without a terminal there is none. */
+/** Where a bar is drawn, and what kind of terminal that is. */
+export interface Terminal {
+  readonly stream: NodeJS.WritableStream
+  readonly TERM: string | undefined
+}
+
+/**
+ * Runs an effect beside a progress bar, which is gone when it ends. There is none without a terminal, and on one that cannot
+ * move its cursor.
+ */
 export const withBar = <A, E, R>(
   label: string,
   total: number,
-  use: (update: (done: number) => void) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R | Output> =>
-  Effect.acquireUseRelease(
+  use: (update: (done: number) => void) => Effect.Effect<A, E, R>,
+  { stream, TERM }: Terminal = { stream: process.stdout, TERM: process.env["TERM"] }
+): Effect.Effect<A, E, R | Output> => {
+  if (TERM === "dumb") return use(() => {})
+  return Effect.acquireUseRelease(
     Effect.flatMap(Output, ({ flush, paint }) => {
       const bar = new SingleBar({
-        stream: process.stdout,
+        stream,
         format: `${paint("cyan", label.padEnd(labelWidth))}{bar} {value} of {total}`,
         barCompleteChar: "█",
         barIncompleteChar: "░",
@@ -52,6 +63,7 @@ export const withBar = <A, E, R>(
     (bar) => use((done) => bar.update(done)),
     (bar) => Effect.sync(() => bar.stop())
   )
+}
 
 /** Rows of text, the first column to the left, the others to the right; the last row is a sum. */
 export const table = (

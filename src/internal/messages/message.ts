@@ -7,6 +7,7 @@ import * as block from "./block.ts"
 import type { Codec } from "./codec.ts"
 import * as compactFilter from "./compactFilter.ts"
 import * as control from "./control.ts"
+import * as filter from "./filter.ts"
 import * as inventory from "./inventory.ts"
 import * as transaction from "./transaction.ts"
 import * as transactionRelay from "./transactionRelay.ts"
@@ -47,6 +48,10 @@ export type KnownMessage =
   | control.FeeFilter
   | transaction.Tx
   | block.BlockMessage
+  | filter.FilterLoad
+  | filter.FilterAdd
+  | filter.FilterClear
+  | filter.MerkleBlock
   | control.Reject
   | compactFilter.GetCFilters
   | compactFilter.CFilter
@@ -87,6 +92,10 @@ const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessa
   feefilter: control.feefilter,
   tx: transaction.tx,
   block: block.block,
+  filterload: filter.filterload,
+  filteradd: filter.filteradd,
+  filterclear: filter.filterclear,
+  merkleblock: filter.merkleblock,
   reject: control.reject,
   getcfilters: compactFilter.getcfilters,
   cfilter: compactFilter.cfilter,

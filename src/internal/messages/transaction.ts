@@ -311,6 +311,17 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
   else writer.raw(bytes)
 }
 
+/** Bytes of a transaction on the wire. */
+export const sizeOf = (transaction: Transaction): number => {
+  const bytes = original(transaction)
+  if (bytes !== undefined) return bytes.length
+  return withWriter((writer) => {
+    writer.begin("tx")
+    writeTransaction(writer, transaction)
+    return writer.offset
+  })
+}
+
 export const tx: Codec<Tx> = {
   decode: (reader) => ({ _tag: "tx", transaction: readTransaction(reader) }),
   encode: (writer, message) => writeTransaction(writer, message.transaction)

@@ -1,0 +1,69 @@
+/** `btcpeer replay`: a peer whose remote is a capture. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
+import * as Pull from "effect/Pull"
+import * as Stream from "effect/Stream"
+import * as Capture from "../Capture.ts"
+import type { Endpoint } from "../Connection.ts"
+import type { Nonce } from "../Nonce.ts"
+import { describeEnd } from "../Peer.ts"
+import { Failure } from "./failure.ts"
+import { Output } from "./output.ts"
+import { makeReport } from "./report.ts"
+import * as Session from "./session.ts"
+
+/** Where the remote was, which the name of the folder says. */
+const remoteOf = (file: string): Endpoint | undefined => {
+  const [, host, port] = /^\[?(.+?)\]?_(\d{1,5})$/.exec(file.split(/[/\\]/).at(-2) ?? "") ?? []
+  return host === undefined ? undefined : { host: host.replaceAll("_", ":"), port: Number(port) }
+}
+
+const problemOf = (file: string, error: Capture.CaptureError): string => {
+  const { reason } = error
+  if (reason._tag === "FileFailed") return error.message
+  if (reason.offset > 0) return `${file}: ${error.message}`
+  return reason._tag === "Truncated"
+    ? `${file}: no capture, or one that is cut off in its first record`
+    : `${file}: no capture of Bitcoin Core`
+}
+
+const failed = (message: string): Failure => new Failure({ message })
+
+export type Settings = Omit<Session.Settings, "timeout" | "userAgent" | "replayed">
+
+/** Succeeds when all was played, or we ended it. Fails when the capture does, or with how the peer ended. */
+export const replay = Effect.fnUntraced(function* (
+  file: string,
+  speed: number,
+  options: Settings
+): Effect.fn.Return<void, Failure, Nonce | Output | FileSystem.FileSystem> {
+  const output = yield* Output
+  const report = yield* makeReport(options.json)
+  let problem: Capture.CaptureError | undefined
+
+  const end = yield* Effect.gen(function* () {
+    const pull = yield* Stream.toPull(Capture.read(file))
+    // What is no capture at all is told before anything is printed.
+    const first = yield* Pull.catchDone(pull, () => Effect.fail(failed(`${file}: there is nothing in it`))).pipe(
+      Effect.catchTag("CaptureError", (error) => Effect.fail(failed(problemOf(file, error))))
+    )
+    const records = Stream.concat(Stream.fromArray(first), Stream.fromPull(Effect.succeed(pull))).pipe(
+      Stream.tapError((error) => Effect.sync(() => (problem = error)))
+    )
+    const connection = yield* Capture.replay(records, {
+      network: options.network,
+      speed,
+      remoteAddress: remoteOf(file)
+    })
+    const settings = { ...options, timeout: Duration.infinity, userAgent: undefined, replayed: true }
+    const session = yield* Effect.mapError(Session.open(connection, "outbound", settings, report, undefined), (error) =>
+      failed(problem === undefined ? `${file}: ${error.message}` : problemOf(file, problem))
+    )
+    return yield* session.stay(Session.untilAsked(output, options.limit))
+  }).pipe(Effect.scoped)
+
+  if (end._tag === "Requested") return
+  if (problem !== undefined) return yield* failed(problemOf(file, problem))
+  if (end._tag !== "RemoteClosed") return yield* failed(describeEnd(end))
+})

@@ -1,0 +1,67 @@
+/** What a peer knows of its being recorded: where messages go, and whether anybody wants them. */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type { Connection } from "../Connection.ts"
+
+/** Where the messages of one connection go. Neither function may throw, or keep the payload without copying it. */
+export interface Recording {
+  /** A message that came: its checksum and command are right, its payload need not be well-formed. */
+  readonly received: (command: string, payload: Uint8Array) => void
+  /** A message that was handed to the connection. */
+  readonly sent: (command: string, payload: Uint8Array) => void
+  /** Waits until more may come: the peer neither reads nor writes meanwhile. */
+  readonly room: Effect.Effect<void>
+}
+
+/**
+ * Where the peers of a program are recorded: nowhere, unless a layer says otherwise. `layer` is the one for files; another
+ * starts a recording for each connection, which ends with the scope.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Capture, Network, Nonce, Peer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * const commands: Array<string> = []
+ * const program = Effect.gen(function*() {
+ *   const connection = yield* NodeConnection.connect({ host: "127.0.0.1", port: 18444 })
+ *   const peer = yield* Peer.make(connection, { network: Network.regtest })
+ *   return yield* peer.ping
+ * }).pipe(
+ *   Effect.scoped,
+ *   Effect.provide(Nonce.layer),
+ *   Effect.provideService(Capture.Recorder, () =>
+ *     Effect.succeed({
+ *       received: (command) => void commands.push(`<- ${command}`),
+ *       sent: (command) => void commands.push(`-> ${command}`),
+ *       room: Effect.void
+ *     }))
+ * )
+ * ```
+ */
+export const Recorder = Context.Reference<
+  ((connection: Connection["Service"]) => Effect.Effect<Recording, never, Scope.Scope>) | undefined
+>("effect-bitcoin-peer/Capture/Recorder", { defaultValue: () => undefined })
+
+/** A recording with its end, which waits until all is kept. */
+export interface Started extends Recording {
+  readonly end: Effect.Effect<void>
+}
+
+const nothing = Effect.succeed(undefined)
+
+/** The recording of a connection, where one is wanted. It ends with the scope at the latest. */
+export const start = (connection: Connection["Service"]): Effect.Effect<Started | undefined, never, Scope.Scope> =>
+  Effect.flatMap(Recorder, (open) =>
+    open === undefined
+      ? nothing
+      : Effect.uninterruptible(
+          Effect.gen(function* () {
+            const scope = yield* Scope.fork(yield* Effect.scope)
+            const recording = yield* Scope.provide(open(connection), scope)
+            return { ...recording, end: Scope.close(scope, Exit.void) }
+          })
+        )
+  )

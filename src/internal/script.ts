@@ -1,0 +1,88 @@
+/** As much of scripts as bloom filters need: what they push, and the two forms that show public keys. */
+import { u32At } from "./bytes.ts"
+
+const pushData1 = 0x4c
+const pushData2 = 0x4d
+/** The last opcode that pushes what follows it. */
+const pushData4 = 0x4e
+const smallNumber1 = 0x51
+const smallNumber16 = 0x60
+const checkSig = 0xac
+const checkMultisig = 0xae
+const maxMultisigKeys = 20
+
+/** The data of a push: from where to where it lies in the script. */
+export interface Push {
+  readonly start: number
+  readonly end: number
+}
+
+/** The push at an offset, where there is an opcode that pushes; `undefined` if it is cut off. */
+const pushAt = (script: Uint8Array, offset: number): Push | undefined => {
+  const opcode = script[offset]
+  const width = opcode < pushData1 ? 0 : opcode === pushData1 ? 1 : opcode === pushData2 ? 2 : 4
+  const start = offset + 1 + width
+  if (start > script.length) return undefined
+  const size =
+    width === 0
+      ? opcode
+      : width === 1
+        ? script[offset + 1]
+        : width === 2
+          ? script[offset + 1] | (script[offset + 2] << 8)
+          : u32At(script, offset + 1)
+  return start + size > script.length ? undefined : { start, end: start + size }
+}
+
+/** The first push at or behind an offset; `undefined` if there is none, or if it is cut off. */
+export const nextPush = (script: Uint8Array, offset: number): Push | undefined => {
+  let at = offset
+  while (at < script.length && script[at] > pushData4) at++
+  return at < script.length ? pushAt(script, at) : undefined
+}
+
+/** Whether bytes are as long as their first one says of a public key. */
+const isPublicKey = (script: Uint8Array, { end, start }: Push): boolean => {
+  const first = script[start]
+  const size = first === 2 || first === 3 ? 33 : first === 4 || first === 6 || first === 7 ? 65 : 0
+  return size > 0 && end - start === size
+}
+
+const isSinglePublicKey = (script: Uint8Array): boolean => {
+  const size = script[0]
+  return (
+    (size === 33 || size === 65) &&
+    script.length === size + 2 &&
+    script[size + 1] === checkSig &&
+    isPublicKey(script, { start: 1, end: size + 1 })
+  )
+}
+
+/** The number of 1 to 20 at an offset, in its shortest form; 0 for anything else. */
+const numberAt = (script: Uint8Array, offset: number): number => {
+  const opcode = script[offset]
+  if (opcode >= smallNumber1 && opcode <= smallNumber16) return opcode - smallNumber1 + 1
+  const value = script[offset + 1]
+  return opcode === 1 && value > 16 && value <= maxMultisigKeys ? value : 0
+}
+
+const numberWidth = (value: number): number => (value > 16 ? 2 : 1)
+
+const isMultisig = (script: Uint8Array): boolean => {
+  if (script.length === 0 || script[script.length - 1] !== checkMultisig) return false
+  const required = numberAt(script, 0)
+  if (required === 0) return false
+  let offset = numberWidth(required)
+  let keys = 0
+  while (script[offset] <= pushData4) {
+    const push = pushAt(script, offset)
+    if (push === undefined || !isPublicKey(script, push)) break
+    keys++
+    offset = push.end
+  }
+  const total = numberAt(script, offset)
+  return total >= required && total === keys && offset + numberWidth(total) === script.length - 1
+}
+
+/** Whether an output shows the keys that can spend it: pay to public key, or bare multisig, as Core's `Solver` says. */
+export const isPayToPubkey = (script: Uint8Array): boolean => isSinglePublicKey(script) || isMultisig(script)

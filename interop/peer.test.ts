@@ -245,7 +245,8 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     (node) =>
       Effect.gen(function* () {
         const { peer, receive } = yield* OurPeer.meet(node, "inbound")
-        yield* receive("Unknown", ({ command }) => command === "sendtxrcncl")
+        const { version } = yield* receive("sendtxrcncl")
+        assert.strictEqual(version, 1)
         yield* peer.ping
       }),
     { args: ["-txreconciliation=1"] }

@@ -18,6 +18,7 @@ import type * as Stream from "effect/Stream"
 import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
 import { type Announcement, makeSharedTurns, type Trickle } from "./Inventory.ts"
+import type { CompactFilterHeaderRange, CompactFilterRange } from "./internal/filterRequests.ts"
 import { networkGroup } from "./internal/helpers.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
@@ -32,6 +33,7 @@ import * as Policy from "./Policy.ts"
 import * as Wire from "./Wire.ts"
 
 export { assess, type Assessment } from "./internal/assess.ts"
+export type { CompactFilterHeaderRange, CompactFilterRange } from "./internal/filterRequests.ts"
 export { describeEnd, type EndReason, PeerError, type PeerReason } from "./internal/peerError.ts"
 export type { AskOptions, DataResult } from "./internal/questions.ts"
 export {
@@ -166,6 +168,30 @@ export class Peer extends Context.Service<
      * connection, once, after about 30 s. Fails with `TimedOut` (2 minutes by default) and `Ended`.
      */
     readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
+    /**
+     * Asks for the compact filters of a range of blocks [157] and returns them by height; `CompactFilter.decode` makes them
+     * of use. Whose filter one is goes by the hash of its block. Fails with `NotOffered` where the peer has not got
+     * `Service.compactFilters`, `NotSendable` for more than 1,000, `TimedOut` (2 minutes for all by default) and `Ended`. Core
+     * disconnects who asks for a block that it does not know, or not at that height.
+     */
+    readonly getCompactFilters: (
+      range: CompactFilterRange,
+      options?: AskOptions
+    ) => Effect.Effect<ReadonlyArray<Wire.CFilter>, PeerError>
+    /**
+     * The same for the hashes of filters, which `CompactFilter.verifyHeaders` makes headers of: at most 2,000, 30 s. An
+     * answer that has not as many as were asked for is none.
+     */
+    readonly getCompactFilterHeaders: (
+      range: CompactFilterHeaderRange,
+      options?: AskOptions
+    ) => Effect.Effect<Wire.CFHeaders, PeerError>
+    /** The same for the filter headers at heights 1,000, 2,000 and so on, up to the block with that hash. */
+    readonly getCompactFilterCheckpoints: (
+      stopHash: Uint8Array,
+      filterType?: number,
+      options?: AskOptions
+    ) => Effect.Effect<Wire.List<Uint8Array>, PeerError>
     /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` at versions up to 60000 [31]. */
     readonly ping: Effect.Effect<Duration.Duration, PeerError>
     /**

@@ -35,6 +35,7 @@ export {
   maxAddressLength,
   type TimestampedAddress
 } from "./internal/messages/address.ts"
+export { type Alert, maxAlertCommentLength, maxAlertStatusLength } from "./internal/messages/alert.ts"
 export type { Block, BlockHeader, BlockMessage } from "./internal/messages/block.ts"
 export {
   type BlockTxn,
@@ -43,6 +44,18 @@ export {
   maxCompactTransactions,
   type PrefilledTransaction
 } from "./internal/messages/compact.ts"
+export {
+  type CFCheckpt,
+  type CFHeaders,
+  type CFilter,
+  compactFilterCheckpointInterval,
+  type GetCFCheckpt,
+  type GetCFHeaders,
+  type GetCFilters,
+  maxCompactFilterHeaders,
+  maxCompactFilterLength,
+  maxCompactFilters
+} from "./internal/messages/compactFilter.ts"
 export {
   type Feature,
   type FeeFilter,
@@ -90,6 +103,15 @@ export {
 } from "./internal/messages/inventory.ts"
 export type { KnownMessage, Message, Unknown } from "./internal/messages/message.ts"
 export type { OutPoint, Transaction, TransactionInput, TransactionOutput, Tx } from "./internal/messages/transaction.ts"
+export {
+  type AncPkgInfo,
+  type GetPkgTxns,
+  maxPackageInfo,
+  maxPackageTransactions,
+  type PkgTxns,
+  type SendPackages,
+  type SendTxRcncl
+} from "./internal/messages/transactionRelay.ts"
 export { WireError, type WireReason } from "./internal/wireError.ts"
 
 /** How strict `decode` is. */
@@ -106,7 +128,7 @@ export interface DecodeOptions {
  * import { Wire } from "effect-bitcoin-peer"
  *
  * console.log(Wire.command({ _tag: "ping", nonce: 1n })) // ping
- * console.log(Wire.command({ _tag: "Unknown", command: "cfilter", payload: new Uint8Array(0) })) // cfilter
+ * console.log(Wire.command({ _tag: "Unknown", command: "greeting", payload: new Uint8Array(0) })) // greeting
  * ```
  */
 export const command = (message: Message): string => commandOf(message)

@@ -2,9 +2,11 @@
  * A concurrent Bitcoin peer on Effect. Nothing here imports `node:`; connections over TCP are in
  * `effect-bitcoin-peer/NodeConnection`.
  */
+export * as Address from "./Address.ts"
 export * as BloomFilter from "./BloomFilter.ts"
 export * as Capture from "./Capture.ts"
 export * as CompactBlock from "./CompactBlock.ts"
+export * as CompactFilter from "./CompactFilter.ts"
 export * as Connection from "./Connection.ts"
 export * as Handshake from "./Handshake.ts"
 export * as Inventory from "./Inventory.ts"

@@ -386,8 +386,8 @@ const patient: Peer.Options = {
   network: Network.regtest,
   pingInterval: "Infinity",
   idleTimeout: "Infinity",
-  // A light client asks for filters, which ends a peer that does not offer them.
-  services: Wire.Service.bloom,
+  // What a light client asks for ends a peer that does not offer it.
+  services: Wire.Service.bloom | Wire.Service.compactFilters,
   requiredServices: []
 }
 

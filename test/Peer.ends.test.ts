@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { Connection, Handshake, Nonce, Peer, Policy, type Wire } from "effect-bitcoin-peer"
+import { Connection, Handshake, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
 import { countedNonces, network, scripted, tracked, twoPeers, verack, version, withRemote } from "./support/peers.ts"
 
 type Session = Effect.Success<ReturnType<typeof withRemote>>
@@ -391,7 +391,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     { _tag: "wtxidrelay" },
     { _tag: "sendaddrv2" },
     { _tag: "feature", id: "BIP434", data: new Uint8Array(0) },
-    { _tag: "Unknown", command: "sendtxrcncl", payload: new Uint8Array(12) }
+    { _tag: "sendtxrcncl", version: 1, salt: 1n }
   ] satisfies ReadonlyArray<Wire.Message>)("negotiation after verack: $_tag", (message) =>
     Effect.gen(function* () {
       const session = yield* start()
@@ -401,18 +401,75 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("negotiation after verack that cannot be read", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send({ _tag: "Unknown", command: "sendtxrcncl", payload: new Uint8Array(3) })
+      assert.strictEqual((yield* assertOver(session, waiting))._tag, "ProtocolViolation")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("more hashes than the limit in cfheaders", () =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      const payload = new Uint8Array(65 + 3 + 2_001 * 32)
+      payload.set([0xfd, 0xd1, 0x07], 65)
+      yield* session.remote.send({ _tag: "Unknown", command: "cfheaders", payload })
+      const reason = yield* assertOver(session, waiting)
+      assert(reason._tag === "BadMessage")
+      assert.strictEqual(reason.error.reason._tag, "TooMany")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  const filterQuestions = [
+    { _tag: "getcfilters", filterType: 0, startHeight: 0, stopHash: new Uint8Array(32) },
+    { _tag: "getcfheaders", filterType: 0, startHeight: 0, stopHash: new Uint8Array(32) },
+    { _tag: "getcfcheckpt", filterType: 0, stopHash: new Uint8Array(32) }
+  ] satisfies ReadonlyArray<Wire.Message>
+
+  it.effect.each(filterQuestions)("$_tag without COMPACT_FILTERS on our side", (message) =>
+    Effect.gen(function* () {
+      const session = yield* start()
+      const waiting = yield* waiters(session.peer)
+      yield* session.remote.send(message)
+      const reason = yield* assertOver(session, waiting)
+      assert(reason._tag === "ProtocolViolation")
+      assert.strictEqual(reason.command, message._tag)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("not by questions for filters where our side offers them", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const see = ({ _tag }: Wire.Message) => void seen.push(_tag)
+      const session = yield* start({
+        services: Wire.Service.compactFilters,
+        handlers: { getcfilters: see, getcfheaders: see, getcfcheckpt: see }
+      })
+      yield* session.remote.send(...filterQuestions, { _tag: "ping", nonce: 1n })
+      yield* session.remote.receiveUntil("pong")
+      assert.deepStrictEqual(
+        seen,
+        filterQuestions.map(({ _tag }) => _tag)
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect.each([
     ["inv", 50_001],
     ["getdata", 50_001],
     ["headers", 2_001],
     ["addr", 1_001],
-    ["addrv2", 1_001]
+    ["addrv2", 1_001],
+    ["getpkgtxns", 101]
   ] as const)("more entries than the limit: %s", ([command, count]) =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
       const payload = new Uint8Array(3 + count * 40)
-      payload.set([0xfd, count & 0xff, count >> 8])
+      payload.set(count < 0xfd ? [count] : [0xfd, count & 0xff, count >> 8])
       yield* session.remote.send({ _tag: "Unknown", command, payload })
       const reason = yield* assertOver(session, waiting)
       assert(reason._tag === "BadMessage")

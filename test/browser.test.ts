@@ -54,7 +54,11 @@ describe("in a browser", () => {
 
   it("the bundle that does import something of Node is found out", async () => {
     const { builtins } = await bundle(`export * from "effect-bitcoin-peer/NodeConnection"`)
-    assert.deepStrictEqual(builtins, ["src/NodeConnection.ts imports node:net"])
+    assert.include(builtins, "src/NodeConnection.ts imports node:net")
+    assert.deepStrictEqual(
+      builtins.filter((found) => !/^src\/(NodeConnection\.ts|internal\/node\/\w+\.ts) imports node:\w+$/.test(found)),
+      []
+    )
   })
 
   it("what is not used is not in the bundle", async () => {

@@ -53,6 +53,25 @@ const txid = Wire.hashToHex(Wire.txid(transaction))
 const filtered = { ...header, merkleRoot: hash(0xaa) }
 const filteredHash = Wire.hashToHex(Wire.blockHash(filtered))
 
+const alert = (text: string): Wire.Alert => ({
+  _tag: "alert",
+  payload: hash(0),
+  signature: hash(0),
+  version: 1,
+  relayUntil: 2_147_483_647,
+  expiration: 2_147_483_647,
+  id: 1011,
+  cancel: 0,
+  alsoCancel: [],
+  minimumVersion: 0,
+  maximumVersion: 70_000,
+  userAgents: [],
+  priority: 0,
+  comment: text,
+  statusBar: text,
+  reserved: text
+})
+
 /** A message of each type, and its line. */
 const lines: ReadonlyArray<readonly [Wire.Message, string]> = [
   [
@@ -169,7 +188,37 @@ const lines: ReadonlyArray<readonly [Wire.Message, string]> = [
   ],
   [{ _tag: "getblocktxn", blockHash: hash(0xcc), indexes: [1, 7] }, `${hex("cc")}  2 transactions`],
   [{ _tag: "blocktxn", blockHash: hash(0xcc), transactions: [transaction] }, `${hex("cc")}  1 transaction`],
-  [{ _tag: "Unknown", command: "cfcheckpt", payload: hash(0) }, "unknown command"]
+  [
+    { _tag: "getcfilters", filterType: 0, startHeight: 1000, stopHash: hash(0xaa) },
+    `from height 1,000 to ${hex("aa")}`
+  ],
+  [
+    { _tag: "getcfheaders", filterType: 1, startHeight: 0, stopHash: hash(0xaa) },
+    `from height 0 to ${hex("aa")}  filter type 1`
+  ],
+  [{ _tag: "cfilter", filterType: 0, blockHash: hash(0xaa), filter: hash(1) }, `${hex("aa")}  32 bytes`],
+  [
+    {
+      _tag: "cfheaders",
+      filterType: 0,
+      stopHash: hash(0xaa),
+      previousFilterHeader: hash(0),
+      filterHashes: [hash(1), hash(2)]
+    },
+    `2 hashes to ${hex("aa")}`
+  ],
+  [{ _tag: "getcfcheckpt", filterType: 0, stopHash: hash(0xaa) }, `to ${hex("aa")}`],
+  [
+    { _tag: "cfcheckpt", filterType: 2, stopHash: hash(0xaa), filterHeaders: [hash(1)] },
+    `1 filter header to ${hex("aa")}  filter type 2`
+  ],
+  [{ _tag: "sendtxrcncl", version: 1, salt: 255n }, "version 1  salt 00000000000000ff"],
+  [{ _tag: "sendpackages", versions: 3n }, "versions 0000000000000003"],
+  [{ _tag: "ancpkginfo", wtxids: [hash(0xaa), hash(1)] }, `2 transactions, first ${hex("aa")}`],
+  [{ _tag: "getpkgtxns", wtxids: [] }, "no transactions"],
+  [{ _tag: "pkgtxns", transactions: [transaction] }, `1 transaction, first ${Wire.hashToHex(Wire.wtxid(transaction))}`],
+  [alert("URGENT\x1b"), '1011: "URGENT\\x1b"  until 2038-01-19T03:14:07Z'],
+  [{ _tag: "Unknown", command: "unheardof", payload: hash(0) }, "unknown command"]
 ]
 
 describe("summaries", () => {
@@ -180,7 +229,7 @@ describe("summaries", () => {
   }
 
   it("are there for every message type", () => {
-    assert.deepStrictEqual(new Set(lines.map(([{ _tag }]) => _tag)), new Set(Object.keys(messages)))
+    assert.deepStrictEqual(new Set(lines.map(([{ _tag }]) => _tag)), new Set([...Object.keys(messages), "alert"]))
   })
 
   it("an unknown command that calls itself like a known one is still unknown", () => {
@@ -286,8 +335,10 @@ describe("text of a remote", () => {
     }
     const dropped: Events.Dropped = { event: "dropped", command: evil, bytes: 24, reason: "BadCommand", message: evil }
     const rejected = summarise({ _tag: "reject", rejected: evil, code: 1, reason: evil, hash: undefined })
-    const all = [handshake, dropped, { event: "message", bytes: 1, ...rejected } as const]
+    const alerted = { event: "message", bytes: 1, ...summarise(alert(evil)) } as const
+    const all = [handshake, dropped, { event: "message", bytes: 1, ...rejected } as const, alerted]
     for (const event of all) for (const text of textLines(plain, event, {})) assert.notMatch(text, control)
+    assert.deepStrictEqual(decodeLine(Events.toLine(alerted)), alerted)
   })
 })
 

@@ -151,7 +151,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
   it("ignores what is unknown, or not legal yet, before verack (btcd #2278)", () => {
     const { failure, state } = run(config({ direction }), [
       version(),
-      { _tag: "Unknown", command: "sendtxrcncl", payload: new Uint8Array(12) },
+      { _tag: "sendtxrcncl", version: 1, salt: 1n },
       { _tag: "ping", nonce: 1n },
       { _tag: "sendheaders" },
       { _tag: "inv", items: [] },

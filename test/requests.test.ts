@@ -126,6 +126,18 @@ describe("data", () => {
     }
   })
 
+  it("the ancestors of a transaction are those behind which it comes last, and silence about them is no stall", () => {
+    const machine = make()
+    const { answers } = askData(machine, [item(7, wtxid(1)), item(7, wtxid(2))])
+    assert.isUndefined(Requests.overdue(machine, 1_000_000))
+    const info = (...wtxids: ReadonlyArray<Uint8Array>): Wire.AncPkgInfo => ({ _tag: "ancpkginfo", wtxids })
+    assert.isFalse(Requests.received(machine, info(), 0))
+    assert.isFalse(Requests.received(machine, info(wtxid(1), wtxid(3)), 0))
+    assert.isTrue(Requests.received(machine, info(wtxid(1), wtxid(2)), 0))
+    Requests.received(machine, notfound(item(7, wtxid(1))), 0)
+    assert.deepStrictEqual(answers, [notFound, found(info(wtxid(1), wtxid(2)))])
+  })
+
   it("a filtered block is answered by merkleblock, a compact one by cmpctblock or block", () => {
     const machine = make()
     const { answers } = askData(machine, [item(3, blockHash(1)), item(4, blockHash(1)), item(4, blockHash(2))])

@@ -126,6 +126,17 @@ export const Message = Schema.Union([
     reason: Schema.String,
     hash: Schema.optionalKey(Hash)
   }),
+  message(["getcfilters", "getcfheaders"], { filterType: Count, startHeight: Count, stop: Hash }),
+  /** `size` is that of the filter in bytes. */
+  message(["cfilter"], { filterType: Count, block: Hash, size: Count }),
+  message(["cfheaders"], { filterType: Count, count: Count, previous: Hash, stop: Hash }),
+  message(["getcfcheckpt"], { filterType: Count, stop: Hash }),
+  message(["cfcheckpt"], { filterType: Count, count: Count, stop: Hash }),
+  message(["sendtxrcncl"], { version: Count, salt: Nonce }),
+  message(["sendpackages"], { versions: Nonce }),
+  /** `first` is a wtxid. */
+  message(["ancpkginfo", "getpkgtxns", "pkgtxns"], { count: Count, first: Schema.optionalKey(Hash) }),
+  message(["alert"], { id: Schema.Int, expiration: Seconds, statusBar: Schema.String, comment: Schema.String }),
   Schema.Struct({
     event: Schema.Literal("message"),
     ...source,

@@ -28,6 +28,10 @@ const words = (...parts: ReadonlyArray<string | undefined>): string =>
 
 const services = (names: ReadonlyArray<string>): string => (names.length === 0 ? "no services" : names.join(" "))
 
+/** Which filter, where it is not the only one in use. */
+const filter = ({ filterType }: { readonly filterType: number }): string =>
+  filterType === 0 ? "" : `filter type ${filterType}`
+
 /** What matters in a message, as a person reads it. */
 export const describe = (summary: Summary): string => {
   // What has no type of its own is told apart first: its command could be any text.
@@ -122,6 +126,29 @@ export const describe = (summary: Summary): string => {
         `${cleanBytes(summary.rejected)}: "${cleanBytes(summary.reason)}" (0x${summary.code.toString(16)})`,
         summary.hash
       )
+    case "getcfilters":
+    case "getcfheaders":
+      return join(`from height ${grouped(summary.startHeight)} to ${summary.stop}`, filter(summary))
+    case "cfilter":
+      return join(summary.block, counted(summary.size, "byte"), filter(summary))
+    case "cfheaders":
+      return join(`${counted(summary.count, "hash")} to ${summary.stop}`, filter(summary))
+    case "getcfcheckpt":
+      return join(`to ${summary.stop}`, filter(summary))
+    case "cfcheckpt":
+      return join(`${counted(summary.count, "filter header")} to ${summary.stop}`, filter(summary))
+    case "sendtxrcncl":
+      return join(`version ${summary.version}`, `salt ${summary.salt}`)
+    case "sendpackages":
+      return `versions ${summary.versions}`
+    case "ancpkginfo":
+    case "getpkgtxns":
+    case "pkgtxns":
+      return summary.count === 0
+        ? "no transactions"
+        : `${counted(summary.count, "transaction")}, first ${summary.first}`
+    case "alert":
+      return join(`${summary.id}: "${cleanBytes(summary.statusBar)}"`, `until ${time(summary.expiration)}`)
   }
 }
 

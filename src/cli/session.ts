@@ -77,6 +77,18 @@ const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
   getblocktxn: true,
   blocktxn: true,
   reject: true,
+  getcfilters: true,
+  cfilter: true,
+  getcfheaders: true,
+  cfheaders: true,
+  getcfcheckpt: true,
+  cfcheckpt: true,
+  sendtxrcncl: true,
+  sendpackages: true,
+  ancpkginfo: true,
+  getpkgtxns: true,
+  pkgtxns: true,
+  alert: true,
   Unknown: true
 }
 
@@ -140,7 +152,8 @@ export const open = Effect.fnUntraced(function* (
     // An instrument looks at any node, also at one that has nothing to offer: our own `listen`.
     requiredServices: [],
     ...(settings.replayed === true && {
-      services: Wire.Service.bloom,
+      // What a light client asks for ends a peer that does not offer it.
+      services: Wire.Service.bloom | Wire.Service.compactFilters,
       pingInterval: Duration.infinity,
       idleTimeout: Duration.infinity
     }),

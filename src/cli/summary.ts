@@ -1,5 +1,6 @@
 /** What matters in a message, in a few plain values: the same for people and for programs. */
 import * as Result from "effect/Result"
+import * as Address from "../Address.ts"
 import * as BloomFilter from "../BloomFilter.ts"
 import * as MerkleBlock from "../MerkleBlock.ts"
 import * as Wire from "../Wire.ts"
@@ -16,6 +17,8 @@ const typeNames = new Map<number, string>([
   [Wire.InventoryType.filteredBlock, "filteredBlock"],
   [Wire.InventoryType.compactBlock, "compactBlock"],
   [Wire.InventoryType.wtx, "wtx"],
+  [Wire.InventoryType.packageTransactions, "packageTransactions"],
+  [Wire.InventoryType.ancestorPackageInfo, "ancestorPackageInfo"],
   [Wire.InventoryType.tx | Wire.InventoryType.witnessFlag, "witnessTx"],
   [Wire.InventoryType.block | Wire.InventoryType.witnessFlag, "witnessBlock"]
 ])
@@ -51,9 +54,6 @@ const locator = (message: Wire.GetHeaders | Wire.GetBlocks) => ({
 })
 
 const networkNames = ["other", "ipv4", "ipv6", "torv2", "torv3", "i2p", "cjdns"]
-
-const isMappedIPv4 = (address: Uint8Array): boolean =>
-  address[10] === 0xff && address[11] === 0xff && address.subarray(0, 10).every((byte) => byte === 0)
 
 const addresses = <A extends Wire.NetworkAddress | Wire.AddressV2>(
   list: Wire.List<A>,
@@ -152,7 +152,8 @@ export const summarise = (message: Wire.Message): Summary => {
     case "pong":
       return { command: "pong", nonce: nonce(message.nonce) }
     case "addr": {
-      const network = ({ address }: Wire.NetworkAddress) => (isMappedIPv4(address) ? "ipv4" : "ipv6")
+      const network = ({ address }: Wire.NetworkAddress) =>
+        networkNames[Address.fromBytes(address)?.networkId ?? Address.NetworkId.ipv6]!
       return { command: "addr", ...addresses(message.addresses, network) }
     }
     case "addrv2": {
@@ -214,6 +215,54 @@ export const summarise = (message: Wire.Message): Summary => {
         reason: message.reason,
         ...(message.hash !== undefined && { hash: Wire.hashToHex(message.hash) })
       }
+    case "getcfilters":
+    case "getcfheaders":
+      return {
+        command: message._tag,
+        filterType: message.filterType,
+        startHeight: message.startHeight,
+        stop: Wire.hashToHex(message.stopHash)
+      }
+    case "cfilter":
+      return {
+        command: "cfilter",
+        filterType: message.filterType,
+        block: Wire.hashToHex(message.blockHash),
+        size: message.filter.length
+      }
+    case "cfheaders":
+      return {
+        command: "cfheaders",
+        filterType: message.filterType,
+        count: message.filterHashes.length,
+        previous: Wire.hashToHex(message.previousFilterHeader),
+        stop: Wire.hashToHex(message.stopHash)
+      }
+    case "getcfcheckpt":
+      return { command: "getcfcheckpt", filterType: message.filterType, stop: Wire.hashToHex(message.stopHash) }
+    case "cfcheckpt":
+      return {
+        command: "cfcheckpt",
+        filterType: message.filterType,
+        count: message.filterHeaders.length,
+        stop: Wire.hashToHex(message.stopHash)
+      }
+    case "sendtxrcncl":
+      return { command: "sendtxrcncl", version: message.version, salt: nonce(message.salt) }
+    case "sendpackages":
+      return { command: "sendpackages", versions: nonce(message.versions) }
+    case "ancpkginfo":
+    case "getpkgtxns":
+      return { command: message._tag, count: message.wtxids.length, ...first(message.wtxids) }
+    case "pkgtxns": {
+      const one = message.transactions.at(0)
+      const count = message.transactions.length
+      return { command: "pkgtxns", count, ...(one !== undefined && { first: Wire.hashToHex(Wire.wtxid(one)) }) }
+    }
+    case "alert": {
+      const { comment, expiration, id, statusBar } = message
+      return { command: "alert", id, expiration, statusBar, comment }
+    }
     case "Unknown":
       return { command: message.command, unknown: true }
   }

@@ -11,6 +11,9 @@ import { stackless } from "./stackless.ts"
 
 export const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
+/** Without COMPACT_FILTERS on our side they end the peer, as in Core [157]. */
+export const filterRequests = new Set(["getcfilters", "getcfheaders", "getcfcheckpt"])
+
 /**
  * What bloom messages come to: without NODE_BLOOM on our side they end a peer of version 70011 or more [111], and those
  * of older ones are ignored.
@@ -36,14 +39,16 @@ const limited = new Set([
   "addrv2 addresses",
   "filterload filter",
   "filterload hashFunctions",
-  "filteradd data"
+  "filteradd data",
+  "cfheaders filterHashes",
+  "getpkgtxns wtxids"
 ])
 
 /** The end that a message is though it could not be read: what no honest node sends, as in Core. Most are just dropped. */
 export const endOfDropped = (error: WireError, bloom: Bloom): EndReason | undefined => {
   const { command, reason } = error
   if (reason._tag === "BadChecksum" || reason._tag === "BadCommand") return undefined
-  if (command === "feature") return violation(command, "only allowed before verack")
+  if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
   if (!isServed(command, bloom)) return endOfBloom(command, bloom)
   const misbehaves =
     (reason._tag === "TooMany" && limited.has(`${command} ${reason.field}`)) ||

@@ -2,7 +2,7 @@ import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import type { ConnectionError } from "../Connection.ts"
-import type * as Wire from "../Wire.ts"
+import * as Wire from "../Wire.ts"
 
 /** Why a connected peer came to its end. */
 export type EndReason =
@@ -78,6 +78,8 @@ export type PeerReason =
   | { readonly _tag: "Overflow"; readonly capacity: number }
   /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSupported"; readonly what: string; readonly protocolVersion: number }
+  /** The peer does not offer the service that it needs, and could disconnect us; nothing was sent, the peer goes on. */
+  | { readonly _tag: "NotOffered"; readonly what: string; readonly service: bigint }
 
 /** Something asked of a peer that did not happen; `reason` says why. */
 export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
@@ -93,6 +95,8 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
         return `the subscriber did not keep up: ${this.reason.capacity} bytes waited`
       case "NotSupported":
         return `${this.reason.what} is not supported at protocol version ${this.reason.protocolVersion}`
+      case "NotOffered":
+        return `${this.reason.what} needs ${Wire.serviceNames(this.reason.service).join(" ")}, which the peer does not offer`
     }
   }
 }

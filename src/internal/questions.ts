@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Result from "effect/Result"
 import * as Wire from "../Wire.ts"
 import type { OpenQuestion, Question } from "./expectations.ts"
+import * as FilterRequests from "./filterRequests.ts"
 import { fromAddr } from "./helpers.ts"
 import type { Outgoing } from "./link.ts"
 import type { Outbox } from "./outbox.ts"
@@ -45,14 +46,12 @@ const defaultTimeout = Duration.seconds(30)
 const defaultHeadersTimeout = Duration.seconds(90)
 /** Core answers with its next turn of address relay, on average after 30 s. */
 const defaultAddressesTimeout = Duration.minutes(2)
+/** For up to 1,000 filters of 20 KB. */
+const defaultFiltersTimeout = Duration.minutes(2)
+const basicFilter = 0
 
-/** A node that is asked for none disconnects. */
-const emptyQuestion = (): PeerError => {
-  const reason = { _tag: "BadValue", field: "indexes", problem: "is empty" } as const
-  return new PeerError({
-    reason: { _tag: "NotSendable", error: new Wire.WireError({ command: "getblocktxn", reason }) }
-  })
-}
+const notSendable = (command: string, reason: Wire.WireReason): Effect.Effect<never, PeerError> =>
+  Effect.fail(new PeerError({ reason: { _tag: "NotSendable", error: new Wire.WireError({ command, reason }) } }))
 
 const timedOut = (what: string, after: Duration.Duration): PeerError =>
   new PeerError({ reason: { _tag: "TimedOut", what, after } })
@@ -64,13 +63,24 @@ export interface QuestionOptions {
   /** The clock of the stall deadlines. */
   readonly now: () => number
   readonly protocolVersion: number
+  /** What the peer offers. */
+  readonly services: bigint
   /** A ping: what comes before its pong is all that comes. */
   readonly ping: Effect.Effect<unknown, PeerError>
   /** Somebody waits for an answer from now on. */
   readonly onAsk: () => void
 }
 
-export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersion, requests }: QuestionOptions) => {
+export const makeQuestions = ({
+  encode,
+  now,
+  onAsk,
+  outbox,
+  ping,
+  protocolVersion,
+  requests,
+  services
+}: QuestionOptions) => {
   /** How to tell those who wait that there will be no answer. */
   const open = new Set<(error: PeerError) => void>()
 
@@ -229,15 +239,97 @@ export const makeQuestions = ({ encode, now, onAsk, outbox, ping, protocolVersio
     options?: AskOptions
   ): Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError> => {
     const message: Wire.GetBlockTxn = { _tag: "getblocktxn", blockHash, indexes }
-    if (indexes.length === 0) return Effect.suspend(() => Effect.fail(emptyQuestion()))
+    // A node that is asked for none disconnects.
+    if (indexes.length === 0) {
+      return Effect.suspend(() =>
+        notSendable("getblocktxn", { _tag: "BadValue", field: "indexes", problem: "is empty" })
+      )
+    }
     return askOne<Wire.BlockTxn | Wire.BlockMessage>(
       message,
       Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout),
       (answered) => Requests.askBlockTransactions(requests, message, answered)
     )
   }
+  /** A question about compact filters: what answers it says so itself, and silence is no answer. */
+  const askFilters = <A>(
+    message: Wire.GetCFilters | Wire.GetCFHeaders | Wire.GetCFCheckpt,
+    after: Duration.Duration,
+    take: (done: (answer: A) => void) => FilterRequests.Taker
+  ): Effect.Effect<A, PeerError> =>
+    Effect.suspend(() => {
+      const service = Wire.Service.compactFilters
+      if ((services & service) === 0n) {
+        return Effect.fail(new PeerError({ reason: { _tag: "NotOffered", what: message._tag, service } }))
+      }
+      const answer = Deferred.makeUnsafe<A, PeerError>()
+      const taker = take((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value)))
+      requests.filters.add(taker)
+      return settle(answer, send(message), () => {
+        requests.filters.delete(taker)
+        return []
+      }).pipe(Effect.timeoutOrElse({ duration: after, orElse: () => Effect.fail(timedOut(message._tag, after)) }))
+    })
+
+  const getCompactFilters = (
+    { blockHashes, filterType = basicFilter, startHeight }: FilterRequests.CompactFilterRange,
+    options?: AskOptions
+  ): Effect.Effect<ReadonlyArray<Wire.CFilter>, PeerError> =>
+    Effect.suspend(() => {
+      const hashes = Array.from(blockHashes)
+      const count = hashes.length
+      const stopHash = hashes.at(-1)
+      if (stopHash === undefined) return Effect.succeed([])
+      if (count > Wire.maxCompactFilters) {
+        return notSendable("getcfilters", {
+          _tag: "TooMany",
+          field: "blockHashes",
+          count,
+          limit: Wire.maxCompactFilters
+        })
+      }
+      const after = Duration.fromInputUnsafe(options?.timeout ?? defaultFiltersTimeout)
+      return askFilters<ReadonlyArray<Wire.CFilter>>(
+        { _tag: "getcfilters", filterType, startHeight, stopHash },
+        after,
+        (done) => FilterRequests.takeFilters(filterType, hashes, done)
+      )
+    })
+
+  const getCompactFilterHeaders = (
+    { filterType = basicFilter, startHeight, stopHash, stopHeight }: FilterRequests.CompactFilterHeaderRange,
+    options?: AskOptions
+  ): Effect.Effect<Wire.CFHeaders, PeerError> =>
+    Effect.suspend(() => {
+      const limit = Wire.maxCompactFilterHeaders
+      const count = stopHeight - startHeight + 1
+      if (count > limit) return notSendable("getcfheaders", { _tag: "TooMany", field: "stopHeight", count, limit })
+      if (!(count >= 1)) {
+        return notSendable("getcfheaders", { _tag: "BadValue", field: "stopHeight", problem: "is below startHeight" })
+      }
+      const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
+      return askFilters<Wire.CFHeaders>({ _tag: "getcfheaders", filterType, startHeight, stopHash }, after, (done) =>
+        FilterRequests.takeHeaders(filterType, stopHash, count, done)
+      )
+    })
+
+  const getCompactFilterCheckpoints = (
+    stopHash: Uint8Array,
+    filterType: number = basicFilter,
+    options?: AskOptions
+  ): Effect.Effect<Wire.List<Uint8Array>, PeerError> =>
+    Effect.suspend(() => {
+      const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
+      const asked = askFilters<Wire.CFCheckpt>({ _tag: "getcfcheckpt", filterType, stopHash }, after, (done) =>
+        FilterRequests.takeCheckpoints(filterType, stopHash, done)
+      )
+      return Effect.map(asked, ({ filterHeaders }) => filterHeaders)
+    })
 
   return {
+    getCompactFilters,
+    getCompactFilterHeaders,
+    getCompactFilterCheckpoints,
     getHeaders,
     getBlockTransactions,
     getBlocks,

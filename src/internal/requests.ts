@@ -12,6 +12,7 @@
 import * as Wire from "../Wire.ts"
 import * as Expectations from "./expectations.ts"
 import * as FilteredBlock from "./filteredBlock.ts"
+import * as FilterRequests from "./filterRequests.ts"
 import { blockTransactionsKey, hashOf, isInLocator, keyOf, locatorKey } from "./hashKeys.ts"
 
 /** Expectations of data with a deadline; beyond, the oldest one goes without. Two full getdata messages. */
@@ -60,6 +61,8 @@ export interface Requests {
     | { readonly block: FilteredBlock.FilteredBlock; readonly expectation: Expectations.Expectation<DataAnswer> }
     | undefined
   readonly addresses: Expectations.Book<Addresses>
+  /** Who waits for compact filters and their headers. */
+  readonly filters: Set<FilterRequests.Taker>
   /** The last message of a single address since a getaddr was written; it keeps bytes alive, so not for long. */
   lonely: Addresses | undefined
 }
@@ -86,7 +89,7 @@ export interface DataQuestion {
   readonly nothingMore: () => void
 }
 
-const { block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
+const { ancestorPackageInfo, block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
 /** What a remote answers at all: other types are skipped. */
 const answerable = new Set<number>([tx, tx | witnessFlag, block, block | witnessFlag, filteredBlock, compactBlock, wtx])
 
@@ -103,6 +106,7 @@ export const make = (settings: Settings): Requests => {
     blocks: Expectations.makeBook(Expectations.makeLine(Infinity), false),
     mempool: Expectations.makeBook(Expectations.makeLine(Infinity), false),
     addresses: Expectations.makeBook(Expectations.makeLine(Infinity), false),
+    filters: new Set(),
     lonely: undefined
   }
 }
@@ -269,6 +273,12 @@ const notFoundCame = (self: Requests, message: Wire.NotFound, now: number): bool
   return answered
 }
 
+/** The last wtxid is that of the transaction that was asked about [331]. */
+const packageInfoCame = (self: Requests, message: Wire.AncPkgInfo, now: number): boolean => {
+  const wtxid = message.wtxids.at(-1)
+  return wtxid !== undefined && answerData(self, ancestorPackageInfo, keyOf(wtxid), found(message), now)
+}
+
 /**
  * Answers the oldest getheaders that the headers fit: any if there are none; else one whose locator, or the genesis
  * block, they follow, or whose stop hash the first one is. An announcement that fits cannot be told from the answer.
@@ -346,6 +356,12 @@ export const received = (self: Requests, message: Wire.Message, now: number): bo
     case "addr":
     case "addrv2":
       return addressesCame(self, message, now)
+    case "ancpkginfo":
+      return packageInfoCame(self, message, now)
+    case "cfilter":
+    case "cfheaders":
+    case "cfcheckpt":
+      return FilterRequests.received(self.filters, message)
     case "merkleblock":
       return filteredBlockCame(self, message, now)
     case "cmpctblock":
@@ -465,7 +481,7 @@ export const askAddresses = (self: Requests, answered: (addresses: Addresses) =>
 export const size = (self: Requests): number => {
   let size = self.headers.all.size + self.blocks.all.size + self.mempool.all.size + self.addresses.all.size
   for (const book of self.data.values()) size += book.all.size
-  return size + self.blockTransactions.all.size
+  return size + self.blockTransactions.all.size + self.filters.size
 }
 
 /** Forgets all questions and tells nobody: that is up to the owner. To cancel one of them later does nothing. */
@@ -476,6 +492,7 @@ export const end = (self: Requests): void => {
   Expectations.clear(self.blocks)
   Expectations.clear(self.mempool)
   Expectations.clear(self.addresses)
+  self.filters.clear()
   self.filtered = undefined
   self.lonely = undefined
 }

@@ -30,6 +30,7 @@ import {
   endOfBloom,
   endOfConnection,
   endOfDropped,
+  filterRequests,
   isOwnMalformed,
   isServed,
   legalOnlyInHandshake,
@@ -198,6 +199,7 @@ export const startSession = Effect.fnUntraced(function* (
       : negotiated.protocolVersion >= versionOf.bloomEnforced
         ? "ends"
         : "ignored"
+  const servesFilters = ((options.services ?? 0n) & Wire.Service.compactFilters) !== 0n
   let end: EndReason | undefined
   let pongs = 0
   /** What the peer asked for since the handshake. */
@@ -271,6 +273,9 @@ export const startSession = Effect.fnUntraced(function* (
     if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
     // No honest node has a reason to [152].
     if (message._tag === "getblocktxn" && message.indexes.length === 0) return violation(command, "asks for nothing")
+    if (!servesFilters && filterRequests.has(command)) {
+      return violation(command, "this side does not offer NODE_COMPACT_FILTERS")
+    }
     return endOfBloom(command, bloom)
   }
 
@@ -593,6 +598,7 @@ export const startSession = Effect.fnUntraced(function* (
       encode,
       now: remoteNow,
       protocolVersion: negotiated.protocolVersion,
+      services: negotiated.services,
       ping,
       onAsk: letRead
     })
@@ -680,6 +686,9 @@ export const startSession = Effect.fnUntraced(function* (
     getData: (...asked) => questions.get().getData(...asked),
     getBlockTransactions: (...asked) => questions.get().getBlockTransactions(...asked),
     getAddresses: (...asked) => questions.get().getAddresses(...asked),
+    getCompactFilters: (...asked) => questions.get().getCompactFilters(...asked),
+    getCompactFilterHeaders: (...asked) => questions.get().getCompactFilterHeaders(...asked),
+    getCompactFilterCheckpoints: (...asked) => questions.get().getCompactFilterCheckpoints(...asked),
     ping,
     disconnect: (why = "disconnect was called") => Effect.sync(() => stop({ _tag: "Requested", why })),
     awaitShutdown: Effect.suspend(() => {

@@ -77,6 +77,7 @@ const rising = <A>(list: ReadonlyArray<readonly [number, A]>): Array<readonly [n
     return [index, value]
   })
 }
+const filterRange = Arbitrary.all({ filterType: integer(0, 255), startHeight: u32, stopHash: hash })
 
 const tagged = <const Tag extends Wire.KnownMessage["_tag"], A>(
   _tag: Tag,
@@ -84,9 +85,11 @@ const tagged = <const Tag extends Wire.KnownMessage["_tag"], A>(
 ): Arbitrary.Arbitrary<{ readonly _tag: Tag } & A> => Arbitrary.map(fields, (value) => ({ _tag, ...value }))
 const nothing = Arbitrary.Constant({})
 
-/** A generator for each message type. */
+/** A generator for each message type that can be encoded. */
 export const messages: {
-  readonly [Tag in Wire.Message["_tag"]]: Arbitrary.Arbitrary<Extract<Wire.Message, { readonly _tag: Tag }>>
+  readonly [Tag in Exclude<Wire.Message["_tag"], "alert">]: Arbitrary.Arbitrary<
+    Extract<Wire.Message, { readonly _tag: Tag }>
+  >
 } = {
   version: tagged(
     "version",
@@ -185,9 +188,31 @@ export const messages: {
       }))
     )
   ),
+  getcfilters: tagged("getcfilters", filterRange),
+  cfilter: tagged("cfilter", Arbitrary.all({ filterType: integer(0, 255), blockHash: hash, filter: bytes(300) })),
+  getcfheaders: tagged("getcfheaders", filterRange),
+  cfheaders: tagged(
+    "cfheaders",
+    Arbitrary.all({
+      filterType: integer(0, 255),
+      stopHash: hash,
+      previousFilterHeader: hash,
+      filterHashes: list(hash, 20)
+    })
+  ),
+  getcfcheckpt: tagged("getcfcheckpt", Arbitrary.all({ filterType: integer(0, 255), stopHash: hash })),
+  cfcheckpt: tagged(
+    "cfcheckpt",
+    Arbitrary.all({ filterType: integer(0, 255), stopHash: hash, filterHeaders: list(hash, 20) })
+  ),
+  sendtxrcncl: tagged("sendtxrcncl", Arbitrary.all({ version: u32, salt: u64 })),
+  sendpackages: tagged("sendpackages", Arbitrary.all({ versions: u64 })),
+  ancpkginfo: tagged("ancpkginfo", Arbitrary.all({ wtxids: list(hash, 20) })),
+  getpkgtxns: tagged("getpkgtxns", Arbitrary.all({ wtxids: list(hash, 20) })),
+  pkgtxns: tagged("pkgtxns", Arbitrary.all({ transactions: list(transaction) })),
   Unknown: Arbitrary.map(Arbitrary.all([integer(0, 3), bytes(300)]), ([name, payload]) => ({
     _tag: "Unknown",
-    command: ["cfilter", "x", "constructor", "a b~!"][name],
+    command: ["greeting", "x", "constructor", "a b~!"][name],
     payload
   }))
 }
@@ -288,7 +313,18 @@ export const examples: ReadonlyArray<Wire.Message> = (() => {
     { _tag: "getblocktxn", blockHash: hash, indexes: [0, 1, 300, 65_535] },
     { _tag: "blocktxn", blockHash: hash, transactions: [plain, transaction] },
     { _tag: "reject", rejected: "tx", code: 16, reason: "no", hash },
-    { _tag: "Unknown", command: "cfilter", payload: fill(9, 9) }
+    { _tag: "getcfilters", filterType: 0, startHeight: 1, stopHash: hash },
+    { _tag: "cfilter", filterType: 0, blockHash: hash, filter: fill(20, 8) },
+    { _tag: "getcfheaders", filterType: 0, startHeight: 1, stopHash: hash },
+    { _tag: "cfheaders", filterType: 0, stopHash: hash, previousFilterHeader: hash, filterHashes: [hash, hash] },
+    { _tag: "getcfcheckpt", filterType: 0, stopHash: hash },
+    { _tag: "cfcheckpt", filterType: 0, stopHash: hash, filterHeaders: [hash, hash] },
+    { _tag: "sendtxrcncl", version: 1, salt: 0xfedcba9876543210n },
+    { _tag: "sendpackages", versions: 3n },
+    { _tag: "ancpkginfo", wtxids: [hash, hash] },
+    { _tag: "getpkgtxns", wtxids: [hash, hash] },
+    { _tag: "pkgtxns", transactions: [plain, transaction] },
+    { _tag: "Unknown", command: "greeting", payload: fill(9, 9) }
   ]
 })()
 

@@ -1,7 +1,7 @@
-import * as NetAddress from "effect/net/NetAddress"
 import { compactSizeAt, compactSizeWidth, type Reader, u32At, u64At, varBytesAt, type Writer } from "../bytes.ts"
+import { isIn, prefixes } from "../addressRanges.ts"
+import { addressLengths, formatHostAndPort } from "../hostText.ts"
 import { FixedList, type List, OffsetList, writeList } from "../list.ts"
-import { sha3 } from "../sha256.ts"
 import type { Codec } from "./codec.ts"
 import { type NetworkAddress, writeAddress } from "./control.ts"
 
@@ -74,22 +74,10 @@ export const addr: Codec<Addr> = {
     writeList(writer, message.addresses, "addresses", maxAddresses, readTimestampedAddress, writeTimestampedAddress)
 }
 
-/** Length of an address by network id; 0 where the network is unknown. */
-const lengths = [0, 4, 16, 10, 32, 32, 16]
-
-const ipv4Prefix = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
-/** OnionCat's fd87:d87e:eb43::/48, where Tor v2 addresses used to hide. */
-const torV2Prefix = [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43]
-/** Bitcoin Core's fd6b:88c0:8724::/48 for names in its own tables. */
-const internalPrefix = [0xfd, 0x6b, 0x88, 0xc0, 0x87, 0x24]
-
-const startsWith = (bytes: Uint8Array, offset: number, prefix: ReadonlyArray<number>): boolean =>
-  prefix.every((byte, index) => bytes[offset + index] === byte)
-
 const isHidden = (bytes: Uint8Array, offset: number): boolean =>
-  startsWith(bytes, offset, ipv4Prefix) ||
-  startsWith(bytes, offset, torV2Prefix) ||
-  startsWith(bytes, offset, internalPrefix)
+  isIn(bytes, prefixes.mapped, offset) ||
+  isIn(bytes, prefixes.onionCat, offset) ||
+  isIn(bytes, prefixes.internal, offset)
 
 const readAddressV2 = (bytes: Uint8Array, offset: number): AddressV2 => {
   const servicesAt = offset + 4
@@ -112,7 +100,7 @@ const scanAddressV2 = (reader: Reader): boolean => {
   reader.compactBits("addresses.services")
   const networkId = reader.u8("addresses.networkId")
   const length = reader.limited("addresses.address", maxAddressLength)
-  const expected = lengths[networkId] ?? 0
+  const expected = addressLengths[networkId] ?? 0
   if (expected !== 0 && length !== expected) {
     reader.badValue("addresses.address", `has ${length} bytes instead of ${expected} for network ${networkId}`)
   }
@@ -125,7 +113,7 @@ const scanAddressV2 = (reader: Reader): boolean => {
 const writeAddressV2 = (writer: Writer, address: AddressV2): void => {
   writer.u32(address.timestamp, "addresses.timestamp")
   writer.compactBits(address.services, "addresses.services")
-  const expected = lengths[address.networkId] ?? 0
+  const expected = addressLengths[address.networkId] ?? 0
   if (expected === 0) writer.badValue("addresses.networkId", "is not a network of BIP155")
   writer.u8(address.networkId, "addresses.networkId")
   if (address.networkId === 2 && address.address.length === 16 && isHidden(address.address, 0)) {
@@ -156,48 +144,7 @@ export const addrv2: Codec<AddrV2> = {
     writeList(writer, message.addresses, "addresses", maxAddresses, readAddressV2, writeAddressV2)
 }
 
-const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
-
-/** RFC 4648 base32 in lower case, without padding. */
-const base32 = (bytes: ArrayLike<number>): string => {
-  let text = ""
-  let bits = 0
-  let held = 0
-  for (let i = 0; i < bytes.length; i++) {
-    held = ((held << 8) | bytes[i]) & 0xfff
-    bits += 8
-    for (; bits >= 5; bits -= 5) text += alphabet[(held >> (bits - 5)) & 31]
-  }
-  return bits > 0 ? text + alphabet[(held << (5 - bits)) & 31] : text
-}
-
-/** Tor's rend-spec-v3: base32 of key, two bytes of checksum and the version, 3. */
-const onionV3 = (key: Uint8Array): string => {
-  const prefix = Array.from(".onion checksum", (character) => character.charCodeAt(0))
-  const checksum = sha3(Uint8Array.from([...prefix, ...key, 3]))
-  return base32([...key, checksum[0], checksum[1], 3])
-}
-
-const formatIp = (address: Uint8Array, port: number): string => {
-  const ip = address.length === 4 ? NetAddress.ipv4FromBytesUnsafe(address) : NetAddress.ipv6FromBytesUnsafe(address)
-  return NetAddress.formatInet(NetAddress.inetAddressUnsafe(NetAddress.toCanonical(ip), port))
-}
-
 export const formatAddress = (address: NetworkAddress | AddressV2): string => {
   const { address: bytes, port } = address
-  switch ("networkId" in address ? address.networkId : bytes.length === 16 ? 2 : 0) {
-    case 1:
-    case 2:
-    case 6:
-      return formatIp(bytes, port)
-    case 3:
-      return `${base32(bytes)}.onion:${port}`
-    case 4:
-      return `${onionV3(bytes)}.onion:${port}`
-    case 5:
-      // I2P has no ports: the only legal one is 0.
-      return port === 0 ? `${base32(bytes)}.b32.i2p` : `${base32(bytes)}.b32.i2p:${port}`
-    default:
-      return `${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}:${port}`
-  }
+  return formatHostAndPort("networkId" in address ? address.networkId : 2, bytes, port)
 }

@@ -24,6 +24,10 @@ export const InventoryType = {
   compactBlock: 4,
   /** A transaction by wtxid (BIP339). */
   wtx: 5,
+  /** In `notfound` alone: a package that `getpkgtxns` asked for, by the hash of its wtxids (BIP331). */
+  packageTransactions: 6,
+  /** In `getdata` alone: the unconfirmed ancestors of a transaction by wtxid, as `ancpkginfo` (BIP331). */
+  ancestorPackageInfo: 7,
   /** Together with its witnesses (BIP144). */
   witnessFlag: 0x40000000
 } as const

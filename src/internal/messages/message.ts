@@ -2,13 +2,16 @@
 import { maxPayloadLength, plainBytes, Reader, type Writer } from "../bytes.ts"
 import { fail, failReading } from "../wireError.ts"
 import * as address from "./address.ts"
+import * as alert from "./alert.ts"
 import * as block from "./block.ts"
 import type { Codec } from "./codec.ts"
 import * as compact from "./compact.ts"
+import * as compactFilter from "./compactFilter.ts"
 import * as control from "./control.ts"
 import * as filter from "./filter.ts"
 import * as inventory from "./inventory.ts"
 import * as transaction from "./transaction.ts"
+import * as transactionRelay from "./transactionRelay.ts"
 
 /**
  * A message with a command that this package does not know. It is no error: hand it on or ignore it, the connection
@@ -54,6 +57,18 @@ export type KnownMessage =
   | compact.GetBlockTxn
   | compact.BlockTxn
   | control.Reject
+  | compactFilter.GetCFilters
+  | compactFilter.CFilter
+  | compactFilter.GetCFHeaders
+  | compactFilter.CFHeaders
+  | compactFilter.GetCFCheckpt
+  | compactFilter.CFCheckpt
+  | transactionRelay.SendTxRcncl
+  | transactionRelay.SendPackages
+  | transactionRelay.AncPkgInfo
+  | transactionRelay.GetPkgTxns
+  | transactionRelay.PkgTxns
+  | alert.Alert
 
 /** Whatever a peer can send: a plain object with a tag, never changed. */
 export type Message = KnownMessage | Unknown
@@ -88,7 +103,19 @@ const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessa
   cmpctblock: compact.cmpctblock,
   getblocktxn: compact.getblocktxn,
   blocktxn: compact.blocktxn,
-  reject: control.reject
+  reject: control.reject,
+  getcfilters: compactFilter.getcfilters,
+  cfilter: compactFilter.cfilter,
+  getcfheaders: compactFilter.getcfheaders,
+  cfheaders: compactFilter.cfheaders,
+  getcfcheckpt: compactFilter.getcfcheckpt,
+  cfcheckpt: compactFilter.cfcheckpt,
+  sendtxrcncl: transactionRelay.sendtxrcncl,
+  sendpackages: transactionRelay.sendpackages,
+  ancpkginfo: transactionRelay.ancpkginfo,
+  getpkgtxns: transactionRelay.getpkgtxns,
+  pkgtxns: transactionRelay.pkgtxns,
+  alert: alert.alert
 }
 
 /** A `Map`, because a peer can also send the command "constructor". */

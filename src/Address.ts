@@ -1,0 +1,377 @@
+/**
+ * Addresses of nodes: of IPv4, IPv6, Tor, I2P and CJDNS, as they are in `addrv2` (BIP155), as people write them, and what
+ * Bitcoin Core thinks of them. Nothing to do with the addresses that are paid to. Pure and synchronous.
+ *
+ * Every entry of an `addrv2` is an `Address`.
+ */
+import { base32nopad } from "@scure/base"
+import * as Data from "effect/Data"
+import * as NetAddress from "effect/net/NetAddress"
+import * as Result from "effect/Result"
+import { isIn, isReservedIPv4, isReservedIPv6, prefixes } from "./internal/addressRanges.ts"
+import {
+  addressLengths,
+  formatHost as print,
+  formatHostAndPort,
+  onionChecksum,
+  onionVersion
+} from "./internal/hostText.ts"
+
+/** The networks of BIP155. */
+export const NetworkId = {
+  /** 4 bytes. */
+  ipv4: 1,
+  /** 16 bytes. */
+  ipv6: 2,
+  /** 10 bytes. Tor has not had them since 2021: printed, and good for nothing else. */
+  torV2: 3,
+  /** 32 bytes, the key of the onion service. */
+  torV3: 4,
+  /** 32 bytes, the hash of the destination. */
+  i2p: 5,
+  /** 16 bytes, the first of which is 0xfc. */
+  cjdns: 6
+} as const
+
+/** Where a node is, without a port. */
+export interface Host {
+  /** See `NetworkId`. */
+  readonly networkId: number
+  /** In network order, as long as the network's addresses are. */
+  readonly address: Uint8Array
+}
+
+/** Where a node listens. */
+export interface Address extends Host {
+  /** 0 to 65535; 0 for I2P, which has none. */
+  readonly port: number
+}
+
+/** Why a text is not the address of a node. */
+export type AddressReason =
+  /**
+   * Neither an IPv4 or IPv6 address nor a name that ends with `.onion` or `.b32.i2p`. Names of DNS are none, nor are the
+   * IPv6 addresses in which Tor v2 and Bitcoin Core's own names hide.
+   */
+  | { readonly _tag: "NotAnAddress" }
+  /** The port is not a number from 0 to 65535. */
+  | { readonly _tag: "BadPort"; readonly port: string }
+  /** A name of Tor that is not one of version 3: its length, its version, or its checksum. */
+  | { readonly _tag: "BadOnion"; readonly problem: string }
+  /** A name of I2P that is not 52 digits of base32. */
+  | { readonly _tag: "BadI2P" }
+
+/** A text that is not the address of a node. */
+export class AddressError extends Data.TaggedError("AddressError")<{
+  readonly text: string
+  readonly reason: AddressReason
+}> {
+  override get message(): string {
+    const { reason, text } = this
+    switch (reason._tag) {
+      case "NotAnAddress":
+        return `"${text}" is not an address of IPv4, IPv6, Tor, I2P or CJDNS`
+      case "BadPort":
+        return `"${text}": the port "${reason.port}" is not a number from 0 to 65535`
+      case "BadOnion":
+        return `"${text}" ${reason.problem}`
+      case "BadI2P":
+        return `"${text}" has not 52 digits of base32 before .b32.i2p`
+    }
+  }
+}
+
+const failed = (text: string, reason: AddressReason): Result.Result<never, AddressError> =>
+  Result.fail(new AddressError({ text, reason }))
+
+// ---- text
+
+/** All addresses of CJDNS begin with it. */
+const cjdnsPrefix = 0xfc
+
+const base32 = (text: string): Uint8Array | undefined => {
+  // Other letters become ASCII when they are made large.
+  if (!/^[a-zA-Z2-7]*$/.test(text)) return undefined
+  try {
+    return base32nopad.decode(text.toUpperCase())
+  } catch {
+    return undefined
+  }
+}
+
+const parseOnion = (text: string): Result.Result<Host, AddressError> => {
+  const bad = (problem: string) => failed(text, { _tag: "BadOnion", problem })
+  const bytes = base32(text.slice(0, -".onion".length))
+  if (bytes?.length === 10) return bad("is a name of Tor's version 2, which is no more")
+  if (bytes?.length !== 35) return bad("has not 56 digits of base32 before .onion")
+  const key = bytes.slice(0, 32)
+  if (bytes[34] !== onionVersion) return bad(`has version ${bytes[34]} instead of ${onionVersion}`)
+  const [first, second] = onionChecksum(key)
+  if (bytes[32] !== first || bytes[33] !== second) return bad("has a wrong checksum")
+  return Result.succeed({ networkId: NetworkId.torV3, address: key })
+}
+
+const parseI2P = (text: string): Result.Result<Host, AddressError> => {
+  const bytes = base32(text.slice(0, -".b32.i2p".length))
+  return bytes?.length === 32
+    ? Result.succeed({ networkId: NetworkId.i2p, address: bytes })
+    : failed(text, { _tag: "BadI2P" })
+}
+
+/**
+ * The host that a text is: an IPv4 address, an IPv6 address without brackets (one of fc00::/8 is of CJDNS), or a name that
+ * ends with `.onion` or `.b32.i2p`, of either case. An IPv4 address in an IPv6 one is an IPv4 address.
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * console.log(Result.getOrThrow(Address.parseHost("::ffff:1.2.3.4"))) // { networkId: 1, address: Uint8Array [1, 2, 3, 4] }
+ * console.log(Result.isFailure(Address.parseHost("example.com"))) // true
+ * ```
+ */
+export const parseHost = (text: string): Result.Result<Host, AddressError> => {
+  const lower = text.toLowerCase()
+  if (lower.endsWith(".onion")) return parseOnion(text)
+  if (lower.endsWith(".b32.i2p")) return parseI2P(text)
+  const ip = NetAddress.ipFromString(text)
+  if (Result.isFailure(ip)) return failed(text, { _tag: "NotAnAddress" })
+  if (NetAddress.isIpv4Address(ip.success)) {
+    return Result.succeed({
+      networkId: NetworkId.ipv4,
+      address: Uint8Array.from(NetAddress.ipv4ToOctets(ip.success))
+    })
+  }
+  const address = Uint8Array.from(NetAddress.ipv6ToOctets(ip.success))
+  if (address[0] === cjdnsPrefix) return Result.succeed({ networkId: NetworkId.cjdns, address })
+  const host = fromBytes(address)
+  return host === undefined ? failed(text, { _tag: "NotAnAddress" }) : Result.succeed(host)
+}
+
+/** The host and what follows its colon; an IPv6 address may stand without brackets when no port follows. */
+const splitPort = (text: string): { readonly host: string; readonly port: string | undefined } => {
+  const bracketed = /^\[([^[\]]*)\](?::(.*))?$/s.exec(text)
+  if (bracketed !== null) return { host: bracketed[1]!, port: bracketed[2] }
+  const at = text.indexOf(":")
+  return at < 0 || text.includes(":", at + 1)
+    ? { host: text, port: undefined }
+    : { host: text.slice(0, at), port: text.slice(at + 1) }
+}
+
+/**
+ * The address that a text is: a host as in `parseHost`, then a colon and the port. IPv6 and CJDNS need brackets before a
+ * port. Without a port it is `defaultPort`, 0 if that is not given; for I2P always 0.
+ *
+ * What `format` prints is read back as it was.
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const address = Result.getOrThrow(Address.parse("[2001:DB8::1]:8333"))
+ * console.log(address.networkId, address.port, Address.format(address)) // 2 8333 [2001:db8::1]:8333
+ * const wrong = Address.parse("1.2.3.4:65536")
+ * if (Result.isFailure(wrong)) console.log(wrong.failure.reason) // { _tag: "BadPort", port: "65536" }
+ * ```
+ */
+export const parse = (text: string, defaultPort = 0): Result.Result<Address, AddressError> => {
+  const { host, port } = splitPort(text)
+  if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) <= 65_535)) {
+    return failed(text, { _tag: "BadPort", port })
+  }
+  return Result.map(parseHost(host), ({ address, networkId }) => ({
+    networkId,
+    address,
+    port: port !== undefined ? Number(port) : networkId === NetworkId.i2p ? 0 : defaultPort
+  }))
+}
+
+/**
+ * A host as people write it: IPv6 as RFC 5952 has it, Tor v3 with checksum and version. One whose length is not that of its
+ * network, or of an unknown network, is hexadecimal.
+ *
+ * @example
+ * ```ts
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const host = { networkId: Address.NetworkId.torV3, address: new Uint8Array(32) }
+ * console.log(Address.formatHost(host)) // aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaam2dqd.onion
+ * ```
+ */
+export const formatHost = ({ address, networkId }: Host): string => print(networkId, address)
+
+/**
+ * An address as people write it, `host:port`, with brackets around IPv6 and CJDNS. Port 0 of I2P is left out.
+ *
+ * @example
+ * ```ts
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const address = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }
+ * console.log(Address.format(address)) // 1.2.3.4:8333
+ * ```
+ */
+export const format = ({ address, networkId, port }: Address): string => formatHostAndPort(networkId, address, port)
+
+// ---- the 16 bytes of `addr` and `version`
+
+const isIPv6 = ({ networkId }: Host): boolean => networkId === NetworkId.ipv6
+
+/** The same host, where it is an IPv4 address in an IPv6 one as IPv4. */
+export const canonical = (host: Host): Host =>
+  isIPv6(host) && isIn(host.address, prefixes.mapped)
+    ? { networkId: NetworkId.ipv4, address: host.address.subarray(12) }
+    : host
+
+/**
+ * The 16 bytes that a host has in `addr` and `version`: IPv6 as it is, IPv4 mapped into it. Undefined for the networks that
+ * need `addrv2`.
+ *
+ * @example
+ * ```ts
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const host = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(1, 2, 3, 4) }
+ * console.log(Address.toBytes(host)?.subarray(10)) // Uint8Array [255, 255, 1, 2, 3, 4]
+ * console.log(Address.toBytes({ networkId: Address.NetworkId.torV3, address: new Uint8Array(32) })) // undefined
+ * ```
+ */
+export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined => {
+  if (networkId === NetworkId.ipv6) return address
+  if (networkId !== NetworkId.ipv4) return undefined
+  const bytes = new Uint8Array(16)
+  bytes.set(prefixes.mapped)
+  bytes.set(address, prefixes.mapped.length)
+  return bytes
+}
+
+/**
+ * The host in the 16 bytes of an `addr` or `version`. Undefined where they are not 16, and for Tor v2 addresses and names of
+ * Bitcoin Core's own, which hide in IPv6 and are no hosts.
+ *
+ * @example
+ * ```ts
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const bytes = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4)
+ * console.log(Address.fromBytes(bytes)) // { networkId: 1, address: Uint8Array [1, 2, 3, 4] }
+ * ```
+ */
+export const fromBytes = (bytes: Uint8Array): Host | undefined =>
+  bytes.length !== 16 || isIn(bytes, prefixes.onionCat) || isIn(bytes, prefixes.internal)
+    ? undefined
+    : canonical({ networkId: NetworkId.ipv6, address: bytes })
+
+// ---- what Bitcoin Core thinks of it
+
+const isInternal = (host: Host): boolean => isIPv6(host) && isIn(host.address, prefixes.internal)
+
+const isAll = (bytes: Uint8Array, value: number): boolean => bytes.every((byte) => byte === value)
+
+/**
+ * Whether a host can be one at all, as Bitcoin Core's `IsValid`: not the unspecified address, not 255.255.255.255, not
+ * documentation, not one of Core's own names, CJDNS with its prefix, nothing of Tor v2, of unknown networks, or of a wrong
+ * length.
+ */
+export const isValid = (of: Host): boolean => {
+  const host = canonical(of)
+  const { address, networkId } = host
+  if (address.length !== addressLengths[networkId]) return false
+  switch (networkId) {
+    case NetworkId.ipv4:
+      return !isAll(address, 0) && !isAll(address, 0xff)
+    case NetworkId.ipv6:
+      return (
+        !isAll(address, 0) && !isIn(address, prefixes.rfc3849) && !isInternal(host) && !isIn(address, prefixes.onionCat)
+      )
+    case NetworkId.cjdns:
+      return address[0] === cjdnsPrefix
+    default:
+      return networkId === NetworkId.torV3 || networkId === NetworkId.i2p
+  }
+}
+
+/** Whether a host is this machine: 127.0.0.0/8, 0.0.0.0/8 or ::1. */
+export const isLocal = (of: Host): boolean => {
+  const { address, networkId } = canonical(of)
+  if (networkId === NetworkId.ipv4) return address[0] === 127 || address[0] === 0
+  return networkId === NetworkId.ipv6 && address[15] === 1 && isAll(address.subarray(0, 15), 0)
+}
+
+/**
+ * Whether a host can be reached over the public internet or its overlay network, as Bitcoin Core's `IsRoutable`: valid,
+ * not local, and in none of the private, link-local, shared, documentation, benchmark and ORCHID ranges (RFC 1918, 2544,
+ * 3927, 4193, 4843, 4862, 5737, 6598, 7343).
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const isRoutable = (text: string) => Address.isRoutable(Result.getOrThrow(Address.parseHost(text)))
+ * console.log(isRoutable("8.8.8.8"), isRoutable("192.168.1.1"), isRoutable("::1")) // true false false
+ * ```
+ */
+export const isRoutable = (of: Host): boolean => {
+  const host = canonical(of)
+  if (!isValid(host) || isLocal(host)) return false
+  if (host.networkId === NetworkId.ipv4) return !isReservedIPv4(host.address)
+  return host.networkId !== NetworkId.ipv6 || !isReservedIPv6(host.address)
+}
+
+/** The IPv4 address that a routable host is, or is a tunnel to. */
+const linkedIPv4 = ({ address, networkId }: Host): Uint8Array | undefined => {
+  if (networkId === NetworkId.ipv4) return address
+  if (networkId !== NetworkId.ipv6) return undefined
+  if (isIn(address, prefixes.rfc6052) || isIn(address, prefixes.rfc6145)) return address.subarray(12)
+  if (isIn(address, prefixes.rfc3964)) return address.subarray(2, 6)
+  return isIn(address, prefixes.rfc4380) ? address.subarray(12).map((byte) => ~byte) : undefined
+}
+
+/** Bitcoin Core's own numbers of the networks. */
+const netClass: ReadonlyArray<number> = [0, 1, 2, 0, 3, 4, 5]
+const internalClass = 6
+
+/** The number of a network and the first bits of an address, the rest of the last byte filled with ones. */
+const bits = (networkClass: number, address: Uint8Array, count: number): ReadonlyArray<number> => {
+  const whole = count >> 3
+  const rest = count & 7
+  const start = [networkClass, ...address.subarray(0, whole)]
+  return rest === 0 ? start : [...start, address[whole]! | ((1 << (8 - rest)) - 1)]
+}
+
+const groupBytes = (of: Host): ReadonlyArray<number> => {
+  const host = canonical(of)
+  const { address, networkId } = host
+  if (isInternal(host)) return [internalClass, ...address.subarray(prefixes.internal.length)]
+  if (!isRoutable(host)) return [0]
+  const ipv4 = linkedIPv4(host)
+  if (ipv4 !== undefined) return bits(NetworkId.ipv4, ipv4, 16)
+  const networkClass = netClass[networkId]!
+  if (networkId === NetworkId.cjdns) return bits(networkClass, address, 12)
+  if (networkId !== NetworkId.ipv6) return bits(networkClass, address, 4)
+  return bits(networkClass, address, isIn(address, prefixes.heNet) ? 36 : 32)
+}
+
+/**
+ * The part of its network a host belongs to, as a key: who has one address of it is likely to have others. The bytes of
+ * Bitcoin Core's `GetGroup` without a map of autonomous systems, in hexadecimal.
+ *
+ * /16 of IPv4, also where it is tunnelled through IPv6 (6to4, Teredo, NAT64, SIIT); /32 of IPv6, /36 of Hurricane Electric;
+ * 4 bits of Tor and I2P, and of CJDNS behind its prefix. All that is not routable is one group.
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Address } from "effect-bitcoin-peer"
+ *
+ * const group = (text: string) => Address.group(Result.getOrThrow(Address.parseHost(text)))
+ * console.log(group("1.2.3.4"), group("2002:102:304::1"), group("10.0.0.1")) // 010102 010102 00
+ * ```
+ */
+export const group = (host: Host): string =>
+  groupBytes(host)
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("")

@@ -1,0 +1,190 @@
+/** Compact filters of a peer: what is asked, which message answers it, and what happens when none does. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { withRemote } from "./support/peers.ts"
+
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+const hash = (number: number): Uint8Array => new Uint8Array(32).fill(number)
+const cfilter = (number: number, filterType = 0): Wire.CFilter => ({
+  _tag: "cfilter",
+  filterType,
+  blockHash: hash(number),
+  filter: Uint8Array.of(0)
+})
+const cfheaders = (stop: number, count: number, filterType = 0): Wire.CFHeaders => ({
+  _tag: "cfheaders",
+  filterType,
+  stopHash: hash(stop),
+  previousFilterHeader: hash(0),
+  filterHashes: Array.from({ length: count }, (_, index) => hash(100 + index))
+})
+const cfcheckpt = (stop: number, filterType = 0): Wire.CFCheckpt => ({
+  _tag: "cfcheckpt",
+  filterType,
+  stopHash: hash(stop),
+  filterHeaders: [hash(50), hash(51)]
+})
+const serving = { services: Wire.Service.network | Wire.Service.witness | Wire.Service.compactFilters }
+
+const range: Peer.CompactFilterRange = { startHeight: 7, blockHashes: [hash(1), hash(2), hash(3)] }
+const headerRange: Peer.CompactFilterHeaderRange = { startHeight: 5, stopHeight: 6, stopHash: hash(2) }
+
+const failureOf = <A>(effect: Effect.Effect<A, Peer.PeerError>) =>
+  Effect.map(Effect.flip(effect), (error) => {
+    assert.isNotEmpty(error.message)
+    return error.reason
+  })
+
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
+  const start = (options: Peer.Options = {}) => withRemote({ direction, ...options }, serving)
+
+  it.effect("getCompactFilters returns the filters by height, whatever comes between and in which order", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getCompactFilters(range))
+      assert.deepStrictEqual(yield* remote.receive, {
+        _tag: "getcfilters",
+        filterType: 0,
+        startHeight: 7,
+        stopHash: hash(3)
+      })
+      yield* remote.send(cfilter(2), cfilter(9), cfilter(1, 1), cfilter(3), cfilter(2), cfilter(1))
+      assert.deepStrictEqual(yield* Fiber.join(asking), [cfilter(1), cfilter(2), cfilter(3)])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getCompactFilterHeaders takes the answer with its type, its last block and as many as it asked for", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getCompactFilterHeaders(headerRange))
+      assert.deepStrictEqual(yield* remote.receive, {
+        _tag: "getcfheaders",
+        filterType: 0,
+        startHeight: 5,
+        stopHash: hash(2)
+      })
+      yield* remote.send(cfheaders(3, 2), cfheaders(2, 2, 1), cfheaders(2, 3), cfheaders(2, 2))
+      const answer = yield* Fiber.join(asking)
+      assert.deepStrictEqual({ ...answer, filterHashes: Array.from(answer.filterHashes) }, cfheaders(2, 2))
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("getCompactFilterCheckpoints takes the answer with its type and its last block", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getCompactFilterCheckpoints(hash(2), 1))
+      assert.deepStrictEqual(yield* remote.receive, { _tag: "getcfcheckpt", filterType: 1, stopHash: hash(2) })
+      yield* remote.send(cfcheckpt(3, 1), cfcheckpt(2), cfcheckpt(2, 1))
+      assert.deepStrictEqual(Array.from(yield* Fiber.join(asking)), [hash(50), hash(51)])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("several at once each get their own answer, and the messages go to the handlers as well", () =>
+    Effect.gen(function* () {
+      let seen = 0
+      const see = () => void seen++
+      const { peer, remote } = yield* start({ handlers: { cfilter: see, cfheaders: see, cfcheckpt: see } })
+      const one = yield* fork(peer.getCompactFilters(range))
+      const other = yield* fork(peer.getCompactFilters({ ...range, blockHashes: [hash(3), hash(4)] }))
+      const headers = yield* fork(peer.getCompactFilterHeaders(headerRange))
+      const checkpoints = yield* fork(peer.getCompactFilterCheckpoints(hash(2)))
+      yield* remote.receiveUntil("getcfcheckpt")
+      yield* remote.send(cfcheckpt(2), cfilter(1), cfilter(2), cfilter(3), cfheaders(2, 2), cfilter(3), cfilter(4))
+      assert.strictEqual((yield* Fiber.join(one)).length, 3)
+      assert.deepStrictEqual(yield* Fiber.join(other), [cfilter(3), cfilter(4)])
+      assert.strictEqual((yield* Fiber.join(headers)).filterHashes.length, 2)
+      assert.strictEqual((yield* Fiber.join(checkpoints)).length, 2)
+      assert.strictEqual(seen, 7)
+      assert.strictEqual((yield* peer.stats).openRequests, 0)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a handler may ask, and wait for the answer", () =>
+    Effect.gen(function* () {
+      const answered = yield* Deferred.make<number>()
+      const { remote } = yield* start({
+        handlers: {
+          inv: (_, peer) =>
+            Effect.flatMap(peer.getCompactFilters(range), (filters) => Deferred.succeed(answered, filters.length))
+        }
+      })
+      yield* remote.send({ _tag: "inv", items: [] })
+      yield* remote.receiveUntil("getcfilters")
+      yield* remote.send(cfilter(1), cfilter(2), cfilter(3))
+      assert.strictEqual(yield* Deferred.await(answered), 3)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("TimedOut when not all came in time; the peer goes on and nothing is left behind", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const askings = yield* Effect.forEach(
+        [
+          peer.getCompactFilters(range, { timeout: "30 seconds" }),
+          peer.getCompactFilterHeaders(headerRange),
+          peer.getCompactFilterCheckpoints(hash(2))
+        ],
+        (asking) => fork(failureOf<unknown>(asking))
+      )
+      yield* remote.receiveUntil("getcfcheckpt")
+      yield* remote.send(cfilter(1), cfilter(2), { _tag: "ping", nonce: 1n })
+      yield* remote.receiveUntil("pong")
+      assert.strictEqual((yield* peer.stats).openRequests, 3)
+      yield* TestClock.adjust("30 seconds")
+      for (const asking of askings) assert.strictEqual((yield* Fiber.join(asking))._tag, "TimedOut")
+      assert.strictEqual((yield* peer.stats).openRequests, 0)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("interrupted, nothing is left behind; ended, it fails with the end", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getCompactFilters(range))
+      yield* remote.receiveUntil("getcfilters")
+      yield* Fiber.interrupt(asking)
+      assert.strictEqual((yield* peer.stats).openRequests, 0)
+      const waiting = yield* fork(failureOf(peer.getCompactFilters(range)))
+      yield* remote.receiveUntil("getcfilters")
+      yield* remote.connection.close
+      assert.strictEqual((yield* Fiber.join(waiting))._tag, "Ended")
+      assert.strictEqual((yield* failureOf(peer.getCompactFilterHeaders(headerRange)))._tag, "Ended")
+      assert.strictEqual((yield* peer.stats).openRequests, 0)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("nothing is sent for no blocks, for too many, or for a range that is none", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      assert.deepStrictEqual(yield* peer.getCompactFilters({ ...range, blockHashes: [] }), [])
+      const blockHashes = Array.from({ length: 1_001 }, () => hash(1))
+      for (const asking of [
+        peer.getCompactFilters({ ...range, blockHashes }),
+        peer.getCompactFilterHeaders({ ...headerRange, stopHeight: 2_005 }),
+        peer.getCompactFilterHeaders({ ...headerRange, stopHeight: 4 }),
+        peer.getCompactFilterHeaders({ ...headerRange, stopHash: new Uint8Array(31) })
+      ]) {
+        assert.strictEqual((yield* failureOf<unknown>(asking))._tag, "NotSendable")
+      }
+      yield* remote.send({ _tag: "ping", nonce: 1n })
+      assert.strictEqual((yield* remote.receive)._tag, "pong")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("NotOffered, and nothing is sent, where the peer does not offer COMPACT_FILTERS", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* withRemote({ direction })
+      for (const asking of [
+        peer.getCompactFilters(range),
+        peer.getCompactFilterHeaders(headerRange),
+        peer.getCompactFilterCheckpoints(hash(2))
+      ]) {
+        assert.strictEqual((yield* failureOf<unknown>(asking))._tag, "NotOffered")
+      }
+      yield* remote.send({ _tag: "ping", nonce: 1n })
+      assert.strictEqual((yield* remote.receive)._tag, "pong")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

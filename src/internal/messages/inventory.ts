@@ -161,17 +161,33 @@ const writeHeaderEntry = (writer: Writer, header: BlockHeader): void => {
   writer.compactSize(0)
 }
 
+const entrySize = headerSize + 1
+
+/** Of entries that are written differently than they came. */
+const readOddHeader = (bytes: Uint8Array, offset: number): BlockHeader => readHeader(bytes, offset)
+
+/** Entries with another transaction count than 0, which takes a byte, or more of them. */
+const readOddHeaders = (reader: Reader, count: number): List<BlockHeader> => {
+  const start = reader.offset
+  const offsets: Array<number> = []
+  for (let i = 0; i < count; i++) {
+    offsets.push(reader.offset)
+    reader.skip(headerSize, "headers")
+    reader.compactSize("headers.transactionCount")
+  }
+  return new OffsetList(reader.bytes, start, reader.offset, offsets, readOddHeader)
+}
+
 export const headers: Codec<Headers> = {
   decode: (reader) => {
-    const count = reader.count("headers", headerSize + 1, maxHeaders)
-    const start = reader.offset
-    const offsets: Array<number> = []
-    for (let i = 0; i < count; i++) {
-      offsets.push(reader.offset)
-      reader.skip(headerSize, "headers")
-      reader.compactSize("headers.transactionCount")
+    const count = reader.count("headers", entrySize, maxHeaders)
+    const { bytes, offset } = reader
+    for (let i = 1; i <= count; i++) {
+      if (bytes[offset + i * entrySize - 1] !== 0) return { _tag: "headers", headers: readOddHeaders(reader, count) }
     }
-    return { _tag: "headers", headers: new OffsetList(reader.bytes, start, reader.offset, offsets, readHeader) }
+    const headers = new FixedList(bytes, offset, count, entrySize, readHeader)
+    reader.offset = headers.end
+    return { _tag: "headers", headers }
   },
   encode: (writer, message) => writeList(writer, message.headers, "headers", maxHeaders, readHeader, writeHeaderEntry)
 }

@@ -317,5 +317,5 @@ export const writeFrames = (magic: Uint8Array, messages: ReadonlyArray<Message>)
       writeMessage(writer, message)
       writeHeader(writer, start, magic)
     }
-    return writer.bytes.slice(0, writer.offset)
+    return writer.take()
   })

@@ -338,8 +338,8 @@ const checkFound = (input: Uint8Array): void => {
           if (form._tag === "BlockFile" && found._tag === "Message") end += 8
         }
       }
-      // Whatever looks like a header gets a parser, whose first buffer is of 16 KiB.
-      bounded(`finding ${form._tag}`, bytes.length, walk, 1_000)
+      // Every magic, 4 bytes, gets a parser, which takes 16 KiB once a header says that something follows.
+      bounded(`finding ${form._tag}`, bytes.length, walk, 16_384 / 4)
       assert.ok(end <= bytes.length, "found behind the end")
       for (const found of find(form, bytes)) {
         if (found._tag === "Message") checkPrinted(found.message, found.bytes)

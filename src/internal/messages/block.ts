@@ -1,4 +1,4 @@
-import { i32At, maxCompactSize, Reader, u32At, withWriter, type Writer } from "../bytes.ts"
+import { i32At, maxCompactSize, Reader, u32At, viewOf, withWriter, type Writer } from "../bytes.ts"
 import { type List, OffsetList, writeEach } from "../list.ts"
 import { doubleSha256 } from "../sha256.ts"
 import {
@@ -45,8 +45,8 @@ export const headerSize = 80
 
 export const readHeader = (bytes: Uint8Array, offset: number): BlockHeader => ({
   version: i32At(bytes, offset),
-  previousBlock: bytes.subarray(offset + 4, offset + 36),
-  merkleRoot: bytes.subarray(offset + 36, offset + 68),
+  previousBlock: viewOf(bytes, offset + 4, offset + 36),
+  merkleRoot: viewOf(bytes, offset + 36, offset + 68),
   timestamp: u32At(bytes, offset + 68),
   bits: u32At(bytes, offset + 72),
   nonce: u32At(bytes, offset + 76)

@@ -1,4 +1,4 @@
-import { type Reader, u32At, type Writer } from "../bytes.ts"
+import { type Reader, u32At, viewOf, type Writer } from "../bytes.ts"
 import { FixedList, type List, OffsetList, writeList } from "../list.ts"
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "./codec.ts"
@@ -89,7 +89,7 @@ const itemSize = 36
 
 const readItem = (bytes: Uint8Array, offset: number): InventoryItem => ({
   type: u32At(bytes, offset),
-  hash: bytes.subarray(offset + 4, offset + itemSize)
+  hash: viewOf(bytes, offset + 4, offset + itemSize)
 })
 
 const writeItem = (writer: Writer, item: InventoryItem): void => {
@@ -105,7 +105,7 @@ const readItems = (reader: Reader): List<InventoryItem> => {
 }
 
 const writeItems = (writer: Writer, message: { readonly items: List<InventoryItem> }): void =>
-  writeList(writer, message.items, "items", maxInventoryItems, readItem, writeItem)
+  writeList(writer, message.items, "items", maxInventoryItems, itemSize, readItem, writeItem)
 
 export const inv: Codec<Inv> = {
   decode: (reader) => ({ _tag: "inv", items: readItems(reader) }),
@@ -122,7 +122,7 @@ export const notfound: Codec<NotFound> = {
   encode: writeItems
 }
 
-const readHash = (bytes: Uint8Array, offset: number): Uint8Array => bytes.subarray(offset, offset + 32)
+const readHash = (bytes: Uint8Array, offset: number): Uint8Array => viewOf(bytes, offset, offset + 32)
 
 const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "locator")
 
@@ -142,7 +142,7 @@ const readLocator = (reader: Reader): Locator => {
 
 const writeLocator = (writer: Writer, message: Locator): void => {
   writer.i32(message.protocolVersion, "protocolVersion")
-  writeList(writer, message.locator, "locator", maxLocatorHashes, readHash, writeHash)
+  writeList(writer, message.locator, "locator", maxLocatorHashes, 32, readHash, writeHash)
   writer.fixed(message.stopHash, 32, "stopHash")
 }
 
@@ -189,5 +189,6 @@ export const headers: Codec<Headers> = {
     reader.offset = headers.end
     return { _tag: "headers", headers }
   },
-  encode: (writer, message) => writeList(writer, message.headers, "headers", maxHeaders, readHeader, writeHeaderEntry)
+  encode: (writer, message) =>
+    writeList(writer, message.headers, "headers", maxHeaders, entrySize, readHeader, writeHeaderEntry)
 }

@@ -8,6 +8,7 @@ import {
   skipVarBytesAt,
   u32At,
   varBytesAt,
+  viewOf,
   withWriter,
   type Writer
 } from "../bytes.ts"
@@ -121,7 +122,7 @@ class Inputs extends SequenceList<TransactionInput> {
     const bytes = this.bytes
     const script = varBytesAt(bytes, offset + 36)
     return {
-      previousOutput: { txid: bytes.subarray(offset, offset + 32), index: u32At(bytes, offset + 32) },
+      previousOutput: { txid: viewOf(bytes, offset, offset + 32), index: u32At(bytes, offset + 32) },
       script,
       sequence: u32At(bytes, this.next(offset) - 4),
       witness: this.stacks === undefined ? none : this.stacks.get(index)
@@ -281,7 +282,7 @@ const original = (transaction: Transaction): Uint8Array | undefined => {
     inputs.from === outputs.from &&
     i32At(inputs.bytes, inputs.from) === transaction.version &&
     u32At(inputs.bytes, inputs.to - 4) === transaction.lockTime
-    ? inputs.bytes.subarray(inputs.from, inputs.to)
+    ? viewOf(inputs.bytes, inputs.from, inputs.to)
     : undefined
 }
 

@@ -331,7 +331,6 @@ const none: ReadonlyArray<Buffer> = []
 interface BitcoreLib {
   readonly Block: { readonly fromBuffer: (bytes: Buffer) => BitcoreBlock }
   readonly Transaction: new () => { readonly fromBuffer: (bytes: Buffer) => BitcoreTransaction }
-  readonly Networks: { readonly enableRegtest: () => void; readonly testnet: unknown }
 }
 
 interface BitcoreCommand<A> {
@@ -339,7 +338,6 @@ interface BitcoreCommand<A> {
 }
 
 interface BitcoreMessages {
-  readonly parseBuffer: (buffers: BitcoreBuffers) => unknown
   readonly builder: {
     readonly commands: {
       readonly inv: BitcoreCommand<{
@@ -358,16 +356,11 @@ interface BitcoreMessages {
   }
 }
 
-interface BitcoreBuffers {
-  readonly push: (chunk: Buffer) => void
-}
-
 const bitcore = (version: string): Library => {
-  const { Block, Networks, Transaction } = require("bitcore-lib") as BitcoreLib
+  const { Block, Transaction } = require("bitcore-lib") as BitcoreLib
   const { Messages } = require("bitcore-p2p") as {
-    readonly Messages: new (options?: { readonly network: unknown }) => BitcoreMessages
+    readonly Messages: new () => BitcoreMessages
   }
-  const Buffers = require("bitcore-p2p/lib/buffers") as new () => BitcoreBuffers
   const { commands } = new Messages().builder
   const readTransaction = ({ inputs, nLockTime, outputs, version }: BitcoreTransaction): number => {
     let sum = version + nLockTime
@@ -434,17 +427,6 @@ const bitcore = (version: string): Library => {
         return sum
       },
       encoder: encoderOf(commands.addr)
-    },
-    countFrames: (chunks) => {
-      Networks.enableRegtest()
-      const messages = new Messages({ network: Networks.testnet })
-      const waiting = new Buffers()
-      let count = 0
-      for (const chunk of chunks) {
-        waiting.push(chunk)
-        while (messages.parseBuffer(waiting) !== undefined) count++
-      }
-      return count
     }
   }
 }

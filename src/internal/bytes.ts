@@ -71,10 +71,10 @@ export const varBytesAt = (bytes: Uint8Array, offset: number): Uint8Array => {
 }
 
 export class Reader {
-  readonly bytes: Uint8Array
-  readonly command: string
-  readonly end: number
-  offset: number
+  declare readonly bytes: Uint8Array
+  declare readonly command: string
+  declare readonly end: number
+  declare offset: number
 
   constructor(bytes: Uint8Array, command: string, offset = 0) {
     this.bytes = bytes

@@ -10,13 +10,16 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { Nonce, Peer, Wire } from "../src/index.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import { network } from "./data.ts"
-import { ask, printTable, quantile, row, verdict, wanted } from "./harness.ts"
+import { ask, type Competitor, printTable, quantile, row, verdict, wanted } from "./harness.ts"
 import { closePlain, connectPlain, framingByHand, packageFraming, type PlainClient } from "./plain.ts"
 
 const us = "effect-bitcoin-peer"
+const usStream = "effect-bitcoin-peer, peer.messages, an Effect a message"
+const usArrays = "effect-bitcoin-peer, peer.messages, an Effect a batch"
 const plainSame = "node:net, framing and decoding of the package"
 const plainByHand = "node:net, framing by hand, not decoded"
 
@@ -68,6 +71,10 @@ const counter = () => {
   }
 }
 
+/** What a handler adds, from a stream. */
+const value = (message: Wire.Message): number | undefined =>
+  message._tag === "inv" ? firstOfInv(message) : message._tag === "block" ? message.block.header.nonce : undefined
+
 const firstOfInv = (message: Wire.Inv): number => message.items.at(0)!.hash[0]!
 
 const floods = [
@@ -85,6 +92,38 @@ for (const { count, kind, target, title, unit } of floods) {
     inv: (inv) => ours.add(firstOfInv(inv)),
     block: ({ block }) => ours.add(block.header.nonce)
   })
+  // The same from streams, which run before anything is asked for.
+  const streams = []
+  for (const [name, consume] of [
+    [
+      usStream,
+      (add: (message: Wire.Message) => void) =>
+        Stream.runForEach((message: Wire.Message) => Effect.sync(() => add(message)))
+    ],
+    [
+      usArrays,
+      (add: (message: Wire.Message) => void) =>
+        Stream.runForEachArray((messages: ReadonlyArray<Wire.Message>) => Effect.sync(() => messages.forEach(add)))
+    ]
+  ] as const) {
+    const counted = counter()
+    const { close, peer } = await openPeer()
+    runtime.runFork(
+      consume((message) => {
+        const found = value(message)
+        if (found !== undefined) counted.add(found)
+      })(peer.messages)
+    )
+    const competitor: Competitor = {
+      name,
+      run: () => {
+        const done = counted.expect(count)
+        runtime.runFork(peer.send(message))
+        return done
+      }
+    }
+    streams.push({ close, competitor })
+  }
   const samePlain = await connectPlain(port)
   samePlain.onChunk = packageFraming((message) => {
     if (message._tag === "inv") same.add(firstOfInv(message))
@@ -121,12 +160,13 @@ for (const { count, kind, target, title, unit } of floods) {
           handPlain.write(message)
           return done
         }
-      }
+      },
+      ...streams.map(({ competitor }) => competitor)
     ],
     amount: { count, unit },
     targets: { [plainSame]: target }
   })
-  await Promise.all([close(), closePlain(samePlain), closePlain(handPlain)])
+  await Promise.all([close(), closePlain(samePlain), closePlain(handPlain), ...streams.map(({ close }) => close())])
 }
 
 // ---- ping-pong

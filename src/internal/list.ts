@@ -154,8 +154,8 @@ interface Cursor {
 
 /**
  * Elements that lie one behind the other. Walking from the first to the last needs no table of where they start (it
- * would cost as much as the elements of a small transaction); jumping makes one. `for … of` does without a cursor, which most lists
- * never need: the same block was read in 2.4 ms when each had one.
+ * would cost as much as the elements of a small transaction); jumping makes one. `for … of` does without a cursor, which
+ * most lists never need: the same block was read in 2.4 ms when each list had one.
  */
 export abstract class SequenceList<A> extends ListView<A> {
   declare private cursor: Cursor | undefined
@@ -216,7 +216,7 @@ export const writeEach = <A>(
   const { length } = list
   const array = Array.isArray(list) ? (list as Array<A>) : undefined
   for (let i = 0; i < length; i++) {
-    // What people make is an array: `at` of whatever the list is takes three times as long.
+    // What people make is an array, which needs no call for an element.
     const element = array === undefined ? list.at(i) : array[i]
     if (element === undefined) {
       fail(writer.command, { _tag: "BadValue", field, problem: `has no element ${i}` })

@@ -53,12 +53,13 @@ export const readHeader = (bytes: Uint8Array, offset: number): BlockHeader => ({
 })
 
 export const writeHeader = (writer: Writer, header: BlockHeader): void => {
-  writer.i32(header.version, "header.version")
-  writer.fixed(header.previousBlock, 32, "header.previousBlock")
-  writer.fixed(header.merkleRoot, 32, "header.merkleRoot")
-  writer.u32(header.timestamp, "header.timestamp")
-  writer.u32(header.bits, "header.bits")
-  writer.u32(header.nonce, "header.nonce")
+  const offset = writer.reserve(headerSize)
+  writer.setI32(offset, header.version, "header.version")
+  writer.setFixed(offset + 4, header.previousBlock, 32, "header.previousBlock")
+  writer.setFixed(offset + 36, header.merkleRoot, 32, "header.merkleRoot")
+  writer.setU32(offset + 68, header.timestamp, "header.timestamp")
+  writer.setU32(offset + 72, header.bits, "header.bits")
+  writer.setU32(offset + 76, header.nonce, "header.nonce")
 }
 
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>

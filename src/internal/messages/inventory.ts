@@ -93,8 +93,9 @@ const readItem = (bytes: Uint8Array, offset: number): InventoryItem => ({
 })
 
 const writeItem = (writer: Writer, item: InventoryItem): void => {
-  writer.u32(item.type, "items.type")
-  writer.fixed(item.hash, 32, "items.hash")
+  const offset = writer.reserve(itemSize)
+  writer.setU32(offset, item.type, "items.type")
+  writer.setFixed(offset + 4, item.hash, 32, "items.hash")
 }
 
 const readItems = (reader: Reader): List<InventoryItem> => {

@@ -17,13 +17,23 @@ const hangs = 30
 /** Shared with the thread that watches: how many runs were begun, and the seed of the last. */
 type Shared = Int32Array<SharedArrayBuffer>
 
+/** What the thread that watches is told. */
+interface Watched {
+  readonly shared: Shared
+  readonly names: ReadonlyArray<string>
+}
+
 /** In a thread of its own: while the other one hangs, nobody else could say with what. */
-const watch = (shared: Shared): void => {
+const watch = ({ names, shared }: Watched): void => {
   for (let last = -1; ;) {
     const begun = Atomics.load(shared, 0)
     if (begun === last) {
       const seed = Atomics.load(shared, 1) >>> 0
-      fs.writeSync(2, `seed ${seed} hangs; replay: npm run fuzz -- --seed ${seed} --runs 1, with the same --target\n`)
+      const name = names[seed % names.length]
+      fs.writeSync(
+        2,
+        `${name}, seed ${seed}: hangs\nreplay: npm run fuzz -- --target ${name} --seed ${seed} --runs 1\n`
+      )
       process.kill(process.pid, "SIGKILL")
     }
     last = begun
@@ -61,7 +71,8 @@ const main = async (): Promise<number> => {
   console.log(`seed ${first}, ${chosen.length} targets${runs === Infinity ? ", until Ctrl-C" : ""}`)
 
   const shared: Shared = new Int32Array(new SharedArrayBuffer(12))
-  new Worker(import.meta.filename, { workerData: shared }).unref()
+  const watched: Watched = { shared, names: chosen.map(({ name }) => name) }
+  new Worker(import.meta.filename, { workerData: watched }).unref()
   const started = performance.now()
   let done = 0
   const progress = (): void => {
@@ -97,4 +108,4 @@ const main = async (): Promise<number> => {
 }
 
 if (isMainThread) process.exitCode = await main()
-else watch(workerData as Shared)
+else watch(workerData as Watched)

@@ -22,16 +22,26 @@ export const filled = (size: number, seed: number): Uint8Array => {
   return bytes
 }
 
-/** Like most transactions: two inputs, two outputs; a script of 107 bytes each, or that much witness. */
-const transaction = (seed: number, witness: boolean): Wire.Transaction => ({
+const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => new Uint8Array(Buffer.concat(parts))
+
+/** A script that libraries which look into scripts can read: version 0 and the length of the hash. */
+const payToHash = Uint8Array.of(0, 20)
+
+/** Two outputs; of the inputs each has a script of 107 bytes, or that much witness. */
+export const transaction = (seed: number, witness: boolean, inputs = 2): Wire.Transaction => ({
   version: 2,
-  inputs: [0, 1].map((input) => ({
+  inputs: Array.from({ length: inputs }, (_, input) => ({
     previousOutput: { txid: filled(32, seed * 2 + input), index: input },
-    script: witness ? new Uint8Array(0) : filled(107, seed),
+    script: witness
+      ? new Uint8Array(0)
+      : concat(Uint8Array.of(72), filled(72, seed), Uint8Array.of(33), filled(33, seed)),
     sequence: 0xffffffff,
     witness: witness ? [filled(72, seed), filled(33, seed)] : []
   })),
-  outputs: [0, 1].map((output) => ({ value: seed * 1_000 + output, script: filled(25, seed + output) })),
+  outputs: [0, 1].map((output) => ({
+    value: seed * 1_000 + output,
+    script: concat(payToHash, filled(20, seed + output))
+  })),
   lockTime: 0
 })
 
@@ -78,3 +88,24 @@ export const headers = (count: number): Array<Wire.BlockHeader> =>
     bits: 0x1d00ffff,
     nonce: i
   }))
+
+/** Four of five are IPv4, as most are; no service bits above 32, which bcoin does not read. */
+export const addresses = (count: number): Array<Wire.TimestampedAddress> =>
+  Array.from({ length: count }, (_, i) => ({
+    timestamp: 1_700_000_000 + i,
+    services: 1_033n,
+    address:
+      i % 5 === 0
+        ? concat(Uint8Array.of(0x20, 1), filled(14, i))
+        : concat(new Uint8Array(10), Uint8Array.of(0xff, 0xff), filled(4, i)),
+    port: 8_333 + (i % 100)
+  }))
+
+/** Of every network but Tor v2, which is gone. */
+export const addressesV2 = (count: number): Array<Wire.AddressV2> =>
+  Array.from({ length: count }, (_, i) => {
+    const networkId = i % 2 === 0 ? 1 : [2, 4, 5, 6][(i >> 1) % 4]!
+    const size = { 1: 4, 2: 16, 4: 32, 5: 32, 6: 16 }[networkId]!
+    const address = concat(Uint8Array.of(networkId === 6 ? 0xfc : 0x20), filled(size - 1, i))
+    return { timestamp: 1_700_000_000 + i, services: 1_033n, networkId, address, port: networkId === 5 ? 0 : 8_333 }
+  })

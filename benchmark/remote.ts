@@ -1,7 +1,8 @@
 /**
  * The other side of `tcp.ts`, in a process of its own: plain `node:net`, the same for all competitors. It shakes hands,
  * answers pings, floods when told to by a `flood` message (what, how many), pings when told to by `pings` (how many),
- * and remembers what each connection sent, which its parent may ask for.
+ * and remembers what each connection sent, which its parent may ask for. With the argument `chatter` it also pings everyone
+ * every 10 seconds and sends an inv of 8 every 4.
  */
 import * as net from "node:net"
 import * as Result from "effect/Result"
@@ -17,6 +18,8 @@ const floods = [
   { bytes: small, messages: 1_000 },
   { bytes: blockFrame, messages: 1 }
 ]
+
+const chatters = process.argv[2] === "chatter"
 
 let lastReceived: Array<string> = []
 
@@ -35,12 +38,35 @@ const flood = (socket: net.Socket, kind: number, count: number): void => {
   pump()
 }
 
+/** Those that shook hands, for `chatter`. */
+const talkers = new Set<net.Socket>()
+
+/** Ten times a second a part of them, so that all come up in turn. */
+const chatter = (): void => {
+  let turn = 0
+  setInterval(() => {
+    turn++
+    const ping = frames({ _tag: "ping", nonce: BigInt(turn) })
+    const inv = frames({
+      _tag: "inv",
+      items: inventory(8).map(({ hash, type }, i) => ({ type, hash: hash.with(0, turn).with(1, i) }))
+    })
+    let index = 0
+    for (const socket of talkers) {
+      if (index % 100 === turn % 100) socket.write(ping)
+      if (index % 40 === turn % 40) socket.write(inv)
+      index++
+    }
+  }, 100)
+}
+
 const server = net.createServer({ noDelay: true }, (socket) => {
   const parser = Wire.makeParser({ magic: network.magic })
   const received: Array<string> = []
   let pings = 0
   socket.on("error", () => {})
   socket.on("close", () => {
+    talkers.delete(socket)
     lastReceived = received
   })
   socket.on("data", (chunk) => {
@@ -49,8 +75,9 @@ const server = net.createServer({ noDelay: true }, (socket) => {
       const { message } = event
       if (received.length < 100) received.push(Wire.command(message))
       if (message._tag === "version") socket.write(answer)
+      else if (message._tag === "verack") talkers.add(socket)
       else if (message._tag === "ping") socket.write(frames({ _tag: "pong", nonce: message.nonce ?? 0n }))
-      else if (message._tag === "pong") {
+      else if (message._tag === "pong" && !chatters) {
         if (message.nonce !== BigInt(pings)) throw new Error("a pong that nobody asked for")
         socket.write(
           --pings > 0
@@ -68,6 +95,7 @@ const server = net.createServer({ noDelay: true }, (socket) => {
     }
   })
 })
+if (chatters) chatter()
 server.listen(0, "127.0.0.1", 4_096, () => {
   const address = server.address()
   process.send?.({ port: typeof address === "object" && address !== null ? address.port : 0 })

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { Nonce, Peer, Wire } from "../src/index.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import { network } from "./data.ts"
@@ -17,6 +18,8 @@ import { ask, printTable, quantile, row, verdict, wanted } from "./harness.ts"
 import { closePlain, connectPlain, framingByHand, packageFraming, type PlainClient } from "./plain.ts"
 
 const us = "effect-bitcoin-peer"
+const usStream = "effect-bitcoin-peer, peer.messages, an Effect a message"
+const usBatches = "effect-bitcoin-peer, peer.messages, an Effect a batch"
 const plainSame = "node:net, framing and decoding of the package"
 const plainByHand = "node:net, framing by hand, not decoded"
 
@@ -70,6 +73,27 @@ const counter = () => {
 
 const firstOfInv = (message: Wire.Inv): number => message.items.at(0)!.hash[0]!
 
+/** What handlers add. */
+const addValue = (message: Wire.Message, add: (value: number) => void): void => {
+  if (message._tag === "inv") add(firstOfInv(message))
+  else if (message._tag === "block") add(message.block.header.nonce)
+}
+
+/** The same peer, read as a stream. */
+const consumers: ReadonlyArray<{
+  readonly name: string
+  readonly consume: (messages: Stream.Stream<Wire.Message>, add: (message: Wire.Message) => void) => Effect.Effect<void>
+}> = [
+  {
+    name: usStream,
+    consume: (messages, add) => Stream.runForEach(messages, (message) => Effect.sync(() => add(message)))
+  },
+  {
+    name: usBatches,
+    consume: (messages, add) => Stream.runForEachArray(messages, (batch) => Effect.sync(() => batch.forEach(add)))
+  }
+]
+
 const floods = [
   { title: "100,000 messages of 61 bytes to a handler", kind: 0, count: 100_000, unit: "messages", target: 0.6 },
   { title: "40 blocks of 1 MB to a handler", kind: 1, count: 40, unit: "blocks", target: 1 }
@@ -85,11 +109,22 @@ for (const { count, kind, target, title, unit } of floods) {
     inv: (inv) => ours.add(firstOfInv(inv)),
     block: ({ block }) => ours.add(block.header.nonce)
   })
+  const streams = await Promise.all(
+    consumers.map(async ({ consume, name }) => {
+      const counted = counter()
+      const { close, peer } = await openPeer()
+      // Before anything is asked for.
+      runtime.runFork(consume(peer.messages, (received) => addValue(received, counted.add)))
+      const run = () => {
+        const done = counted.expect(count)
+        runtime.runFork(peer.send(message))
+        return done
+      }
+      return { close, competitor: { name, run } }
+    })
+  )
   const samePlain = await connectPlain(port)
-  samePlain.onChunk = packageFraming((message) => {
-    if (message._tag === "inv") same.add(firstOfInv(message))
-    else if (message._tag === "block") same.add(message.block.header.nonce)
-  })
+  samePlain.onChunk = packageFraming((message) => addValue(message, same.add))
   const handPlain = await connectPlain(port)
   handPlain.onChunk = framingByHand((command, payload) => {
     if (command === "inv") hand.add(payload[5]!)
@@ -121,12 +156,13 @@ for (const { count, kind, target, title, unit } of floods) {
           handPlain.write(message)
           return done
         }
-      }
+      },
+      ...streams.map(({ competitor }) => competitor)
     ],
     amount: { count, unit },
     targets: { [plainSame]: target }
   })
-  await Promise.all([close(), closePlain(samePlain), closePlain(handPlain)])
+  await Promise.all([close(), closePlain(samePlain), closePlain(handPlain), ...streams.map(({ close }) => close())])
 }
 
 // ---- ping-pong

@@ -153,7 +153,7 @@ export const encode = (message: Message): Result.Result<Uint8Array, WireError> =
   attempt(() =>
     withWriter((writer) => {
       writeMessage(writer, message)
-      return writer.bytes.slice(0, writer.offset)
+      return writer.take()
     })
   )
 

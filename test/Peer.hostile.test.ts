@@ -29,7 +29,7 @@ import {
   MiB,
   refusal
 } from "./support/hostile.ts"
-import { dice } from "./support/simulation.ts"
+import { dice } from "./support/dice.ts"
 
 const directions = ["outbound", "inbound"] as const
 const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })

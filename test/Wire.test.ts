@@ -56,6 +56,16 @@ describe("a message", () => {
     }
   })
 
+  it("that was encoded is never written to again, small or large", () => {
+    const item = (byte: number) => ({ type: byte, hash: new Uint8Array(32).fill(byte) })
+    for (const count of [1, 1_000, 7_000, 8_000, 50_000]) {
+      const payload = encoded({ _tag: "inv", items: Array.from({ length: count }, () => item(1)) })
+      const copy = payload.slice()
+      encoded({ _tag: "inv", items: Array.from({ length: count }, () => item(2)) })
+      assert.isTrue(Buffer.compare(payload, copy) === 0, `${count} items`)
+    }
+  })
+
   it("has own properties, so that it can be spread", () => {
     for (const message of examples) {
       if (message._tag === "Unknown") continue

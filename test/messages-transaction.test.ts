@@ -96,6 +96,35 @@ describe("a transaction", () => {
     )
   })
 
+  it("has lists that can be walked through by several at once, and left half way", () => {
+    const item = (byte: number) => new Uint8Array(byte).fill(byte)
+    const made: Wire.Transaction = {
+      version: 1,
+      inputs: [1, 2, 3].map((byte) => ({
+        previousOutput: { txid: new Uint8Array(32).fill(byte), index: byte },
+        script: item(byte),
+        sequence: byte,
+        // One without, between those that have some.
+        witness: byte === 2 ? [] : [item(byte), item(0), item(200)]
+      })),
+      outputs: [1, 2, 3].map((value) => ({ value, script: item(value) })),
+      lockTime: 0
+    }
+    const { inputs, outputs } = (decoded("tx", encoded({ _tag: "tx", transaction: made })) as Wire.Tx).transaction
+    for (const _ of inputs) break
+    for (const outer of inputs) {
+      for (const inner of inputs) {
+        const expected = made.inputs.at(inner.sequence - 1)
+        assert.deepStrictEqual({ ...inner, witness: Array.from(inner.witness) }, expected)
+        assert.deepStrictEqual(plain(inputs.at(outer.sequence - 1)), made.inputs.at(outer.sequence - 1))
+      }
+    }
+    for (const outer of outputs) {
+      assert.deepStrictEqual(Array.from(outputs), made.outputs)
+      assert.deepStrictEqual(outputs.at(outer.value - 1), outer)
+    }
+  })
+
   it("is refused where a field does not fit", () => {
     const outPoint = input.previousOutput
     const wrong: ReadonlyArray<Wire.Transaction> = [

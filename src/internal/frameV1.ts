@@ -352,7 +352,7 @@ export const writeFrames = (magic: Uint8Array, messages: ReadonlyArray<Message>)
       writeMessage(writer, message)
       writeHeader(writer, start, magic)
     }
-    return writer.bytes.slice(0, writer.offset)
+    return writer.take()
   })
 
 /** The frame of a payload that is written as it is, whatever it holds. */

@@ -16,11 +16,12 @@ export interface List<out A> extends Iterable<A> {
 }
 
 class ListIterator<A> implements IterableIterator<A> {
-  readonly list: ListView<A>
-  index = 0
+  declare readonly list: ListView<A>
+  declare index: number
 
   constructor(list: ListView<A>) {
     this.list = list
+    this.index = 0
   }
 
   next(): IteratorResult<A> {
@@ -34,12 +35,17 @@ class ListIterator<A> implements IterableIterator<A> {
   }
 }
 
-/** A list that is a view over `bytes` from `start` to `end`. */
+/**
+ * A list that is a view over `bytes` from `start` to `end`.
+ *
+ * Its fields, and those of the iterators, are only declared and so not defined before they are assigned: there are many
+ * such objects, and a block of 34,000 views is read in 1.6 ms instead of 2.0.
+ */
 export abstract class ListView<A> implements List<A> {
-  readonly bytes: Uint8Array
-  readonly start: number
-  readonly end: number
-  readonly length: number
+  declare readonly bytes: Uint8Array
+  declare readonly start: number
+  declare readonly end: number
+  declare readonly length: number
 
   constructor(bytes: Uint8Array, start: number, end: number, length: number) {
     this.bytes = bytes
@@ -73,8 +79,8 @@ export abstract class ListView<A> implements List<A> {
 
 /** Elements of `stride` bytes each. */
 export class FixedList<A> extends ListView<A> {
-  readonly stride: number
-  readonly read: (bytes: Uint8Array, offset: number) => A
+  declare readonly stride: number
+  declare readonly read: (bytes: Uint8Array, offset: number) => A
 
   constructor(
     bytes: Uint8Array,
@@ -95,8 +101,8 @@ export class FixedList<A> extends ListView<A> {
 
 /** Elements that start at `offsets`. */
 export class OffsetList<A> extends ListView<A> {
-  readonly offsets: ArrayLike<number>
-  readonly read: (bytes: Uint8Array, offset: number) => A
+  declare readonly offsets: ArrayLike<number>
+  declare readonly read: (bytes: Uint8Array, offset: number) => A
 
   constructor(
     bytes: Uint8Array,
@@ -115,41 +121,81 @@ export class OffsetList<A> extends ListView<A> {
   }
 }
 
-/**
- * Elements that lie one behind the other. Walking from the first to the last needs no table of where they start (it
- * would cost as much as the elements of a small transaction); jumping makes one.
- */
-export abstract class SequenceList<A> extends ListView<A> {
-  #offsets: Uint32Array | undefined
-  #lastIndex = 0
-  #lastOffset = this.start
+/** Walks from one element to the next, and needs nothing else. */
+class SequenceIterator<A> implements IterableIterator<A> {
+  declare readonly list: SequenceList<A>
+  declare index: number
+  declare offset: number
 
-  /** The element that starts at `offset`. */
-  protected abstract read(offset: number, index: number): A
-
-  /** Where the element after the one at `offset` starts. */
-  protected abstract next(offset: number): number
-
-  get(index: number): A {
-    if (index !== this.#lastIndex) {
-      this.#lastOffset = index === this.#lastIndex + 1 ? this.next(this.#lastOffset) : this.#offsetOf(index)
-      this.#lastIndex = index
-    }
-    return this.read(this.#lastOffset, index)
+  constructor(list: SequenceList<A>) {
+    this.list = list
+    this.index = 0
+    this.offset = list.start
   }
 
-  #offsetOf(index: number): number {
+  next(): IteratorResult<A> {
+    const { list, offset } = this
+    if (this.index === list.length) return { done: true, value: undefined }
+    this.offset = list.next(offset)
+    return { done: false, value: list.read(offset, this.index++) }
+  }
+
+  [Symbol.iterator](): this {
+    return this
+  }
+}
+
+/** Where `SequenceList.get` was last, and where all elements start once somebody jumped. */
+interface Cursor {
+  index: number
+  offset: number
+  offsets: Uint32Array | undefined
+}
+
+/**
+ * Elements that lie one behind the other. Walking from the first to the last needs no table of where they start (it
+ * would cost as much as the elements of a small transaction); jumping makes one. `for … of` does without a cursor, which
+ * most lists never need: the same block was read in 2.4 ms when each list had one.
+ */
+export abstract class SequenceList<A> extends ListView<A> {
+  declare private cursor: Cursor | undefined
+
+  constructor(bytes: Uint8Array, start: number, end: number, length: number) {
+    super(bytes, start, end, length)
+    this.cursor = undefined
+  }
+
+  /** The element that starts at `offset`. */
+  abstract read(offset: number, index: number): A
+
+  /** Where the element after the one at `offset` starts. */
+  abstract next(offset: number): number
+
+  override [Symbol.iterator](): IterableIterator<A> {
+    return new SequenceIterator(this)
+  }
+
+  get(index: number): A {
+    const cursor = (this.cursor ??= { index: 0, offset: this.start, offsets: undefined })
+    if (index !== cursor.index) {
+      cursor.offset = index === cursor.index + 1 ? this.next(cursor.offset) : this.offsetOf(cursor, index)
+      cursor.index = index
+    }
+    return this.read(cursor.offset, index)
+  }
+
+  private offsetOf(cursor: Cursor, index: number): number {
     if (index === 0) return this.start
-    if (this.#offsets === undefined) {
+    if (cursor.offsets === undefined) {
       const offsets = new Uint32Array(this.length)
       let offset = this.start
       for (let i = 0; i < offsets.length; i++) {
         offsets[i] = offset
         offset = this.next(offset)
       }
-      this.#offsets = offsets
+      cursor.offsets = offsets
     }
-    return this.#offsets[index]
+    return cursor.offsets[index]
   }
 }
 
@@ -167,8 +213,11 @@ export const writeEach = <A>(
   field: string,
   write: (writer: Writer, element: A) => void
 ): void => {
-  for (let i = 0; i < list.length; i++) {
-    const element = list.at(i)
+  const { length } = list
+  const array = Array.isArray(list) ? (list as Array<A>) : undefined
+  for (let i = 0; i < length; i++) {
+    // What people make is an array, which needs no call for an element.
+    const element = array === undefined ? list.at(i) : array[i]
     if (element === undefined) {
       fail(writer.command, { _tag: "BadValue", field, problem: `has no element ${i}` })
     } else {
@@ -177,16 +226,24 @@ export const writeEach = <A>(
   }
 }
 
-/** Writes the count and the elements, which are copied where `list` is a view that `read` makes elements of. */
+/**
+ * Writes the count and the elements, of at least `size` bytes each. They are copied where `list` is a view that `read`
+ * makes elements of.
+ */
 export const writeList = <A>(
   writer: Writer,
   list: List<A>,
   field: string,
   limit: number,
+  size: number,
   read: (bytes: Uint8Array, offset: number) => A,
   write: (writer: Writer, element: A) => void
 ): void => {
   writer.count(list.length, field, limit)
-  if (isViewOf(list, read)) writer.copy(list.bytes, list.start, list.end)
-  else writeEach(writer, list, field, write)
+  if (isViewOf(list, read)) {
+    writer.copy(list.bytes, list.start, list.end)
+  } else {
+    writer.expect(list.length * size)
+    writeEach(writer, list, field, write)
+  }
 }

@@ -6,27 +6,8 @@ import { Cause, Effect, Exit, Fiber, Random, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
 import { Connection, type Handshake, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { dice } from "./dice.ts"
 import { network, scripted, tracked, verack, version } from "./peers.ts"
-
-/** Numbers that follow from a seed (mulberry32). */
-export const dice = (seed: number) => {
-  let state = seed | 0
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000
-  }
-  return {
-    /** From 0 up to and without `bound`. */
-    below: (bound: number): number => Math.floor(next() * bound),
-    chance: (probability: number): boolean => next() < probability,
-    pick: <A>(of: ReadonlyArray<A>): A => of[Math.floor(next() * of.length)]!,
-    bytes: (size: number): Uint8Array => Uint8Array.from({ length: size }, () => Math.floor(next() * 256))
-  }
-}
-
-export type Dice = ReturnType<typeof dice>
 
 /** A `Nonce` service of its own, from a seed. */
 export const seededNonces = (seed: number) => {

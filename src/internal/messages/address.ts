@@ -1,4 +1,13 @@
-import { compactSizeAt, compactSizeWidth, type Reader, u32At, u64At, varBytesAt, type Writer } from "../bytes.ts"
+import {
+  compactSizeAt,
+  compactSizeWidth,
+  type Reader,
+  u32At,
+  u64At,
+  varBytesAt,
+  viewOf,
+  type Writer
+} from "../bytes.ts"
 import { isIn, prefixes } from "../addressRanges.ts"
 import { addressLengths, formatHostAndPort } from "../hostText.ts"
 import { FixedList, type List, OffsetList, writeList } from "../list.ts"
@@ -54,7 +63,7 @@ const addressSize = 30
 const readTimestampedAddress = (bytes: Uint8Array, offset: number): TimestampedAddress => ({
   timestamp: u32At(bytes, offset),
   services: u64At(bytes, offset + 4),
-  address: bytes.subarray(offset + 12, offset + 28),
+  address: viewOf(bytes, offset + 12, offset + 28),
   port: (bytes[offset + 28] << 8) | bytes[offset + 29]
 })
 
@@ -71,7 +80,15 @@ export const addr: Codec<Addr> = {
     return { _tag: "addr", addresses }
   },
   encode: (writer, message) =>
-    writeList(writer, message.addresses, "addresses", maxAddresses, readTimestampedAddress, writeTimestampedAddress)
+    writeList(
+      writer,
+      message.addresses,
+      "addresses",
+      maxAddresses,
+      addressSize,
+      readTimestampedAddress,
+      writeTimestampedAddress
+    )
 }
 
 const isHidden = (bytes: Uint8Array, offset: number): boolean =>
@@ -141,7 +158,7 @@ export const addrv2: Codec<AddrV2> = {
     return { _tag: "addrv2", addresses: offsets.length === count ? view : Array.from(view) }
   },
   encode: (writer, message) =>
-    writeList(writer, message.addresses, "addresses", maxAddresses, readAddressV2, writeAddressV2)
+    writeList(writer, message.addresses, "addresses", maxAddresses, minAddressV2Size, readAddressV2, writeAddressV2)
 }
 
 export const formatAddress = (address: NetworkAddress | AddressV2): string => {

@@ -47,11 +47,11 @@ export interface Alert {
 }
 
 class Texts extends SequenceList<Uint8Array> {
-  protected read(offset: number): Uint8Array {
+  read(offset: number): Uint8Array {
     return varBytesAt(this.bytes, offset)
   }
 
-  protected next(offset: number): number {
+  next(offset: number): number {
     return skipVarBytesAt(this.bytes, offset)
   }
 }

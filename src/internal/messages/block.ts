@@ -1,4 +1,4 @@
-import { i32At, maxCompactSize, Reader, u32At, withWriter, type Writer } from "../bytes.ts"
+import { i32At, maxCompactSize, Reader, u32At, viewOf, withWriter, type Writer } from "../bytes.ts"
 import { type List, OffsetList, writeList } from "../list.ts"
 import { doubleSha256 } from "../sha256.ts"
 import {
@@ -45,20 +45,21 @@ export const headerSize = 80
 
 export const readHeader = (bytes: Uint8Array, offset: number): BlockHeader => ({
   version: i32At(bytes, offset),
-  previousBlock: bytes.subarray(offset + 4, offset + 36),
-  merkleRoot: bytes.subarray(offset + 36, offset + 68),
+  previousBlock: viewOf(bytes, offset + 4, offset + 36),
+  merkleRoot: viewOf(bytes, offset + 36, offset + 68),
   timestamp: u32At(bytes, offset + 68),
   bits: u32At(bytes, offset + 72),
   nonce: u32At(bytes, offset + 76)
 })
 
 export const writeHeader = (writer: Writer, header: BlockHeader): void => {
-  writer.i32(header.version, "header.version")
-  writer.fixed(header.previousBlock, 32, "header.previousBlock")
-  writer.fixed(header.merkleRoot, 32, "header.merkleRoot")
-  writer.u32(header.timestamp, "header.timestamp")
-  writer.u32(header.bits, "header.bits")
-  writer.u32(header.nonce, "header.nonce")
+  const offset = writer.reserve(headerSize)
+  writer.setI32(offset, header.version, "header.version")
+  writer.setFixed(offset + 4, header.previousBlock, 32, "header.previousBlock")
+  writer.setFixed(offset + 36, header.merkleRoot, 32, "header.merkleRoot")
+  writer.setU32(offset + 68, header.timestamp, "header.timestamp")
+  writer.setU32(offset + 72, header.bits, "header.bits")
+  writer.setU32(offset + 76, header.nonce, "header.nonce")
 }
 
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
@@ -77,7 +78,7 @@ export const readTransactions = (reader: Reader): List<Transaction> => {
 }
 
 export const writeTransactions = (writer: Writer, transactions: List<Transaction>): void =>
-  writeList(writer, transactions, "transactions", maxCompactSize, transactionAt, writeTransaction)
+  writeList(writer, transactions, "transactions", maxCompactSize, minTransactionSize, transactionAt, writeTransaction)
 
 export const block: Codec<BlockMessage> = {
   decode: (reader) => {

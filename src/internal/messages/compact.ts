@@ -146,7 +146,7 @@ export const cmpctblock: Codec<CmpctBlock> = {
     const { prefilled, shortIds } = message
     writeHeader(writer, message.header)
     writer.u64(message.nonce, "nonce")
-    writeList(writer, shortIds, "shortIds", maxCompactTransactions, readShortId, writeShortId)
+    writeList(writer, shortIds, "shortIds", maxCompactTransactions, shortIdSize, readShortId, writeShortId)
     writePrefilled(writer, prefilled, maxCompactTransactions - shortIds.length)
   }
 }

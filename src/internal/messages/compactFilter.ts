@@ -1,4 +1,4 @@
-import { maxCompactSize, type Reader, type Writer } from "../bytes.ts"
+import { hashAt, maxCompactSize, type Reader, type Writer } from "../bytes.ts"
 import { FixedList, type List, writeList } from "../list.ts"
 import type { Codec } from "./codec.ts"
 
@@ -133,17 +133,15 @@ export const cfilter: Codec<CFilter> = {
   }
 }
 
-const readHash = (bytes: Uint8Array, offset: number): Uint8Array => bytes.subarray(offset, offset + 32)
-
 const readHashes = (reader: Reader, field: string, limit: number): List<Uint8Array> => {
   const count = reader.count(field, 32, limit)
-  const hashes = new FixedList(reader.bytes, reader.offset, count, 32, readHash)
+  const hashes = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
   reader.offset = hashes.end
   return hashes
 }
 
 const writeHashes = (writer: Writer, hashes: List<Uint8Array>, field: string, limit: number): void =>
-  writeList(writer, hashes, field, limit, readHash, (writer, hash) => writer.fixed(hash, 32, field))
+  writeList(writer, hashes, field, limit, 32, hashAt, (writer, hash) => writer.fixed(hash, 32, field))
 
 export const cfheaders: Codec<CFHeaders> = {
   decode: (reader) => ({

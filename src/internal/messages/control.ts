@@ -189,9 +189,10 @@ const readAddress = (reader: Reader, field: string): NetworkAddress => ({
 })
 
 export const writeAddress = (writer: Writer, address: NetworkAddress, field: string): void => {
-  writer.u64(address.services, field)
-  writer.fixed(address.address, 16, field)
-  writer.u16be(address.port, field)
+  const offset = writer.reserve(26)
+  writer.setU64(offset, address.services, field)
+  writer.setFixed(offset + 8, address.address, 16, field)
+  writer.setU16be(offset + 24, address.port, field)
 }
 
 const unspecified: NetworkAddress = { services: 0n, address: new Uint8Array(16), port: 0 }

@@ -1,5 +1,5 @@
 /** The messages of BIP37: a filter for what a peer announces, and blocks of which only what matched is sent. */
-import { maxCompactSize, type Reader, type Writer } from "../bytes.ts"
+import { hashAt, maxCompactSize, type Reader, type Writer } from "../bytes.ts"
 import { FixedList, type List, writeList } from "../list.ts"
 import { fail, failReading } from "../wireError.ts"
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
@@ -93,13 +93,11 @@ const cleared: FilterClear = Object.freeze({ _tag: "filterclear" })
 
 export const filterclear: Codec<FilterClear> = { decode: () => cleared, encode: () => {} }
 
-const readHash = (bytes: Uint8Array, offset: number): Uint8Array => bytes.subarray(offset, offset + 32)
-
 const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "hashes")
 
 const readHashes = (reader: Reader): List<Uint8Array> => {
   const count = reader.count("hashes", 32)
-  const hashes = new FixedList(reader.bytes, reader.offset, count, 32, readHash)
+  const hashes = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
   reader.offset = hashes.end
   return hashes
 }
@@ -119,7 +117,7 @@ export const merkleblock: Codec<MerkleBlock> = {
   encode: (writer, message) => {
     writeHeader(writer, message.header)
     writer.u32(message.transactionCount, "transactionCount")
-    writeList(writer, message.hashes, "hashes", maxCompactSize, readHash, writeHash)
+    writeList(writer, message.hashes, "hashes", maxCompactSize, 32, hashAt, writeHash)
     writer.varBytes(message.flags, "flags")
   }
 }

@@ -1,4 +1,4 @@
-import { type Reader, u32At, type Writer } from "../bytes.ts"
+import { hashAt, type Reader, u32At, viewOf, type Writer } from "../bytes.ts"
 import { FixedList, type List, OffsetList, writeList } from "../list.ts"
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "./codec.ts"
@@ -93,12 +93,13 @@ const itemSize = 36
 
 const readItem = (bytes: Uint8Array, offset: number): InventoryItem => ({
   type: u32At(bytes, offset),
-  hash: bytes.subarray(offset + 4, offset + itemSize)
+  hash: viewOf(bytes, offset + 4, offset + itemSize)
 })
 
 const writeItem = (writer: Writer, item: InventoryItem): void => {
-  writer.u32(item.type, "items.type")
-  writer.fixed(item.hash, 32, "items.hash")
+  const offset = writer.reserve(itemSize)
+  writer.setU32(offset, item.type, "items.type")
+  writer.setFixed(offset + 4, item.hash, 32, "items.hash")
 }
 
 const readItems = (reader: Reader): List<InventoryItem> => {
@@ -109,7 +110,7 @@ const readItems = (reader: Reader): List<InventoryItem> => {
 }
 
 const writeItems = (writer: Writer, message: { readonly items: List<InventoryItem> }): void =>
-  writeList(writer, message.items, "items", maxInventoryItems, readItem, writeItem)
+  writeList(writer, message.items, "items", maxInventoryItems, itemSize, readItem, writeItem)
 
 export const inv: Codec<Inv> = {
   decode: (reader) => ({ _tag: "inv", items: readItems(reader) }),
@@ -126,8 +127,6 @@ export const notfound: Codec<NotFound> = {
   encode: writeItems
 }
 
-const readHash = (bytes: Uint8Array, offset: number): Uint8Array => bytes.subarray(offset, offset + 32)
-
 const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "locator")
 
 interface Locator {
@@ -139,14 +138,14 @@ interface Locator {
 const readLocator = (reader: Reader): Locator => {
   const protocolVersion = reader.i32("protocolVersion")
   const count = reader.count("locator", 32, maxLocatorHashes)
-  const locator = new FixedList(reader.bytes, reader.offset, count, 32, readHash)
+  const locator = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
   reader.offset = locator.end
   return { protocolVersion, locator, stopHash: reader.view(32, "stopHash") }
 }
 
 const writeLocator = (writer: Writer, message: Locator): void => {
   writer.i32(message.protocolVersion, "protocolVersion")
-  writeList(writer, message.locator, "locator", maxLocatorHashes, readHash, writeHash)
+  writeList(writer, message.locator, "locator", maxLocatorHashes, 32, hashAt, writeHash)
   writer.fixed(message.stopHash, 32, "stopHash")
 }
 
@@ -165,17 +164,34 @@ const writeHeaderEntry = (writer: Writer, header: BlockHeader): void => {
   writer.compactSize(0)
 }
 
+const entrySize = headerSize + 1
+
+/** Of entries that are written differently than they came. */
+const readOddHeader = (bytes: Uint8Array, offset: number): BlockHeader => readHeader(bytes, offset)
+
+/** Entries with another transaction count than 0, which takes a byte, or more of them. */
+const readOddHeaders = (reader: Reader, count: number): List<BlockHeader> => {
+  const start = reader.offset
+  const offsets: Array<number> = []
+  for (let i = 0; i < count; i++) {
+    offsets.push(reader.offset)
+    reader.skip(headerSize, "headers")
+    reader.compactSize("headers.transactionCount")
+  }
+  return new OffsetList(reader.bytes, start, reader.offset, offsets, readOddHeader)
+}
+
 export const headers: Codec<Headers> = {
   decode: (reader) => {
-    const count = reader.count("headers", headerSize + 1, maxHeaders)
-    const start = reader.offset
-    const offsets: Array<number> = []
-    for (let i = 0; i < count; i++) {
-      offsets.push(reader.offset)
-      reader.skip(headerSize, "headers")
-      reader.compactSize("headers.transactionCount")
+    const count = reader.count("headers", entrySize, maxHeaders)
+    const { bytes, offset } = reader
+    for (let i = 1; i <= count; i++) {
+      if (bytes[offset + i * entrySize - 1] !== 0) return { _tag: "headers", headers: readOddHeaders(reader, count) }
     }
-    return { _tag: "headers", headers: new OffsetList(reader.bytes, start, reader.offset, offsets, readHeader) }
+    const headers = new FixedList(bytes, offset, count, entrySize, readHeader)
+    reader.offset = headers.end
+    return { _tag: "headers", headers }
   },
-  encode: (writer, message) => writeList(writer, message.headers, "headers", maxHeaders, readHeader, writeHeaderEntry)
+  encode: (writer, message) =>
+    writeList(writer, message.headers, "headers", maxHeaders, entrySize, readHeader, writeHeaderEntry)
 }

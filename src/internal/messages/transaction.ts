@@ -8,6 +8,7 @@ import {
   skipVarBytesAt,
   u32At,
   varBytesAt,
+  viewOf,
   withWriter,
   type Writer
 } from "../bytes.ts"
@@ -74,11 +75,11 @@ const minOutputSize = 9
 const none: List<Uint8Array> = Object.freeze([])
 
 class Stack extends SequenceList<Uint8Array> {
-  protected read(offset: number): Uint8Array {
+  read(offset: number): Uint8Array {
     return varBytesAt(this.bytes, offset)
   }
 
-  protected next(offset: number): number {
+  next(offset: number): number {
     return skipVarBytesAt(this.bytes, offset)
   }
 }
@@ -89,26 +90,68 @@ const stackEnd = (bytes: Uint8Array, start: number): number => {
   return offset
 }
 
+const stackAt = (bytes: Uint8Array, offset: number): List<Uint8Array> => {
+  const count = compactSizeAt(bytes, offset)
+  return count === 0 ? none : new Stack(bytes, offset + compactSizeWidth(bytes[offset]), stackEnd(bytes, offset), count)
+}
+
 /** The stacks of all inputs, which lie behind the outputs. */
 class Stacks extends SequenceList<List<Uint8Array>> {
-  protected read(offset: number): List<Uint8Array> {
-    const bytes = this.bytes
-    const count = compactSizeAt(bytes, offset)
-    return count === 0
-      ? none
-      : new Stack(bytes, offset + compactSizeWidth(bytes[offset]), stackEnd(bytes, offset), count)
+  read(offset: number): List<Uint8Array> {
+    return stackAt(this.bytes, offset)
   }
 
-  protected next(offset: number): number {
+  next(offset: number): number {
     return stackEnd(this.bytes, offset)
+  }
+}
+
+const inputAt = (bytes: Uint8Array, offset: number, witness: List<Uint8Array>): TransactionInput => {
+  const script = varBytesAt(bytes, offset + 36)
+  return {
+    previousOutput: { txid: viewOf(bytes, offset, offset + 32), index: u32At(bytes, offset + 32) },
+    script,
+    sequence: u32At(bytes, offset + 36 + compactSizeWidth(bytes[offset + 36]) + script.length),
+    witness
+  }
+}
+
+const inputEnd = (bytes: Uint8Array, offset: number): number => skipVarBytesAt(bytes, offset + 36) + 4
+
+/** Walks through inputs and stacks side by side: each stack is stepped over once. */
+class InputIterator implements IterableIterator<TransactionInput> {
+  declare readonly bytes: Uint8Array
+  declare left: number
+  declare offset: number
+  declare witness: number
+
+  constructor(inputs: Inputs, stacks: Stacks) {
+    this.bytes = inputs.bytes
+    this.left = inputs.length
+    this.offset = inputs.start
+    this.witness = stacks.start
+  }
+
+  next(): IteratorResult<TransactionInput> {
+    if (this.left === 0) return { done: true, value: undefined }
+    this.left--
+    const { bytes, offset } = this
+    const stack = stackAt(bytes, this.witness)
+    this.witness = stack instanceof Stack ? stack.end : this.witness + 1
+    this.offset = inputEnd(bytes, offset)
+    return { done: false, value: inputAt(bytes, offset, stack) }
+  }
+
+  [Symbol.iterator](): this {
+    return this
   }
 }
 
 class Inputs extends SequenceList<TransactionInput> {
   /** Where the transaction lies that these inputs were decoded from. */
-  readonly from: number
-  readonly to: number
-  readonly stacks: Stacks | undefined
+  declare readonly from: number
+  declare readonly to: number
+  declare readonly stacks: Stacks | undefined
 
   constructor(layout: Layout, bytes: Uint8Array) {
     super(bytes, layout.inputs, layout.inputsEnd, layout.inputCount)
@@ -117,35 +160,32 @@ class Inputs extends SequenceList<TransactionInput> {
     this.stacks = layout.witness < 0 ? undefined : new Stacks(bytes, layout.witness, layout.to - 4, layout.inputCount)
   }
 
-  protected read(offset: number, index: number): TransactionInput {
-    const bytes = this.bytes
-    const script = varBytesAt(bytes, offset + 36)
-    return {
-      previousOutput: { txid: bytes.subarray(offset, offset + 32), index: u32At(bytes, offset + 32) },
-      script,
-      sequence: u32At(bytes, this.next(offset) - 4),
-      witness: this.stacks === undefined ? none : this.stacks.get(index)
-    }
+  override [Symbol.iterator](): IterableIterator<TransactionInput> {
+    return this.stacks === undefined ? super[Symbol.iterator]() : new InputIterator(this, this.stacks)
   }
 
-  protected next(offset: number): number {
-    return skipVarBytesAt(this.bytes, offset + 36) + 4
+  read(offset: number, index: number): TransactionInput {
+    return inputAt(this.bytes, offset, this.stacks === undefined ? none : this.stacks.get(index))
+  }
+
+  next(offset: number): number {
+    return inputEnd(this.bytes, offset)
   }
 }
 
 class Outputs extends SequenceList<TransactionOutput> {
-  readonly from: number
+  declare readonly from: number
 
   constructor(layout: Layout, bytes: Uint8Array) {
     super(bytes, layout.outputs, layout.outputsEnd, layout.outputCount)
     this.from = layout.from
   }
 
-  protected read(offset: number): TransactionOutput {
+  read(offset: number): TransactionOutput {
     return { value: i64At(this.bytes, offset), script: varBytesAt(this.bytes, offset + 8) }
   }
 
-  protected next(offset: number): number {
+  next(offset: number): number {
     return skipVarBytesAt(this.bytes, offset + 8)
   }
 }
@@ -281,7 +321,7 @@ const original = (transaction: Transaction): Uint8Array | undefined => {
     inputs.from === outputs.from &&
     i32At(inputs.bytes, inputs.from) === transaction.version &&
     u32At(inputs.bytes, inputs.to - 4) === transaction.lockTime
-    ? inputs.bytes.subarray(inputs.from, inputs.to)
+    ? viewOf(inputs.bytes, inputs.from, inputs.to)
     : undefined
 }
 

@@ -1,5 +1,5 @@
 /** Transaction relay that Bitcoin Core does not do by default, or not yet: reconciliation [330] and packages [331]. */
-import { Reader, type Writer } from "../bytes.ts"
+import { hashAt, Reader, type Writer } from "../bytes.ts"
 import { FixedList, type List, OffsetList, writeList } from "../list.ts"
 import type { Codec } from "./codec.ts"
 import {
@@ -77,24 +77,24 @@ export const sendpackages: Codec<SendPackages> = {
   encode: (writer, message) => writer.u64(message.versions, "versions")
 }
 
-const readHash = (bytes: Uint8Array, offset: number): Uint8Array => bytes.subarray(offset, offset + 32)
 const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "wtxids")
 
 const readWtxids = (reader: Reader, limit: number): List<Uint8Array> => {
   const count = reader.count("wtxids", 32, limit)
-  const wtxids = new FixedList(reader.bytes, reader.offset, count, 32, readHash)
+  const wtxids = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
   reader.offset = wtxids.end
   return wtxids
 }
 
 export const ancpkginfo: Codec<AncPkgInfo> = {
   decode: (reader) => ({ _tag: "ancpkginfo", wtxids: readWtxids(reader, maxPackageInfo) }),
-  encode: (writer, message) => writeList(writer, message.wtxids, "wtxids", maxPackageInfo, readHash, writeHash)
+  encode: (writer, message) => writeList(writer, message.wtxids, "wtxids", maxPackageInfo, 32, hashAt, writeHash)
 }
 
 export const getpkgtxns: Codec<GetPkgTxns> = {
   decode: (reader) => ({ _tag: "getpkgtxns", wtxids: readWtxids(reader, maxPackageTransactions) }),
-  encode: (writer, message) => writeList(writer, message.wtxids, "wtxids", maxPackageTransactions, readHash, writeHash)
+  encode: (writer, message) =>
+    writeList(writer, message.wtxids, "wtxids", maxPackageTransactions, 32, hashAt, writeHash)
 }
 
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
@@ -115,5 +115,13 @@ export const pkgtxns: Codec<PkgTxns> = {
     }
   },
   encode: (writer, message) =>
-    writeList(writer, message.transactions, "transactions", maxPackageTransactions, transactionAt, writeTransaction)
+    writeList(
+      writer,
+      message.transactions,
+      "transactions",
+      maxPackageTransactions,
+      minTransactionSize,
+      transactionAt,
+      writeTransaction
+    )
 }

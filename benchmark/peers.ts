@@ -1,0 +1,155 @@
+/**
+ * Do many peers in one process cost in proportion? Real sockets over loopback, real time, more load than the network has:
+ * each peer pings every 10 seconds and announces transactions, which trickle; the remote, in a process of its own, does
+ * the same to us. `PEERS` and `PEERS_SECONDS` say how many and how long.
+ */
+import assert from "node:assert/strict"
+import { fork } from "node:child_process"
+import { once } from "node:events"
+import * as path from "node:path"
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import { Nonce, Peer, Wire } from "../src/index.ts"
+import * as NodeConnection from "../src/NodeConnection.ts"
+import { filled, network } from "./data.ts"
+import { printTable, row, verdict } from "./harness.ts"
+import { us } from "./shared.ts"
+
+const seconds = Number(process.env.PEERS_SECONDS ?? 30)
+const asked = (process.env.PEERS ?? "1000,3000,10000").split(",").map(Number)
+/** Sockets and what else is open. */
+const spare = 100
+
+const pingInterval = Duration.seconds(10)
+/** So many transactions are announced to each peer at a time, and so often. */
+const announced = 8
+const announceInterval = Duration.seconds(4)
+/** Hashes that a peer is known to know: full when it is measured, so that nobody is smaller for being younger. */
+const knownInventory = 100
+/** What a peer may cost more among ten times as many. */
+const proportion = 1.25
+
+const limits = (
+  process.report.getReport() as { readonly userLimits: { readonly open_files: { readonly soft: number | string } } }
+).userLimits.open_files.soft
+const sizes = asked.filter((size) => {
+  const possible = limits === "unlimited" || size + spare <= Number(limits)
+  if (!possible) console.error(`${size} peers are left out: only ${limits} files can be open (ulimit -n)`)
+  return possible
+})
+
+const remote = fork(path.join(import.meta.dirname, "remote.ts"), ["chatter"])
+const [{ port }] = (await once(remote, "message")) as [{ readonly port: number }]
+const runtime = ManagedRuntime.make(Nonce.layer)
+const scope = await runtime.runPromise(Scope.make())
+
+let heard = 0
+const open = Effect.flatMap(NodeConnection.connect({ host: "127.0.0.1", port }), (connection) =>
+  Peer.make(connection, {
+    network,
+    protocolVersion: 70_016,
+    pingInterval,
+    knownInventory,
+    handlers: { inv: ({ items }) => void (heard += items.length) }
+  })
+)
+
+const peers: Array<Peer.Peer["Service"]> = []
+
+/** All are told of the same transactions, as a node does. */
+let seed = 0
+const announce = Effect.suspend(() => {
+  const items = Array.from({ length: announced }, () => ({ type: Wire.InventoryType.wtx, hash: filled(32, seed++) }))
+  return Effect.forEach(peers, (peer) => peer.announce(items), { discard: true })
+})
+
+const settledHeap = async (): Promise<number> => {
+  const { gc } = globalThis
+  if (gc === undefined) throw new Error("run with --expose-gc")
+  for (let i = 0; i < 3; i++) {
+    gc()
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  const { arrayBuffers, heapUsed } = process.memoryUsage()
+  return heapUsed + arrayBuffers
+}
+
+const totals = async () => {
+  const stats = await runtime.runPromise(Effect.all(peers.map((peer) => peer.stats)))
+  const sum = (of: (stats: Peer.Stats) => number): number => stats.reduce((total, each) => total + of(each), 0)
+  return {
+    pongs: sum(({ received }) => received.pong?.messages ?? 0),
+    invs: sum(({ sent }) => sent.inv?.messages ?? 0)
+  }
+}
+
+const empty = await settledHeap()
+const announcing = runtime.runFork(Effect.repeat(announce, Schedule.spaced(announceInterval)))
+const results: Array<{ readonly size: number; readonly heap: number; readonly processor: number }> = []
+
+for (const size of sizes) {
+  const more = Array.from({ length: size - peers.length })
+  peers.push(
+    ...(await runtime.runPromise(
+      Scope.provide(
+        Effect.forEach(more, () => open, { concurrency: 64 }),
+        scope
+      )
+    ))
+  )
+  // Until the handshakes are forgotten and each has announced, and pinged, once.
+  await new Promise((resolve) => setTimeout(resolve, 10_000))
+  const before = await totals()
+  const heardBefore = heard
+  const delay = monitorEventLoopDelay({ resolution: 10 })
+  delay.enable()
+  const usage = process.cpuUsage()
+  const started = performance.now()
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1_000))
+  const took = (performance.now() - started) / 1_000
+  const { system, user } = process.cpuUsage(usage)
+  delay.disable()
+  const after = await totals()
+
+  // Everybody lives, and the load was what it is said to be.
+  const rounds = took / Duration.toSeconds(pingInterval)
+  const pongs = after.pongs - before.pongs
+  assert.ok(pongs >= size * (rounds - 1.5), `${pongs} pongs of ${size} peers`)
+  assert.ok(after.invs > before.invs && heard > heardBefore, "nothing trickles")
+
+  const heap = ((await settledHeap()) - empty) / size / 1_024
+  const processor = (system + user) / size / took
+  results.push({ size, heap, processor })
+  const first = results[0]!
+  const compared = (value: number, of: number): string =>
+    size === first.size ? "" : verdict(value / of, proportion, `≤ ${proportion} of ${first.size}'s`, true)
+  const perSecond = (count: number): string => (count / took).toFixed(0)
+  row(
+    `${size.toLocaleString("en-US")} peers: processor time of a peer`,
+    us,
+    `${processor.toFixed(1)} µs a second`,
+    `${perSecond(pongs)} pongs, ${perSecond(after.invs - before.invs)} invs sent, ${perSecond(heard - heardBefore)} items heard/s`,
+    `${(processor / first.processor).toFixed(2)} of ${first.size}'s`,
+    compared(processor, first.processor)
+  )
+  row(
+    `${size.toLocaleString("en-US")} peers: memory of a peer`,
+    us,
+    `${heap.toFixed(1)} KiB`,
+    `event loop late by ${(delay.percentile(50) / 1e6 - 10).toFixed(1)} ms (median), ${(delay.percentile(99) / 1e6 - 10).toFixed(1)} ms (99 %)`,
+    `${(heap / first.heap).toFixed(2)} of ${first.size}'s`,
+    compared(heap, first.heap)
+  )
+}
+
+await runtime.runPromise(Fiber.interrupt(announcing))
+await runtime.runPromise(Scope.close(scope, Exit.void))
+await runtime.dispose()
+remote.disconnect()
+printTable("peers: many in one process")

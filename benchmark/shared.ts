@@ -1,0 +1,24 @@
+/** What the questions about payloads have in common. */
+import assert from "node:assert/strict"
+import * as Result from "effect/Result"
+import { Wire } from "../src/index.ts"
+import type { Library } from "./competitors.ts"
+
+export const us = "effect-bitcoin-peer"
+
+export const decodeAs = <Tag extends Wire.Message["_tag"]>(
+  tag: Tag,
+  payload: Uint8Array
+): Extract<Wire.Message, { readonly _tag: Tag }> =>
+  Result.getOrThrow(Wire.decode(tag, payload)) as Extract<Wire.Message, { readonly _tag: Tag }>
+
+/** The same bytes as the other libraries want them. */
+export const buffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+
+/** Asserts that what somebody decoded and encoded again is the payload, byte for byte. */
+export const compare = (payload: Uint8Array, encoded: Uint8Array, name = us): void =>
+  assert.ok(buffer(payload).equals(encoded), `${name} does not give back what it decoded`)
+
+/** We want to be three times as fast as each. */
+export const targetsOf = (libraries: ReadonlyArray<Library>): Record<string, number> =>
+  Object.fromEntries(libraries.map(({ name }) => [name, 3]))

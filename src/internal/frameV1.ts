@@ -65,7 +65,7 @@ export interface ParserOptions {
 const nothing: ReadonlyArray<ParserEvent> = Object.freeze([])
 
 /** Printable ASCII padded with zeros, or empty, as in Bitcoin Core. `undefined` where it is neither. */
-const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
+export const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
   let command = ""
   let i = commandAt
   for (; i < lengthAt; i++) {
@@ -79,7 +79,7 @@ const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
 }
 
 /** The beginning of a command that is not one, for people to read. */
-const readableCommand = (bytes: Uint8Array, offset: number): string => {
+export const readableCommand = (bytes: Uint8Array, offset: number): string => {
   let command = ""
   for (let i = offset + commandAt; i < offset + lengthAt; i++) {
     const byte = bytes[i]

@@ -721,7 +721,11 @@ describe("Peer.serve", () => {
       }
       const server = yield* fork(
         Peer.serve(listener, {
-          peer: (connection) => ({ network, userAgent: `/served to ${connection.remoteAddress.port}/` }),
+          peer: (connection) => ({
+            network,
+            transport: "v1",
+            userAgent: `/served to ${connection.remoteAddress.port}/`
+          }),
           onPeer: (peer) => Effect.sync(() => void agents.push(peer.info.userAgent)),
           onRefused: (error) => Effect.sync(() => void refused.push(error.reason._tag))
         })

@@ -142,7 +142,9 @@ export const Handshake = Schema.Struct({
   address: Schema.String,
   direction: Schema.Literals(["inbound", "outbound"]),
   network: Schema.String,
-  transport: Schema.Literal("v1"),
+  transport: Schema.Literals(["v1", "v2"]),
+  /** Of "v2" (BIP324), as `getpeerinfo` of Bitcoin Core has it: where both ends print the same, nobody sits in between. */
+  sessionId: Schema.optionalKey(Hex),
   protocolVersion: Schema.Int,
   services: Schema.Array(Schema.String),
   userAgent: Schema.String,

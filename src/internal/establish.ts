@@ -1,0 +1,121 @@
+/** Finds out, or agrees on, how a connection is spoken, before the handshake: the driver of the key exchange. */
+import * as Effect from "effect/Effect"
+import type { ConnectionError } from "../Connection.ts"
+import type { HandshakeReason } from "../Handshake.ts"
+import type * as Network from "../Network.ts"
+import type { Policy } from "../Policy.ts"
+import * as Transport from "../Transport.ts"
+import * as Wire from "../Wire.ts"
+import { deriveSecrets, sharedSecret } from "./cipherV2.ts"
+import { makeV2 } from "./framing.ts"
+import { maxContentsLength } from "./frameV2.ts"
+import * as KeyExchange from "./keyExchange.ts"
+import type { Link } from "./link.ts"
+
+export interface EstablishOptions {
+  readonly direction: "inbound" | "outbound"
+  readonly transport: "v2" | "auto"
+  readonly network: Network.Network
+  readonly policy: Policy
+  /** Milliseconds after which a silent peer is taken for one that does not speak version 2, where that may be. */
+  readonly silence: number
+}
+
+const joined = (chunks: ReadonlyArray<Uint8Array>): Uint8Array => {
+  if (chunks.length === 1) return chunks[0]!
+  const bytes = new Uint8Array(chunks.reduce((size, chunk) => size + chunk.length, 0))
+  let offset = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, offset)
+    offset += chunk.length
+  }
+  return bytes
+}
+
+const badOption = (field: string, problem: string): HandshakeReason => ({
+  _tag: "BadOptions",
+  error: new Wire.WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
+})
+
+/** The link speaks version 2 afterwards, or still version 1. Returns what came behind it. */
+export const establish = Effect.fnUntraced(function* (
+  link: Link,
+  { direction, network, policy, silence, transport }: EstablishOptions
+): Effect.fn.Return<ReadonlyArray<Wire.ParserEvent>, HandshakeReason> {
+  const disguise = yield* Transport.Disguise
+  const admission = yield* Transport.Admission
+  const isInitiator = direction === "outbound"
+  // The turn of the event loop that comes in between is when other connections are attended to.
+  const admitted = <A>(work: Effect.Effect<A>): Effect.Effect<A> =>
+    isInitiator ? work : admission.withPermit(Effect.andThen(Effect.yieldNow, work))
+  const exchange = KeyExchange.make(isInitiator ? "initiator" : "responder", network.magic)
+  let isSilent = true
+
+  const disconnected = (error: ConnectionError): HandshakeReason =>
+    isInitiator && isSilent ? { _tag: "V2NotSpoken", by: "end" } : { _tag: "Disconnected", error }
+  const pull = Effect.suspend(() => {
+    const bytes = Effect.mapError(link.connection.pull, disconnected)
+    return isInitiator && isSilent && transport === "auto"
+      ? Effect.timeoutOrElse(bytes, {
+          duration: silence,
+          orElse: () => Effect.fail<HandshakeReason>({ _tag: "V2NotSpoken", by: "silence" })
+        })
+      : bytes
+  })
+
+  let step = KeyExchange.next(exchange)
+  while (true) {
+    switch (step._tag) {
+      case "NeedBytes": {
+        const chunks = yield* pull
+        isSilent = false
+        link.countBytes(chunks)
+        step = KeyExchange.receive(exchange, joined(chunks))
+        continue
+      }
+      case "NeedKey": {
+        const keyPair = yield* admitted(disguise.keyPair)
+        const garbage = yield* disguise.garbage
+        if (garbage.length > KeyExchange.maxGarbageLength) {
+          return yield* Effect.fail(badOption("garbage", `has more than ${KeyExchange.maxGarbageLength} bytes`))
+        }
+        link.writeBytes(KeyExchange.offerKey(exchange, keyPair, garbage))
+        break
+      }
+      case "NeedSecrets": {
+        const { ours, theirs } = step
+        const secrets = yield* admitted(
+          Effect.sync(() => deriveSecrets(sharedSecret(ours, theirs, isInitiator), network.magic, isInitiator))
+        )
+        const decoys = yield* disguise.decoys
+        if (decoys.some((length) => !(length >= 0 && length <= maxContentsLength))) {
+          return yield* Effect.fail(badOption("decoys", `must have 0 to ${maxContentsLength} bytes`))
+        }
+        link.writeBytes(KeyExchange.agree(exchange, secrets, decoys))
+        break
+      }
+      case "Version1":
+        if (transport === "v2") return yield* Effect.fail<HandshakeReason>({ _tag: "V2NotSpoken", by: "version 1" })
+        return link.use(link.framing(), step.bytes)
+      case "Done": {
+        const framing = makeV2(step.secrets, step.garbage, policy)
+        let events = link.use(framing, step.rest)
+        while (!framing.parser.confirmed) {
+          const failure = link.failure()
+          if (failure !== undefined) {
+            return yield* Effect.fail<HandshakeReason>({ _tag: "KeyExchangeFailed", problem: failure.message })
+          }
+          events = yield* Effect.mapError(link.read, disconnected)
+        }
+        return events
+      }
+      case "Failed":
+        return yield* Effect.fail<HandshakeReason>(
+          step.failure._tag === "OtherNetwork"
+            ? { _tag: "WrongNetwork", expected: network, received: step.failure.magic }
+            : { _tag: "KeyExchangeFailed", problem: "no garbage terminator; it may be of another network" }
+        )
+    }
+    step = KeyExchange.next(exchange)
+  }
+})

@@ -33,7 +33,7 @@ export type HandshakeReason =
   | { readonly _tag: "V2NotSpoken"; readonly by: "end" | "silence" | "version 1" }
   /** The peer answered our key, but there is no encrypted connection: no terminator, or a packet that is not authentic. */
   | { readonly _tag: "KeyExchangeFailed"; readonly problem: string }
-  /** The first bytes are not this network's magic: a node of another network, or no Bitcoin node at all. */
+  /** The first bytes are not this network's magic, or text instead of a key: another network, or no Bitcoin node at all. */
   | { readonly _tag: "WrongNetwork"; readonly expected: Network.Network; readonly received: Uint8Array }
   /** Bytes that the policy does not tolerate: a bad checksum, a malformed message, a payload above the limit. */
   | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
@@ -68,7 +68,7 @@ const describe = (reason: HandshakeReason): string => {
       return reason.waitingFor === "version"
         ? `no version message within ${Duration.format(reason.after)}; is it a Bitcoin node?`
         : reason.waitingFor === "key"
-          ? `no key exchange within ${Duration.format(reason.after)}; does it speak version 2?`
+          ? `no encrypted connection within ${Duration.format(reason.after)}; is it of the same network, does it speak version 2?`
           : `no verack message within ${Duration.format(reason.after)}`
     case "V2NotSpoken":
       switch (reason.by) {

@@ -12,6 +12,7 @@ import { defaultUserAgent } from "../Handshake.ts"
 import * as Network from "../Network.ts"
 import * as Nonce from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
+import * as Transport from "../Transport.ts"
 import * as Wire from "../Wire.ts"
 import { parseAddress } from "./address.ts"
 import { connect } from "./connect.ts"
@@ -71,6 +72,10 @@ const peerFlags = {
     Flag.withDescription("What to do where Bitcoin Core and btcd answer bad behaviour differently"),
     Flag.withDefault("standard")
   ),
+  transport: Flag.Literals("transport", Transport.names).pipe(
+    Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with those that speak it"),
+    Flag.withDefault("auto")
+  ),
   userAgent: Flag.String("user-agent").pipe(
     Flag.filter(isUserAgent, () => `at most ${Wire.maxUserAgentLength} characters of ASCII`),
     Flag.withDescription(`What to call ourselves; ${defaultUserAgent} by default`),
@@ -84,6 +89,7 @@ interface PeerFlags {
   readonly limit: Option.Option<Duration.Duration>
   readonly timeout: Duration.Duration
   readonly policy: Policy.Name
+  readonly transport: Transport.Transport
   readonly userAgent: Option.Option<string>
   readonly json: boolean
 }
@@ -91,6 +97,7 @@ interface PeerFlags {
 const settings = (flags: PeerFlags): Settings => ({
   network: Network.fromName(flags.network),
   policy: Policy.fromName(flags.policy),
+  transport: flags.transport,
   userAgent: Option.getOrUndefined(flags.userAgent),
   timeout: flags.timeout,
   limit: Option.getOrUndefined(flags.limit),

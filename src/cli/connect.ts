@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Endpoint } from "../Connection.ts"
 import * as NodeConnection from "../NodeConnection.ts"
 import type { Nonce } from "../Nonce.ts"
-import { describeEnd } from "../Peer.ts"
+import * as Peer from "../Peer.ts"
 import { Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
@@ -16,11 +16,16 @@ export const connect = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
   const output = yield* Output
   const report = yield* makeReport(options.json)
-  const end = yield* NodeConnection.connect({ ...endpoint, connectTimeout: options.timeout }).pipe(
-    Effect.flatMap((connection) => Session.open(connection, "outbound", options, report, undefined)),
+  const connect = NodeConnection.connect({ ...endpoint, connectTimeout: options.timeout })
+  const end = yield* Session.open(
+    (peerOptions, connected) => Peer.dial(Effect.tap(connect, connected), peerOptions),
+    options,
+    report,
+    undefined
+  ).pipe(
     Effect.mapError(failure),
     Effect.flatMap((session) => session.stay(Session.untilAsked(output, options.limit))),
     Effect.scoped
   )
-  if (end._tag !== "Requested") return yield* new Failure({ message: describeEnd(end) })
+  if (end._tag !== "Requested") return yield* new Failure({ message: Peer.describeEnd(end) })
 })

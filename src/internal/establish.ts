@@ -32,6 +32,10 @@ const joined = (chunks: ReadonlyArray<Uint8Array>): Uint8Array => {
   return bytes
 }
 
+/** A key is noise: what begins with text is another protocol, such as HTTP. */
+const isText = (bytes: Uint8Array): boolean =>
+  bytes.length >= 8 && bytes.subarray(0, 8).every((byte) => byte >= 0x20 && byte <= 0x7e)
+
 const badOption = (field: string, problem: string): HandshakeReason => ({
   _tag: "BadOptions",
   error: new Wire.WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
@@ -49,13 +53,20 @@ export const establish = Effect.fnUntraced(function* (
   const admitted = <A>(work: Effect.Effect<A>): Effect.Effect<A> =>
     isInitiator ? work : admission.withPermit(Effect.andThen(Effect.yieldNow, work))
   const exchange = KeyExchange.make(isInitiator ? "initiator" : "responder", network.magic)
-  let isSilent = true
+  /** The first bytes of the peer. */
+  let opening: Uint8Array | undefined
 
+  const unlessText = (reason: HandshakeReason): HandshakeReason =>
+    opening !== undefined && isText(opening)
+      ? { _tag: "WrongNetwork", expected: network, received: opening.slice(0, 4) }
+      : reason
   const disconnected = (error: ConnectionError): HandshakeReason =>
-    isInitiator && isSilent ? { _tag: "V2NotSpoken", by: "end" } : { _tag: "Disconnected", error }
+    isInitiator && opening === undefined
+      ? { _tag: "V2NotSpoken", by: "end" }
+      : unlessText({ _tag: "Disconnected", error })
   const pull = Effect.suspend(() => {
     const bytes = Effect.mapError(link.connection.pull, disconnected)
-    return isInitiator && isSilent && transport === "auto"
+    return isInitiator && opening === undefined && transport === "auto"
       ? Effect.timeoutOrElse(bytes, {
           duration: silence,
           orElse: () => Effect.fail<HandshakeReason>({ _tag: "V2NotSpoken", by: "silence" })
@@ -68,9 +79,10 @@ export const establish = Effect.fnUntraced(function* (
     switch (step._tag) {
       case "NeedBytes": {
         const chunks = yield* pull
-        isSilent = false
         link.countBytes(chunks)
-        step = KeyExchange.receive(exchange, joined(chunks))
+        const bytes = joined(chunks)
+        opening ??= bytes
+        step = KeyExchange.receive(exchange, bytes)
         continue
       }
       case "NeedKey": {
@@ -113,7 +125,7 @@ export const establish = Effect.fnUntraced(function* (
         return yield* Effect.fail<HandshakeReason>(
           step.failure._tag === "OtherNetwork"
             ? { _tag: "WrongNetwork", expected: network, received: step.failure.magic }
-            : { _tag: "KeyExchangeFailed", problem: "no garbage terminator; it may be of another network" }
+            : unlessText({ _tag: "KeyExchangeFailed", problem: "no garbage terminator; it may be of another network" })
         )
     }
     step = KeyExchange.next(exchange)

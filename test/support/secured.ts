@@ -1,6 +1,11 @@
 /** Two sides of a version 2 connection for tests: keys that are always the same, no randomness. */
 import { elligatorSwift } from "@scure/btc-signer/p2p.js"
+import { Effect } from "effect"
+import type { Connection, Wire } from "effect-bitcoin-peer"
 import { deriveSecrets, type KeyPair, type Secrets, sharedSecret } from "../../src/internal/cipherV2.ts"
+import { makePacketParser, sealPackets, writePacket } from "../../src/internal/frameV2.ts"
+import * as KeyExchange from "../../src/internal/keyExchange.ts"
+import { concat } from "./generators.ts"
 import { network } from "./peers.ts"
 
 const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"))
@@ -41,3 +46,52 @@ export const noise = (size: number, seed = 1): Uint8Array => {
 }
 
 export { elligatorSwift }
+
+/** The other side of a version 2 connection, played by a test: it does its part of the key exchange, then nothing by itself. */
+export const securedRemote = Effect.fnUntraced(function* (
+  connection: Connection.Connection["Service"],
+  role: "initiator" | "responder",
+  plan: { readonly garbage?: Uint8Array; readonly decoys?: ReadonlyArray<number> } = {}
+) {
+  const exchange = KeyExchange.make(role, network.magic)
+  let step = KeyExchange.next(exchange)
+  while (step._tag !== "Done") {
+    switch (step._tag) {
+      case "NeedBytes":
+        step = KeyExchange.receive(exchange, concat(...(yield* connection.pull)))
+        continue
+      case "NeedKey":
+        connection.write(
+          KeyExchange.offerKey(exchange, keyPairs[role === "initiator" ? 0 : 1], plan.garbage ?? noise(33))
+        )
+        break
+      case "NeedSecrets": {
+        const initiator = role === "initiator"
+        const secrets = deriveSecrets(sharedSecret(step.ours, step.theirs, initiator), network.magic, initiator)
+        connection.write(KeyExchange.agree(exchange, secrets, plan.decoys ?? []))
+        break
+      }
+      default:
+        return yield* Effect.die(step)
+    }
+    step = KeyExchange.next(exchange)
+  }
+  const { garbage, rest, secrets } = step
+  const parser = makePacketParser({ direction: secrets.receive, garbage })
+  const events = [...parser.push(rest)]
+  const receive: Effect.Effect<Wire.Message, Connection.ConnectionError> = Effect.suspend(() => {
+    const event = events.shift()
+    if (event !== undefined) return event._tag === "Received" ? Effect.succeed(event.message) : receive
+    return Effect.flatMap(connection.pull, (chunks) => {
+      for (const chunk of chunks) events.push(...parser.push(chunk))
+      return receive
+    })
+  })
+  const receiveUntil = (tag: Wire.Message["_tag"]): Effect.Effect<Wire.Message, Connection.ConnectionError> =>
+    Effect.flatMap(receive, (message) => (message._tag === tag ? Effect.succeed(message) : receiveUntil(tag)))
+  const sendBytes = (bytes: Uint8Array) => Effect.sync(() => void connection.write(bytes))
+  const seal = (...packets: ReadonlyArray<Uint8Array>): Uint8Array => sealPackets(secrets.send, packets)
+  const send = (...messages: ReadonlyArray<Wire.Message>) =>
+    Effect.suspend(() => sendBytes(seal(...messages.map(writePacket))))
+  return { secrets, receive, receiveUntil, send, sendBytes, seal }
+})

@@ -197,6 +197,13 @@ export class Reader {
   }
 }
 
+/** Large enough for all but blocks and full lists; a buffer that had to grow past 256 KiB is not kept. */
+const pooledSize = 16_384
+const keptSize = 262_144
+
+/** Room for what a frame has behind its payload, so that a large one is not copied for it. */
+const trailerSize = 16
+
 export class Writer {
   bytes: Uint8Array
   offset = 0
@@ -206,6 +213,21 @@ export class Writer {
 
   constructor(size: number) {
     this.bytes = new Uint8Array(size)
+  }
+
+  /**
+   * What was written and `trailer` bytes more, in a buffer of its own: the writer's where it is too large for the pool and
+   * nearly full, else a copy.
+   */
+  take(trailer: number): Uint8Array {
+    const { bytes, offset } = this
+    const size = offset + trailer
+    if (bytes.length > keptSize && bytes.length >= size && bytes.length - size <= size >> 3) {
+      return bytes.subarray(0, size)
+    }
+    const taken = new Uint8Array(size)
+    taken.set(bytes.subarray(0, offset))
+    return taken
   }
 
   badValue(field: string, problem: string): never {
@@ -227,7 +249,7 @@ export class Writer {
       fail(this.command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
     }
     if (end > this.bytes.length) {
-      const grown = new Uint8Array(Math.max(this.bytes.length * 2, end))
+      const grown = new Uint8Array(Math.max(this.bytes.length * 2, end + trailerSize))
       grown.set(this.bytes.subarray(0, offset))
       this.bytes = grown
     }
@@ -338,9 +360,6 @@ export class Writer {
   }
 }
 
-/** Large enough for all but blocks and full lists; a buffer that had to grow past 256 KiB is not kept. */
-const pooledSize = 16_384
-const keptSize = 262_144
 let pooled: Writer | undefined
 
 /**

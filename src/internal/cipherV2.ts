@@ -9,7 +9,7 @@ import { chacha20, chacha20poly1305 } from "@noble/ciphers/chacha.js"
 import { expand, extract } from "@noble/hashes/hkdf.js"
 import { sha256 } from "@noble/hashes/sha2.js"
 import { elligatorSwift } from "@scure/btc-signer/p2p.js"
-import { plainBytes, setU32At } from "./bytes.ts"
+import { setU32At } from "./bytes.ts"
 
 export const publicKeySize = 64
 export const terminatorSize = 16
@@ -37,18 +37,55 @@ export const sharedSecret = (ours: KeyPair, theirs: Uint8Array, initiator: boole
 export interface Aead {
   /** Writes ciphertext and tag to `out`, which may begin where `plain` does. */
   readonly seal: (key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array, out: Uint8Array) => void
-  /** The plaintext in a buffer of its own; undefined where the tag is wrong. */
-  readonly open: (key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array) => Uint8Array | undefined
+  /** The plaintext of what these parts are together, in a buffer of its own; undefined where the tag is wrong. */
+  readonly open: (
+    key: Uint8Array,
+    nonce: Uint8Array,
+    aad: Uint8Array,
+    parts: ReadonlyArray<Uint8Array>
+  ) => Uint8Array | undefined
+}
+
+const sizeOf = (parts: ReadonlyArray<Uint8Array>): number => {
+  let size = 0
+  for (const part of parts) size += part.length
+  return size
+}
+
+const join = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  if (parts.length === 1) return parts[0]!
+  const joined = new Uint8Array(sizeOf(parts))
+  let offset = 0
+  for (const part of parts) {
+    joined.set(part, offset)
+    offset += part.length
+  }
+  return joined
 }
 
 export const nobleAead: Aead = {
   seal: (key, nonce, aad, plain, out) => void chacha20poly1305(key, nonce, aad).encrypt(plain, out),
-  open: (key, nonce, aad, sealed) => {
+  open: (key, nonce, aad, parts) => {
     try {
-      return chacha20poly1305(key, nonce, aad).decrypt(sealed)
+      return chacha20poly1305(key, nonce, aad).decrypt(join(parts))
     } catch {
       return undefined
     }
+  }
+}
+
+/** Node gives what it makes in a buffer of its own: one of this size stays in the cache until it is copied. */
+const sliceSize = 65_536
+
+/** Runs all of `bytes` through a cipher into `out` from `offset` on, which may be `bytes` itself. */
+const transform = (
+  cipher: { readonly update: (bytes: Uint8Array) => Uint8Array },
+  bytes: Uint8Array,
+  out: Uint8Array,
+  offset: number
+): void => {
+  for (let at = 0; at < bytes.length; at += sliceSize) {
+    out.set(cipher.update(bytes.subarray(at, at + sliceSize)), offset + at)
   }
 }
 
@@ -59,22 +96,30 @@ const makeNodeAead = ({ createCipheriv, createDecipheriv }: typeof import("node:
   seal: (key, nonce, aad, plain, out) => {
     const cipher = createCipheriv(algorithm, key, nonce, options)
     if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: plain.length })
-    out.set(cipher.update(plain))
+    transform(cipher, plain, out, 0)
     cipher.final()
     out.set(cipher.getAuthTag(), plain.length)
   },
-  open: (key, nonce, aad, sealed) => {
-    const size = sealed.length - tagSize
+  open: (key, nonce, aad, parts) => {
+    const size = sizeOf(parts) - tagSize
+    const plain = new Uint8Array(size)
+    const tag = new Uint8Array(tagSize)
     const decipher = createDecipheriv(algorithm, key, nonce, options)
     if (aad.length > 0) decipher.setAAD(aad, { plaintextLength: size })
-    decipher.setAuthTag(sealed.subarray(size))
-    const plain = decipher.update(sealed.subarray(0, size))
+    let offset = 0
+    for (const part of parts) {
+      const end = Math.max(0, size - offset)
+      transform(decipher, part.subarray(0, end), plain, offset)
+      if (part.length > end) tag.set(part.subarray(end), offset + end - size)
+      offset += part.length
+    }
+    decipher.setAuthTag(tag)
     try {
       decipher.final()
     } catch {
       return undefined
     }
-    return plainBytes(plain)
+    return plain
   }
 })
 
@@ -83,12 +128,19 @@ const nodeCrypto = globalThis.process?.getBuiltinModule?.("node:crypto")
 export const nodeAead: Aead | undefined = nodeCrypto === undefined ? undefined : makeNodeAead(nodeCrypto)
 
 /**
- * Node's wins at every size, so there is no threshold. Node 24 on our machine, µs to seal and to open 9, 61, 512, 1,024
- * bytes and 1 MB, each alone in a warm process: node 3.8 and 2.9, 3.1 and 2.8, 3.9 and 3.4, 4.0 and 3.9, 330 and 640;
- * noble 4.7 and 5.1, 4.9 and 5.2, 7.4 and 7.9, 11 and 11, 4,000 and 4,200. The one-time keystream of lengths below is the
- * reverse: 704 bytes take 2.9 with noble and 13 with node.
+ * Up to this size noble is faster: node makes an object a packet, and the collector has its work with it. Node 24 on our
+ * machine, µs of the processor to seal and open 10, 62, 256, 1,024, 2,048, 4,096 bytes and 1 MB, in a process with this
+ * package in it: node 23, 26, 29, 32, 32, 30 and 1,300; noble 11, 14, 15, 21, 30, 47 and 8,200. (Alone in a process that has
+ * next to no heap node takes 7 for the first, which is nobody's case.) Keystream alone, 704 bytes: noble 3, node 13.
  */
-const defaultAead = nodeAead ?? nobleAead
+const shortSize = nodeAead === undefined ? Infinity : 2_048
+
+const defaultAead: Aead = {
+  seal: (key, nonce, aad, plain, out) =>
+    (plain.length <= shortSize ? nobleAead : nodeAead!).seal(key, nonce, aad, plain, out),
+  open: (key, nonce, aad, parts) =>
+    (sizeOf(parts) - tagSize <= shortSize ? nobleAead : nodeAead!).open(key, nonce, aad, parts)
+}
 
 const zeros = new Uint8Array(rekeyInterval * lengthSize + keySize)
 
@@ -133,8 +185,8 @@ class ContentsCipher {
     this.#next()
   }
 
-  open(sealed: Uint8Array, aad: Uint8Array): Uint8Array | undefined {
-    const plain = this.#aead.open(this.#key, this.#nonce, aad, sealed)
+  open(parts: ReadonlyArray<Uint8Array>, aad: Uint8Array): Uint8Array | undefined {
+    const plain = this.#aead.open(this.#key, this.#nonce, aad, parts)
     this.#next()
     return plain
   }
@@ -160,7 +212,7 @@ export interface Direction {
   /** Writes header byte and contents, and the tag, sealed to `out`, which may begin where `plain` does. */
   readonly seal: (plain: Uint8Array, aad: Uint8Array, out: Uint8Array) => void
   /** Header byte and contents; undefined where the tag is wrong. */
-  readonly open: (sealed: Uint8Array, aad: Uint8Array) => Uint8Array | undefined
+  readonly open: (parts: ReadonlyArray<Uint8Array>, aad: Uint8Array) => Uint8Array | undefined
 }
 
 /** All that is derived from a shared secret. */
@@ -194,7 +246,7 @@ const direction = (lengthKey: Uint8Array, contentsKey: Uint8Array, aead: Aead): 
   return {
     lengthMask: () => lengths.next(),
     seal: (plain, aad, out) => contents.seal(plain, aad, out),
-    open: (sealed, aad) => contents.open(sealed, aad)
+    open: (parts, aad) => contents.open(parts, aad)
   }
 }
 

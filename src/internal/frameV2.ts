@@ -83,9 +83,7 @@ export const writePacket = (message: Message): Uint8Array =>
       writer.bytes[at] = id
     }
     writeMessage(writer, message)
-    writer.limit = Infinity
-    writer.reserve(tagSize)
-    return writer.bytes.slice(0, writer.offset)
+    return writer.take(tagSize)
   })
 
 /** A packet without a message, not sealed yet: the version packet, or a decoy of so many bytes. */
@@ -196,15 +194,15 @@ class StreamParser implements PacketParser {
   #readPacket(chunk: Uint8Array, start: number, events: Array<ParserEvent>): number {
     const end = start + this.#wanted
     if (this.#pieces === undefined && end <= chunk.length) {
-      this.#open(chunk.subarray(start, end), events)
+      this.#open([chunk.subarray(start, end)], events)
       return end
     }
     this.#pieces ??= new Pieces(this.#wanted)
     const offset = this.#pieces.keep(chunk, start)
     if (this.#pieces.arrived === this.#wanted) {
-      const sealed = this.#pieces.join()
+      const parts = this.#pieces.parts()
       this.#pieces = undefined
-      this.#open(sealed, events)
+      this.#open(parts, events)
     }
     return offset
   }
@@ -214,10 +212,10 @@ class StreamParser implements PacketParser {
     this.#pieces = undefined
   }
 
-  #open(sealed: Uint8Array, events: Array<ParserEvent>): void {
+  #open(parts: ReadonlyArray<Uint8Array>, events: Array<ParserEvent>): void {
     const size = lengthSize + this.#wanted
     this.#release()
-    const plain = this.#options.direction.open(sealed, this.#aad)
+    const plain = this.#options.direction.open(parts, this.#aad)
     this.#aad = noAad
     if (plain === undefined) {
       this.#failure = unreadable("", { _tag: "NotAuthentic" })

@@ -49,17 +49,10 @@ export class Pieces {
     return end
   }
 
-  /** All of it, in one buffer. */
-  join(): Uint8Array {
+  /** All of it, in order. */
+  parts(): ReadonlyArray<Uint8Array> {
     this.#seal()
-    if (this.#parts.length === 1) return this.#parts[0]
-    const joined = new Uint8Array(this.size)
-    let offset = 0
-    for (const part of this.#parts) {
-      joined.set(part, offset)
-      offset += part.length
-    }
-    return joined
+    return this.#parts
   }
 
   /** Moves what the block holds to the parts. */

@@ -74,21 +74,6 @@ export const nobleAead: Aead = {
   }
 }
 
-/** Node gives what it makes in a buffer of its own: one of this size stays in the cache until it is copied. */
-const sliceSize = 65_536
-
-/** Runs all of `bytes` through a cipher into `out` from `offset` on, which may be `bytes` itself. */
-const transform = (
-  cipher: { readonly update: (bytes: Uint8Array) => Uint8Array },
-  bytes: Uint8Array,
-  out: Uint8Array,
-  offset: number
-): void => {
-  for (let at = 0; at < bytes.length; at += sliceSize) {
-    out.set(cipher.update(bytes.subarray(at, at + sliceSize)), offset + at)
-  }
-}
-
 const algorithm = "chacha20-poly1305"
 const options = { authTagLength: tagSize }
 
@@ -96,7 +81,7 @@ const makeNodeAead = ({ createCipheriv, createDecipheriv }: typeof import("node:
   seal: (key, nonce, aad, plain, out) => {
     const cipher = createCipheriv(algorithm, key, nonce, options)
     if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: plain.length })
-    transform(cipher, plain, out, 0)
+    out.set(cipher.update(plain))
     cipher.final()
     out.set(cipher.getAuthTag(), plain.length)
   },
@@ -109,7 +94,7 @@ const makeNodeAead = ({ createCipheriv, createDecipheriv }: typeof import("node:
     let offset = 0
     for (const part of parts) {
       const end = Math.max(0, size - offset)
-      transform(decipher, part.subarray(0, end), plain, offset)
+      if (end > 0) plain.set(decipher.update(part.subarray(0, end)), offset)
       if (part.length > end) tag.set(part.subarray(end), offset + end - size)
       offset += part.length
     }

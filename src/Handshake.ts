@@ -220,7 +220,7 @@ export const runOnLink = Effect.fnUntraced(function* (
   const policy = options.policy ?? Policy.standard
   const onlyVersion1 = yield* OnlyVersion1
   const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
-  const isKnown = wanted === "auto" && direction === "outbound" && onlyVersion1.has(link.connection.remoteAddress)
+  const isKnown = direction === "outbound" && wanted === "auto" && onlyVersion1.has(link.connection.remoteAddress)
   const transport = isKnown ? "v1" : wanted
   const services = (options.services ?? 0n) | (direction === "inbound" && transport !== "v1" ? Wire.Service.p2pV2 : 0n)
   const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
@@ -324,8 +324,10 @@ export const runOnLink = Effect.fnUntraced(function* (
 
   const remote = state.remote!
   const { sessionId, transport: spoken } = link.framing()
-  // It was busy, or somebody interfered: the next one is encrypted again.
-  if (isKnown && (remote.services & Wire.Service.p2pV2) !== 0n) onlyVersion1.remove(link.connection.remoteAddress)
+  // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
+  if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
+    onlyVersion1.remove(link.connection.remoteAddress)
+  }
   const common = Machine.commonVersion(settings, remote)
   return {
     rest,

@@ -403,9 +403,9 @@ const optional = <A>(setting: Config.Config<A>): Config.Config<A | undefined> =>
 /**
  * The settings that an operator gives, as configuration; each is optional. In the environment they are called
  * BTCPEER_NETWORK (mainnet, testnet3, testnet4, signet, regtest, simnet), BTCPEER_POLICY (standard, core, btcd),
- * BTCPEER_TRANSPORT (v1, v2, auto), BTCPEER_USER_AGENT, BTCPEER_RELAY (true, false), BTCPEER_MINIMUM_PROTOCOL_VERSION, BTCPEER_MAXIMUM_QUEUED_BYTES, and,
- * as durations like "2 minutes", BTCPEER_HANDSHAKE_TIMEOUT, BTCPEER_PING_INTERVAL, BTCPEER_PING_TIMEOUT and
- * BTCPEER_IDLE_TIMEOUT.
+ * BTCPEER_TRANSPORT (v1, v2, auto), BTCPEER_USER_AGENT, BTCPEER_RELAY (true, false), BTCPEER_MINIMUM_PROTOCOL_VERSION,
+ * BTCPEER_MAXIMUM_QUEUED_BYTES, and, as durations like "2 minutes", BTCPEER_HANDSHAKE_TIMEOUT, BTCPEER_PING_INTERVAL,
+ * BTCPEER_PING_TIMEOUT and BTCPEER_IDLE_TIMEOUT.
  */
 export const config: Config.Config<Options> = Config.all({
   network: optional(Config.map(Config.Literals(Network.names, "BTCPEER_NETWORK"), Network.fromName)),

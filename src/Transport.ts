@@ -60,6 +60,17 @@ export interface DisguiseOptions {
   readonly maximumDecoyLength?: number | undefined
 }
 
+const disguiseFrom = (
+  { intBetween, randomBytes }: SecureRandom.SecureRandom["Service"],
+  options: DisguiseOptions
+): Disguise => ({
+  keyPair: Effect.sync(makeKeyPair),
+  garbage: Effect.flatMap(intBetween(0, options.maximumGarbage ?? maxGarbageLength), randomBytes),
+  decoys: Effect.flatMap(intBetween(0, options.maximumDecoys ?? 0), (count) =>
+    Effect.all(Array.from({ length: count }, () => intBetween(0, options.maximumDecoyLength ?? 1_000)))
+  )
+})
+
 /**
  * A disguise from the `SecureRandom` of the context; keys are always from the platform's.
  *
@@ -80,19 +91,11 @@ export interface DisguiseOptions {
 export const makeDisguise = (
   options: DisguiseOptions = {}
 ): Effect.Effect<Disguise, never, SecureRandom.SecureRandom> =>
-  Effect.map(SecureRandom.SecureRandom, ({ intBetween, randomBytes }) => ({
-    keyPair: Effect.sync(makeKeyPair),
-    garbage: Effect.flatMap(intBetween(0, options.maximumGarbage ?? maxGarbageLength), randomBytes),
-    decoys: Effect.flatMap(intBetween(0, options.maximumDecoys ?? 0), (count) =>
-      Effect.all(Array.from({ length: count }, () => intBetween(0, options.maximumDecoyLength ?? 1_000)))
-    )
-  }))
-
-const platform = SecureRandom.make(SecureRandom.randomBytesUnsafe)
+  Effect.map(SecureRandom.SecureRandom, (random) => disguiseFrom(random, options))
 
 /** What key exchanges are made of: by default garbage of random length and no decoys, as in Bitcoin Core. */
 export const Disguise = Context.Reference<Disguise>("effect-bitcoin-peer/Transport/Disguise", {
-  defaultValue: () => Effect.runSync(Effect.provideService(makeDisguise(), SecureRandom.SecureRandom, platform))
+  defaultValue: () => disguiseFrom(SecureRandom.make(SecureRandom.randomBytesUnsafe), {})
 })
 
 /**

@@ -686,7 +686,8 @@ describe("Peer.layer", () => {
       for (const bad of [
         { BTCPEER_NETWORK: "moonnet" },
         { BTCPEER_PING_INTERVAL: "soon" },
-        { BTCPEER_POLICY: "nice" }
+        { BTCPEER_POLICY: "nice" },
+        { BTCPEER_TRANSPORT: "v3" }
       ]) {
         const exit = yield* Effect.exit(
           Effect.provide(

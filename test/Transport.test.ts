@@ -229,6 +229,27 @@ describe("who falls back to version 1", () => {
     }).pipe(fresh)
   )
 
+  it.effect("does not remember a node that closed on our key and says in version 1 that it speaks 2", () =>
+    Effect.gen(function* () {
+      const connections: Array<Connection.Connection["Service"]> = []
+      const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
+        connections.push(theirs)
+        return ours
+      })
+      const known = yield* Transport.OnlyVersion1
+      const dialing = yield* fork(Peer.dial(connect, { network }))
+      yield* connections[0]!.pull
+      yield* connections[0]!.close
+      while (connections.length < 2) yield* Effect.yieldNow
+      const remote = scripted(connections[1]!)
+      yield* remote.receiveUntil("version")
+      assert.isTrue(known.has({ host: "192.0.2.2", port: 8333 }))
+      yield* remote.send(version({ services: 9n | Wire.Service.p2pV2 }), verack)
+      assert.strictEqual((yield* Fiber.join(dialing)).info.transport, "v1")
+      assert.isFalse(known.has({ host: "192.0.2.2", port: 8333 }))
+    }).pipe(fresh)
+  )
+
   it.effect("waits 15 seconds for a silent peer, and not for one that has begun to answer", () =>
     Effect.gen(function* () {
       const connections: Array<Connection.Connection["Service"]> = []

@@ -60,6 +60,7 @@ export const establish = Effect.fnUntraced(function* (
     opening !== undefined && isText(opening)
       ? { _tag: "WrongNetwork", expected: network, received: opening.slice(0, 4) }
       : reason
+  // Our key was written by then, which is more than the 24 bytes that a node of version 1 reads before it gives up.
   const disconnected = (error: ConnectionError): HandshakeReason =>
     isInitiator && opening === undefined
       ? { _tag: "V2NotSpoken", by: "end" }

@@ -202,6 +202,23 @@ describe("what arrives (protocol.md, section 3)", () => {
     }
   })
 
+  it("never gives a message that was not sent, whichever bit of the stream is another", () => {
+    const sent = [ping(1n), ping(2n), unknown(300)].map(encoded)
+    const length = sent.reduce((size, payload) => size + payload.length + 21, 12)
+    for (let bit = 0; bit < length * 8; bit += 5) {
+      const { parser, seal } = link()
+      const bytes = seal(writePacket(ping(1n)), writePacket(ping(2n)), writePacket(unknown(300)))
+      assert.strictEqual(bytes.length, length)
+      bytes[bit >> 3]! ^= 1 << (bit & 7)
+      const events = parser.push(bytes)
+      assert.isBelow(events.length, 3)
+      events.forEach((event, index) => {
+        assert(event._tag === "Received")
+        assert.deepStrictEqual(encoded(event.message), sent[index])
+      })
+    }
+  })
+
   it("fails when a packet is repeated, lost or sent in another order", () => {
     const orders = [
       [0, 0],

@@ -11,6 +11,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Connection, ConnectionError } from "./Connection.ts"
+import { establish } from "./internal/establish.ts"
+import { makeV1 } from "./internal/framing.ts"
 import * as Machine from "./internal/handshake.ts"
 import { type Link, makeLink } from "./internal/link.ts"
 import { start as startRecording } from "./internal/recording.ts"
@@ -18,14 +20,22 @@ import { badOption } from "./internal/options.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Network from "./Network.ts"
 import * as Policy from "./Policy.ts"
+import { OnlyVersion1, type Transport } from "./Transport.ts"
 import * as Wire from "./Wire.ts"
 
 /** Why a handshake failed. In each case the connection is of no more use: close it. */
 export type HandshakeReason =
   | Machine.Failure
-  /** The whole handshake took longer than `handshakeTimeout`. */
-  | { readonly _tag: "TimedOut"; readonly after: Duration.Duration; readonly waitingFor: "version" | "verack" }
-  /** The first bytes are not this network's magic: a node of another network, or no Bitcoin node at all. */
+  /** The whole handshake, the key exchange included, took longer than `handshakeTimeout`. */
+  | { readonly _tag: "TimedOut"; readonly after: Duration.Duration; readonly waitingFor: "key" | "version" | "verack" }
+  /**
+   * The peer does not speak version 2: it closed the connection without a word when our key came, stayed silent
+   * (outbound, "auto"), or came with version 1 (inbound, "v2").
+   */
+  | { readonly _tag: "V2NotSpoken"; readonly by: "end" | "silence" | "version 1" }
+  /** The peer answered our key, but there is no encrypted connection: no terminator, or a packet that is not authentic. */
+  | { readonly _tag: "KeyExchangeFailed"; readonly problem: string }
+  /** The first bytes are not this network's magic, or text instead of a key: another network, or no Bitcoin node at all. */
   | { readonly _tag: "WrongNetwork"; readonly expected: Network.Network; readonly received: Uint8Array }
   /** Bytes that the policy does not tolerate: a bad checksum, a malformed message, a payload above the limit. */
   | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
@@ -59,7 +69,20 @@ const describe = (reason: HandshakeReason): string => {
     case "TimedOut":
       return reason.waitingFor === "version"
         ? `no version message within ${Duration.format(reason.after)}; is it a Bitcoin node?`
-        : `no verack message within ${Duration.format(reason.after)}`
+        : reason.waitingFor === "key"
+          ? `no encrypted connection within ${Duration.format(reason.after)}; is it of the same network, does it speak version 2?`
+          : `no verack message within ${Duration.format(reason.after)}`
+    case "V2NotSpoken":
+      switch (reason.by) {
+        case "end":
+          return "the peer does not speak the version 2 transport: it closed the connection when our key came"
+        case "silence":
+          return "the peer does not speak the version 2 transport: it does not answer our key"
+        case "version 1":
+          return "the peer speaks the version 1 transport, which is not accepted"
+      }
+    case "KeyExchangeFailed":
+      return `no encrypted connection: ${reason.problem}`
     case "WrongNetwork": {
       const other = Network.fromMagic(reason.received)
       return other === undefined
@@ -89,6 +112,10 @@ export class HandshakeError extends Data.TaggedError("HandshakeError")<{ readonl
 /** What both sides agreed on, and what the peer said of itself. */
 export interface Negotiated {
   readonly direction: "inbound" | "outbound"
+  /** How the bytes are made: "v2" is encrypted [324]. */
+  readonly transport: "v1" | "v2"
+  /** 32 bytes that only the two ends know, of "v2": where both have the same, nobody sits in between. */
+  readonly sessionId: Uint8Array | undefined
   /** The smaller of the two protocol versions. */
   readonly protocolVersion: number
   /** The peer's own protocol version. */
@@ -116,6 +143,13 @@ export interface Negotiated {
 export interface Options {
   /** "outbound" (the default) speaks first, "inbound" waits. */
   readonly direction?: "inbound" | "outbound" | undefined
+  /**
+   * Plain ("v1"), encrypted ("v2") or what the peer can ("auto") [324]. Inbound "auto" by default; P2P_V2 is then among the
+   * services that are announced. Outbound "v1", for a single connection cannot be spoken twice: with "auto", and a peer
+   * that does not speak version 2, it fails with `V2NotSpoken` and the next one to the same address is spoken in
+   * version 1. `Peer.dial` makes that next one.
+   */
+  readonly transport?: Transport | undefined
   /** mainnet by default. */
   readonly network?: Network.Network | undefined
   /** What we announce; 70017 by default. The smaller of the two sides' counts. */
@@ -144,7 +178,7 @@ export interface Options {
   readonly features?: ReadonlyArray<{ readonly id: string; readonly data: Uint8Array }> | undefined
   /** Where Core and btcd differ; `Policy.standard` by default. */
   readonly policy?: Policy.Policy | undefined
-  /** For the whole handshake; 60 seconds by default. */
+  /** For the whole handshake, the key exchange included; 60 seconds by default. */
   readonly handshakeTimeout?: Duration.Input | undefined
   /** Accept a connection to ourselves; for tests. */
   readonly allowSelfConnection?: boolean | undefined
@@ -166,6 +200,9 @@ const noAddress = new Uint8Array(16)
 const withComments = (userAgent: string, comments: ReadonlyArray<string>): string =>
   comments.length === 0 ? userAgent : userAgent.replace(/\/?$/, `(${comments.join("; ")})/`)
 
+/** How long "auto" waits for an answer to our key, or half of the handshake's time where that is less. */
+const longestSilence = 15_000
+
 /** @internal The handshake over a link, which Peer keeps using afterwards; `rest` came behind the verack. */
 export const runOnLink = Effect.fnUntraced(function* (
   link: Link,
@@ -183,7 +220,11 @@ export const runOnLink = Effect.fnUntraced(function* (
   const direction = options.direction ?? "outbound"
   const network = options.network ?? Network.mainnet
   const policy = options.policy ?? Policy.standard
-  const services = options.services ?? 0n
+  const onlyVersion1 = yield* OnlyVersion1
+  const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
+  const isKnown = direction === "outbound" && wanted === "auto" && onlyVersion1.has(link.connection.remoteAddress)
+  const transport = isKnown ? "v1" : wanted
+  const services = (options.services ?? 0n) | (direction === "inbound" && transport !== "v1" ? Wire.Service.p2pV2 : 0n)
   const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
 
   const settings: Machine.Config = {
@@ -217,13 +258,19 @@ export const runOnLink = Effect.fnUntraced(function* (
 
   let state = Machine.initial
   let versionReceivedAt = 0
+  let isEstablished = transport === "v1"
 
   const exchange = Effect.gen(function* () {
+    let events: ReadonlyArray<Wire.ParserEvent> = []
+    if (transport !== "v1") {
+      const silence = Math.min(longestSilence, Duration.toMillis(timeout) / 2)
+      events = yield* Effect.catch(establish(link, { direction, network, policy, silence, transport }), failed)
+      isEstablished = true
+    }
     const startHeight = yield* options.startHeight ?? Effect.succeed(0)
     const config = { ...settings, version: { ...settings.version, startHeight } }
     yield* send(Machine.start(config, now()))
     while (true) {
-      const events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
       for (let index = 0; index < events.length; index++) {
         const event = events[index]!
         if (event._tag === "Dropped") {
@@ -255,21 +302,41 @@ export const runOnLink = Effect.fnUntraced(function* (
         return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
       }
       if (error !== undefined) return yield* failed({ _tag: "BadMessage", error })
+      events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
     }
-  })
+  }).pipe(
+    Effect.tapError(({ reason }) =>
+      Effect.sync(() => {
+        if (reason._tag === "V2NotSpoken" && transport === "auto") onlyVersion1.add(link.connection.remoteAddress)
+      })
+    )
+  )
 
   const rest = yield* Effect.timeoutOrElse(exchange, {
     duration: timeout,
     orElse: () =>
-      failed({ _tag: "TimedOut", after: timeout, waitingFor: state.remote === undefined ? "version" : "verack" })
+      failed({
+        _tag: "TimedOut",
+        after: timeout,
+        // A stranger that says nothing has not even shown which version it speaks.
+        waitingFor:
+          !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
+      })
   })
 
   const remote = state.remote!
+  const { sessionId, transport: spoken } = link.framing()
+  // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
+  if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
+    onlyVersion1.remove(link.connection.remoteAddress)
+  }
   const common = Machine.commonVersion(settings, remote)
   return {
     rest,
     negotiated: {
       direction,
+      transport: spoken,
+      sessionId,
       protocolVersion: common,
       remoteProtocolVersion: remote.protocolVersion,
       services: remote.services,
@@ -309,13 +376,14 @@ export const run = Effect.fnUntraced(function* (
   connection: Connection["Service"],
   options: Options = {}
 ): Effect.fn.Return<Negotiated, HandshakeError, Nonce | Scope.Scope> {
+  const recording = yield* startRecording(connection)
+  const { magic } = options.network ?? Network.mainnet
   const link = makeLink(connection, {
-    magic: (options.network ?? Network.mainnet).magic,
-    policy: options.policy ?? Policy.standard,
+    framing: makeV1(magic, options.policy ?? Policy.standard, recording?.received),
     clock: yield* Clock.Clock,
     onRead: undefined,
     onWrite: undefined,
-    recording: yield* startRecording(connection)
+    recording
   })
   return (yield* runOnLink(link, options)).negotiated
 }, Effect.scoped)

@@ -19,6 +19,7 @@ import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts
 import * as Handshake from "./Handshake.ts"
 import { type Announcement, makeSharedTurns, type Trickle } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./internal/filterRequests.ts"
+import { makeV1 } from "./internal/framing.ts"
 import { networkGroup } from "./internal/helpers.ts"
 import { makeLink } from "./internal/link.ts"
 import type { EndReason, PeerError } from "./internal/peerError.ts"
@@ -30,6 +31,7 @@ import type { SubscribeOptions } from "./internal/subscribers.ts"
 import * as Network from "./Network.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Policy from "./Policy.ts"
+import * as Transport from "./Transport.ts"
 import * as Wire from "./Wire.ts"
 
 export { assess, type Assessment } from "./internal/assess.ts"
@@ -54,7 +56,6 @@ export interface Info extends Handshake.Negotiated {
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
   readonly network: Network.Network
-  readonly transport: "v1"
 }
 
 /** A connected peer. It ends once, and stays usable after that: what is asked of it then fails with `PeerError`. */
@@ -345,13 +346,13 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
   const clock = yield* Clock.Clock
   const network = options.network ?? Network.mainnet
   const policy = options.policy ?? Policy.standard
+  const recording = yield* startRecording(connection)
   const link = makeLink(connection, {
-    magic: network.magic,
-    policy,
+    framing: makeV1(network.magic, policy, recording?.received),
     clock,
     onRead: options.onRead,
     onWrite: options.onWrite,
-    recording: yield* startRecording(connection)
+    recording
   })
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
@@ -365,6 +366,52 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
     )
   )
 })
+
+/**
+ * Dials and makes an outbound peer, encrypted where the node can: `transport` is "auto" by default. A node that does not
+ * speak version 2 is dialled once more, in the same way, and spoken to in version 1; for the 100 such addresses of the
+ * last time version 1 is the first try (`Transport.OnlyVersion1`). With "v1" or "v2" there is one connection.
+ *
+ * `connect` makes a connection in its scope, as `NodeConnection.connect` does. Fails as it does, and with
+ * `HandshakeError`.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const connect = NodeConnection.connect({ host: "127.0.0.1", port: Network.regtest.port })
+ *   const peer = yield* Peer.dial(connect, { network: Network.regtest })
+ *   yield* Effect.log(`${peer.info.transport} with ${peer.info.userAgent}`)
+ *   return yield* peer.awaitShutdown
+ * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+ * ```
+ */
+export const dial = <E, R, H extends Handlers<unknown> = Handlers>(
+  connect: Effect.Effect<Connection["Service"], E, R>,
+  options: Options<H> = {}
+): Effect.Effect<Peer["Service"], E | Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H> | R> => {
+  const attempt = (transport: Transport.Transport) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        // Of its own, so that a connection that is of no use is gone before the next one is made.
+        const scope = yield* Scope.fork(yield* Effect.scope)
+        return yield* restore(connect).pipe(
+          Effect.flatMap((connection) => restore(make(connection, { ...options, direction: "outbound", transport }))),
+          Scope.provide(scope),
+          Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+        )
+      })
+    )
+  const transport = options.transport ?? "auto"
+  return Effect.catchIf(
+    attempt(transport),
+    (error) => transport === "auto" && error instanceof Handshake.HandshakeError && error.reason._tag === "V2NotSpoken",
+    () => attempt("v1")
+  )
+}
 
 /**
  * The peer of the `Connection` in the context, as a service: it lives as long as the layer. Fails with `HandshakeError`.
@@ -399,13 +446,14 @@ const optional = <A>(setting: Config.Config<A>): Config.Config<A | undefined> =>
 /**
  * The settings that an operator gives, as configuration; each is optional. In the environment they are called
  * BTCPEER_NETWORK (mainnet, testnet3, testnet4, signet, regtest, simnet), BTCPEER_POLICY (standard, core, btcd),
- * BTCPEER_USER_AGENT, BTCPEER_RELAY (true, false), BTCPEER_MINIMUM_PROTOCOL_VERSION, BTCPEER_MAXIMUM_QUEUED_BYTES, and,
- * as durations like "2 minutes", BTCPEER_HANDSHAKE_TIMEOUT, BTCPEER_PING_INTERVAL, BTCPEER_PING_TIMEOUT and
- * BTCPEER_IDLE_TIMEOUT.
+ * BTCPEER_TRANSPORT (v1, v2, auto), BTCPEER_USER_AGENT, BTCPEER_RELAY (true, false), BTCPEER_MINIMUM_PROTOCOL_VERSION,
+ * BTCPEER_MAXIMUM_QUEUED_BYTES, and, as durations like "2 minutes", BTCPEER_HANDSHAKE_TIMEOUT, BTCPEER_PING_INTERVAL,
+ * BTCPEER_PING_TIMEOUT and BTCPEER_IDLE_TIMEOUT.
  */
 export const config: Config.Config<Options> = Config.all({
   network: optional(Config.map(Config.Literals(Network.names, "BTCPEER_NETWORK"), Network.fromName)),
   policy: optional(Config.map(Config.Literals(Policy.names, "BTCPEER_POLICY"), Policy.fromName)),
+  transport: optional(Config.Literals(Transport.names, "BTCPEER_TRANSPORT")),
   userAgent: optional(Config.String("BTCPEER_USER_AGENT")),
   relay: optional(Config.Boolean("BTCPEER_RELAY")),
   minimumProtocolVersion: optional(Config.Int("BTCPEER_MINIMUM_PROTOCOL_VERSION")),

@@ -39,6 +39,8 @@ describe("Handshake.run", () => {
       )
       assert.deepStrictEqual(yield* result, {
         direction: "outbound",
+        transport: "v1",
+        sessionId: undefined,
         protocolVersion: 70_016,
         remoteProtocolVersion: 70_016,
         services: (1n << 63n) | 9n,

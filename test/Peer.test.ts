@@ -689,7 +689,8 @@ describe("Peer.layer", () => {
       for (const bad of [
         { BTCPEER_NETWORK: "moonnet" },
         { BTCPEER_PING_INTERVAL: "soon" },
-        { BTCPEER_POLICY: "nice" }
+        { BTCPEER_POLICY: "nice" },
+        { BTCPEER_TRANSPORT: "v3" }
       ]) {
         const exit = yield* Effect.exit(
           Effect.provide(
@@ -724,7 +725,11 @@ describe("Peer.serve", () => {
       }
       const server = yield* fork(
         Peer.serve(listener, {
-          peer: (connection) => ({ network, userAgent: `/served to ${connection.remoteAddress.port}/` }),
+          peer: (connection) => ({
+            network,
+            transport: "v1",
+            userAgent: `/served to ${connection.remoteAddress.port}/`
+          }),
           onPeer: (peer) => Effect.sync(() => void agents.push(peer.info.userAgent)),
           onRefused: (error) => Effect.sync(() => void refused.push(error.reason._tag))
         })

@@ -158,8 +158,10 @@ describe("connect and listen", () => {
         direction: "outbound",
         address: listener.address,
         network: "regtest",
-        transport: "v1"
+        transport: "v2"
       })
+      assert.match(handshake?.sessionId ?? "", /^[0-9a-f]{64}$/)
+      assert.strictEqual((await listener.until("handshake")).sessionId, handshake?.sessionId)
       assert.isTrue(handshake?.features.addrv2 && handshake.features.wtxidRelay)
       const pong = events.find((event) => event.event === "pong")
       assert.isAbove(pong?.milliseconds ?? 0, 0)
@@ -213,6 +215,34 @@ describe("connect and listen", () => {
     })
   }
 
+  live("agree on the transport over TCP, in all combinations, and say which it is", async () => {
+    for (const [listening, connecting, expected] of [
+      ["v1", "v1", "v1"],
+      ["auto", "v1", "v1"],
+      ["v1", "auto", "v1"],
+      ["auto", "auto", "v2"],
+      ["v2", "auto", "v2"],
+      ["auto", "v2", "v2"],
+      ["v1", "v2", undefined],
+      ["v2", "v1", undefined]
+    ] as const) {
+      const listener = await listen("--transport", listening)
+      const argv = ["connect", listener.address, "-n", "regtest", "--transport", connecting, "--for", "100ms"]
+      const { code, stdout } = await btcpeer(...argv).ended
+      assert.strictEqual(code, expected === undefined ? 1 : 0, `${connecting} to ${listening}`)
+      if (expected === undefined) await listener.until("refused")
+      else {
+        assert.strictEqual((await listener.until("handshake")).transport, expected)
+        assert.match(
+          stdout,
+          expected === "v2" ? /transport v2, encrypted\n +session id +[0-9a-f]{64}\n/ : /transport v1\n/
+        )
+      }
+      listener.child.kill("SIGTERM")
+      await listener.ended
+    }
+  })
+
   live("listen ends after --for", async () => {
     const listener = await listen("--for", "300ms")
     assert.deepInclude(await listener.ended, { code: 0, stderr: "" })
@@ -220,7 +250,7 @@ describe("connect and listen", () => {
 
   live("listen tells who did not become a peer, and goes on", async () => {
     const listener = await listen()
-    const { code, stderr } = await btcpeer("connect", listener.address, "-n", "signet").ended
+    const { code, stderr } = await btcpeer("connect", listener.address, "-n", "signet", "--transport", "v1").ended
     assert.strictEqual(code, 1)
     oneLine(stderr, /handshake failed/)
     assert.deepInclude(await listener.until("refused"), { peer: 1, reason: "WrongNetwork" })
@@ -251,7 +281,8 @@ describe("connect", () => {
   ): void =>
     live(`${name}: one line and exit code 1`, async () => {
       await using server = await serve(onSocket)
-      const { code, stderr } = await btcpeer("connect", server.address, "-n", "regtest", ...argv).ended
+      const args = argv.includes("--transport") ? argv : ["--transport", "v1", ...argv]
+      const { code, stderr } = await btcpeer("connect", server.address, "-n", "regtest", ...args).ended
       assert.strictEqual(code, 1)
       oneLine(stderr, expected)
     })
@@ -321,6 +352,20 @@ describe("connect", () => {
     /not a Bitcoin node of regtest: its first bytes are 48545450 \("HTTP"\)/
   )
   fails(
+    "an HTTP server that got a key",
+    (socket) => http.createServer().emit("connection", socket),
+    /not a Bitcoin node of regtest: its first bytes are 48545450 \("HTTP"\)/,
+    "--transport",
+    "auto"
+  )
+  fails(
+    "closed on our key",
+    (socket) => socket.once("data", () => socket.end()),
+    /the peer does not speak the version 2 transport: it closed the connection when our key came/,
+    "--transport",
+    "v2"
+  )
+  fails(
     "a node of another network",
     (socket) => socket.write(Network.mainnet.magic),
     /the peer is on mainnet, not on regtest/
@@ -373,7 +418,17 @@ describe("connect", () => {
       socket.write(frames({ _tag: "reject", rejected: "\x1b[1m", code: 1, reason: evil, hash: undefined }))
     })
     for (const json of [[], ["--json"]]) {
-      const { stdout } = await btcpeer("connect", server.address, "-n", "regtest", "--for", "300ms", ...json).ended
+      const { stdout } = await btcpeer(
+        "connect",
+        server.address,
+        "-n",
+        "regtest",
+        "--transport",
+        "v1",
+        "--for",
+        "300ms",
+        ...json
+      ).ended
       assert.include(stdout, "owned")
       // oxlint-disable-next-line no-control-regex
       assert.notMatch(stdout, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
@@ -402,7 +457,7 @@ describe("connect", () => {
       socket.on("drain", flood)
       flood()
     })
-    const connector = btcpeer("connect", server.address, "-n", "regtest", "--json")
+    const connector = btcpeer("connect", server.address, "-n", "regtest", "--transport", "v1", "--json")
     await connector.until("handshake")
     connector.child.stdout.pause()
     const settle = async (): Promise<number> => {

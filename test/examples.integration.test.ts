@@ -103,7 +103,9 @@ describe("the inbound peer", () => {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { fiber, line } = yield* printing(Effect.provide(Inbound.serve(listener), nonce))
       const connection = yield* NodeConnection.connect(listener.address)
+      // It might be a key, until it ends.
       connection.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"))
+      yield* connection.close
       assert.match(yield* line, /^127\.0\.0\.1:\d+ is no peer: handshake failed: not a Bitcoin node of regtest/)
       assert.isUndefined(fiber.pollUnsafe())
     })

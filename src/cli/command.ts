@@ -12,6 +12,7 @@ import { defaultUserAgent } from "../Handshake.ts"
 import * as Network from "../Network.ts"
 import * as Nonce from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
+import * as Transport from "../Transport.ts"
 import * as Wire from "../Wire.ts"
 import { parseAddress, unbracketed } from "./address.ts"
 import { connect, type Way } from "./connect.ts"
@@ -96,6 +97,10 @@ const peerFlags = {
     ),
     Flag.withDefault("standard")
   ),
+  transport: Flag.Literals("transport", Transport.names).pipe(
+    Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with those that speak it"),
+    Flag.withDefault("auto")
+  ),
   userAgent: Flag.String("user-agent").pipe(
     Flag.filter(isUserAgent, () => `at most ${Wire.maxUserAgentLength} characters of ASCII`),
     Flag.withDescription(`What to call ourselves, '' for nothing; ${defaultUserAgent} by default`),
@@ -109,6 +114,7 @@ interface PeerFlags {
   readonly limit: Option.Option<Duration.Duration>
   readonly timeout: Option.Option<Duration.Duration>
   readonly policy: Policy.Name
+  readonly transport: Transport.Transport
   readonly userAgent: Option.Option<string>
   readonly json: boolean
 }
@@ -119,6 +125,7 @@ const timeouts = { Direct: Duration.seconds(10), Socks5: Duration.minutes(1), I2
 const settings = (flags: PeerFlags, way: Way["_tag"] = "Direct"): Settings => ({
   network: Network.fromName(flags.network),
   policy: Policy.fromName(flags.policy),
+  transport: flags.transport,
   userAgent: Option.getOrUndefined(flags.userAgent),
   timeout: Option.getOrElse(flags.timeout, () => timeouts[way]),
   limit: Option.getOrUndefined(flags.limit),

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { type Endpoint, formatEndpoint } from "../Connection.ts"
 import * as NodeConnection from "../NodeConnection.ts"
 import type { Nonce } from "../Nonce.ts"
-import { describeEnd } from "../Peer.ts"
+import * as Peer from "../Peer.ts"
 import { Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
@@ -35,8 +35,12 @@ export const connect = Effect.fnUntraced(function* (
   const output = yield* Output
   const report = yield* makeReport(options.json)
   const address = formatEndpoint(endpoint)
-  const end = yield* dial(endpoint, way, options.timeout).pipe(
-    Effect.flatMap((connection) => Session.open(connection, "outbound", options, report, undefined)),
+  const end = yield* Session.open(
+    (peerOptions, connected) => Peer.dial(Effect.tap(dial(endpoint, way, options.timeout), connected), peerOptions),
+    options,
+    report,
+    undefined
+  ).pipe(
     Effect.tapError(({ message, reason }) =>
       Effect.sync(() =>
         report({
@@ -51,5 +55,5 @@ export const connect = Effect.fnUntraced(function* (
     Effect.flatMap((session) => session.stay(Session.untilAsked(output, options.limit))),
     Effect.scoped
   )
-  if (end._tag !== "Requested") return yield* new Failure({ message: describeEnd(end) })
+  if (end._tag !== "Requested") return yield* new Failure({ message: Peer.describeEnd(end) })
 })

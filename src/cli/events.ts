@@ -35,7 +35,7 @@ const message = <const Commands extends ReadonlyArray<string>, const Fields exte
     ...place,
     direction: Schema.optionalKey(Direction),
     command: Schema.Literals(commands),
-    /** On the wire with its header of 24 bytes; in a capture or a file without frames the payload alone. */
+    /** On the wire, its header (24 bytes in version 1) or encryption included; in a capture or a file without frames the payload alone. */
     bytes: Count,
     ...fields
   })
@@ -187,7 +187,9 @@ export const Handshake = Schema.Struct({
   address: Schema.String,
   direction: Schema.Literals(["inbound", "outbound"]),
   network: Schema.String,
-  transport: Schema.Literal("v1"),
+  transport: Schema.Literals(["v1", "v2"]),
+  /** Of "v2" (BIP324), as `getpeerinfo` of Bitcoin Core has it: where both ends print the same, nobody sits in between. */
+  sessionId: Schema.optionalKey(Hex),
   protocolVersion: Schema.Int,
   services: Schema.Array(Schema.String),
   userAgent: Schema.String,

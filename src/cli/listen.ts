@@ -7,6 +7,7 @@ import * as FiberSet from "effect/FiberSet"
 import { type Connection, type ConnectionError, type Endpoint, formatEndpoint } from "../Connection.ts"
 import * as NodeConnection from "../NodeConnection.ts"
 import type { Nonce } from "../Nonce.ts"
+import * as Peer from "../Peer.ts"
 import { type Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport, type Report } from "./report.ts"
@@ -22,7 +23,8 @@ const attend = (
 ): Effect.Effect<void, never, Nonce | Output> => {
   const source = { peer, address: formatEndpoint(connection.remoteAddress) }
   const refused = (reason: string, message: string): void => report({ event: "refused", ...source, reason, message })
-  return Session.open(connection, "inbound", settings, report, source).pipe(
+  const make = (options: Peer.Options) => Peer.make(connection, { ...options, direction: "inbound" })
+  return Session.open(make, settings, report, source).pipe(
     Effect.map((session) => session.stay(until)),
     Effect.raceFirst(Effect.map(until, (why) => Effect.sync(() => refused("Requested", why)))),
     Effect.flatten,

@@ -196,7 +196,11 @@ const handshakeLines = (paint: Paint, event: Handshake): ReadonlyArray<string> =
     `${words(verb, numberOf(event), clean(event.address))} (${clean(event.network)}) in ${milliseconds(event.milliseconds)}`,
     ...[
       ["user agent", `"${cleanBytes(event.userAgent)}"`],
-      ["protocol", `${event.protocolVersion}, transport ${event.transport}`],
+      [
+        "protocol",
+        `${event.protocolVersion}, transport ${event.transport}${event.transport === "v2" ? ", encrypted" : ""}`
+      ],
+      ...(event.sessionId === undefined ? [] : [["session id", event.sessionId]]),
       ["services", services(event.services)],
       ["height", grouped(event.startHeight)],
       ["clock", `${event.timeOffset > 0 ? "+" : ""}${event.timeOffset} s`],

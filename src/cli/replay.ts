@@ -7,7 +7,7 @@ import * as Stream from "effect/Stream"
 import * as Capture from "../Capture.ts"
 import type { Endpoint } from "../Connection.ts"
 import type { Nonce } from "../Nonce.ts"
-import { describeEnd } from "../Peer.ts"
+import * as Peer from "../Peer.ts"
 import { Failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
@@ -30,7 +30,7 @@ const problemOf = (file: string, error: Capture.CaptureError): string => {
 
 const failed = (message: string): Failure => new Failure({ message })
 
-export type Settings = Omit<Session.Settings, "timeout" | "userAgent" | "replayed">
+export type Settings = Omit<Session.Settings, "timeout" | "transport" | "userAgent" | "replayed">
 
 /** Succeeds when all was played, or we ended it. Fails when the capture does, or with how the peer ended. */
 export const replay = Effect.fnUntraced(function* (
@@ -56,8 +56,15 @@ export const replay = Effect.fnUntraced(function* (
       speed,
       remoteAddress: remoteOf(file)
     })
-    const settings = { ...options, timeout: Duration.infinity, userAgent: undefined, replayed: true }
-    const session = yield* Effect.mapError(Session.open(connection, "outbound", settings, report, undefined), (error) =>
+    const settings = {
+      ...options,
+      transport: "v1" as const,
+      timeout: Duration.infinity,
+      userAgent: undefined,
+      replayed: true
+    }
+    const make = (peerOptions: Peer.Options) => Peer.make(connection, peerOptions)
+    const session = yield* Effect.mapError(Session.open(make, settings, report, undefined), (error) =>
       failed(problem === undefined ? `${file}: ${error.message}` : problemOf(file, problem))
     )
     return yield* session.stay(Session.untilAsked(output, options.limit))
@@ -65,5 +72,5 @@ export const replay = Effect.fnUntraced(function* (
 
   if (end._tag === "Requested") return
   if (problem !== undefined) return yield* failed(problemOf(file, problem))
-  if (end._tag !== "RemoteClosed") return yield* failed(describeEnd(end))
+  if (end._tag !== "RemoteClosed") return yield* failed(Peer.describeEnd(end))
 })

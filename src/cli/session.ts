@@ -3,12 +3,12 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Connection, formatEndpoint } from "../Connection.ts"
-import type { HandshakeError } from "../Handshake.ts"
+import { formatEndpoint } from "../Connection.ts"
 import type { Network } from "../Network.ts"
 import type { Nonce } from "../Nonce.ts"
 import * as Peer from "../Peer.ts"
 import type { Policy } from "../Policy.ts"
+import type { Transport } from "../Transport.ts"
 import * as Wire from "../Wire.ts"
 import { Output } from "./output.ts"
 import { makeTimeOfDay, type Report } from "./report.ts"
@@ -19,6 +19,7 @@ import { hex, milliseconds } from "./text.ts"
 export interface Settings {
   readonly network: Network
   readonly policy: Policy
+  readonly transport: Transport
   readonly userAgent: string | undefined
   /** For dialling, and for the handshake. */
   readonly timeout: Duration.Duration
@@ -99,23 +100,26 @@ const waitingFor = (
   Object.assign({}, ...Object.keys(tags).map((tag) => ({ [tag]: room })))
 
 /**
- * Shakes hands over a connection, reporting every message from the first one on, and sends a ping. Fails as `Peer.make`
- * does; `source` is given where there are several peers.
+ * Makes a peer, reporting every message from the first one on, and sends a ping. Fails as `make` does, which runs
+ * `connected` when there is a connection: the time of the handshake counts from then on. `source` is given where there are
+ * several peers.
  */
-export const open = Effect.fnUntraced(function* (
-  connection: Connection["Service"],
-  direction: "inbound" | "outbound",
+export const open = Effect.fnUntraced(function* <E>(
+  make: (
+    options: Peer.Options,
+    connected: Effect.Effect<void>
+  ) => Effect.Effect<Peer.Peer["Service"], E, Scope.Scope | Nonce>,
   settings: Settings,
   report: Report,
   source: Source | undefined
-): Effect.fn.Return<Session, HandshakeError, Scope.Scope | Nonce | Output> {
+): Effect.fn.Return<Session, E, Scope.Scope | Nonce | Output> {
   const { room } = yield* Output
   const clock = yield* Clock.Clock
   const timeOfDay = yield* makeTimeOfDay
   /** Milliseconds, to the microsecond: more digits would only be noise. */
   const now = (): number => Math.round(Number(clock.monotonicTimeNanosUnsafe()) / 1e3) / 1e3
   const since = (start: number): number => Math.round((now() - start) * 1e3) / 1e3
-  const startedAt = now()
+  let startedAt = now()
   /** When our pings went out, the keep-alive of the peer included. A few at most: it sends one at a time. */
   const pings = new Map<bigint, number>()
 
@@ -144,10 +148,10 @@ export const open = Effect.fnUntraced(function* (
     report({ event: "message", ...source, direction: "out", bytes, ...summarise(message) }, { when: timeOfDay() })
   }
 
-  const peer = yield* Peer.make(connection, {
-    direction,
+  const options: Peer.Options = {
     network: settings.network,
     policy: settings.policy,
+    transport: settings.transport,
     handshakeTimeout: settings.timeout,
     // An instrument looks at any node, also at one that has nothing to offer: our own `listen`.
     requiredServices: [],
@@ -161,16 +165,21 @@ export const open = Effect.fnUntraced(function* (
     handlers: waitingFor(room),
     onRead,
     onWrite
-  })
+  }
+  const peer = yield* make(
+    options,
+    Effect.sync(() => void (startedAt = now()))
+  )
 
   const { info } = peer
   report({
     event: "handshake",
     ...(source !== undefined && { peer: source.peer }),
     address: formatEndpoint(info.remoteAddress),
-    direction,
+    direction: info.direction,
     network: info.network.name,
     transport: info.transport,
+    ...(info.sessionId !== undefined && { sessionId: hex(info.sessionId) }),
     protocolVersion: info.protocolVersion,
     services: Wire.serviceNames(info.services),
     userAgent: info.userAgent,

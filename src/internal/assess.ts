@@ -37,6 +37,8 @@ const assessments: { readonly [Tag in (EndReason | HandshakeReason)["_tag"]]: As
   ServicesMissing: unsuitable,
   WrongNetwork: unsuitable,
   BadFeature: unsuitable,
+  V2NotSpoken: unsuitable,
+  KeyExchangeFailed: unsuitable,
   SelfConnection: oursForGood,
   TimedOut: theirs,
   Disconnected: theirs,

@@ -217,6 +217,13 @@ export class Reader {
   }
 }
 
+/** Large enough for all but blocks and full lists; a buffer that had to grow past 256 KiB is not kept. */
+const pooledSize = 16_384
+const keptSize = 262_144
+
+/** Room for what a frame has behind its payload, so that a large one is not copied for it. */
+const trailerSize = 16
+
 export class Writer {
   bytes: Uint8Array
   #view: DataView
@@ -248,7 +255,7 @@ export class Writer {
       const length = end - this.limit + maxPayloadLength
       fail(this.command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
     }
-    if (end > this.bytes.length) this.#grow(Math.max(this.bytes.length * 2, end))
+    if (end > this.bytes.length) this.#grow(Math.max(this.bytes.length * 2, end + trailerSize))
     this.offset = end
     return offset
   }
@@ -256,7 +263,7 @@ export class Writer {
   /** Makes room for what is known to follow, so that a long list grows the buffer once, and to what it needs. */
   expect(size: number): void {
     const end = this.offset + size
-    if (end > this.bytes.length && end <= this.limit) this.#grow(end)
+    if (end > this.bytes.length && end <= this.limit) this.#grow(end + trailerSize)
   }
 
   #grow(size: number): void {
@@ -267,14 +274,18 @@ export class Writer {
   }
 
   /**
-   * What was written, for good. A large buffer is not used again (see `withWriter`), and given away unless much of it is
-   * empty.
+   * What was written and `trailer` bytes more, for good. A large buffer is not used again (see `withWriter`), and given away
+   * unless much of it is empty.
    */
-  take(): Uint8Array {
+  take(trailer = 0): Uint8Array {
     const { bytes, offset } = this
-    return bytes.length > keptSize && bytes.length - offset < offset / 8
-      ? viewOf(bytes, 0, offset)
-      : bytes.slice(0, offset)
+    const size = offset + trailer
+    if (bytes.length > keptSize && bytes.length >= size && bytes.length - size < offset / 8) {
+      return viewOf(bytes, 0, size)
+    }
+    const taken = new Uint8Array(size)
+    taken.set(viewOf(bytes, 0, offset))
+    return taken
   }
 
   u8(value: number, field: string): void {
@@ -396,9 +407,6 @@ export class Writer {
   }
 }
 
-/** Large enough for all but blocks and full lists; a buffer that had to grow past 256 KiB is not kept. */
-const pooledSize = 16_384
-const keptSize = 262_144
 let pooled: Writer | undefined
 
 /**

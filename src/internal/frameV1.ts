@@ -112,10 +112,10 @@ const spellCommand = (bytes: Uint8Array, offset: number): string | undefined => 
   return command
 }
 
-/** The beginning of a command that is not one, for people to read. */
-const readableCommand = (bytes: Uint8Array, offset: number): string => {
+/** The beginning of a command that is not one and starts at `offset`, for people to read. */
+export const readableCommand = (bytes: Uint8Array, offset: number): string => {
   let command = ""
-  for (let i = offset + commandAt; i < offset + lengthAt; i++) {
+  for (let i = offset; i < offset + commandSize; i++) {
     const byte = bytes[i]
     if (byte < 0x20 || byte > 0x7e) break
     command += String.fromCharCode(byte)
@@ -231,7 +231,7 @@ class FrameParser implements Parser {
 
   #checkLength(bytes: Uint8Array, offset: number, length: number): boolean {
     if (length <= maxPayloadLength) return true
-    this.#fail(readableCommand(bytes, offset), { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
+    this.#fail(readableCommand(bytes, offset + commandAt), { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
     return false
   }
 
@@ -301,11 +301,11 @@ class FrameParser implements Parser {
     const size = headerSize + payload.length
     const command = readCommand(header, offset + commandAt)
     if (checksumOf(payload) !== u32At(header, offset + checksumAt)) {
-      const error = unreadable(command ?? readableCommand(header, offset), { _tag: "BadChecksum" })
+      const error = unreadable(command ?? readableCommand(header, offset + commandAt), { _tag: "BadChecksum" })
       return this.#drop(error, size, this.#options.badChecksum, events)
     }
     if (command === undefined) {
-      const error = unreadable(readableCommand(header, offset), { _tag: "BadCommand" })
+      const error = unreadable(readableCommand(header, offset + commandAt), { _tag: "BadCommand" })
       return this.#drop(error, size, this.#options.malformed, events)
     }
     this.#options.onFrame?.(command, payload)

@@ -6,16 +6,11 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { Connection, ConnectionError } from "../Connection.ts"
-import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
-import { payloadOf } from "./frameV1.ts"
+import type { Framing, Outgoing } from "./framing.ts"
 import type { Started } from "./recording.ts"
 
-/** A message that was encoded and waits to be written. */
-export interface Outgoing {
-  readonly message: Wire.Message
-  readonly frame: Uint8Array
-}
+export type { Outgoing } from "./framing.ts"
 
 /** How many messages of one command went one way, and their bytes, headers included. */
 export interface Tally {
@@ -40,8 +35,17 @@ export interface Traffic {
 export interface Link {
   readonly connection: Connection["Service"]
   readonly traffic: Traffic
+  /** How the connection is spoken on now. */
+  readonly framing: () => Framing
+  /** Bytes of what comes before messages: counts those that were pulled, counts and writes ours. */
+  readonly countBytes: (chunks: ReadonlyArray<Uint8Array>) => void
+  readonly writeBytes: (bytes: Uint8Array) => void
+  /** Speaks with that framing from now on; returns what bytes that were pulled already hold. */
+  readonly use: (framing: Framing, bytes: Uint8Array) => ReadonlyArray<Wire.ParserEvent>
   /** The next batch of messages; empty when the bytes did not complete one. */
   readonly read: Effect.Effect<ReadonlyArray<Wire.ParserEvent>, ConnectionError>
+  /** Is to see each frame before its payload is read, where something is. */
+  readonly onFrame: Wire.ParserOptions["onFrame"]
   /** Set once nothing more can be read from the stream. */
   readonly failure: () => Wire.WireError | undefined
   /** Lets go of what an incomplete frame has brought; nothing is read any more. */
@@ -58,8 +62,8 @@ export interface Link {
 }
 
 export interface LinkOptions {
-  readonly magic: Uint8Array
-  readonly policy: Policy
+  /** How it is spoken until `use` says otherwise. */
+  readonly framing: Framing
   readonly clock: Clock.Clock
   readonly onRead: ((event: Wire.ParserEvent) => void) | undefined
   readonly onWrite: ((message: Wire.Message, size: number) => void) | undefined
@@ -78,32 +82,15 @@ const count = (tallies: Map<string, Tally>, command: string, bytes: number): voi
   }
 }
 
-const join = (frames: ReadonlyArray<Outgoing>): Uint8Array => {
-  if (frames.length === 1) return frames[0]!.frame
-  let size = 0
-  for (const { frame } of frames) size += frame.length
-  const joined = new Uint8Array(size)
-  let offset = 0
-  for (const { frame } of frames) {
-    joined.set(frame, offset)
-    offset += frame.length
-  }
-  return joined
-}
+const nothing: ReadonlyArray<Wire.ParserEvent> = []
+const closedParser: Wire.Parser = { push: () => nothing, failure: undefined, buffered: 0 }
 
 const countedAs = (message: Wire.Message): string => (message._tag === "Unknown" ? otherCommands : message._tag)
 
 export const makeLink = (connection: Connection["Service"], options: LinkOptions): Link => {
-  const { clock, magic, onRead, onWrite, policy, recording } = options
-  const makeParser = () =>
-    Wire.makeParser({
-      magic,
-      badChecksum: policy.badChecksum,
-      malformed: policy.malformed,
-      trailingBytes: policy.trailingBytes,
-      onFrame: recording?.received
-    })
-  let parser = makeParser()
+  const { clock, onRead, onWrite, recording } = options
+  let framing = options.framing
+  let parser: Wire.Parser = framing.parser
   const traffic: Traffic = {
     connectedAt: clock.currentTimeMillisUnsafe(),
     lastReceivedAt: undefined,
@@ -117,9 +104,12 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
     sent: new Map()
   }
 
-  const parse = (chunks: ReadonlyArray<Uint8Array>): ReadonlyArray<Wire.ParserEvent> => {
+  const countBytes = (chunks: ReadonlyArray<Uint8Array>): void => {
     traffic.lastReceivedAt = clock.currentTimeMillisUnsafe()
     for (const chunk of chunks) traffic.bytesReceived += chunk.length
+  }
+
+  const parse = (chunks: ReadonlyArray<Uint8Array>): ReadonlyArray<Wire.ParserEvent> => {
     const events = chunks.length === 1 ? parser.push(chunks[0]!) : chunks.flatMap((chunk) => parser.push(chunk))
     for (const event of events) {
       if (event._tag === "Received") {
@@ -132,7 +122,7 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
   }
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, Wire.WireError> =>
-    Result.map(Wire.encodeFrames(magic, [message]), (frame) => ({ message, frame }))
+    Result.map(framing.encode(message), (frame) => ({ message, frame }))
 
   const writeFrames = (frames: ReadonlyArray<Outgoing>): number => {
     if (frames.length === 0) return 0
@@ -141,24 +131,40 @@ export const makeLink = (connection: Connection["Service"], options: LinkOptions
       traffic.bytesSent += frame.length
       traffic.messagesSent++
       count(traffic.sent, countedAs(message), frame.length)
-      if (recording !== undefined) recording.sent(Wire.command(message), payloadOf(frame))
+      if (recording !== undefined) recording.sent(Wire.command(message), framing.payloadOf(frame))
       if (onWrite !== undefined) onWrite(message, frame.length)
     }
     // Last: an in-memory write may run the other side, which then sees all of this done.
-    return connection.write(join(frames))
+    return connection.write(framing.seal(frames))
   }
+
+  const read = Effect.map(connection.pull, (chunks) => {
+    countBytes(chunks)
+    return parse(chunks)
+  })
 
   return {
     connection,
     traffic,
+    framing: () => framing,
+    countBytes,
+    writeBytes: (bytes) => {
+      traffic.lastSentAt = clock.currentTimeMillisUnsafe()
+      traffic.bytesSent += bytes.length
+      connection.write(bytes)
+    },
+    use: (other, bytes) => {
+      framing = other
+      parser = other.parser
+      return parse([bytes])
+    },
     // What was pulled is never left to an interruption: the waiting comes before.
-    read:
-      recording === undefined
-        ? Effect.map(connection.pull, parse)
-        : Effect.andThen(recording.room, Effect.map(connection.pull, parse)),
+    read: recording === undefined ? read : Effect.andThen(recording.room, read),
+    onFrame: recording?.received,
     failure: () => parser.failure,
     release: () => {
-      parser = makeParser()
+      parser = closedParser
+      framing = { ...framing, parser }
     },
     encode,
     writeFrames,

@@ -159,8 +159,7 @@ export const startSession = Effect.fnUntraced(function* (
     id: ++peersSoFar,
     localAddress: connection.localAddress,
     remoteAddress: connection.remoteAddress,
-    network,
-    transport: "v1"
+    network
   }
 
   const observer = yield* makeObserver(info, link.traffic)

@@ -22,7 +22,9 @@ export const Stats = Schema.Struct({
   localAddress: Schema.String,
   remoteAddress: Schema.String,
   network: Schema.String,
-  transport: Schema.Literal("v1"),
+  transport: Schema.Literals(["v1", "v2"]),
+  /** 32 bytes, of "v2" only [324]; encoded as hex, as Bitcoin Core prints it. */
+  sessionId: Schema.optionalKey(Schema.Uint8ArrayFromHex),
   userAgent: Schema.String,
   /** Names as Core prints them. */
   services: Schema.Array(Schema.String),
@@ -91,6 +93,7 @@ export const snapshot = (
   remoteAddress: formatEndpoint(info.remoteAddress),
   network: info.network.name,
   transport: info.transport,
+  ...(info.sessionId !== undefined && { sessionId: info.sessionId }),
   userAgent: info.userAgent,
   services: Wire.serviceNames(info.services),
   protocolVersion: info.protocolVersion,

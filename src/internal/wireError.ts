@@ -5,8 +5,8 @@ import { stackless } from "./stackless.ts"
 /**
  * Why bytes could not be turned into a message, or a message into bytes.
  *
- * `WrongMagic` and `PayloadTooLarge` make the rest of the stream unreadable: the parser stops and the peer
- * disconnects. The others spoil one message only: it is dropped and counted and the connection stays, unless the
+ * `WrongMagic`, `PayloadTooLarge` and `NotAuthentic` make the rest of the stream unreadable: the parser stops and the
+ * peer disconnects. The others spoil one message only: it is dropped and counted and the connection stays, unless the
  * `Policy` says otherwise.
  */
 export type WireReason =
@@ -18,6 +18,10 @@ export type WireReason =
   | { readonly _tag: "BadChecksum" }
   /** The command is not printable ASCII padded with zeros. Message dropped. */
   | { readonly _tag: "BadCommand" }
+  /** The authentication tag of an encrypted packet is wrong [324]: somebody altered it, or lost count. Disconnect. */
+  | { readonly _tag: "NotAuthentic" }
+  /** A command of one byte that nobody has given a meaning [324]. Message dropped. */
+  | { readonly _tag: "UnknownShortId"; readonly id: number }
   /** The payload ends before `field`, which starts at byte `offset`, is complete. Message dropped. */
   | { readonly _tag: "Truncated"; readonly field: string; readonly offset: number }
   /** A length or count is not written in its shortest form, or is above 0x02000000. Message dropped. */
@@ -41,6 +45,10 @@ const describe = (reason: WireReason): string => {
       return "wrong checksum"
     case "BadCommand":
       return "command is not zero-padded printable ASCII"
+    case "NotAuthentic":
+      return "wrong authentication tag"
+    case "UnknownShortId":
+      return `unknown short id ${reason.id}`
     case "Truncated":
       return `payload ends inside "${reason.field}" at byte ${reason.offset}`
     case "BadCompactSize":

@@ -92,6 +92,7 @@ const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["S
   const connection = yield* NodeConnection.connect(address)
   const peer = yield* Peer.make(connection, {
     network,
+    transport: "v2",
     userAgent: `${Handshake.defaultUserAgent}demo:1/`,
     handlers: {
       headers: (message) => Queue.offer(headers, message),
@@ -119,8 +120,8 @@ const handshake = Effect.fnUntraced(function* ({ peer }: Client, took: string) {
   yield* Screen.lines(
     "handshake",
     `${info.direction}, with ${info.userAgent}, in ${took}`,
-    `protocol version ${info.protocolVersion}, ${agreed.join(", ")}`,
-    `the node offers ${Wire.serviceNames(info.services).join(" and ")}, and has ${grouped(info.startHeight)} blocks`
+    `protocol version ${info.protocolVersion}, ${agreed.join(", ")}, ${info.transport === "v2" ? "encrypted" : "plain"}`,
+    `the node offers ${Wire.serviceNames(info.services).join(", ")}, and has ${grouped(info.startHeight)} blocks`
   )
 })
 

@@ -1,0 +1,150 @@
+/** What does the version 2 transport [BIP324] cost beyond its ciphers, which nobody can leave out, and what a key exchange? */
+import assert from "node:assert/strict"
+import { createCipheriv, createDecipheriv } from "node:crypto"
+import * as Result from "effect/Result"
+import { Policy, Wire } from "../src/index.ts"
+import { deriveSecrets, makeKeyPair, noAad, sharedSecret, tagSize } from "../src/internal/cipherV2.ts"
+import { type Framing, makeV1, makeV2 } from "../src/internal/framing.ts"
+import { emptyPacket, sealPackets } from "../src/internal/frameV2.ts"
+import { block1MB, filled, network } from "./data.ts"
+import { ask, printTable } from "./harness.ts"
+
+/** What Node reads from a socket at most. */
+const chunkSize = 65_536
+/** What a peer writes at once at most. */
+const batchSize = 262_144
+
+const [alice, bob] = [makeKeyPair(), makeKeyPair()]
+const secret = sharedSecret(alice, bob.publicKey, true)
+
+/** Both ends of a connection as peers use it: messages to bytes in batches, bytes to messages in chunks. */
+const makeLink = (ours: Framing, theirs: Framing) => (messages: ReadonlyArray<Wire.Message>) => {
+  let events = 0
+  let size = 0
+  let waiting: Array<{ readonly message: Wire.Message; readonly frame: Uint8Array }> = []
+  const flush = (): void => {
+    const bytes = ours.seal(waiting)
+    for (let at = 0; at < bytes.length; at += chunkSize) {
+      for (const event of theirs.parser.push(bytes.subarray(at, at + chunkSize))) {
+        if (event._tag === "Received") events++
+      }
+    }
+    waiting = []
+    size = 0
+  }
+  for (const message of messages) {
+    const frame = Result.getOrThrow(ours.encode(message))
+    if (size > 0 && size + frame.length > batchSize) flush()
+    waiting.push({ message, frame })
+    size += frame.length
+  }
+  flush()
+  return events
+}
+
+const v2 = () => {
+  const [initiator, responder] = [true, false].map((role) => deriveSecrets(secret, network.magic, role))
+  const theirs = makeV2(responder!, new Uint8Array(0), Policy.standard)
+  theirs.parser.push(sealPackets(initiator!.send, [emptyPacket()]))
+  assert.ok(theirs.parser.confirmed)
+  return makeLink(makeV2(initiator!, new Uint8Array(0), Policy.standard), theirs)
+}
+
+const v1 = () => makeLink(makeV1(network.magic, Policy.standard), makeV1(network.magic, Policy.standard))
+
+/** Seals and opens the contents of each message with the ciphers of a connection, and nothing else. */
+const ciphersAlone = (plaintexts: ReadonlyArray<Uint8Array>) => {
+  const [initiator, responder] = [true, false].map((role) => deriveSecrets(secret, network.magic, role))
+  const room = new Uint8Array(Math.max(...plaintexts.map(({ length }) => length)) + tagSize)
+  return (): number => {
+    let good = 0
+    for (const plain of plaintexts) {
+      const sealed = room.subarray(0, plain.length + tagSize)
+      initiator!.send.seal(plain, noAad, sealed)
+      if (responder!.receive.open([sealed], noAad)?.length === plain.length) good++
+    }
+    return good
+  }
+}
+
+/** The same as one would write it, with a cipher of `node:crypto` a packet. */
+const nodeAlone = (plaintexts: ReadonlyArray<Uint8Array>) => (): number => {
+  let good = 0
+  for (const plain of plaintexts) {
+    const cipher = createCipheriv("chacha20-poly1305", key, nonce, options)
+    const sealed = cipher.update(plain)
+    cipher.final()
+    const decipher = createDecipheriv("chacha20-poly1305", key, nonce, options)
+    decipher.setAuthTag(cipher.getAuthTag())
+    if (decipher.update(sealed).length === plain.length) good++
+    decipher.final()
+  }
+  return good
+}
+
+const key = filled(32, 1)
+const nonce = filled(12, 2)
+const options = { authTagLength: tagSize }
+const payload = block1MB()
+const bulk: ReadonlyArray<Wire.Message> = Array.from({ length: 5 }, () => ({
+  _tag: "Unknown",
+  command: "bulk",
+  payload
+}))
+const block = Result.getOrThrow(Wire.decode("block", payload))
+const pings: ReadonlyArray<Wire.Message> = Array.from({ length: 2_000 }, (_, i) => ({ _tag: "ping", nonce: BigInt(i) }))
+
+for (const { amount, messages, targets, title } of [
+  {
+    title: "5 messages of 1 MB that nobody decodes, sealed and opened",
+    messages: bulk,
+    amount: { count: (bulk.length * payload.length) / 1e6, unit: "MB" },
+    // Within 1.3 times of it.
+    targets: { "ciphers alone": 0.769 }
+  },
+  {
+    title: "5 blocks of 1 MB, encoded, sealed, opened and decoded",
+    messages: Array.from({ length: 5 }, () => block),
+    amount: { count: (bulk.length * payload.length) / 1e6, unit: "MB" },
+    targets: {}
+  },
+  {
+    title: "2,000 pings, encoded, sealed, opened and decoded",
+    messages: pings,
+    amount: { count: pings.length, unit: "pings" },
+    targets: {}
+  }
+]) {
+  const [encrypted, plain] = [v2(), v1()]
+  const contents = messages.map((message) => new Uint8Array(2 + Result.getOrThrow(Wire.encode(message)).length))
+  await ask({
+    title,
+    competitors: [
+      { name: "version 2", run: () => encrypted(messages) },
+      { name: "ciphers alone", run: ciphersAlone(contents) },
+      { name: "ciphers alone, node:crypto only", run: nodeAlone(contents) },
+      { name: "version 1", run: () => plain(messages) }
+    ],
+    amount,
+    targets
+  })
+}
+
+// Both sides of a key exchange cost one of each.
+await ask({
+  title: "a key pair",
+  competitors: [{ name: "ElligatorSwift", run: () => makeKeyPair().publicKey.length }],
+  amount: { count: 1, unit: "keys" }
+})
+await ask({
+  title: "a shared secret, and all that is derived from it",
+  competitors: [
+    {
+      name: "x-only ECDH and HKDF",
+      run: () => deriveSecrets(sharedSecret(alice, bob.publicKey, true), network.magic, true).sessionId.length
+    }
+  ],
+  amount: { count: 1, unit: "secrets" }
+})
+
+printTable("transport: version 2")

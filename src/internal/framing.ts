@@ -1,0 +1,83 @@
+/** What the two versions of the transport have in common: messages become bytes, and bytes messages. */
+import * as Result from "effect/Result"
+import type { Policy } from "../Policy.ts"
+import * as Wire from "../Wire.ts"
+import type { Secrets } from "./cipherV2.ts"
+import { payloadOf } from "./frameV1.ts"
+import { makePacketParser, type PacketParser, payloadOfPacket, sealPackets, writePacket } from "./frameV2.ts"
+
+/** A message that was encoded and waits to be written; the frame has the length that it takes on the wire. */
+export interface Outgoing {
+  readonly message: Wire.Message
+  readonly frame: Uint8Array
+}
+
+export interface Framing {
+  readonly transport: "v1" | "v2"
+  /** 32 bytes, of version 2 only. */
+  readonly sessionId: Uint8Array | undefined
+  /** Of what is received. */
+  readonly parser: Wire.Parser
+  /** The frame of a message, made when it is queued. */
+  readonly encode: (message: Wire.Message) => Result.Result<Uint8Array, Wire.WireError>
+  /** The payload in a frame that is not sealed yet. */
+  readonly payloadOf: (frame: Uint8Array) => Uint8Array
+  /** The bytes to write for these frames, each once and in the order in which they are written. */
+  readonly seal: (frames: ReadonlyArray<Outgoing>) => Uint8Array
+}
+
+const join = (frames: ReadonlyArray<Outgoing>): Uint8Array => {
+  if (frames.length === 1) return frames[0]!.frame
+  let size = 0
+  for (const { frame } of frames) size += frame.length
+  const joined = new Uint8Array(size)
+  let offset = 0
+  for (const { frame } of frames) {
+    joined.set(frame, offset)
+    offset += frame.length
+  }
+  return joined
+}
+
+type OnFrame = Wire.ParserOptions["onFrame"]
+
+export const makeV1 = (magic: Uint8Array, policy: Policy, onFrame?: OnFrame): Framing => ({
+  transport: "v1",
+  sessionId: undefined,
+  parser: Wire.makeParser({
+    magic,
+    badChecksum: policy.badChecksum,
+    malformed: policy.malformed,
+    trailingBytes: policy.trailingBytes,
+    onFrame
+  }),
+  encode: (message) => Wire.encodeFrames(magic, [message]),
+  payloadOf,
+  seal: join
+})
+
+/** Of what follows a key exchange. */
+export const makeV2 = (
+  secrets: Secrets,
+  garbage: Uint8Array,
+  { malformed, trailingBytes }: Policy,
+  onFrame?: OnFrame
+): Framing & { readonly parser: PacketParser } => ({
+  transport: "v2",
+  sessionId: secrets.sessionId,
+  parser: makePacketParser({ direction: secrets.receive, garbage, malformed, onFrame, trailingBytes }),
+  encode: (message) => {
+    try {
+      return Result.succeed(writePacket(message))
+    } catch (error) {
+      if (error instanceof Wire.WireError) return Result.fail(error)
+      throw error
+    }
+  },
+  payloadOf: payloadOfPacket,
+  seal: (frames) =>
+    sealPackets(
+      secrets.send,
+      frames.map(({ frame }) => frame)
+    )
+})

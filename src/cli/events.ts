@@ -35,7 +35,7 @@ const message = <const Commands extends ReadonlyArray<string>, const Fields exte
     ...place,
     direction: Schema.optionalKey(Direction),
     command: Schema.Literals(commands),
-    /** On the wire, its header (24 bytes in version 1) or encryption included; in a capture or a file without frames the payload alone. */
+    /** On the wire, with header (24 bytes in version 1) or encryption; in a capture or a file without frames the payload alone. */
     bytes: Count,
     ...fields
   })

@@ -72,9 +72,10 @@ const askHandOut = async (size: string, message: Wire.BlockMessage): Promise<voi
     {
       name: us,
       run: () => {
-        const [event] = Wire.makeParser({ magic: network.magic }).push(frame)
-        if (event?._tag !== "Received" || event.message._tag !== "block") throw new Error("no block")
-        return event.message.block.header.nonce + Result.getOrThrow(Wire.encode(event.message)).length
+        const [event] = Wire.makeParser({ magic: network.magic, undecoded: ["block"] }).push(frame)
+        if (event?._tag !== "Received" || event.message._tag !== "Unknown") throw new Error("no block")
+        const { payload } = event.message
+        return Result.getOrThrow(Wire.decodeBlockHeader(payload)).nonce + payload.length
       }
     },
     { name: "the checksum alone", run: () => (checksum(payload) >= 0 ? nonce + payload.length : 0) }

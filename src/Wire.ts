@@ -11,7 +11,7 @@
  * the network causes anything else.
  */
 import * as Result from "effect/Result"
-import { withWriter } from "./internal/bytes.ts"
+import { plainBytes, Reader, withWriter } from "./internal/bytes.ts"
 import * as frame from "./internal/frameV1.ts"
 import type { Parser, ParserOptions } from "./internal/frameV1.ts"
 import * as address from "./internal/messages/address.ts"
@@ -361,6 +361,31 @@ export const decodeTransaction = (bytes: Uint8Array): Result.Result<Transaction,
   attempt(() => {
     const message = readPayload("tx", bytes, "malformed")
     return (message as Extract<Message, { readonly _tag: "tx" }>).transaction
+  })
+
+/**
+ * The header in the first 80 bytes of a block, `merkleblock` or `cmpctblock`; what follows is not looked at, so that who
+ * passes blocks on pays for no more. Fails with `Truncated` where there are fewer.
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * // A block whose bytes are passed on as they came: see `undecoded` of `makeParser`.
+ * const relay = (message: Wire.Message) =>
+ *   message._tag === "Unknown" && message.command === "block"
+ *     ? Result.map(Wire.decodeBlockHeader(message.payload), Wire.blockHash)
+ *     : undefined
+ *
+ * console.log(relay({ _tag: "verack" })) // undefined
+ * ```
+ */
+export const decodeBlockHeader = (bytes: Uint8Array): Result.Result<BlockHeader, WireError> =>
+  attempt(() => {
+    const reader = new Reader(plainBytes(bytes), "block")
+    reader.skip(block.headerSize, "header")
+    return block.readHeader(reader.bytes, 0)
   })
 
 /**

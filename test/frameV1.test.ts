@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { createHash } from "node:crypto"
 import * as Wire from "../src/Wire.ts"
-import { concat, encoded, examples } from "./support/generators.ts"
+import { concat, encoded, examples, reasonOf } from "./support/generators.ts"
 
 const magic = Uint8Array.of(0xfa, 0xbf, 0xb5, 0xda)
 
@@ -360,6 +360,36 @@ describe("buffers", () => {
     })
     assert.strictEqual(parser.buffered, 1_000_024)
     assert.isBelow(held, 1_000_000 + 262_144 + 50_000)
+  })
+})
+
+describe("what is left undecoded", () => {
+  const block = examples.find((message): message is Wire.BlockMessage => message._tag === "block")!
+  const payload = encoded(block)
+
+  it("is handed out as it came, whatever it holds, while the rest is decoded", () => {
+    const parser = Wire.makeParser({ magic, undecoded: ["block", "constructor"] })
+    const damaged: Wire.Message = { _tag: "Unknown", command: "block", payload: payload.subarray(0, 7) }
+    const events = parser.push(frames(block, ping(1n), damaged))
+    assert.deepStrictEqual(
+      events.map((event) => (event._tag === "Received" ? event.message : event._tag)),
+      [{ _tag: "Unknown", command: "block", payload }, ping(1n), damaged]
+    )
+  })
+
+  it("has its checksum looked at all the same", () => {
+    const parser = Wire.makeParser({ magic, undecoded: ["block"] })
+    assert.strictEqual(summary(parser.push(patch(frames(block), 30, 1))), "BadChecksum")
+  })
+
+  it("of a block tells its header, from 80 bytes on", () => {
+    assert.deepStrictEqual(Result.getOrThrow(Wire.decodeBlockHeader(payload)), block.block.header)
+    assert.deepStrictEqual(Result.getOrThrow(Wire.decodeBlockHeader(payload.subarray(0, 80))), block.block.header)
+    assert.deepStrictEqual(reasonOf(Wire.decodeBlockHeader(payload.subarray(0, 79))), {
+      _tag: "Truncated",
+      field: "header",
+      offset: 0
+    })
   })
 })
 

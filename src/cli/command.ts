@@ -73,6 +73,9 @@ const capture = Flag.String("capture").pipe(
   Flag.optional
 )
 
+const limitFlag = (description: string) =>
+  durationFlag("for").pipe(positive, Flag.withDescription(description), Flag.optional)
+
 const timeoutFlag = (description: string) =>
   durationFlag("timeout").pipe(positive, Flag.withDescription(description), Flag.optional)
 
@@ -82,13 +85,7 @@ const peerFlags = {
     Flag.withDescription("The network of the peer; mainnet by default"),
     Flag.withDefault("mainnet")
   ),
-  limit: durationFlag("for").pipe(
-    positive,
-    Flag.withDescription(
-      "Disconnect after this time, counted from the handshake, in listen from the start; without it, on Ctrl-C"
-    ),
-    Flag.optional
-  ),
+  limit: limitFlag("Disconnect after this time, counted from the handshake; without it, on Ctrl-C"),
   policy: Flag.Literals("policy", Policy.names).pipe(
     Flag.withDescription(
       "What to do where Bitcoin Core and btcd answer bad behaviour differently; standard by default"
@@ -204,6 +201,7 @@ const listenCommand = Command.make(
   "listen",
   {
     ...peerFlags,
+    limit: limitFlag("Stop listening and disconnect all after this time; without it, on Ctrl-C"),
     timeout: timeoutFlag("How long to wait for the handshake; 10s by default"),
     capture,
     host: Flag.String("host").pipe(

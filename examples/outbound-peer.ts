@@ -11,7 +11,8 @@ export const main = (host: string, port: number) =>
       requiredServices: [],
       handlers: { inv: ({ items }) => Console.log(`${items.length} announced`) }
     })
-    yield* Console.log("connected", { userAgent: peer.info.userAgent, ping: Duration.format(yield* peer.ping) })
+    const ping = `${Duration.toMillis(yield* peer.ping)} ms`
+    yield* Console.log("connected", { userAgent: peer.info.userAgent, ping })
     yield* Console.log(Peer.describeEnd(yield* peer.awaitShutdown))
   }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
 

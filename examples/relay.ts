@@ -56,4 +56,5 @@ export const main = (first: string, second: string) =>
     yield* Console.log(Peer.describeEnd(end))
   }).pipe(Effect.scoped)
 
-if (import.meta.main) NodeRuntime.runMain(main(process.argv[2] ?? "", process.argv[3] ?? ""))
+if (import.meta.main)
+  NodeRuntime.runMain(main(process.argv[2] ?? "127.0.0.1:18444", process.argv[3] ?? "127.0.0.1:18454"))

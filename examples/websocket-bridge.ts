@@ -105,5 +105,5 @@ export const main = (port: number, origin: string, targets: ReadonlyArray<string
     return yield* Effect.never
   }).pipe(Effect.scoped)
 
-const [origin = "", ...targets] = process.argv.slice(2)
-if (import.meta.main) NodeRuntime.runMain(main(8380, origin, targets))
+const [origin = "http://127.0.0.1:8000", first = "127.0.0.1:18444", ...more] = process.argv.slice(2)
+if (import.meta.main) NodeRuntime.runMain(main(8380, origin, [first, ...more]))

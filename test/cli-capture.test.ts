@@ -70,6 +70,10 @@ describe("replay", () => {
       const handshake = events.find((event) => event.event === "handshake")
       assert.deepInclude(handshake, { address: "[2001:db8::1]:8333", network: "signet", userAgent: "/remote:1.0/" })
       assert.deepInclude(events.at(-1), { event: "disconnected", reason: "RemoteClosed" })
+      for (const event of events) {
+        if (event.event !== "message" && event.event !== "dropped") continue
+        assert.strictEqual(event.time, "1970-01-01T00:00:00.000Z", "when it goes over the wire, now")
+      }
     })
   )
 

@@ -171,7 +171,7 @@ describe("decode", () => {
       for (const broken of [noInputs, noOutputs]) {
         const { failure, lines } = yield* decodeBytes(`${digits}\n${broken}\n`)
         assert.strictEqual(lines.length, 1)
-        assert.match(failure ?? "", /1 of 2 lines are no transaction/)
+        assert.match(failure ?? "", /line 2 is no transaction/)
         assert.isUndefined((yield* decodeBytes(broken, { as: "tx" })).failure, "unless --as says that it is one")
       }
     })
@@ -202,7 +202,13 @@ describe("decode", () => {
         assert.strictEqual(lines.length, 1)
         assert.include(lines[0], txid)
       }
-      const { lines } = yield* decodeBytes(`${digits}\n\n${Buffer.from(block).toString("hex")}\n`)
+      const both = `${digits}\n\n${Buffer.from(block).toString("hex")}\n`
+      const events = (yield* decodeBytes(both, { json: true })).lines.map((line) => decodeLine(line))
+      assert.deepStrictEqual(
+        events.map((event) => event.event === "message" && event.line),
+        [1, 3]
+      )
+      const { lines } = yield* decodeBytes(both)
       assert.deepStrictEqual(
         lines.map((line) => line.split(/\s+/).slice(0, 3)),
         [
@@ -222,8 +228,9 @@ describe("decode", () => {
         ["abc", {}, /an odd number of hexadecimal digits$/],
         ["aa\nzz", {}, /not hexadecimal: "z" in line 2$/],
         [hash(7), {}, /--as$/],
-        ["aabb\nccdd", {}, /2 of 2 lines are .* --as$/],
+        ["aabb\nccdd", {}, /2 of 2 lines, the first one line 1, are .* --as$/],
         [hash(7), { as: "stream" }, /does not start with the magic/],
+        [tx, { as: "TX" }, /--as TX is none of /],
         [tx.subarray(0, 20), { as: "tx" }, /1 damaged/],
         [concat(tx, [0]), { as: "tx" }, /1 damaged/]
       ]
@@ -237,13 +244,12 @@ describe("decode", () => {
 
   it.effect("takes a payload for what --as says", () =>
     Effect.gen(function* () {
-      const { failure, lines } = yield* decodeBytes(hash(7), { as: "unheardof", json: true })
+      const { failure, lines } = yield* decodeBytes(ping, { as: "ping", json: true })
       assert.isUndefined(failure)
       assert.deepStrictEqual(
         lines.map((line) => JSON.parse(line)),
-        [{ event: "message", offset: 0, command: "unheardof", bytes: 32, unknown: true }]
+        [{ event: "message", offset: 0, command: "ping", bytes: 8, nonce: "0000000000000001" }]
       )
-      assert.include((yield* decodeBytes(ping, { as: "ping" })).lines[0], "nonce 0000000000000001")
     })
   )
 

@@ -376,7 +376,10 @@ describe("parseAddress", () => {
     "[host]:1",
     "a b",
     "http://host",
-    "a\x1b[0m"
+    "a\x1b[0m",
+    "18444",
+    "1.2.3:8333",
+    "256.1.1.1"
   ]) {
     it(`${JSON.stringify(text)} is none`, () => assert.throws(() => parseAddress(text, 8333), Error))
   }
@@ -496,6 +499,11 @@ describe("the command line", () => {
     [["connect", "host", "--jason"], /Unrecognized flag: --jason/],
     [["listen", "--port", "99999"], /--port: "99999"\. Expected: a port/],
     [["listen", "--port", "http"], /--port: "http"/],
+    [["connect", "a.onion", "-n", "regtest"], /connect a\.onion:18444: .* Tor: --proxy socks5:\/\/127\.0\.0\.1:9050$/],
+    [["connect", "a.i2p"], /connect a\.i2p:8333: .* I2P router: --i2p-sam 127\.0\.0\.1:7656$/],
+    [["replay", nowhere, "--at-once", "--speed", "2"], /--at-once: cannot be used together with --speed$/],
+    [["replay", ""], /the name of the file is empty$/],
+    [["decode", ""], /the name of the file is empty$/],
     [["decode", nowhere], /no such file$/],
     [["decode", os.tmpdir()], /is a directory$/],
     [["decode", "--as", "much too long a command"], /--as/]

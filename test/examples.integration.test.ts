@@ -55,7 +55,7 @@ describe("the outbound peer", () => {
     Effect.gen(function* () {
       const { chain, host, node, peer, port } = yield* serving
       const { fiber, line } = yield* printing(Outbound.main(host, port))
-      assert.match(yield* line, /^connected \{ userAgent: '\/effect-bitcoin-peer:.*\/', ping: '.+' \}$/)
+      assert.match(yield* line, /^connected \{ userAgent: '\/effect-bitcoin-peer:.*\/', ping: '[\d.]+ ms' \}$/)
       yield* node.announceTransaction(spend(coinOf(chain.blocks[104].transactions.at(-1)!)))
       assert.strictEqual(yield* line, "1 announced")
       yield* (yield* peer).disconnect()

@@ -37,7 +37,7 @@ const program = Effect.gen(function* () {
   state.textContent = "connected"
   yield* Effect.forkScoped(
     peer.ping.pipe(
-      Effect.tap((roundTrip) => Effect.sync(() => show("ping", Duration.format(roundTrip)))),
+      Effect.tap((roundTrip) => Effect.sync(() => show("ping", `${Duration.toMillis(roundTrip)} ms`))),
       Effect.repeat(Schedule.spaced("5 seconds"))
     )
   )

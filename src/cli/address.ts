@@ -1,4 +1,5 @@
 /** Where to connect to, as people write it. */
+import * as net from "node:net"
 import type { Endpoint } from "../Connection.ts"
 
 const ipv6 = /^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%[\w.-]+)?$/
@@ -26,6 +27,8 @@ export const parseAddress = (text: string, defaultPort: number): Endpoint => {
       isIPv6 ? "not an IPv6 address, which needs brackets before a port" : "not a host name or an address"
     )
   }
+  // The resolver would take a number, or a part of an address, for one: 18444 is 0.0.72.12.
+  if (/^[\d.]+$/.test(host) && !net.isIPv4(host)) throw new Error("not an IPv4 address")
   if (port === undefined) return { host, port: defaultPort }
   const number = /^\d{1,5}$/.test(port) ? Number(port) : 0
   if (number < 1 || number > 65_535) throw new Error(`port "${port}" is not a number from 1 to 65535`)

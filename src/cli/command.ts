@@ -73,24 +73,19 @@ const capture = Flag.String("capture").pipe(
   Flag.optional
 )
 
+const limitFlag = (description: string) =>
+  durationFlag("for").pipe(positive, Flag.withDescription(description), Flag.optional)
+
+const timeoutFlag = (description: string) =>
+  durationFlag("timeout").pipe(positive, Flag.withDescription(description), Flag.optional)
+
 const peerFlags = {
   network: Flag.Literals("network", Network.names).pipe(
     Flag.withAlias("n"),
     Flag.withDescription("The network of the peer; mainnet by default"),
     Flag.withDefault("mainnet")
   ),
-  limit: durationFlag("for").pipe(
-    positive,
-    Flag.withDescription("Disconnect after this time, counted from the handshake; without it, on Ctrl-C"),
-    Flag.optional
-  ),
-  timeout: durationFlag("timeout").pipe(
-    positive,
-    Flag.withDescription(
-      "How long to wait for a connection, and then for the handshake; by default 10s, through a proxy 1m, through I2P 3m"
-    ),
-    Flag.optional
-  ),
+  limit: limitFlag("Disconnect after this time, counted from the handshake; without it, on Ctrl-C"),
   policy: Flag.Literals("policy", Policy.names).pipe(
     Flag.withDescription(
       "What to do where Bitcoin Core and btcd answer bad behaviour differently; standard by default"
@@ -98,7 +93,7 @@ const peerFlags = {
     Flag.withDefault("standard")
   ),
   transport: Flag.Literals("transport", Transport.names).pipe(
-    Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with those that speak it"),
+    Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with those that speak it (auto, the default)"),
     Flag.withDefault("auto")
   ),
   userAgent: Flag.String("user-agent").pipe(
@@ -157,6 +152,9 @@ const connectCommand = Command.make(
   "connect",
   {
     ...peerFlags,
+    timeout: timeoutFlag(
+      "How long to wait for a connection, and then for the handshake; by default 10s, through a proxy 1m, through I2P 3m"
+    ),
     proxy: Flag.String("proxy").pipe(
       Flag.withMetavar("URL"),
       Flag.withDescription(
@@ -203,6 +201,8 @@ const listenCommand = Command.make(
   "listen",
   {
     ...peerFlags,
+    limit: limitFlag("Stop listening and disconnect all after this time; without it, on Ctrl-C"),
+    timeout: timeoutFlag("How long to wait for the handshake; 10s by default"),
     capture,
     host: Flag.String("host").pipe(
       Flag.map(unbracketed),
@@ -248,7 +248,7 @@ const replayCommand = Command.make(
         () => "a number above 0"
       ),
       Flag.withDescription("How many times as fast as it was recorded; 1 by default"),
-      Flag.withDefault(1)
+      Flag.optional
     ),
     atOnce: Flag.Boolean("at-once").pipe(
       Flag.withDescription("Do not wait between the messages"),
@@ -260,18 +260,20 @@ const replayCommand = Command.make(
     )
   },
   ({ atOnce, file, json, limit, network, policy, speed }) =>
-    replay(file, atOnce ? Infinity : speed, {
-      network: Network.fromName(network),
-      policy: Policy.fromName(policy),
-      limit: Option.getOrUndefined(limit),
-      json
-    })
+    atOnce && Option.isSome(speed)
+      ? Effect.fail(new Failure({ message: "--at-once: cannot be used together with --speed" }))
+      : replay(file, atOnce ? Infinity : Option.getOrElse(speed, () => 1), {
+          network: Network.fromName(network),
+          policy: Policy.fromName(policy),
+          limit: Option.getOrUndefined(limit),
+          json
+        })
 ).pipe(
   Command.withShortDescription("Play a capture to a peer of this program, as if it came over the wire"),
   Command.withDescription(
     `Play one side of a connection that was recorded (connect --capture, or bitcoind -capturemessages) to a peer of this program, and show what connect would. The remote says what it said then, whatever it is asked. A capture does not tell its network, which only matters for what is shown.
 
-Exit code 0: all was played, or ended after --for or by Ctrl-C. 1: not a capture, a damaged one, or the peer was ended by what it holds.`
+Exit code 0: all was played, or ended after --for or by Ctrl-C. 1: not a capture, a damaged one, or the peer was ended by what it holds. 130: stopped before the handshake was done.`
   ),
   Command.withExamples([
     { command: "btcpeer replay msgs_recv.dat --at-once --json", description: "All there is, for a program" },

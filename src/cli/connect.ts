@@ -1,10 +1,11 @@
 /** `btcpeer connect`: one peer, watched until it or the user ends it. */
 import * as Effect from "effect/Effect"
-import { type Endpoint, formatEndpoint } from "../Connection.ts"
+import { type ConnectionError, type Endpoint, formatEndpoint } from "../Connection.ts"
+import type { HandshakeError } from "../Handshake.ts"
 import * as NodeConnection from "../NodeConnection.ts"
 import type { Nonce } from "../Nonce.ts"
 import * as Peer from "../Peer.ts"
-import { Failure, failure } from "./failure.ts"
+import { Failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
 import * as Session from "./session.ts"
@@ -26,6 +27,15 @@ const dial = (endpoint: Endpoint, way: Way, connectTimeout: Session.Settings["ti
   }
 }
 
+/** What went wrong; where another way is needed, by the flag that takes it. */
+const problemOf = ({ message, reason }: HandshakeError | ConnectionError, endpoint: Endpoint): string => {
+  if (reason._tag !== "DialFailed" || reason.problem !== "NeedsProxy") return message
+  const way = /\.onion\.?$/i.test(endpoint.host)
+    ? "an .onion name is reached through Tor: --proxy socks5://127.0.0.1:9050"
+    : "an .i2p name is reached through an I2P router: --i2p-sam 127.0.0.1:7656"
+  return `connect ${formatEndpoint(endpoint)}: ${way}`
+}
+
 /** Succeeds when we ended it, fails with how it ended otherwise. */
 export const connect = Effect.fnUntraced(function* (
   endpoint: Endpoint,
@@ -41,17 +51,17 @@ export const connect = Effect.fnUntraced(function* (
     report,
     undefined
   ).pipe(
-    Effect.tapError(({ message, reason }) =>
-      Effect.sync(() =>
-        report({
-          event: "failed",
-          address,
-          reason: reason._tag === "DialFailed" ? reason.problem : reason._tag,
-          message
-        })
-      )
-    ),
-    Effect.mapError(failure),
+    Effect.catch((error) => {
+      const { reason } = error
+      const message = problemOf(error, endpoint)
+      report({
+        event: "failed",
+        address,
+        reason: reason._tag === "DialFailed" ? reason.problem : reason._tag,
+        message
+      })
+      return Effect.fail(new Failure({ message }))
+    }),
     Effect.flatMap((session) => session.stay(Session.untilAsked(output, options.limit))),
     Effect.scoped
   )

@@ -58,6 +58,7 @@ export const decode = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, Failure, Output> {
   const { room } = yield* Output
   const report = yield* makeReport(json)
+  if (file === "") return yield* new Failure({ message: "the name of the file is empty" })
   const name = file === "-" ? "standard input" : file
   const source = file === "-" ? stdin : () => fs.createReadStream(file)
   const failed = (problem: string) => new Failure({ message: `${name}: ${problem}` })
@@ -73,7 +74,7 @@ export const decode = Effect.fnUntraced(function* (
   let broken = 0
 
   const print = (found: Found, form: Form, line: number | undefined): void => {
-    const place = line === undefined ? { offset: found.offset } : {}
+    const place = line === undefined ? { offset: found.offset } : { line }
     const time = found.time === undefined ? undefined : microseconds(found.time)
     const context = { ...place, ...(time !== undefined && { time }), bytes: found.bytes }
     const where = line === undefined ? (form._tag === "Payload" ? undefined : `@${found.offset}`) : `line ${line}`
@@ -89,11 +90,11 @@ export const decode = Effect.fnUntraced(function* (
     }
   }
 
-  let unrecognised = 0
+  const unrecognised: Array<number | undefined> = []
   for (const { bytes, line } of all) {
     const form = as === undefined ? detect(bytes) : yield* checked(() => formOf(as, bytes))
     if (form === undefined) {
-      unrecognised++
+      unrecognised.push(line)
       continue
     }
     for (const found of find(form, bytes)) {
@@ -103,8 +104,14 @@ export const decode = Effect.fnUntraced(function* (
       if (full !== undefined) yield* full
     }
   }
-  if (unrecognised > 0) {
-    const what = all.length === 1 ? "this is" : `${unrecognised} of ${all.length} lines are`
+  if (unrecognised.length > 0) {
+    const [first] = unrecognised
+    const what =
+      first === undefined
+        ? "this is"
+        : unrecognised.length === 1
+          ? `line ${first} is`
+          : `${unrecognised.length} of ${all.length} lines, the first one line ${first}, are`
     const advice =
       all.length === 1 && beginsWithHeader(all[0]!.bytes)
         ? "it begins with a block header: try --as block (which is cut off then), merkleblock or cmpctblock"

@@ -31,7 +31,7 @@ export const demo = Command.make(
         () => `${minimum} to ${maximum}`
       ),
       Flag.withDefault(4_500),
-      Flag.withDescription(`How many blocks to mine, ${minimum} to ${maximum}`)
+      Flag.withDescription(`How many blocks to mine, ${minimum} to ${maximum}; 4500 by default`)
     )
   },
   ({ blocks }) => runDemo(blocks)

@@ -20,8 +20,15 @@ const Counts = Schema.Record(Schema.String, Count)
 /** In `listen`, where there are several: which peer, counted from 1, and where it is. */
 const source = { peer: Schema.optionalKey(Count), address: Schema.optionalKey(Schema.String) }
 
-/** Where `decode` found it: bytes from the start, and in a capture when it went over the wire (ISO 8601, microseconds). */
-const place = { offset: Schema.optionalKey(Count), time: Schema.optionalKey(Schema.String) }
+/**
+ * When it went over the wire (ISO 8601; of a capture with microseconds), and where `decode` found it: bytes from the start,
+ * or of hexadecimal with several lines the line, from 1.
+ */
+const place = {
+  time: Schema.optionalKey(Schema.String),
+  offset: Schema.optionalKey(Count),
+  line: Schema.optionalKey(Count)
+}
 
 const Direction = Schema.Literals(["in", "out"])
 
@@ -150,7 +157,7 @@ export const Message = Schema.Union([
 export type Message = typeof Message.Type
 
 /** What a message event is on top of the message. */
-export type MessageContext = "event" | "peer" | "address" | "offset" | "time" | "direction" | "bytes"
+export type MessageContext = "event" | "peer" | "address" | "time" | "offset" | "line" | "direction" | "bytes"
 
 type Without<Event, Keys extends PropertyKey> = Event extends unknown
   ? { readonly [K in keyof Event as Exclude<K, Keys>]: Event[K] }

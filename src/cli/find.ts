@@ -237,7 +237,14 @@ export const detect = (bytes: Uint8Array): Form | undefined => {
 /** What `--as` says the bytes are. Throws an `Error` that says what is wrong. */
 export const formOf = (as: string, bytes: Uint8Array): Form => {
   if (as === "capture") return { _tag: "Capture" }
-  if (as !== "stream") return { _tag: "Payload", command: as }
+  if (as !== "stream") {
+    // Whatever has no type here would be "decoded" as a command that nobody knows.
+    const decoded = Wire.decode(as, bytes)
+    if (Result.isSuccess(decoded) && decoded.success._tag === "Unknown") {
+      throw new Error(`--as ${as} is none of ${forms.join(", ")} or the known commands, such as headers`)
+    }
+    return { _tag: "Payload", command: as }
+  }
   const form = streamForm(bytes)
   if (form === undefined) throw new Error("no stream: it does not start with the magic of a known network")
   return form

@@ -38,6 +38,7 @@ export const replay = Effect.fnUntraced(function* (
   speed: number,
   options: Settings
 ): Effect.fn.Return<void, Failure, Nonce | Output | FileSystem.FileSystem> {
+  if (file === "") return yield* failed("the name of the file is empty")
   const output = yield* Output
   const report = yield* makeReport(options.json)
   let problem: Capture.CaptureError | undefined

@@ -22,8 +22,11 @@ export const makeReport = (json: boolean): Effect.Effect<Report, never, Output> 
     else for (const text of textLines(paint, event, note)) line(text, oneOfMany)
   })
 
-/** The time of day (UTC), for lines about what happens now. */
-export const makeTimeOfDay: Effect.Effect<() => string> = Effect.map(
+/** What time it is, for events that happen now: for programs, and the time of day (UTC) for people. */
+export const makeNow: Effect.Effect<() => { readonly time: string; readonly when: string }> = Effect.map(
   Clock.Clock,
-  (clock) => () => new Date(clock.currentTimeMillisUnsafe()).toISOString().slice(11, 23)
+  (clock) => () => {
+    const time = new Date(clock.currentTimeMillisUnsafe()).toISOString()
+    return { time, when: time.slice(11, 23) }
+  }
 )

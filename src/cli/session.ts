@@ -11,7 +11,7 @@ import type { Policy } from "../Policy.ts"
 import type { Transport } from "../Transport.ts"
 import * as Wire from "../Wire.ts"
 import { Output } from "./output.ts"
-import { makeTimeOfDay, type Report } from "./report.ts"
+import { makeNow, type Report } from "./report.ts"
 import { summarise } from "./summary.ts"
 import { hex, milliseconds } from "./text.ts"
 
@@ -115,7 +115,7 @@ export const open = Effect.fnUntraced(function* <E>(
 ): Effect.fn.Return<Session, E, Scope.Scope | Nonce | Output> {
   const { room } = yield* Output
   const clock = yield* Clock.Clock
-  const timeOfDay = yield* makeTimeOfDay
+  const wallClock = yield* makeNow
   /** Milliseconds, to the microsecond: more digits would only be noise. */
   const now = (): number => Math.round(Number(clock.monotonicTimeNanosUnsafe()) / 1e3) / 1e3
   const since = (start: number): number => Math.round((now() - start) * 1e3) / 1e3
@@ -124,17 +124,17 @@ export const open = Effect.fnUntraced(function* <E>(
   const pings = new Map<bigint, number>()
 
   const onRead = (event: Wire.ParserEvent): void => {
-    const when = timeOfDay()
+    const { time, when } = wallClock()
     if (event._tag === "Dropped") {
       const { command, message, reason } = event.error
-      report({ event: "dropped", ...source, command, bytes: event.size, reason: reason._tag, message }, { when })
+      report({ event: "dropped", ...source, time, command, bytes: event.size, reason: reason._tag, message }, { when })
       return
     }
     const { message } = event
     const sentAt = message._tag === "pong" ? pings.get(message.nonce) : undefined
     const roundTrip = sentAt === undefined ? undefined : since(sentAt)
     report(
-      { event: "message", ...source, direction: "in", bytes: event.size, ...summarise(message) },
+      { event: "message", ...source, time, direction: "in", bytes: event.size, ...summarise(message) },
       { when, ...(roundTrip !== undefined && { extra: milliseconds(roundTrip) }) }
     )
     if (message._tag === "pong" && roundTrip !== undefined) {
@@ -145,7 +145,8 @@ export const open = Effect.fnUntraced(function* <E>(
 
   const onWrite = (message: Wire.Message, bytes: number): void => {
     if (message._tag === "ping" && message.nonce !== undefined) pings.set(message.nonce, now())
-    report({ event: "message", ...source, direction: "out", bytes, ...summarise(message) }, { when: timeOfDay() })
+    const { time, when } = wallClock()
+    report({ event: "message", ...source, time, direction: "out", bytes, ...summarise(message) }, { when })
   }
 
   const options: Peer.Options = {

@@ -247,6 +247,12 @@ class StreamParser implements PacketParser {
       return this.#drop(error, size, isShort ? "drop" : malformed, events)
     }
     const payload = plain.subarray(headerSize + 1 + (isShort ? 0 : commandSize))
+    const { length } = payload
+    // The limit of contents leaves room for a command that is written out, and this one may not be.
+    if (length > maxPayloadLength) {
+      this.#failure = unreadable(command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
+      return
+    }
     onFrame?.(command, payload)
     let message: Message
     try {

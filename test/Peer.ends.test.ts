@@ -235,21 +235,25 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler closes that scope from a fiber that it waits for", () =>
+  it.effect("a fiber that a handler has forked closes that scope, one it waits for or one of the peer's scope", () =>
     Effect.gen(function* () {
-      const scope = yield* Scope.make()
-      const pair = yield* Connection.makePair()
-      const remote = scripted(pair[1])
-      const closing = Effect.timeout(Scope.close(scope, Exit.void), "1 second")
-      const making = yield* fork(
-        Scope.provide(Peer.make(pair[0], { network, direction, handlers: { getaddr: () => closing } }), scope)
-      )
-      yield* remote.send(version(), verack)
-      const peer = yield* Fiber.join(making)
-      yield* remote.send({ _tag: "getaddr" })
-      const over = yield* fork(peer.awaitShutdown)
-      yield* TestClock.adjust("1 second")
-      assert.deepStrictEqual(over.pollUnsafe(), Exit.succeed({ _tag: "ScopeClosed" }))
+      const ways = [
+        (close: Effect.Effect<void>) => Effect.timeout(close, "1 second"),
+        (close: Effect.Effect<void>) => Effect.forkScoped(Effect.delay(close, "1 second"))
+      ]
+      for (const way of ways) {
+        const scope = yield* Scope.make()
+        const pair = yield* Connection.makePair()
+        const remote = scripted(pair[1])
+        const handlers = { getaddr: () => way(Scope.close(scope, Exit.void)) }
+        const making = yield* fork(Scope.provide(Peer.make(pair[0], { network, direction, handlers }), scope))
+        yield* remote.send(version(), verack)
+        const peer = yield* Fiber.join(making)
+        yield* remote.send({ _tag: "getaddr" })
+        const over = yield* fork(peer.awaitShutdown)
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(over.pollUnsafe(), Exit.succeed({ _tag: "ScopeClosed" }))
+      }
     }).pipe(Effect.provide(Nonce.layer))
   )
 

@@ -119,7 +119,7 @@ const HandlerOf = Context.Reference<Scope.Scope | undefined>("effect-bitcoin-pee
 
 type Handler = (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
 
-/** The peer's own scope stays: it is the one of the fiber that runs the handler. */
+/** What says whose handler it is stays: that is of the fiber that runs it. */
 const withServices = (
   effect: ReturnType<Handler>,
   context: Context.Context<never>
@@ -127,7 +127,7 @@ const withServices = (
   effect === undefined
     ? undefined
     : Effect.contextWith((own: Context.Context<Scope.Scope>) =>
-        Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope)(own)))
+        Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope, HandlerOf)(own)))
       )
 
 /** Something that is made when it is first needed. */
@@ -302,7 +302,6 @@ export const startSession = Effect.fnUntraced(function* (
   let batchesBytes = 0
   let handlersRun = false
   let handles = false
-  let handlerFiber: Fiber.Fiber<unknown, unknown> | undefined
   /** The command whose handler runs: a failure is then the handler's. */
   let handling: string | undefined
   /** Why nothing more comes, while what came is still being handled. */
@@ -330,7 +329,6 @@ export const startSession = Effect.fnUntraced(function* (
   }
 
   const handler = Effect.gen(function* () {
-    handlerFiber = yield* Effect.fiber
     while (true) {
       yield* arrived.wait
       const { bytes, messages, pongs } = batches.shift()!
@@ -749,9 +747,8 @@ export const startSession = Effect.fnUntraced(function* (
       guard,
       Effect.withFiber((fiber) => {
         stop({ _tag: "ScopeClosed" })
-        // A handler that closes the scope of its peer is itself waited for, and with it the fibers that it waits for.
-        const isWaitedFor = Context.get(fiber.context, HandlerOf) === scope && handlerFiber?.pollUnsafe() === undefined
-        return isWaitedFor ? Effect.void : Deferred.await(shutdown)
+        // A handler that closes the scope of its peer is itself waited for, and so may be the fibers that it has forked.
+        return Context.get(fiber.context, HandlerOf) === scope ? Effect.void : Deferred.await(shutdown)
       })
     )
     yield* Effect.forkDetach(observer.within(loops), { startImmediately: true })

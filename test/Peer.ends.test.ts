@@ -1,6 +1,6 @@
 /** How a peer ends. In each case: all fibers end, the connection is closed, everyone who waits gets an answer. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Metric, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Handshake, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
 import { countedNonces, network, scripted, tracked, twoPeers, verack, version, withRemote } from "./support/peers.ts"
@@ -234,6 +234,62 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
       assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
     }).pipe(Effect.provide(Nonce.layer))
   )
+
+  it.effect("a fiber that a handler has forked closes that scope, one it waits for or one of the peer's scope", () =>
+    Effect.gen(function* () {
+      const ways = [
+        (close: Effect.Effect<void>) => Effect.timeout(close, "1 second"),
+        (close: Effect.Effect<void>) => Effect.forkScoped(Effect.delay(close, "1 second"))
+      ]
+      for (const way of ways) {
+        const scope = yield* Scope.make()
+        const pair = yield* Connection.makePair()
+        const remote = scripted(pair[1])
+        const handlers = { getaddr: () => way(Scope.close(scope, Exit.void)) }
+        const making = yield* fork(Scope.provide(Peer.make(pair[0], { network, direction, handlers }), scope))
+        yield* remote.send(version(), verack)
+        const peer = yield* Fiber.join(making)
+        yield* remote.send({ _tag: "getaddr" })
+        const over = yield* fork(peer.awaitShutdown)
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(over.pollUnsafe(), Exit.succeed({ _tag: "ScopeClosed" }))
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a peer whose scope was closed before it was made is over, and stays so", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const pair = yield* Connection.makePair()
+      const remote = scripted(pair[1])
+      const onVersion = () => Scope.close(scope, Exit.void)
+      const making = yield* fork(Scope.provide(Peer.make(pair[0], { network, direction, onVersion }), scope))
+      yield* remote.send(version(), verack)
+      const peer = yield* Fiber.join(making)
+      yield* peer.disconnect("too late")
+      assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("whoever gets an answer asks for it in the middle of a batch: no fiber is left", () => {
+    let running = 0
+    const counting = Effect.provideService(Metric.FiberRuntimeMetrics, {
+      recordFiberStart: () => void running++,
+      recordFiberEnd: () => void running--
+    })
+    return Effect.gen(function* () {
+      const before = running
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(Effect.andThen(peer.getHeaders([new Uint8Array(32)]), peer.disconnect("enough")))
+      yield* remote.receiveUntil("getheaders")
+      yield* remote.send({ _tag: "headers", headers: [] }, { _tag: "ping", nonce: 1n })
+      yield* Fiber.join(asking)
+      assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "Requested", why: "enough" })
+      // The fiber that tells of the end has still to end itself.
+      yield* Effect.yieldNow
+      assert.strictEqual(running, before)
+    }).pipe(counting, Effect.provide(Nonce.layer))
+  })
 
   it.effect("fibers of its scope, and finalizers with fibers of their own, wait for the end in it", () =>
     Effect.gen(function* () {

@@ -56,6 +56,35 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("what is asked behind filters does not stall while they come, what was asked before them does", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const block = { type: Wire.InventoryType.block, hash: hash(9) }
+      const asking = yield* fork(peer.getCompactFilters(range))
+      yield* TestClock.adjust("1 second")
+      yield* peer.send({ _tag: "getdata", items: [block] })
+      for (const number of [1, 2, 3]) {
+        yield* TestClock.adjust("25 seconds")
+        yield* remote.send(cfilter(number))
+      }
+      assert.lengthOf(yield* Fiber.join(asking), 3)
+      yield* TestClock.adjust("14 seconds")
+      yield* remote.send({ _tag: "notfound", items: [block] })
+
+      yield* peer.send({ _tag: "getdata", items: [block] })
+      yield* TestClock.adjust("1 second")
+      yield* fork(peer.getCompactFilters(range))
+      for (const number of [1, 2]) {
+        yield* TestClock.adjust("20 seconds")
+        yield* remote.send(cfilter(number))
+      }
+      yield* TestClock.adjust("5 seconds")
+      const end = yield* peer.awaitShutdown
+      assert(end._tag === "Stalled")
+      assert.strictEqual(end.command, "getdata")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("getCompactFilterHeaders takes the answer with its type, its last block and as many as it asked for", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()

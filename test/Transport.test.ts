@@ -522,4 +522,27 @@ describe("a hostile or odd remote", () => {
       assert.strictEqual((yield* Fiber.join(stranger.making)).info.transport, "v2")
     }).pipe(fresh)
   )
+
+  it.effect("is a stranger who left before his turn: no key is made for him", () =>
+    Effect.gen(function* () {
+      const turns = yield* Semaphore.make(1)
+      yield* Semaphore.take(turns, 1)
+      let made = 0
+      const disguise = yield* Transport.Disguise
+      const keyPair = Effect.tap(disguise.keyPair, () => Effect.sync(() => void made++))
+      const strangers = yield* Effect.forEach(Array.from({ length: 100 }), () => inbound()).pipe(
+        Effect.provideService(Transport.Admission, turns),
+        Effect.provideService(Transport.Disguise, { ...disguise, keyPair })
+      )
+      for (const { theirs } of strangers) {
+        theirs.write(Uint8Array.of(1))
+        yield* theirs.close
+      }
+      yield* Semaphore.release(turns, 1)
+      for (const { making } of strangers) {
+        assert.strictEqual((yield* Effect.flip(Fiber.join(making))).reason._tag, "Disconnected")
+      }
+      assert.strictEqual(made, 0)
+    }).pipe(fresh)
+  )
 })

@@ -255,6 +255,17 @@ describe("what arrives (protocol.md, section 3)", () => {
     assert.deepStrictEqual(failureOf(parser)?.reason, { _tag: "PayloadTooLarge", length: 4_000_014, limit: 4_000_013 })
   })
 
+  it("ends the connection where a short id leaves room for a payload above 4,000,000 bytes, which no recording sees", () => {
+    const seen: Array<number> = []
+    const { parser, seal } = link({ onFrame: (_, payload) => void seen.push(payload.length) })
+    const events = parser.push(
+      seal(packet([2], new Uint8Array(4_000_000)), packet([2], new Uint8Array(4_000_001)), writePacket(ping(1n)))
+    )
+    assert.strictEqual(summary(events), "block")
+    assert.deepStrictEqual(seen, [4_000_000])
+    assert.deepStrictEqual(parser.failure?.reason, { _tag: "PayloadTooLarge", length: 4_000_001, limit: 4_000_000 })
+  })
+
   it("changes keys every 224 packets, for 10,000 packets each way", () => {
     const [initiator, responder] = bothSecrets()
     for (const [from, to] of [

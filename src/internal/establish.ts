@@ -49,9 +49,6 @@ export const establish = Effect.fnUntraced(function* (
   const disguise = yield* Transport.Disguise
   const admission = yield* Transport.Admission
   const isInitiator = direction === "outbound"
-  // The turn of the event loop that comes in between is when other connections are attended to.
-  const admitted = <A>(work: Effect.Effect<A>): Effect.Effect<A> =>
-    isInitiator ? work : admission.withPermit(Effect.andThen(Effect.yieldNow, work))
   const exchange = KeyExchange.make(isInitiator ? "initiator" : "responder", network.magic)
   /** The first bytes of the peer. */
   let opening: Uint8Array | undefined
@@ -65,6 +62,11 @@ export const establish = Effect.fnUntraced(function* (
     isInitiator && opening === undefined
       ? { _tag: "V2NotSpoken", by: "end" }
       : unlessText({ _tag: "Disconnected", error })
+  // Who came, asked and left in the meantime shall not keep others waiting: it fails at once where the connection ended.
+  const stillThere = Effect.raceFirst(Effect.mapError(link.connection.drained, disconnected), Effect.void)
+  // The turn of the event loop that comes in between is when other connections are attended to.
+  const admitted = <A>(work: Effect.Effect<A>): Effect.Effect<A, HandshakeReason> =>
+    isInitiator ? work : admission.withPermit(Effect.andThen(stillThere, Effect.andThen(Effect.yieldNow, work)))
   const pull = Effect.suspend(() => {
     const bytes = Effect.mapError(link.connection.pull, disconnected)
     return isInitiator && opening === undefined && transport === "auto"

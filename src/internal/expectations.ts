@@ -17,6 +17,8 @@ export interface Expectation<A> {
   phase: "Asked" | "Written" | "Abandoned" | "Closed"
   /** Grows from one written question to the next; 0 until it was written. */
   order: number
+  /** When it was written, the first time. */
+  writtenAt: number
   /** From when on the remote's time counts. */
   since: number
   isInLine: boolean
@@ -93,6 +95,7 @@ const add = <A>(book: Book<A>, key: string, phase: "Asked" | "Written"): Expecta
     waiting: [],
     phase,
     order: 0,
+    writtenAt: 0,
     since: 0,
     isInLine: false,
     earlier: undefined,
@@ -143,7 +146,7 @@ export const written = <A>(book: Book<A>, key: string, now: number): void => {
   if (expectation.isInLine) return
   const { line } = book
   expectation.order = ++line.written
-  expectation.since = now
+  expectation.since = expectation.writtenAt = now
   link(expectation)
   const { oldest } = line
   if (line.length <= line.limit || oldest === undefined) return
@@ -156,6 +159,11 @@ export const close = <A>(expectation: Expectation<A>, now: number): void => {
   const { later } = expectation
   if (later !== undefined && later.since < now) later.since = now
   remove(expectation)
+}
+
+/** An answer came to what was asked at that time, elsewhere: what was written later had to wait for it. */
+export const postpone = <A>({ oldest }: Line<A>, askedAt: number, now: number): void => {
+  if (oldest !== undefined && oldest.writtenAt >= askedAt && oldest.since < now) oldest.since = now
 }
 
 /** Tells everyone who waits. */

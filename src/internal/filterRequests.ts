@@ -32,10 +32,13 @@ export type Answer = Wire.CFilter | Wire.CFHeaders | Wire.CFCheckpt
 /** Takes an answer that is its own, and says so. */
 export type Taker = (answer: Answer) => boolean
 
-/** To be called for every answer that arrives; true when somebody waits for it. */
-export const received = (takers: ReadonlySet<Taker>, answer: Answer): boolean => {
-  for (const take of takers) if (take(answer)) return true
-  return false
+/** Who waits, and since when. */
+export type Takers = ReadonlyMap<Taker, number>
+
+/** To be called for every answer that arrives: since when somebody waits for it, undefined when nobody does. */
+export const received = (takers: Takers, answer: Answer): number | undefined => {
+  for (const [take, askedAt] of takers) if (take(answer)) return askedAt
+  return undefined
 }
 
 /** Takes the filters of all blocks; `done` gets them by height, in whatever order they came. */

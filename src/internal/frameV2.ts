@@ -141,7 +141,7 @@ export interface PacketParser extends Parser {
 }
 
 class StreamParser implements PacketParser {
-  readonly #options: PacketParserOptions
+  readonly #options: Omit<PacketParserOptions, "garbage">
   #aad: Uint8Array
   #failure: WireError | undefined
   #confirmed = false
@@ -153,9 +153,10 @@ class StreamParser implements PacketParser {
   #wanted = 0
   #pieces: Pieces | undefined
 
-  constructor(options: PacketParserOptions) {
+  /** The garbage, up to 4 KB, is let go with the first packet. */
+  constructor({ garbage, ...options }: PacketParserOptions) {
     this.#options = options
-    this.#aad = options.garbage
+    this.#aad = garbage
   }
 
   get failure(): WireError | undefined {
@@ -247,6 +248,12 @@ class StreamParser implements PacketParser {
       return this.#drop(error, size, isShort ? "drop" : malformed, events)
     }
     const payload = plain.subarray(headerSize + 1 + (isShort ? 0 : commandSize))
+    const { length } = payload
+    // The limit of contents leaves room for a command that is written out, and this one may not be.
+    if (length > maxPayloadLength) {
+      this.#failure = unreadable(command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
+      return
+    }
     onFrame?.(command, payload)
     let message: Message
     try {

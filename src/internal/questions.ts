@@ -264,7 +264,7 @@ export const makeQuestions = ({
       }
       const answer = Deferred.makeUnsafe<A, PeerError>()
       const taker = take((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value)))
-      requests.filters.add(taker)
+      requests.filters.set(taker, now())
       return settle(answer, send(message), () => {
         requests.filters.delete(taker)
         return []

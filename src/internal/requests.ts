@@ -61,8 +61,8 @@ export interface Requests {
     | { readonly block: FilteredBlock.FilteredBlock; readonly expectation: Expectations.Expectation<DataAnswer> }
     | undefined
   readonly addresses: Expectations.Book<Addresses>
-  /** Who waits for compact filters and their headers. */
-  readonly filters: Set<FilterRequests.Taker>
+  /** Who waits for compact filters and their headers, and since when. */
+  readonly filters: Map<FilterRequests.Taker, number>
   /** The last message of a single address since a getaddr was written; it keeps bytes alive, so not for long. */
   lonely: Addresses | undefined
 }
@@ -106,7 +106,7 @@ export const make = (settings: Settings): Requests => {
     blocks: Expectations.makeBook(Expectations.makeLine(Infinity), false),
     mempool: Expectations.makeBook(Expectations.makeLine(Infinity), false),
     addresses: Expectations.makeBook(Expectations.makeLine(Infinity), false),
-    filters: new Set(),
+    filters: new Map(),
     lonely: undefined
   }
 }
@@ -337,6 +337,15 @@ const addressesCame = (self: Requests, message: Addresses, now: number): boolean
   return true
 }
 
+/** A thousand filters may take longer than a stall: whatever was asked behind them is answered behind them. */
+const filtersCame = (self: Requests, message: FilterRequests.Answer, now: number): boolean => {
+  const askedAt = FilterRequests.received(self.filters, message)
+  if (askedAt === undefined) return false
+  Expectations.postpone(self.dataLine, askedAt, now)
+  Expectations.postpone(self.headers.line, askedAt, now)
+  return true
+}
+
 /**
  * To be called for every message that arrives; true when it answers something. Tells those who wait for it, inside the
  * call. When nothing of its kind is waiting, nothing is hashed.
@@ -361,7 +370,7 @@ export const received = (self: Requests, message: Wire.Message, now: number): bo
     case "cfilter":
     case "cfheaders":
     case "cfcheckpt":
-      return FilterRequests.received(self.filters, message)
+      return filtersCame(self, message, now)
     case "merkleblock":
       return filteredBlockCame(self, message, now)
     case "cmpctblock":

@@ -112,9 +112,14 @@ interface Batch {
   readonly pongs: boolean
 }
 
+/** Whose handler a fiber runs, or was forked by. */
+const HandlerOf = Context.Reference<Scope.Scope | undefined>("effect-bitcoin-peer/internal/HandlerOf", {
+  defaultValue: () => undefined
+})
+
 type Handler = (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
 
-/** The peer's own scope stays: it is the one of the fiber that runs the handler. */
+/** What says whose handler it is stays: that is of the fiber that runs it. */
 const withServices = (
   effect: ReturnType<Handler>,
   context: Context.Context<never>
@@ -122,7 +127,7 @@ const withServices = (
   effect === undefined
     ? undefined
     : Effect.contextWith((own: Context.Context<Scope.Scope>) =>
-        Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope)(own)))
+        Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope, HandlerOf)(own)))
       )
 
 /** Something that is made when it is first needed. */
@@ -297,7 +302,6 @@ export const startSession = Effect.fnUntraced(function* (
   let batchesBytes = 0
   let handlersRun = false
   let handles = false
-  let handlerFiber: Fiber.Fiber<unknown, unknown> | undefined
   /** The command whose handler runs: a failure is then the handler's. */
   let handling: string | undefined
   /** Why nothing more comes, while what came is still being handled. */
@@ -325,7 +329,6 @@ export const startSession = Effect.fnUntraced(function* (
   }
 
   const handler = Effect.gen(function* () {
-    handlerFiber = yield* Effect.fiber
     while (true) {
       yield* arrived.wait
       const { bytes, messages, pongs } = batches.shift()!
@@ -358,7 +361,8 @@ export const startSession = Effect.fnUntraced(function* (
       if (command === undefined || isOwnMalformed(reason)) return Effect.failCause(cause as Cause.Cause<EndReason>)
       return Effect.fail({ _tag: "HandlerFailed", command, cause })
     }),
-    Effect.provideService(Scope.Scope, scope)
+    Effect.provideService(Scope.Scope, scope),
+    Effect.provideService(HandlerOf, scope)
   )
 
   /** What the messages mean to the peer itself; then they wait for their handlers. */
@@ -704,10 +708,12 @@ export const startSession = Effect.fnUntraced(function* (
 
   const fibers = new Set<Fiber.Fiber<unknown, unknown>>()
   let run: (loop: Effect.Effect<never, EndReason>) => Fiber.Fiber<never, EndReason>
-  let endLoops: (exit: Exit.Exit<never, EndReason>) => void
+  let endLoops = (exit: Exit.Exit<never, EndReason>): void => void beginEnd(exit)
 
   /** The first loop to end, in whatever way, ends the peer. */
   const start = (loop: Effect.Effect<never, EndReason>): void => {
+    // Who is told of an answer may end the peer in the middle of a batch: nobody would end what is started then.
+    if (end !== undefined) return
     const fiber = run(
       // Known before its first step, which may be to end the peer.
       Effect.withFiber((fiber) => {
@@ -725,11 +731,12 @@ export const startSession = Effect.fnUntraced(function* (
   const loops: Effect.Effect<void> = Effect.contextWith((context: Context.Context<never>) => {
     run = Effect.runForkWith(context)
     return Effect.callback<Exit.Exit<never, EndReason>>((resume) => {
+      if (end !== undefined) return resume(Effect.succeed(Exit.fail(end)))
       endLoops = (exit) => {
         beginEnd(exit)
         resume(Effect.succeed(exit))
       }
-      for (const loop of [reader, writer, pinger, trickler]) if (end === undefined) start(loop)
+      for (const loop of [reader, writer, pinger, trickler]) start(loop)
     })
   }).pipe(Effect.flatMap((exit) => Effect.andThen(Fiber.interruptAll([...fibers]), teardown(exit))))
 
@@ -740,8 +747,8 @@ export const startSession = Effect.fnUntraced(function* (
       guard,
       Effect.withFiber((fiber) => {
         stop({ _tag: "ScopeClosed" })
-        // A handler that closes the scope of its peer is itself waited for.
-        return fiber === handlerFiber ? Effect.void : Deferred.await(shutdown)
+        // A handler that closes the scope of its peer is itself waited for, and so may be the fibers that it has forked.
+        return Context.get(fiber.context, HandlerOf) === scope ? Effect.void : Deferred.await(shutdown)
       })
     )
     yield* Effect.forkDetach(observer.within(loops), { startImmediately: true })

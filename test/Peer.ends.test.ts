@@ -653,6 +653,8 @@ describe("the end in the middle of the handshake", () => {
       const peer = yield* Fiber.join(making)
       assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
       assert.strictEqual((yield* Effect.flip(peer.send(verack))).reason._tag, "Ended")
+      yield* peer.disconnect("too late")
+      assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
       yield* assertGone({ pair, remote, tracker, making })
     }).pipe(Effect.provide(Nonce.layer))
   )

@@ -98,7 +98,7 @@ describe.skipIf(!isInstalled)(title, () => {
 
       const { printed, shows } = yield* open(pageOf(origin, url(Connection.formatEndpoint(listener.address))))
       assert.strictEqual(yield* shows("userAgent", /./), "/<b>node</b>:1/")
-      assert.strictEqual(yield* shows("services", /./), "NETWORK, WITNESS")
+      assert.strictEqual(yield* shows("services", /./), "NETWORK, WITNESS, P2P_V2")
       assert.strictEqual(yield* shows("height", /./), "104")
       assert.strictEqual(yield* shows("state", /^connected$/), "connected")
       assert.match(yield* shows("ping", /./), /\d+(ms|µs|ns)/)

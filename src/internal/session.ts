@@ -704,7 +704,8 @@ export const startSession = Effect.fnUntraced(function* (
 
   const fibers = new Set<Fiber.Fiber<unknown, unknown>>()
   let run: (loop: Effect.Effect<never, EndReason>) => Fiber.Fiber<never, EndReason>
-  let endLoops: (exit: Exit.Exit<never, EndReason>) => void
+  /** None in a peer that was made in a closed scope: it has ended already. */
+  let endLoops: ((exit: Exit.Exit<never, EndReason>) => void) | undefined
 
   /** The first loop to end, in whatever way, ends the peer. */
   const start = (loop: Effect.Effect<never, EndReason>): void => {
@@ -717,10 +718,10 @@ export const startSession = Effect.fnUntraced(function* (
     )
     fiber.addObserver((exit) => {
       fibers.delete(fiber)
-      endLoops(exit)
+      endLoops?.(exit)
     })
   }
-  const stop = (reason: EndReason): void => endLoops(Exit.fail(reason))
+  const stop = (reason: EndReason): void => endLoops?.(Exit.fail(reason))
 
   const loops: Effect.Effect<void> = Effect.contextWith((context: Context.Context<never>) => {
     run = Effect.runForkWith(context)

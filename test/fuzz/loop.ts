@@ -1,6 +1,7 @@
 /** One run of the fuzzer, and what is made of a finding. */
 import { dice } from "../support/dice.ts"
-import { type Target, targets } from "./targets.ts"
+import type { Target } from "./rules.ts"
+import { targets } from "./targets.ts"
 
 /** An input for which a rule does not hold. */
 export interface Finding {

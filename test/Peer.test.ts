@@ -816,3 +816,22 @@ describe("Peer.serve", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 })
+
+describe("two peers whose handlers each ask the other", () => {
+  it.effect("both get their pongs: no pong waits for a handler that waits for one", () =>
+    Effect.gen(function* () {
+      const answered: Array<string> = []
+      const asking = (name: string): Peer.Handlers => ({
+        sendheaders: (_, peer) =>
+          Effect.andThen(
+            peer.ping,
+            Effect.sync(() => void answered.push(name))
+          ).pipe(Effect.ignore)
+      })
+      const [first, second] = yield* twoPeers({ handlers: asking("first") }, { handlers: asking("second") })
+      yield* Effect.all([first.send({ _tag: "sendheaders" }), second.send({ _tag: "sendheaders" })], { concurrency: 2 })
+      yield* TestClock.adjust("1 second")
+      assert.sameMembers(answered, ["first", "second"])
+    })
+  )
+})

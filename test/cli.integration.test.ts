@@ -169,7 +169,7 @@ describe("connect and listen", () => {
         "-n",
         "regtest",
         "--for",
-        "500ms",
+        "1s",
         "--json",
         "--user-agent",
         "/outbound:1/"
@@ -193,7 +193,7 @@ describe("connect and listen", () => {
       for (const direction of ["in", "out"] as const)
         assert.includeMembers([...messagesOf(events, direction)], ["ping", "pong"])
       const last = events.at(-1)
-      assert.deepInclude(last, { event: "disconnected", reason: "Requested", message: "after 500ms" })
+      assert.deepInclude(last, { event: "disconnected", reason: "Requested", message: "after 1s" })
       const messages = events.filter((event) => event.event === "message" && event.direction === "in")
       assert.strictEqual(last?.event === "disconnected" ? last.stats.messagesReceived : 0, messages.length)
       return ended
@@ -220,7 +220,7 @@ describe("connect and listen", () => {
           reason: "Requested",
           message: "interrupted"
         })
-        assert.isTrue(listener.events().some((event) => event.event === "handshake" && event.peer === peer))
+        await until(() => listener.events().some((event) => event.event === "handshake" && event.peer === peer))
       }
       assert.isNull(listener.child.exitCode)
     })
@@ -286,12 +286,12 @@ describe("connect and listen", () => {
     while (!listener.stdout().includes("\n")) await once(listener.child.stdout, "data")
     const address = /^Listening on (\[::1\]:\d+) \(regtest\)\n/.exec(listener.stdout())?.[1]
     assert.isDefined(address)
-    const { code, stderr, stdout } = await btcpeer("connect", address!, "-n", "regtest", "--for", "300ms").ended
+    const { code, stderr, stdout } = await btcpeer("connect", address!, "-n", "regtest", "--for", "1s").ended
     assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
     assert.match(stdout, /<- {2}version {7} {3,}\d+ B {2}70017 "\/effect-bitcoin-peer:[\d.]+\/"/)
     assert.match(stdout, /<- {2}pong .* nonce [0-9a-f]{16} {2}\d+\.\d+ ms\n/)
     assert.include(stdout, `Connected to ${address} (regtest)`)
-    assert.match(stdout, /Disconnected: after 300ms\n {6,}received +bytes +sent +bytes\n/)
+    assert.match(stdout, /Disconnected: after 1s\n {6,}received +bytes +sent +bytes\n/)
     assert.match(stdout, /\n {2}total +\d/)
   })
 })

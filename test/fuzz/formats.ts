@@ -23,14 +23,25 @@ import { bounded, comparable, cut, hashOf, parseWith, type Target } from "./rule
 
 const joined = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => new Uint8Array(Buffer.concat(parts))
 
-/** In one piece, then in pieces of several sizes: the same comes of it. `beside` is what takes memory beside the input. */
-const whateverTheChunks = <A>(input: Uint8Array, parse: (chunks: ReadonlyArray<Uint8Array>) => A, beside = 0): A => {
+interface Effort {
+  /** Bytes that take memory beside the input. */
+  readonly beside?: number
+  /** Bytes of memory for each of the input. */
+  readonly perByte?: number | undefined
+}
+
+/** In one piece, then in pieces of several sizes: the same comes of it. */
+const whateverTheChunks = <A>(
+  input: Uint8Array,
+  parse: (chunks: ReadonlyArray<Uint8Array>) => A,
+  { beside = 0, perByte }: Effort = {}
+): A => {
   const own = dice(hashOf(input))
   const size = input.length + beside
-  const whole = bounded("parsing", size, () => parse([input]))
+  const whole = bounded("parsing", size, () => parse([input]), perByte)
   for (const most of [...(input.length <= 2_000 ? [1] : []), 64, 5_000, 40_000]) {
     const chunks = cut(own, input, most)
-    const parsed = bounded(`parsing in chunks of ${most}`, size, () => parse(chunks))
+    const parsed = bounded(`parsing in chunks of ${most}`, size, () => parse(chunks), perByte)
     assert.ok(isDeepStrictEqual(parsed, whole), `something else in chunks of up to ${most} bytes`)
   }
   return whole
@@ -65,14 +76,19 @@ const sealed = (input: Uint8Array) => {
 }
 
 const opened = (bytes: Uint8Array, malformed: "drop" | "disconnect") =>
-  whateverTheChunks(bytes, (chunks) => {
-    const parser = makePacketParser({
-      direction: secretsOf(noSeed, false).receive,
-      garbage: new Uint8Array(0),
-      malformed
-    })
-    return comparable(parseWith(parser, chunks, true))
-  }) as { readonly events: ReadonlyArray<Wire.ParserEvent>; readonly failure: Wire.WireReason | undefined }
+  whateverTheChunks(
+    bytes,
+    (chunks) => {
+      const parser = makePacketParser({
+        direction: secretsOf(noSeed, false).receive,
+        garbage: new Uint8Array(0),
+        malformed
+      })
+      return comparable(parseWith(parser, chunks, true))
+      // A packet of 20 bytes takes buffers of its own to be opened.
+    },
+    { perByte: 24 }
+  ) as { readonly events: ReadonlyArray<Wire.ParserEvent>; readonly failure: Wire.WireReason | undefined }
 
 const checkPackets = (input: Uint8Array): void => {
   const { bytes, messages } = sealed(input)
@@ -159,7 +175,7 @@ const keyExchange: Target = {
   check: (input) => {
     for (const role of ["initiator", "responder"] as const) {
       // Keys and ciphers, beside what came.
-      whateverTheChunks(input, (chunks) => exchanged(role, chunks), 8_192)
+      whateverTheChunks(input, (chunks) => exchanged(role, chunks), { beside: 8_192 })
     }
   }
 }

@@ -362,6 +362,23 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("what waits for a handler is let go when the peer ends, though somebody keeps the peer", () =>
+    Effect.gen(function* () {
+      const session = yield* start({ handlers: { sendheaders: (_, peer) => Effect.ignore(peer.ping) } })
+      yield* assertKeeps(
+        MiB,
+        Effect.gen(function* () {
+          yield* session.remote.send({ _tag: "sendheaders" })
+          yield* session.remote.receiveUntil("ping")
+          for (let count = 0; count < 50; count++) yield* flood(session.remote, frames([filler(100_000)]), 1)
+          yield* session.peer.disconnect("done")
+          assert.strictEqual((yield* endOf(session))._tag, "Requested")
+        })
+      )
+      assert.isAbove((yield* session.peer.stats).bytesReceived, 5_000_000)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect.each([24, 100, 10_000])("a flood of messages of %d bytes while a handler waits for an answer", (size) =>
     Effect.gen(function* () {
       let asking = 0

@@ -1,9 +1,24 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Logger, Result, Scope, Stream } from "effect"
+import {
+  Arbitrary,
+  Clock,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  FileSystem,
+  Layer,
+  Logger,
+  Result,
+  Scope,
+  Stream
+} from "effect"
 import { Capture, Connection, Handshake, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
+import { record } from "../src/internal/recorder.ts"
 import { memoryFiles, systemError } from "./support/files.ts"
 import { bytes as bytesOf, concat, integer } from "./support/generators.ts"
+import { assertKeeps, MiB } from "./support/hostile.ts"
 import { network, scripted, verack, version } from "./support/peers.ts"
 import { captures, readCapture, readVector, withVectors } from "./support/vectors.ts"
 
@@ -90,6 +105,7 @@ describe("the reader", () => {
   }
   const wrong: ReadonlyArray<readonly [string, Uint8Array, Capture.CaptureReason]> = [
     ["a time behind the year 2255", damaged(6, 0x20), { _tag: "BadTime", offset: 32 }],
+    ["a time of 2^53, one more than the last", damaged(0, 0, 0, 0, 0, 0, 0, 0x20, 0), { _tag: "BadTime", offset: 32 }],
     ["a command that is not printable", damaged(9, 0x7f), { _tag: "BadCommand", offset: 32 }],
     ["a command behind zeros", damaged(19, 0x41), { _tag: "BadCommand", offset: 32 }],
     [
@@ -348,6 +364,60 @@ describe("recording", () => {
       assert.strictEqual(lines.length, 1)
       assert.match(lines[0]!, /^recording 192\.0\.2\.2:8333 ended: dir\/.*: ENOSPC: no space left on device$/)
       assert.strictEqual(files.open.size, 0)
+    })
+  )
+
+  it.effect("who waits for a disk that is slow, and then full, goes on", () =>
+    Effect.gen(function* () {
+      const gate = Deferred.makeUnsafe<void>()
+      const files = memoryFiles((path) =>
+        Effect.andThen(Deferred.await(gate), Effect.fail(systemError("Unknown", path)))
+      )
+      const failures: Array<string> = []
+      const { end, making, remote } = yield* recordedPeer(
+        files,
+        { onFailure: (error) => Effect.sync(() => void failures.push(error.reason._tag)) },
+        {},
+        { window: 1 << 26 }
+      )
+      yield* remote.send(version(), verack)
+      const peer = yield* Fiber.join(making)
+      const large: Wire.Message = { _tag: "Unknown", command: "large", payload: new Uint8Array(1_000_000) }
+      const sending = yield* Effect.forkChild(
+        Effect.forEach(Array.from({ length: 4 }), () => peer.sendAndWait(large)),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(sending.pollUnsafe())
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(sending)
+      yield* end
+      assert.deepStrictEqual(failures, ["FileFailed"])
+    })
+  )
+
+  it.effect("keeps nothing any more once it has failed", () =>
+    Effect.gen(function* () {
+      const files = memoryFiles((path) => Effect.fail(systemError("Unknown", path)))
+      const recording = yield* record({
+        fs: files.fileSystem,
+        clock: yield* Clock.Clock,
+        folder: "dir",
+        onFailure: () => Effect.void
+      })
+      const payload = new Uint8Array(100_000)
+      recording.sent("first", payload)
+      yield* TestClock.adjust(0)
+      yield* assertKeeps(
+        MiB,
+        Effect.sync(() => {
+          for (let count = 0; count < 200; count++) {
+            recording.sent("large", payload)
+            recording.received("large", payload)
+          }
+        })
+      )
+      yield* recording.room
     })
   )
 

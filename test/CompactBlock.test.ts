@@ -272,6 +272,30 @@ describe("bad luck, for which the whole block is asked", () => {
     const bare = { ...coinbase, inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [] })) }
     const stripped = { ...message, prefilled: [{ index: 0, transaction: bare }] }
     unlucky(CompactBlock.rebuild(stripped, others), "Mutated", "the coinbase has no witness for the commitment")
+    // What is more than 32 bytes alone is none either.
+    const twice = {
+      ...coinbase,
+      inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [zeros, zeros] }))
+    }
+    const longer = { ...message, prefilled: [{ index: 0, transaction: twice }] }
+    unlucky(CompactBlock.rebuild(longer, others), "Mutated", "the coinbase has no witness for the commitment")
+  })
+
+  it("is the last output of the coinbase that commits to other witnesses, whatever those before it do", () => {
+    const [coinbase] = all
+    const outputs = Array.from(coinbase.outputs)
+    const right = outputs.at(-1)!
+    const wrong = { ...right, script: right.script.with(20, right.script[20]! ^ 1) }
+    const withOutputs = (...commitments: ReadonlyArray<Wire.TransactionOutput>): Wire.Block => {
+      const first = { ...coinbase, outputs: [...outputs.slice(0, -1), ...commitments] }
+      const transactions = [first, ...all.slice(1)]
+      const merkleRoot = Wire.merkleRoot(transactions.map(Wire.txid))
+      return { header: { ...block.header, merkleRoot }, transactions }
+    }
+    const good = withOutputs(wrong, right)
+    same(whole(rebuilt(made({}, good), others)), bytesOf(good))
+    const bad = made({}, withOutputs(right, wrong))
+    unlucky(CompactBlock.rebuild(bad, others), "Mutated", "the coinbase commits to other witnesses")
   })
 
   it("is a first transaction that is no coinbase", () => {

@@ -9,7 +9,7 @@ import * as Network from "../src/Network.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import * as Nonce from "../src/Nonce.ts"
 import * as Peer from "../src/Peer.ts"
-import { pullBytes } from "./support/connectionCompliance.ts"
+import { pullBytes, quiet } from "./support/connectionCompliance.ts"
 import { i2pKeys, serveSam, serveSocks5, serveTcp } from "./support/proxies.ts"
 
 const onion = "explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion"
@@ -25,7 +25,7 @@ const through = (proxy: NodeConnection.Socks5Proxy, options?: Partial<NodeConnec
 /** Waits until the proxy has lost its last client. */
 const untilAlone = ({ sockets }: { readonly sockets: ReadonlySet<net.Socket> }) =>
   Effect.gen(function* () {
-    for (let i = 0; i < 200 && sockets.size > 0; i++) yield* Effect.sleep(5)
+    for (let i = 0; i < 2_000 && sockets.size > 0; i++) yield* Effect.sleep(5)
     assert.strictEqual(sockets.size, 0)
   })
 
@@ -247,7 +247,8 @@ describe("through a SOCKS5 proxy", () => {
       Effect.gen(function* () {
         const server = yield* serveTcp((socket) => void socket.resume().write(Uint8Array.from(bytes)))
         const dial = yield* Effect.forkChild(Effect.flip(through(server)), { startImmediately: true })
-        yield* TestClock.withLive(Effect.sleep(50))
+        while (server.sockets.size === 0) yield* TestClock.withLive(Effect.sleep(1))
+        yield* TestClock.withLive(quiet)
         yield* TestClock.adjust(29_999)
         assert.isUndefined(dial.pollUnsafe())
         yield* TestClock.adjust(1)
@@ -433,7 +434,7 @@ describe("through an I2P router", () => {
       const session = yield* NodeConnection.makeI2pSession({ sam })
       const accepting = yield* Effect.forkChild(session.accept, { startImmediately: true })
       while (!sam.requests.some((line) => line.startsWith("STREAM ACCEPT"))) yield* TestClock.withLive(Effect.sleep(5))
-      yield* TestClock.withLive(Effect.sleep(50))
+      yield* TestClock.withLive(quiet)
       yield* TestClock.adjust("1 day")
       assert.isUndefined(accepting.pollUnsafe())
       yield* NodeConnection.connectI2p({ host: session.address.host, sam })
@@ -443,7 +444,7 @@ describe("through an I2P router", () => {
         startImmediately: true
       })
       while (silent.sockets.size === 0) yield* TestClock.withLive(Effect.sleep(5))
-      yield* TestClock.withLive(Effect.sleep(50))
+      yield* TestClock.withLive(quiet)
       yield* TestClock.adjust("3 minutes")
       assert.strictEqual(dialFailure(yield* Fiber.join(dial)).problem, "Timeout")
     })

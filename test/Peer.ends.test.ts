@@ -709,6 +709,8 @@ describe("the end in the middle of the handshake", () => {
       const peer = yield* Fiber.join(making)
       assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
       assert.strictEqual((yield* Effect.flip(peer.send(verack))).reason._tag, "Ended")
+      yield* peer.disconnect("too late")
+      assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "ScopeClosed" })
       yield* assertGone({ pair, remote, tracker, making })
     }).pipe(Effect.provide(Nonce.layer))
   )
@@ -720,5 +722,42 @@ describe("the end in the middle of the handshake", () => {
       assert.isTrue(Exit.hasDies(yield* Fiber.await(session.making)))
       yield* assertGone(session)
     }).pipe(Effect.provide(countedNonces))
+  )
+})
+
+describe("a connection that takes no more bytes", () => {
+  it.effect("what the remote still sends is read and handled, for as long as it sends", () =>
+    Effect.gen(function* () {
+      const [ours, theirs] = yield* Connection.makePair()
+      const remote = scripted(theirs)
+      const cause = new Error("broken pipe")
+      const error = new Connection.ConnectionError({ reason: { _tag: "Reset", cause } })
+      let isBroken = false
+      const connection: Connection.Connection["Service"] = {
+        localAddress: ours.localAddress,
+        remoteAddress: ours.remoteAddress,
+        pull: ours.pull,
+        write: (bytes) => (isBroken ? 0 : ours.write(bytes)),
+        drained: Effect.suspend(() => (isBroken ? Effect.fail(error) : ours.drained)),
+        close: ours.close,
+        destroy: ours.destroy
+      }
+      let handled = 0
+      const making = yield* fork(Peer.make(connection, { network, handlers: { Unknown: () => void handled++ } }))
+      yield* remote.send(version(), verack)
+      const peer = yield* Fiber.join(making)
+      const ending = yield* fork(peer.awaitShutdown)
+      isBroken = true
+      yield* Effect.exit(peer.sendAndWait(block(1)))
+      for (let count = 1; count <= 10; count++) {
+        yield* remote.send(block(1))
+        yield* TestClock.adjust("600 millis")
+        assert.strictEqual(handled, count)
+        assert.isUndefined(ending.pollUnsafe(), `ended after ${count}`)
+      }
+      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(ending))._tag, "ConnectionLost")
+    }).pipe(Effect.provide(Nonce.layer))
   )
 })

@@ -470,6 +470,40 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("a peer too old for reject gets none", () =>
+    Effect.gen(function* () {
+      for (const [protocolVersion, expected] of [
+        [70_001, "ConnectionError"],
+        [70_002, "reject"]
+      ] as const) {
+        const { peer, remote } = yield* start({ policy: Policy.btcd }, { protocolVersion })
+        yield* remote.send({ _tag: "Unknown", command: "inv", payload: Uint8Array.of(1) })
+        const last = yield* Effect.catch(remote.receive, (error) => Effect.succeed(error))
+        assert.strictEqual(last._tag, expected)
+        assert.strictEqual((yield* peer.awaitShutdown)._tag, "BadMessage")
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("what waits is joined to writes of at most 256 KiB, but for a message that is larger alone", () =>
+    Effect.gen(function* () {
+      const { pair, peer, remote } = yield* start({}, {}, { window: 1 })
+      const write = pair[0].write
+      const sizes: Array<number> = []
+      Object.assign(pair[0], {
+        write: (bytes: Uint8Array) => {
+          sizes.push(bytes.length)
+          return write(bytes)
+        }
+      })
+      const payloads = [...Array.from({ length: 7 }, () => 100_000), 300_000, 1, 1]
+      const sends = yield* Effect.forEach(payloads, (size) => fork(peer.sendAndWait(filler(size))))
+      for (const _ of payloads) yield* remote.receiveUntil("Unknown")
+      for (const fiber of sends) yield* Fiber.join(fiber)
+      assert.deepStrictEqual(sizes, [200_048, 200_048, 200_048, 100_024, 300_024, 50])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect.each(["version", "verack"] as const)(
     "a second %s ends it by the standard policy; Core's ignores it",
     (tag) =>
@@ -780,5 +814,24 @@ describe("Peer.serve", () => {
       yield* remotes[2]!.send(version(), verack, ping(1))
       yield* remotes[2]!.receiveUntil("pong")
     }).pipe(Effect.provide(Nonce.layer))
+  )
+})
+
+describe("two peers whose handlers each ask the other", () => {
+  it.effect("both get their pongs: no pong waits for a handler that waits for one", () =>
+    Effect.gen(function* () {
+      const answered: Array<string> = []
+      const asking = (name: string): Peer.Handlers => ({
+        sendheaders: (_, peer) =>
+          Effect.andThen(
+            peer.ping,
+            Effect.sync(() => void answered.push(name))
+          ).pipe(Effect.ignore)
+      })
+      const [first, second] = yield* twoPeers({ handlers: asking("first") }, { handlers: asking("second") })
+      yield* Effect.all([first.send({ _tag: "sendheaders" }), second.send({ _tag: "sendheaders" })], { concurrency: 2 })
+      for (let second = 0; second < 10 && answered.length < 2; second++) yield* TestClock.adjust("1 second")
+      assert.sameMembers(answered, ["first", "second"])
+    })
   )
 })

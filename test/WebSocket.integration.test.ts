@@ -102,8 +102,7 @@ describe("a WebSocket that cannot pause", () => {
   it.live("a remote that goes away without a close is Reset, after the bytes that came", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
-      server.send(patterned(1000))
-      yield* Effect.sleep(50)
+      yield* Effect.callback<void>((resume) => server.send(patterned(1000), () => resume(Effect.void)))
       server.terminate()
       const { bytes, error } = yield* pullToEnd(connection)
       assert.deepStrictEqual(bytes, patterned(1000))

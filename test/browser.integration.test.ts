@@ -38,7 +38,7 @@ const open = Effect.fnUntraced(function* (url: string) {
   /** Waits until an element says what matches. */
   const shows = (id: string, pattern: RegExp) =>
     Effect.promise(async () => {
-      await page.locator(`#${id}`, { hasText: pattern }).waitFor({ timeout: 10_000 })
+      await page.locator(`#${id}`, { hasText: pattern }).waitFor({ timeout: 40_000 })
       return page.locator(`#${id}`).innerText()
     })
   return { leave, printed, shows }
@@ -77,7 +77,7 @@ describe.skipIf(!isInstalled)(title, () => {
       ]
     })
     page = await browser.newPage()
-  }, 30_000)
+  }, 60_000)
 
   afterAll(() => browser?.close())
 

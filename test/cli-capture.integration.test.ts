@@ -37,7 +37,7 @@ describe("btcpeer --capture", () => {
       const listening = yield* Effect.forkChild(listener.code)
       while (listener.lines.length === 0) yield* Effect.sleep("5 millis")
       const { address } = JSON.parse(listener.lines[0]!) as { readonly address: string }
-      const client = btcpeer("connect", address, "--for", "300ms", ...capture("ours"))
+      const client = btcpeer("connect", address, "--for", "1s", ...capture("ours"))
       assert.strictEqual(yield* client.code, 0)
       while (!listener.lines.some((line) => line.includes("disconnected"))) yield* Effect.sleep("5 millis")
       yield* Deferred.succeed(stop, "stopped by the test")

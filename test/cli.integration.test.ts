@@ -5,6 +5,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process"
 import { once } from "node:events"
+import * as fs from "node:fs"
 import * as http from "node:http"
 import * as net from "node:net"
 import * as path from "node:path"
@@ -66,19 +67,42 @@ const btcpeer = (...argv: ReadonlyArray<string>): Running => {
   }
 }
 
+/** What takes longer hangs, on a machine that does ten things at once too. */
+const limit = 120_000
+
+const leavingNone = (test: () => Promise<void>) => async (): Promise<void> => {
+  try {
+    await test()
+  } finally {
+    for (const child of running) child.kill("SIGKILL")
+  }
+}
+
 /** Runs a test, and leaves no process behind. */
-const live = (name: string, test: () => Promise<void>): void =>
-  it(
-    name,
-    async () => {
-      try {
-        await test()
-      } finally {
-        for (const child of running) child.kill("SIGKILL")
-      }
-    },
-    60_000
-  )
+const live = (name: string, test: () => Promise<void>): void => it(name, leavingNone(test), limit)
+live.linux = (name: string, test: () => Promise<void>): void =>
+  it.skipIf(process.platform !== "linux")(name, leavingNone(test), limit)
+
+/** Looks until something is true that tells nobody when it becomes so. */
+const until = async (holds: () => boolean): Promise<void> => {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+/** How many dials to a port of 127.0.0.1 wait for an answer. */
+const dialsTo = (port: number): number => {
+  const remote = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`
+  const sockets = fs.readFileSync("/proc/net/tcp", "utf8").split("\n")
+  return sockets.filter((line) => {
+    const [, , address, state] = line.trim().split(/\s+/)
+    return address === remote && state === "02"
+  }).length
+}
+
+/** Writes more than any pipe holds: once it has all been written the process is reading. */
+const taken = ({ child }: Running, bytes: Uint8Array): Promise<void> =>
+  new Promise((resolve, reject) => {
+    child.stdin.write(bytes, (error) => (error == null ? resolve() : reject(error)))
+  })
 
 const listen = async (...argv: ReadonlyArray<string>) => {
   const listener = btcpeer("listen", "--network", "regtest", "--port", "0", "--json", ...argv)
@@ -145,7 +169,7 @@ describe("connect and listen", () => {
         "-n",
         "regtest",
         "--for",
-        "500ms",
+        "1s",
         "--json",
         "--user-agent",
         "/outbound:1/"
@@ -169,7 +193,7 @@ describe("connect and listen", () => {
       for (const direction of ["in", "out"] as const)
         assert.includeMembers([...messagesOf(events, direction)], ["ping", "pong"])
       const last = events.at(-1)
-      assert.deepInclude(last, { event: "disconnected", reason: "Requested", message: "after 500ms" })
+      assert.deepInclude(last, { event: "disconnected", reason: "Requested", message: "after 1s" })
       const messages = events.filter((event) => event.event === "message" && event.direction === "in")
       assert.strictEqual(last?.event === "disconnected" ? last.stats.messagesReceived : 0, messages.length)
       return ended
@@ -196,7 +220,7 @@ describe("connect and listen", () => {
           reason: "Requested",
           message: "interrupted"
         })
-        assert.isTrue(listener.events().some((event) => event.event === "handshake" && event.peer === peer))
+        await until(() => listener.events().some((event) => event.event === "handshake" && event.peer === peer))
       }
       assert.isNull(listener.child.exitCode)
     })
@@ -262,12 +286,12 @@ describe("connect and listen", () => {
     while (!listener.stdout().includes("\n")) await once(listener.child.stdout, "data")
     const address = /^Listening on (\[::1\]:\d+) \(regtest\)\n/.exec(listener.stdout())?.[1]
     assert.isDefined(address)
-    const { code, stderr, stdout } = await btcpeer("connect", address!, "-n", "regtest", "--for", "300ms").ended
+    const { code, stderr, stdout } = await btcpeer("connect", address!, "-n", "regtest", "--for", "1s").ended
     assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
     assert.match(stdout, /<- {2}version {7} {3,}\d+ B {2}70017 "\/effect-bitcoin-peer:[\d.]+\/"/)
     assert.match(stdout, /<- {2}pong .* nonce [0-9a-f]{16} {2}\d+\.\d+ ms\n/)
     assert.include(stdout, `Connected to ${address} (regtest)`)
-    assert.match(stdout, /Disconnected: after 300ms\n {6,}received +bytes +sent +bytes\n/)
+    assert.match(stdout, /Disconnected: after 1s\n {6,}received +bytes +sent +bytes\n/)
     assert.match(stdout, /\n {2}total +\d/)
   })
 })
@@ -378,34 +402,43 @@ describe("connect", () => {
 
   live("Ctrl-C during the handshake ends it at once, with exit code 130", async () => {
     await using server = await serve(() => {})
-    const connector = btcpeer("connect", server.address, "-n", "regtest", "--timeout", "1m", "--json")
+    const connector = btcpeer(
+      "connect",
+      server.address,
+      "-n",
+      "regtest",
+      "--transport",
+      "v1",
+      "--timeout",
+      "10m",
+      "--json"
+    )
     await connector.until("message")
-    const before = performance.now()
     connector.child.kill("SIGINT")
     assert.deepInclude(await connector.ended, { code: 130, stderr: "" })
-    assert.isBelow(performance.now() - before, 1500)
   })
 
-  live("a dial that nobody answers ends after --timeout, and at once by Ctrl-C", async () => {
+  live.linux("a dial that nobody answers ends after --timeout, and at once by Ctrl-C", async () => {
     // A process that is stopped accepts nothing, and once its queue is full the kernel answers nobody.
     const script = `require("net").createServer().listen({ port: 0, host: "127.0.0.1", backlog: 1 }, function () { console.log(this.address().port) })`
     const stopped = spawn(process.execPath, ["-e", script])
     running.add(stopped)
-    const [port] = (await once(stopped.stdout.setEncoding("utf8"), "data")) as [string]
+    const [line] = (await once(stopped.stdout.setEncoding("utf8"), "data")) as [string]
+    const port = Number(line)
     stopped.kill("SIGSTOP")
-    const fillers = Array.from({ length: 4 }, () => net.connect(Number(port), "127.0.0.1").on("error", () => {}))
-    await new Promise((resolve) => setTimeout(resolve, 200))
-    const address = `127.0.0.1:${port.trim()}`
+    const fillers = Array.from({ length: 4 }, () => net.connect(port, "127.0.0.1").on("error", () => {}))
     try {
+      // Those that fit into the queue are connected, and the others dial on.
+      await until(() => dialsTo(port) > 0 && fillers.filter(({ connecting }) => connecting).length === dialsTo(port))
+      const address = `127.0.0.1:${port}`
       const { code, stderr } = await btcpeer("connect", address, "--timeout", "300ms").ended
       assert.strictEqual(code, 1)
       oneLine(stderr, /timed out/)
-      const connector = btcpeer("connect", address, "--timeout", "1m")
-      await new Promise((resolve) => setTimeout(resolve, 1500))
-      const before = performance.now()
+      const before = dialsTo(port)
+      const connector = btcpeer("connect", address, "--timeout", "10m")
+      await until(() => dialsTo(port) > before)
       connector.child.kill("SIGINT")
       assert.deepInclude(await connector.ended, { code: 130, stdout: "", stderr: "" })
-      assert.isBelow(performance.now() - before, 1500)
     } finally {
       for (const filler of fillers) filler.destroy()
     }
@@ -500,12 +533,14 @@ describe("listen", () => {
 describe("decode", () => {
   live("standard input, binary, in pieces", async () => {
     const decoder = btcpeer("decode", "--json")
-    const bytes = frames({ _tag: "verack" }, { _tag: "ping", nonce: 1n })
-    decoder.child.stdin.write(bytes.subarray(0, 30))
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    decoder.child.stdin.end(bytes.subarray(30))
+    const many = Array.from({ length: 50_000 }, () => ({ _tag: "verack" }) as const)
+    const bytes = frames(...many, { _tag: "ping", nonce: 1n })
+    await taken(decoder, bytes.subarray(0, -10))
+    decoder.child.stdin.end(bytes.subarray(-10))
     assert.deepInclude(await decoder.ended, { code: 0, stderr: "" })
-    assert.deepStrictEqual(messagesOfFile(decoder.events()), ["verack", "ping"])
+    const found = messagesOfFile(decoder.events())
+    assert.strictEqual(found.length, 50_001)
+    assert.deepStrictEqual(found.slice(-2), ["verack", "ping"])
   })
 
   live("a reader that leaves after the first lines, as head does, ends it quietly", async () => {
@@ -518,9 +553,9 @@ describe("decode", () => {
     assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
   })
 
-  live("Ctrl-C while it waits for its input ends it", async () => {
+  live("Ctrl-C while it waits for the rest of its input ends it", async () => {
     const decoder = btcpeer("decode")
-    await new Promise((resolve) => setTimeout(resolve, 1500))
+    await taken(decoder, new Uint8Array(4_000_000))
     decoder.child.kill("SIGINT")
     assert.deepInclude(await decoder.ended, { code: 130, stderr: "", stdout: "" })
   })

@@ -1,10 +1,11 @@
 /** The examples over real sockets on loopback, in this process and as processes of their own. */
 import { assert, describe, it } from "@effect/vitest"
-import { Console, Deferred, Effect, Fiber, Layer, Queue } from "effect"
+import { type Cause, Console, Deferred, Effect, Fiber, Layer, Queue, type Scope } from "effect"
 import { Network, Nonce, Peer } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
-import { execFile } from "node:child_process"
+import { spawn } from "node:child_process"
 import * as path from "node:path"
+import * as readline from "node:readline"
 import { format } from "node:util"
 import * as Inbound from "../examples/inbound-peer.ts"
 import * as Layers from "../examples/layers.ts"
@@ -41,14 +42,35 @@ const printing = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, 
 
 const root = path.resolve(import.meta.dirname, "..")
 
-/** Runs an example as a process of its own, which has to end by itself, and gives what it printed. */
-const run = (name: string, ...args: ReadonlyArray<string>): Effect.Effect<string, Error> =>
-  Effect.callback((resume, signal) => {
+/** An example as a process of its own: what it prints, line by line, and all of it once it has ended by itself. */
+const start = (name: string, ...args: ReadonlyArray<string>) =>
+  Effect.gen(function* () {
+    const lines = yield* Queue.unbounded<string, Cause.Done>()
     const argv = ["--conditions=@effect-bitcoin-peer/source", `examples/${name}`, ...args]
-    execFile(process.execPath, argv, { cwd: root, signal, timeout: 20_000 }, (error, stdout, stderr) =>
-      resume(error === null ? Effect.succeed(stdout) : Effect.fail(new Error(`${error.message}\n${stdout}${stderr}`)))
+    const child = yield* Effect.acquireRelease(
+      Effect.sync(() => spawn(process.execPath, argv, { cwd: root })),
+      (child) => Effect.sync(() => void child.kill("SIGKILL"))
     )
+    let printed = ""
+    let problem = ""
+    readline.createInterface(child.stdout).on("line", (line) => {
+      printed += `${line}\n`
+      Queue.offerUnsafe(lines, line)
+    })
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (problem += text))
+    const ended = yield* Deferred.make<string, Error>()
+    child.once("close", (code) => {
+      Queue.endUnsafe(lines)
+      Deferred.doneUnsafe(
+        ended,
+        code === 0 ? Effect.succeed(printed) : Effect.fail(new Error(`exit code ${code}\n${printed}${problem}`))
+      )
+    })
+    return { line: Queue.take(lines), ended: Deferred.await(ended) }
   })
+
+const run = (name: string, ...args: ReadonlyArray<string>): Effect.Effect<string, Error, Scope.Scope> =>
+  Effect.flatMap(start(name, ...args), ({ ended }) => ended)
 
 describe("the outbound peer", () => {
   it.live("tells who it met, what was announced and how it ended", () =>
@@ -67,12 +89,11 @@ describe("the outbound peer", () => {
   it.live("runs as a process and ends with its peer", () =>
     Effect.gen(function* () {
       const { host, peer, port } = yield* serving
-      const process = yield* Effect.forkScoped(run("outbound-peer.ts", host, String(port)))
-      const served = yield* peer
-      // A ping came and was answered.
-      yield* served.ping
-      yield* served.disconnect()
-      assert.match(yield* Fiber.join(process), /\nthe peer closed the connection\n$/)
+      const { ended, line } = yield* start("outbound-peer.ts", host, String(port))
+      // Its own ping was answered.
+      assert.match(yield* line, /^connected /)
+      yield* (yield* peer).disconnect()
+      assert.match(yield* ended, /\nthe peer closed the connection\n$/)
     })
   )
 })

@@ -188,6 +188,40 @@ describe("what arrives (protocol.md, section 2)", () => {
     )
   })
 
+  it("takes no command for another, however many came before and however they alternate", () => {
+    // More than any table of commands holds, which begin, or begin and end, in the same way.
+    const digits = Array.from({ length: 10_000 }, (_, index) => String(index).padStart(4, "0"))
+    for (const names of [
+      digits,
+      digits.map((number) => `test${number}`),
+      digits.map((number) => `test${number}test`),
+      digits.map((number) => `testtest${number}`)
+    ]) {
+      const parser = Wire.makeParser({ magic })
+      const wrong: Array<string> = []
+      const check = (name: string): void => {
+        const read = summary(parser.push(named(ascii(name))))
+        if (read !== name) wrong.push(`${name} is read as ${read}`)
+      }
+      for (const [index, name] of names.entries()) {
+        check(name)
+        check(names[(index * 7919) % names.length]!)
+        check(name)
+        check("verack")
+      }
+      assert.deepStrictEqual(wrong.slice(0, 3), [])
+    }
+    const letters = ascii("verack")
+    const parser = Wire.makeParser({ magic })
+    for (let at = 7; at < 12; at++) {
+      assert.strictEqual(
+        summary(parser.push(named([...letters, ...Array.from({ length: at - 6 }, () => 0), 1]))),
+        "BadCommand"
+      )
+      assert.strictEqual(summary(parser.push(named(letters))), "verack")
+    }
+  })
+
   it("drops a payload that does not parse and goes on", () => {
     const short = frames({ _tag: "Unknown", command: "pong", payload: new Uint8Array(7) })
     const events = Wire.makeParser({ magic }).push(concat(short, frames(ping(1n))))

@@ -188,6 +188,30 @@ describe("what arrives (protocol.md, section 3)", () => {
     assert.deepStrictEqual((events[0] as Wire.Received).message, ping(2n))
   })
 
+  it("is a message whatever the other bits of its header byte are: they are for later versions", () => {
+    for (const header of [0x01, 0x40, 0x7f]) {
+      const { parser, seal } = link()
+      const written = writePacket(ping(3n))
+      written[3] = header
+      assert.strictEqual(summary(parser.push(seal(written))), "ping")
+    }
+  })
+
+  it("lets go of what it held when it fails", () => {
+    const { parser, seal } = link()
+    const bad = seal(writePacket(unknown(100_000)))
+    bad[50_000]! ^= 1
+    parser.push(bad.subarray(0, 90_000))
+    assert.strictEqual(parser.buffered, 90_000)
+    parser.push(bad.subarray(90_000))
+    assert.strictEqual(failureOf(parser)?.reason._tag, "NotAuthentic")
+    assert.strictEqual(parser.buffered, 0)
+    const { parser: another, send } = link()
+    const length = 4_000_014 ^ send.lengthMask()
+    another.push(Uint8Array.of(length, length >>> 8, length >>> 16))
+    assert.strictEqual(another.buffered, 0)
+  })
+
   it("fails with a wrong tag, after the messages before it, and stays failed", () => {
     for (const at of [3, 20, -1]) {
       const { parser, seal } = link()
@@ -382,12 +406,13 @@ describe("incremental parsing", () => {
     const time = (size: number): number => {
       const { parser, seal } = link()
       const bytes = seal(writePacket(unknown(size)))
-      const before = process.cpuUsage().user
+      const before = process.threadCpuUsage().user
       for (let i = 0; i < bytes.length; i++) parser.push(bytes.subarray(i, i + 1))
-      return process.cpuUsage().user - before
+      return process.threadCpuUsage().user - before
     }
-    time(100_000)
-    const ratio = time(1_600_000) / Math.max(1, time(200_000))
+    // Of this thread alone, and the best of three: what else the machine does is nothing to it.
+    const best = (size: number): number => Math.min(time(size), time(size), time(size))
+    const ratio = best(1_600_000) / Math.max(1, best(200_000))
     assert.isBelow(ratio, 30, "8 times the bytes")
   })
 })

@@ -4,7 +4,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { explain, run, shrink, targetNamed } from "./fuzz/loop.ts"
-import { type Target, targets } from "./fuzz/targets.ts"
+import type { Target } from "./fuzz/rules.ts"
+import { targets } from "./fuzz/targets.ts"
 import { dice } from "./support/dice.ts"
 
 /** Counted, not timed: the same on every machine. */

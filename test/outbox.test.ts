@@ -56,6 +56,26 @@ describe("outbox", () => {
     })
   )
 
+  it.effect(
+    "lets nobody in before those who wait in line, not even who is just told that his message was written",
+    () =>
+      Effect.gen(function* () {
+        const outbox = yield* makeOutbox<string>(1)
+        const order: Array<string> = []
+        const encoding = (id: string) => () => {
+          order.push(id)
+          return bytes(10)()
+        }
+        const told = yield* fork(
+          Effect.andThen(outbox.offerAndWait(encoding("first")), outbox.offer(encoding("third")))
+        )
+        const waiting = yield* fork(outbox.offer(encoding("second")))
+        while (outbox.length() > 0) outbox.release(yield* Queue.takeAll(outbox.queue))
+        yield* Fiber.joinAll([told, waiting])
+        assert.deepStrictEqual(order, ["first", "second", "third"])
+      })
+  )
+
   it.effect("tells a waiting sender that its message was written only when it was released", () =>
     Effect.gen(function* () {
       const outbox = yield* makeOutbox<string>(100)

@@ -1,7 +1,7 @@
 /** The bridge of the examples, on loopback: which WebSockets it lets through, to where, and how it holds them back. */
 import { NodeWS } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer } from "effect"
+import { Effect, Fiber, Layer, Schedule } from "effect"
 import { Connection, Network, Nonce, Peer } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import type { Socket } from "node:net"
@@ -181,9 +181,11 @@ describe("the WebSocket bridge", () => {
       assert.strictEqual(yield* refusal(target), "connection reset: 4429: too many connections to the bridge")
       yield* first.close
       yield* Effect.flip(node.pull)
-      yield* Effect.sleep(50)
-      yield* Connection.fromWebSocket(() => new WebSocket(target))
-      yield* listener.accept
+      // The bridge is told of the end after us: until then it refuses.
+      yield* Effect.gen(function* () {
+        const second = yield* Connection.fromWebSocket(() => new WebSocket(target))
+        yield* Effect.raceFirst(listener.accept, Effect.andThen(second.pull, Effect.never))
+      }).pipe(Effect.retry(Schedule.spaced("5 millis")))
     })
   )
 

@@ -1,6 +1,7 @@
 /** One run of the fuzzer, and what is made of a finding. */
 import { dice } from "../support/dice.ts"
-import { type Target, targets } from "./targets.ts"
+import type { Target } from "./rules.ts"
+import { targets } from "./targets.ts"
 
 /** An input for which a rule does not hold. */
 export interface Finding {
@@ -26,6 +27,9 @@ const problemOf = (target: Target, input: Uint8Array): { readonly error: unknown
   }
 }
 
+/** Milliseconds for making an input smaller: less than what the watch of `main.ts` takes for a hang. */
+const longest = 15_000
+
 /** Thrown when enough was tried. */
 const enough = Symbol("enough")
 
@@ -33,8 +37,10 @@ const enough = Symbol("enough")
 export const shrink = (target: Target, input: Uint8Array, tries = 3_000): Uint8Array => {
   let best = input
   let left = tries
+  // A large input takes long each time: it must not be taken for one that hangs.
+  const end = performance.now() + longest
   const holds = (candidate: Uint8Array): boolean => {
-    if (left-- <= 0) throw enough
+    if (left-- <= 0 || performance.now() > end) throw enough
     if (problemOf(target, candidate) === undefined) return false
     best = candidate
     return true

@@ -7,7 +7,6 @@
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
 import { isDeepStrictEqual } from "node:util"
-import { getHeapStatistics } from "node:v8"
 import { toLine } from "../../src/cli/events.ts"
 import { detect, find, formOf, forms, inputs } from "../../src/cli/find.ts"
 import { describe } from "../../src/cli/print.ts"
@@ -16,56 +15,11 @@ import * as Machine from "../../src/internal/handshake.ts"
 import { knownCommands } from "../../src/internal/messages/message.ts"
 import * as Policy from "../../src/Policy.ts"
 import * as Wire from "../../src/Wire.ts"
-import { type Dice, dice } from "../support/dice.ts"
+import { dice } from "../support/dice.ts"
 import { plain } from "../support/generators.ts"
+import { formats } from "./formats.ts"
 import { commandField, frame, mutate, network, payloadOf, somePayload, streamOf, u32 } from "./inputs.ts"
-
-export interface Target {
-  /** How `--target` names it. */
-  readonly name: string
-  readonly make: (dice: Dice) => Uint8Array
-  /** Throws when the input shows that a rule is broken. */
-  readonly check: (input: Uint8Array) => void
-}
-
-/** Milliseconds of processor time that anything may take, and per kilobyte of input. */
-const time = { base: 100, perKilobyte: 1 }
-/** Bytes of buffers that anything may allocate, and per byte of input. */
-const memory = { base: 65_536, perByte: 8 }
-
-/** Of this thread: what else the machine does is nothing to it. */
-const processorTime = (): number => {
-  const { system, user } = process.threadCpuUsage()
-  return (system + user) / 1_000
-}
-
-/** What lies in buffers. `process.memoryUsage` tells it too, and takes 10 µs for what else it tells. */
-const buffered = (): number => getHeapStatistics().external_memory
-
-/** Runs it, and sees to it that it takes time and memory as the input is long. What it does must be repeatable. */
-const bounded = <A>(what: string, size: number, evaluate: () => A, perByte = memory.perByte): A => {
-  const allowed = time.base + (time.perKilobyte * size) / 1_000
-  const allocated = buffered()
-  const started = processorTime()
-  const result = evaluate()
-  let took = processorTime() - started
-  const buffers = buffered() - allocated
-  assert.ok(buffers <= memory.base + perByte * size, `${what} allocated ${buffers} bytes for ${size}`)
-  // A collection of everything may fall into one run, not into three.
-  for (let again = 0; again < 2 && took > allowed; again++) {
-    const started = processorTime()
-    evaluate()
-    took = Math.min(took, processorTime() - started)
-  }
-  assert.ok(took <= allowed, `${what} took ${took.toFixed(1)} ms for ${size} bytes`)
-  return result
-}
-
-const hashOf = (bytes: Uint8Array): number => {
-  let hash = bytes.length
-  for (const byte of bytes) hash = (Math.imul(hash, 31) + byte) | 0
-  return hash
-}
+import { bounded, comparable, cut, hashOf, parseWith, type Parsed, type Target } from "./rules.ts"
 
 // ---- payloads
 
@@ -167,51 +121,8 @@ const payloads = knownCommands.map((command): Target => ({
 
 // ---- the stream
 
-interface Parsed {
-  readonly events: ReadonlyArray<Wire.ParserEvent>
-  readonly failure: Wire.WireReason | undefined
-}
-
-const parse = (options: Wire.ParserOptions, chunks: ReadonlyArray<Uint8Array>): Parsed => {
-  const parser = Wire.makeParser(options)
-  const events: Array<Wire.ParserEvent> = []
-  let waiting = 0
-  for (const chunk of chunks) {
-    waiting += chunk.length
-    for (const event of parser.push(chunk)) {
-      events.push(event)
-      waiting -= event.size
-    }
-    if (parser.failure !== undefined) break
-    assert.equal(parser.buffered, waiting, "holds something else than what has arrived of an incomplete frame")
-  }
-  if (parser.failure !== undefined) {
-    assert.equal(parser.buffered, 0)
-    assert.equal(parser.push(network.magic).length, 0, "goes on after a failure")
-  }
-  return { events, failure: parser.failure?.reason }
-}
-
-const comparable = ({ events, failure }: Parsed): unknown => ({
-  events: events.map((event) =>
-    event._tag === "Received"
-      ? { ...event, message: plain(event.message) }
-      : { ...event, error: { command: event.error.command, reason: event.error.reason } }
-  ),
-  // How much of a wrong magic had arrived by then does depend on the chunks.
-  failure: failure?._tag === "WrongMagic" ? failure._tag : failure
-})
-
-/** Copies, as those of a socket are: of at most so many bytes each. */
-const cut = (dice: Dice, bytes: Uint8Array, most: number): Array<Uint8Array> => {
-  const chunks: Array<Uint8Array> = []
-  for (let offset = 0; offset < bytes.length;) {
-    const size = 1 + dice.below(most)
-    chunks.push(bytes.slice(offset, offset + size))
-    offset += size
-  }
-  return chunks
-}
+const parse = (options: Wire.ParserOptions, chunks: ReadonlyArray<Uint8Array>): Parsed =>
+  parseWith(Wire.makeParser(options), chunks)
 
 const checkStream = (input: Uint8Array): void => {
   const own = dice(hashOf(input))
@@ -385,4 +296,4 @@ const decodeCommand: Target = {
 }
 
 /** All of them; append to it. */
-export const targets: ReadonlyArray<Target> = [...payloads, stream, handshake, decodeCommand]
+export const targets: ReadonlyArray<Target> = [...payloads, stream, handshake, decodeCommand, ...formats]

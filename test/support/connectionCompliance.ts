@@ -78,6 +78,9 @@ const assertSame = (actual: Uint8Array, expected: Uint8Array) => {
   assert.strictEqual(Buffer.compare(actual, expected), 0, "the bytes differ")
 }
 
+/** Several turns of the event loop and some time: a machine that stands still for a while is one long turn. */
+export const quiet: Effect.Effect<void> = Effect.repeat(Effect.sleep(5), { times: 9 })
+
 const forkNow = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
 /** The rules of a `Connection`, for an implementation of it. */
@@ -91,7 +94,7 @@ export const compliance = (name: string, implementation: Implementation): void =
       ? Effect.gen(function* () {
           for (let i = 0; i < 50; i++) yield* Effect.yieldNow
         })
-      : Effect.sleep(50)
+      : quiet
 
   /** Writes until the other side takes no more, whatever time it is given. */
   const fillUp = Effect.fnUntraced(function* (end: Service) {
@@ -399,11 +402,15 @@ export const compliance = (name: string, implementation: Implementation): void =
       Effect.gen(function* () {
         const { a } = yield* make({ closeTimeout: 200 })
         assert.isAbove(fill(a, capacity), 0)
+        const before = performance.now()
         const first = yield* forkNow(a.close)
         const second = yield* forkNow(a.close)
         yield* passes(time === "virtual" ? 199 : 100)
-        assert.isUndefined(first.pollUnsafe())
-        assert.isUndefined(second.pollUnsafe())
+        // Unless the machine slept longer than that.
+        if (time === "virtual" || performance.now() - before < 200) {
+          assert.isUndefined(first.pollUnsafe())
+          assert.isUndefined(second.pollUnsafe())
+        }
         yield* passes(time === "virtual" ? 1 : 0)
         yield* Fiber.join(first)
         yield* Fiber.join(second)

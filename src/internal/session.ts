@@ -13,7 +13,6 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
-import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -24,20 +23,18 @@ import { Nonce } from "../Nonce.ts"
 import type { Handlers, Info, Options, Peer } from "../Peer.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
+import { makeAnnouncer } from "./announce.ts"
 import {
-  type Bloom,
   ended,
-  endOfBloom,
   endOfConnection,
   endOfDropped,
-  filterRequests,
+  endOfMessage,
   isOwnMalformed,
   isServed,
-  legalOnlyInHandshake,
   malformed,
   reasonOf,
   rejectFor,
-  violation
+  servedBy
 } from "./ends.ts"
 import { versionOf } from "./handshake.ts"
 import * as KeepAlive from "./keepAlive.ts"
@@ -51,6 +48,7 @@ import { makeQuestions } from "./questions.ts"
 import * as Requests from "./requests.ts"
 import { makeSenders } from "./senders.ts"
 import { makeSubscribers } from "./subscribers.ts"
+import { hear, makeTold } from "./told.ts"
 import { Waiters } from "./waiters.ts"
 
 /** Between two pings. */
@@ -85,21 +83,6 @@ const maximumReadAhead = 8 * 1024 * 1024
 const messageOverhead = 256
 /** For the reader to come to the end that the writer has met. */
 const writeFailureGrace = Duration.seconds(1)
-
-/** All the money there is, in satoshi: no fee is above it. */
-const maximumMoney = 21e14
-/** More than that are announced by the hash of the last one, as in Core. */
-const maximumAnnouncedHeaders = 8
-
-const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
-  Effect.fail(
-    new PeerError({
-      reason: {
-        _tag: "NotSendable",
-        error: new Wire.WireError({ command: "inv", reason: { _tag: "BadValue", field, problem } })
-      }
-    })
-  )
 
 /** Whether a scope, or one that it is part of, is being closed or was. */
 const isClosing = (scope: Scope.Scope | undefined): boolean =>
@@ -177,7 +160,6 @@ export const startSession = Effect.fnUntraced(function* (
   )
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
   const inventory = Inventory.make(knownInventory, Number(BigInt.asIntN(32, yield* nonces.unremembered)))
-  const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
   // What few peers are asked for is made when first asked for: an idle peer is to be small.
   const requests = once(() =>
     Requests.make({
@@ -191,22 +173,11 @@ export const startSession = Effect.fnUntraced(function* (
   /** Whether the stall watch runs, or is not to. */
   let watchesStalls = options.stalls === false
   const asked = new Waiters(() => (openRequests() > 0 ? Effect.void : undefined))
-  const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
-  const bloom: Bloom =
-    ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
-      ? "served"
-      : negotiated.protocolVersion >= versionOf.bloomEnforced
-        ? "ends"
-        : "ignored"
-  const servesFilters = ((options.services ?? 0n) & Wire.Service.compactFilters) !== 0n
+  const served = servedBy(policy, options.services ?? 0n, negotiated.protocolVersion)
+  const { bloom } = served
   let end: EndReason | undefined
   let pongs = 0
-  /** What the peer asked for since the handshake. */
-  let relay = negotiated.relay
-  let feeFilter = 0
-  let wantsHeaders = false
-  let lastBlockReceived: Uint8Array | undefined
-  let lastBlockAnnounced: Uint8Array | undefined
+  const told = makeTold(negotiated.relay)
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
     Result.mapError(link.encode(message), (error) => new PeerError({ reason: { _tag: "NotSendable", error } }))
@@ -223,59 +194,8 @@ export const startSession = Effect.fnUntraced(function* (
     return undefined
   }
 
-  /** What a message tells the peer itself. */
-  const builtIn = (message: Wire.Message): void => {
-    switch (message._tag) {
-      case "pong":
-        if (KeepAlive.ponged(keepAlive, message.nonce, now())) observer.ponged(keepAlive.lastRoundTrip!)
-        return
-      case "sendheaders":
-        wantsHeaders = true
-        return
-      case "filterload":
-      case "filterclear":
-        // Who asked for no announcements in its version message wants them from here on [37].
-        relay = true
-        return
-      case "block":
-        lastBlockReceived = Wire.blockHash(message.block.header)
-        return
-      case "cmpctblock":
-        lastBlockAnnounced = Wire.blockHash(message.header)
-        return
-      case "inv":
-        // Blocks are announced alone, or 500 at a time in answer to getblocks.
-        for (let index = message.items.length - 1; index >= Math.max(0, message.items.length - 500); index--) {
-          const { hash, type } = message.items.at(index)!
-          if (type !== Wire.InventoryType.block) continue
-          lastBlockAnnounced = hash.slice()
-          break
-        }
-        return
-      case "headers": {
-        const last = message.headers.at(-1)
-        if (last !== undefined) lastBlockAnnounced = Wire.blockHash(last)
-        return
-      }
-      case "feefilter":
-        if (message.feeRate >= 0 && message.feeRate <= maximumMoney) feeFilter = message.feeRate
-        return
-    }
-  }
-
-  /** The end that a message is by itself, at this time of the connection. */
-  const endOfMessage = (message: Wire.Message): EndReason | undefined => {
-    const command = Wire.command(message)
-    if (command === "version" || command === "verack") {
-      return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
-    }
-    if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
-    // No honest node has a reason to [152].
-    if (message._tag === "getblocktxn" && message.indexes.length === 0) return violation(command, "asks for nothing")
-    if (!servesFilters && filterRequests.has(command)) {
-      return violation(command, "this side does not offer NODE_COMPACT_FILTERS")
-    }
-    return endOfBloom(command, bloom)
+  const ponged = ({ nonce }: Wire.Pong): void => {
+    if (KeepAlive.ponged(keepAlive, nonce, now())) observer.ponged(keepAlive.lastRoundTrip!)
   }
 
   const handlers = new Map<string, Handler>(Object.entries(options.handlers ?? {}) as Array<[string, Handler]>)
@@ -381,11 +301,12 @@ export const startSession = Effect.fnUntraced(function* (
       } else {
         const { message } = event
         if (observer.log !== undefined) yield* observer.log("received", message, event.size)
-        failure = endOfMessage(message)
+        failure = endOfMessage(message, served)
         if (failure === undefined && isServed(Wire.command(message), bloom)) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
           if (requests.made !== undefined) Requests.received(requests.made, message, arrivedAt)
-          builtIn(message)
+          if (message._tag === "pong") ponged(message)
+          else hear(told, message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
           bytes += event.size + messageOverhead
@@ -496,44 +417,16 @@ export const startSession = Effect.fnUntraced(function* (
 
   // ---- announcing
 
-  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay, feeFilter })
-
-  const trickler = Effect.gen(function* () {
-    while (true) {
-      // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
-      yield* announced.wait
-      yield* Effect.sleep(Inventory.nextTrickle(trickle, now(), yield* Random.next))
-      for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
-    }
-    // It fails when nothing is sent any more: the end is near, and others say why.
-  }).pipe(Effect.catch(() => Effect.never))
-
-  const announce = (announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> =>
-    Effect.suspend(() => {
-      if (end !== undefined) return Effect.fail(ended(end))
-      const blocks: Array<Wire.InventoryItem> = []
-      for (const { feeRate, hash, type } of announcements) {
-        if (hash.length !== 32) return notSendable("hash", `has ${hash.length} bytes instead of 32`)
-        if (type === Wire.InventoryType.block) {
-          if (inventory.known.add(hash)) blocks.push({ type, hash })
-        } else inventory.queue({ type, hash, feeRate }, rules())
-      }
-      announced.wake(Effect.void)
-      return Effect.forEach(blocks, (item) => outbox.offer(() => encode({ _tag: "inv", items: [item] })), {
-        discard: true
-      })
-    })
-
-  const announceBlocks = (headers: ReadonlyArray<Wire.BlockHeader>): Effect.Effect<void, PeerError> =>
-    Effect.suspend(() => {
-      const tip = headers.at(-1)
-      if (tip === undefined) return Effect.void
-      const hash = Wire.blockHash(tip)
-      const items = [{ type: Wire.InventoryType.block, hash }]
-      if (!wantsHeaders || headers.length > maximumAnnouncedHeaders) return announce(items)
-      if (inventory.known.has(hash)) return end === undefined ? Effect.void : Effect.fail(ended(end))
-      return outbox.offer(() => encode({ _tag: "headers", headers }))
-    })
+  const { announce, announceBlocks, trickler } = makeAnnouncer({
+    inventory,
+    trickle: options.trickle ?? Inventory.defaultTrickle(negotiated.direction),
+    told,
+    wtxidRelay: negotiated.wtxidRelay,
+    outbox,
+    encode,
+    now,
+    ended: () => end && ended(end)
+  })
 
   // ---- keeping alive
 
@@ -659,9 +552,9 @@ export const startSession = Effect.fnUntraced(function* (
     info,
     stats: Effect.sync(() =>
       snapshot(info, link.traffic, keepAlive, {
-        feeFilter,
-        lastBlockAnnounced,
-        lastBlockReceived,
+        feeFilter: told.feeFilter,
+        lastBlockAnnounced: told.lastBlockAnnounced,
+        lastBlockReceived: told.lastBlockReceived,
         knownInventory: inventory.known.size,
         waitingAnnouncements: inventory.waiting.length,
         openRequests: openRequests(),

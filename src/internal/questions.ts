@@ -44,7 +44,7 @@ const maximumBatch = 1_000
 const noStop = new Uint8Array(32)
 const defaultTimeout = Duration.seconds(30)
 const defaultHeadersTimeout = Duration.seconds(90)
-/** Core answers with its next turn of address relay, on average after 30 s. */
+/** Core answers with its next turn of address relay: at once where that is the first, else after 30 s on average. */
 const defaultAddressesTimeout = Duration.minutes(2)
 /** For up to 1,000 filters of 20 KB. */
 const defaultFiltersTimeout = Duration.minutes(2)

@@ -14,6 +14,7 @@ import type { Connection, ConnectionError } from "./Connection.ts"
 import { establish } from "./internal/establish.ts"
 import { makeV1 } from "./internal/framing.ts"
 import * as Machine from "./internal/handshake.ts"
+import { hex } from "./internal/hex.ts"
 import { type Link, makeLink } from "./internal/link.ts"
 import { start as startRecording } from "./internal/recording.ts"
 import { badOption } from "./internal/options.ts"
@@ -47,8 +48,6 @@ export type HandshakeReason =
   | { readonly _tag: "BadOptions"; readonly error: Wire.WireError }
 
 const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes).replace(/[^\x20-\x7e]/g, ".")
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
-
 const describe = (reason: HandshakeReason): string => {
   switch (reason._tag) {
     case "NotVersionFirst":

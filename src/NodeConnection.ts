@@ -3,45 +3,24 @@
  * through an I2P router with `connectI2p`; accept with `listen`. The only public module that needs
  * Node, hence not part of the barrel: `import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"`.
  */
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Scope from "effect/Scope"
-import * as net from "node:net"
+import type * as net from "node:net"
 import { Connection } from "./Connection.ts"
-import {
-  closedError,
-  ConnectionError,
-  type DialProblem,
-  type Endpoint,
-  resetError
-} from "./internal/connectionError.ts"
-import { dialProblem, unwrapAttempts } from "./internal/dialProblem.ts"
-import { type Closable, defaultCloseTimeout, gracefulClose } from "./internal/gracefulClose.ts"
-import { unwritten } from "./internal/bytes.ts"
-import { Inbox } from "./internal/inbox.ts"
-import { startTimer } from "./internal/timer.ts"
-import { isI2pName, isPort, needsProxy, wireHost } from "./internal/node/hosts.ts"
-import { type I2pSession as Session, openSession } from "./internal/node/i2p.ts"
+import type { ConnectionError, Endpoint } from "./internal/connectionError.ts"
+import { dial, refusedTarget } from "./internal/node/dial.ts"
 import { dialThrough } from "./internal/node/dialogue.ts"
-import { type ListenerStats, openListener, plainHost } from "./internal/node/listener.ts"
+import { isI2pName, isPort, wireHost } from "./internal/node/hosts.ts"
+import { type I2pSession as Session, openSession } from "./internal/node/i2p.ts"
+import { type ListenerStats, openListener } from "./internal/node/listener.ts"
+import { addressesOf, adopt, streaming, unspecified } from "./internal/node/socket.ts"
 import { credentialsOf, socks5, type Socks5Proxy } from "./internal/node/socks5.ts"
-import { Waiters } from "./internal/waiters.ts"
 
 export type { ListenerStats, Socks5Proxy }
-
-/**
- * Reading pauses when so much was not pulled. The last chunk (Node reads 64 KiB at a time) may exceed it, and Node's own
- * buffer takes two more before the kernel's window closes: at most 256 KiB wait in this process for a puller that is away.
- */
-const pauseAt = 65_536
-
-/** Each piece costs an object of 200 bytes and more, however few bytes are in it: so many pause reading as well. */
-const maxPieces = 1_024
-
-const noop = () => {}
 
 /** How an accepted or dialed socket is used. */
 export interface SocketOptions {
@@ -117,253 +96,6 @@ export interface ListenOptions extends SocketOptions {
   readonly maxPending?: number | undefined
 }
 
-const endpointOf = (host: string | undefined, port: number | undefined, otherwise: Endpoint): Endpoint =>
-  host === undefined || port === undefined ? otherwise : { host: plainHost(host), port }
-
-const defaultConnectTimeout = Duration.seconds(5)
-
-const unspecified: Endpoint = { host: "0.0.0.0", port: 0 }
-
-/** Both sides of a connection, as they are told. */
-interface Addresses {
-  readonly local: Endpoint
-  readonly remote: Endpoint
-}
-
-const addressesOf = (socket: net.Socket, remote: Endpoint): Addresses => ({
-  local: endpointOf(socket.localAddress, socket.localPort, unspecified),
-  remote: endpointOf(socket.remoteAddress, socket.remotePort, remote)
-})
-
-/**
- * Where all dialed sockets read to, one after the other, while little comes: what was read is copied out before the next
- * read begins. A socket left to itself takes 64 KiB for each read, however little comes: round trips take 1.2 times as
- * long.
- */
-const readBuffer = process.platform === "win32" ? undefined : new Uint8Array(65_536)
-
-/**
- * A socket whose read filled that buffer reads to one of its own, from which nothing is copied, until so little comes again
- * that copying it costs less.
- */
-const ownBufferSize = 262_144
-const largeRead = 32_768
-
-/** A socket, and who is told what it reads. */
-interface Source {
-  readonly socket: net.Socket
-  onData: ((chunk: Uint8Array) => void) | undefined
-}
-
-/** A socket that tells by data events. */
-const streaming = (socket: net.Socket): Source => ({ socket, onData: undefined })
-
-const makeSource = (): Source => {
-  // Windows holds on to a buffer while it waits for bytes: there none can be shared.
-  if (readBuffer === undefined) return streaming(new net.Socket())
-  /** The rest of the own buffer, nothing read into it yet. */
-  let free: Uint8Array | undefined
-  const source: Source = {
-    socket: new net.Socket({
-      onread: {
-        buffer: () => {
-          if (free === undefined) return readBuffer
-          if (free.length < readBuffer.length) free = unwritten(ownBufferSize)
-          return free
-        },
-        callback: (size) => {
-          let chunk: Uint8Array
-          if (free === undefined) {
-            chunk = readBuffer.slice(0, size)
-            if (size === readBuffer.length) free = unwritten(ownBufferSize)
-          } else {
-            chunk = free.subarray(0, size)
-            free = size < largeRead ? undefined : free.subarray(size)
-          }
-          source.onData?.(chunk)
-          return true
-        }
-      }
-    }),
-    onData: undefined
-  }
-  // Nothing may be read before somebody listens.
-  source.socket.pause()
-  return source
-}
-
-/** A connected socket as a connection. Reading starts at once, up to what is held for a puller. */
-class NodeSocketConnection implements Closable {
-  readonly localAddress: Endpoint
-  readonly remoteAddress: Endpoint
-  private readonly socket: net.Socket
-  private readonly closeTimeout: Duration.Input
-  private readonly inbox: Inbox<ConnectionError> = new Inbox<ConnectionError>(() => this.onTaken())
-  private paused = false
-  private closing = false
-  /** Node's own `closed` is true before it told us of the error. */
-  private closed = false
-  private error: ConnectionError | undefined
-
-  private readonly drains = new Waiters<ConnectionError>(() => {
-    if (this.error !== undefined) return Effect.fail(this.error)
-    return this.socket.writableLength === 0 ? Effect.void : undefined
-  })
-  readonly over = new Waiters(() => (this.isOver() ? Effect.void : undefined))
-
-  readonly pull: Inbox<ConnectionError>["pull"] = this.inbox.pull
-  readonly drained: Effect.Effect<void, ConnectionError> = this.drains.wait
-  // Put together when it runs, for an idle connection shall not hold what is used once.
-  readonly close: Effect.Effect<void> = Effect.suspend(() => gracefulClose(this, this.closeTimeout))
-  readonly destroy: Effect.Effect<void> = Effect.sync(() => this.destroyUnsafe())
-
-  constructor(source: Source, { local, remote }: Addresses, closeTimeout: Duration.Input) {
-    const { socket } = source
-    this.socket = socket
-    this.closeTimeout = closeTimeout
-    this.localAddress = local
-    this.remoteAddress = remote
-    socket.on("error", this.onError)
-    socket.on("end", this.onEnd)
-    socket.on("close", this.onClose)
-    // A source tells one or the other way.
-    source.onData = this.onData
-    socket.on("data", this.onData)
-    // They come paused.
-    socket.resume()
-    // It may have ended before anybody listened: its events may be over.
-    if (socket.errored !== null) this.onError(socket.errored)
-    if (socket.destroyed) this.onClose()
-  }
-
-  readonly write = (bytes: Uint8Array): number => {
-    if (this.error !== undefined) return 0
-    const socket = this.socket
-    if (bytes.length > 0) socket.write(bytes, this.onWritten)
-    return socket.destroyed ? 0 : socket.writableLength
-  }
-
-  isOver(): boolean {
-    return this.closed
-  }
-
-  begin(): void {
-    if (this.closing) return
-    this.closing = true
-    this.error ??= closedError()
-    this.inbox.discard(this.error)
-    this.socket.end()
-    this.socket.resume()
-  }
-
-  destroyUnsafe(): void {
-    this.closing = true
-    this.error ??= closedError()
-    this.inbox.discard(this.error)
-    this.socket.destroy()
-    this.drains.wake(Effect.fail(this.error))
-  }
-
-  private onTaken(): void {
-    if (!this.paused) return
-    this.paused = false
-    this.socket.resume()
-  }
-
-  private readonly onData = (chunk: Uint8Array): void => {
-    this.inbox.push(chunk)
-    if (this.inbox.size < pauseAt && this.inbox.pieces < maxPieces) return
-    this.paused = true
-    this.socket.pause()
-  }
-
-  // One function for all writes: Node then reports those of one turn together.
-  private readonly onWritten = (): void => {
-    if (this.socket.writableLength === 0) this.drains.wake(Effect.void)
-  }
-
-  // Node ends our side by itself then (no allowHalfOpen), once what was written is flushed.
-  private readonly onEnd = (): void => {
-    this.error ??= closedError()
-    this.inbox.fail(this.error)
-  }
-
-  private readonly onError = (cause: Error): void => {
-    this.error ??= resetError(cause)
-    // What a paused socket still holds; Node itself would not hand it out any more.
-    for (let chunk: unknown = this.socket.read(); chunk instanceof Uint8Array; chunk = this.socket.read()) {
-      this.inbox.push(chunk)
-    }
-    this.inbox.fail(this.error)
-    this.drains.wake(Effect.fail(this.error))
-  }
-
-  private readonly onClose = (): void => {
-    this.closed = true
-    this.error ??= closedError()
-    this.inbox.fail(this.error)
-    this.drains.wake(Effect.fail(this.error))
-    this.over.wake(Effect.void)
-  }
-}
-
-/** To be run where nothing interrupts, for until the finalizer is there nobody owns the socket. */
-const adopt = (
-  source: Source,
-  addresses: Addresses,
-  options: SocketOptions
-): Effect.Effect<Connection["Service"], never, Scope.Scope> =>
-  Effect.suspend(() => {
-    const connection = new NodeSocketConnection(source, addresses, options.closeTimeout ?? defaultCloseTimeout)
-    return Effect.as(
-      Effect.addFinalizer(() => connection.close),
-      connection
-    )
-  })
-
-const dialFailed = ({ host, port }: ConnectOptions, cause: unknown): ConnectionError => {
-  const attempt = unwrapAttempts(cause)
-  return new ConnectionError({
-    reason: { _tag: "DialFailed", problem: dialProblem(attempt), host, port, cause: attempt }
-  })
-}
-
-/** What need not be tried. */
-const refusedTarget = ({ host, port }: Endpoint, problem: DialProblem, detail?: string): ConnectionError =>
-  new ConnectionError({ reason: { _tag: "DialFailed", problem, host, port, detail, cause: undefined } })
-
-/** Waits for a dial: the connected socket, or why there is none. What is interrupted or fails leaves no socket. */
-const connected = (socket: net.Socket, options: ConnectOptions): Effect.Effect<void, ConnectionError> =>
-  Effect.contextWith((context: Context.Context<never>) =>
-    Effect.callback<void, ConnectionError>((resume) => {
-      const settle = (): void => {
-        stop()
-        socket.off("connect", onConnect)
-        socket.off("error", onError)
-      }
-      const fail = (error: ConnectionError): void => {
-        settle()
-        socket.destroy()
-        resume(Effect.fail(error))
-      }
-      const onConnect = (): void => {
-        settle()
-        resume(Effect.void)
-      }
-      const onError = (cause: Error): void => fail(dialFailed(options, cause))
-      const { host, port } = options
-      const stop = startTimer(context, options.connectTimeout ?? defaultConnectTimeout, () =>
-        fail(new ConnectionError({ reason: { _tag: "DialFailed", problem: "Timeout", host, port, cause: undefined } }))
-      )
-      socket.on("connect", onConnect)
-      socket.on("error", onError)
-      return Effect.sync(() => {
-        settle()
-        socket.destroy()
-      })
-    })
-  )
-
 /**
  * Dials, and gives the connection once it stands. Interrupting it, or the timeout, destroys the half-open socket.
  *
@@ -386,32 +118,12 @@ const connected = (socket: net.Socket, options: ConnectOptions): Effect.Effect<v
 export const connect = (options: ConnectOptions): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const { host, port, localAddress, lookup } = options
-      // Node would take an empty host for this machine.
-      if (host === "") return yield* dialFailed(options, Object.assign(new Error("no host"), { code: "ENOTFOUND" }))
-      const detail = needsProxy(host)
-      if (detail !== undefined) return yield* refusedTarget(options, "NeedsProxy", detail)
-      const source = makeSource()
-      const { socket } = source
-      // Before, between and after all other listeners there is one: an error without any would end the process.
-      socket.on("error", noop)
-      socket.setNoDelay(options.noDelay ?? true)
-      yield* Effect.try({
-        // Node throws what it can tell at once, a bad port, a bad local address, and leaves the handle to us.
-        try: () =>
-          socket.connect({
-            host,
-            port,
-            ...(localAddress === undefined ? undefined : { localAddress }),
-            ...(lookup === undefined ? undefined : { lookup })
-          }),
-        catch: (cause) => {
-          socket.destroy()
-          return dialFailed(options, cause)
-        }
-      })
-      yield* restore(connected(socket, options))
-      return yield* adopt(source, addressesOf(socket, { host, port }), options)
+      const source = yield* dial(options, restore)
+      return yield* adopt(
+        source,
+        addressesOf(source.socket, { host: options.host, port: options.port }),
+        options.closeTimeout
+      )
     })
   )
 
@@ -483,7 +195,7 @@ export const connectSocks5 = (
         },
         restore
       )
-      return yield* adopt(streaming(socket), { local: unspecified, remote: target }, options)
+      return yield* adopt(streaming(socket), { local: unspecified, remote: target }, options.closeTimeout)
     })
   )
 
@@ -508,7 +220,7 @@ export const connectSocks5 = (
 export const makeI2pSession = (options: I2pOptions = {}): Effect.Effect<I2pSession, ConnectionError, Scope.Scope> => {
   const { connectTimeout, noDelay = true, privateKey, sam = { host: "127.0.0.1", port: 7656 } } = options
   return openSession({ sam, privateKey, timeout: connectTimeout, noDelay }, (socket, addresses) =>
-    adopt(streaming(socket), addresses, options)
+    adopt(streaming(socket), addresses, options.closeTimeout)
   )
 }
 
@@ -590,7 +302,9 @@ export const listen = (options: ListenOptions): Effect.Effect<Listener["Service"
     Effect.gen(function* () {
       const { addresses, next, stats } = yield* openListener(options, restore)
       const accept: Listener["Service"]["accept"] = Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(next(restore), (socket) => adopt(streaming(socket), addressesOf(socket, unspecified), options))
+        Effect.flatMap(next(restore), (socket) =>
+          adopt(streaming(socket), addressesOf(socket, unspecified), options.closeTimeout)
+        )
       )
       return { address: addresses[0], addresses, stats, accept }
     })

@@ -165,8 +165,9 @@ export class Peer extends Context.Service<
       options?: AskOptions
     ) => Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError>
     /**
-     * Asks for addresses of other nodes; those of an addr message come in the form of addrv2. Core answers an outbound
-     * connection, once, after about 30 s. Fails with `TimedOut` (2 minutes by default) and `Ended`.
+     * Asks for addresses of other nodes; those of an addr message come in the form of addrv2. Core answers who dialed it,
+     * once a connection: at once, or with its next turn of address relay, on average 30 s later. Fails with `TimedOut`
+     * (2 minutes by default) and `Ended`.
      */
     readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
     /**

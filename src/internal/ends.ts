@@ -4,15 +4,16 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type { ConnectionError } from "../Connection.ts"
-import { type Message, WireError } from "../Wire.ts"
-import { rejectCode } from "./handshake.ts"
+import type { Policy } from "../Policy.ts"
+import { command as commandOf, type Message, Service, WireError } from "../Wire.ts"
+import { rejectCode, versionOf } from "./handshake.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
 import { stackless } from "./stackless.ts"
 
-export const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
+const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
 
 /** Without COMPACT_FILTERS on our side they end the peer, as in Core [157]. */
-export const filterRequests = new Set(["getcfilters", "getcfheaders", "getcfcheckpt"])
+const filterRequests = new Set(["getcfilters", "getcfheaders", "getcfcheckpt"])
 
 /**
  * What bloom messages come to: without NODE_BLOOM on our side they end a peer of version 70011 or more [111], and those
@@ -25,8 +26,37 @@ const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempoo
 /** Whether a message is handed on. */
 export const isServed = (command: string, bloom: Bloom): boolean => bloom === "served" || !bloomCommands.has(command)
 
-export const endOfBloom = (command: string, bloom: Bloom): EndReason | undefined =>
+const endOfBloom = (command: string, bloom: Bloom): EndReason | undefined =>
   bloom === "ends" && bloomCommands.has(command) ? violation(command, "this side does not offer NODE_BLOOM") : undefined
+
+/** What decides whether a message that could be read is the end. */
+export interface Served {
+  readonly duplicate: Policy["duplicate"]
+  readonly bloom: Bloom
+  readonly servesFilters: boolean
+}
+
+/** What this side, with these services, serves a peer that speaks this version. */
+export const servedBy = ({ duplicate }: Policy, services: bigint, protocolVersion: number): Served => ({
+  duplicate,
+  bloom: (services & Service.bloom) !== 0n ? "served" : protocolVersion >= versionOf.bloomEnforced ? "ends" : "ignored",
+  servesFilters: (services & Service.compactFilters) !== 0n
+})
+
+/** The end that a message is by itself, at this time of the connection. */
+export const endOfMessage = (message: Message, { bloom, duplicate, servesFilters }: Served): EndReason | undefined => {
+  const command = commandOf(message)
+  if (command === "version" || command === "verack") {
+    return duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
+  }
+  if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
+  // No honest node has a reason to [152].
+  if (message._tag === "getblocktxn" && message.indexes.length === 0) return violation(command, "asks for nothing")
+  if (!servesFilters && filterRequests.has(command)) {
+    return violation(command, "this side does not offer NODE_COMPACT_FILTERS")
+  }
+  return endOfBloom(command, bloom)
+}
 
 /** What no honest node makes too long: commands with the field. */
 const limited = new Set([

@@ -5,8 +5,9 @@
  * The parser does no input or output and knows no time. It never looks at a byte twice, whatever the chunks are, and
  * never holds more than has arrived plus 256 KiB.
  */
-import { i32At, maxPayloadLength, plainBytes, setU32At, u32At, unwritten, withWriter, type Writer } from "./bytes.ts"
+import { i32At, maxPayloadLength, plainBytes, setU32At, u32At, withWriter, type Writer } from "./bytes.ts"
 import { type Message, readMessage, type TrailingBytes, writeMessage } from "./messages/message.ts"
+import { Pieces } from "./pieces.ts"
 import { checksum } from "./sha256.ts"
 import { fail, unreadable, WireError, type WireReason } from "./wireError.ts"
 
@@ -15,11 +16,6 @@ const commandAt = 4
 const commandSize = 12
 const lengthAt = 16
 const checksumAt = 20
-
-/** Chunks from this size on are kept as they are, smaller ones are copied together. */
-const keepSize = 16_384
-/** How far a buffer may be ahead of what has arrived. */
-const aheadSize = 262_144
 
 /** A message and the bytes it took, header included. */
 export interface Received {
@@ -138,13 +134,8 @@ class FrameParser implements Parser {
   #headerLength = 0
   /** Length of the payload, once the header is complete. */
   #length = 0
-  /** Pieces of the payload, in order, without what is still in the block. */
-  #parts: Array<Uint8Array> = []
-  #arrived = 0
-  /** Small chunks are copied here: from `#blockStart` to `#blockEnd` they are not among the parts yet. */
-  #block: Uint8Array | undefined
-  #blockStart = 0
-  #blockEnd = 0
+  /** What of the payload has arrived, where it does not lie in one chunk. */
+  #pieces: Pieces | undefined
 
   constructor(options: ParserOptions) {
     this.#magic = options.magic.slice()
@@ -156,7 +147,7 @@ class FrameParser implements Parser {
   }
 
   get buffered(): number {
-    return this.#headerLength + this.#arrived
+    return this.#headerLength + (this.#pieces?.arrived ?? 0)
   }
 
   push(input: Uint8Array): ReadonlyArray<ParserEvent> {
@@ -176,16 +167,21 @@ class FrameParser implements Parser {
       offset = this.#keepHeader(chunk, 0)
       if (this.#failure !== undefined || this.#headerLength < headerSize) return offset
     }
-    const end = Math.min(chunk.length, offset + this.#length - this.#arrived)
-    if (this.#arrived === 0 && end - offset === this.#length) {
+    const end = offset + this.#length
+    if (this.#pieces === undefined && end <= chunk.length) {
       this.#complete(this.#header, 0, chunk.subarray(offset, end), events)
-    } else {
-      this.#keep(chunk, offset, end)
-      if (this.#arrived < this.#length) return end
-      this.#complete(this.#header, 0, this.#join(), events)
+      this.#release()
+      return end
     }
-    this.#release()
-    return end
+    // The payload may be wholly in the next chunk.
+    if (offset === chunk.length) return offset
+    this.#pieces ??= new Pieces(this.#length)
+    const next = this.#pieces.keep(chunk, offset)
+    if (this.#pieces.arrived === this.#length) {
+      this.#complete(this.#header, 0, this.#pieces.join(), events)
+      this.#release()
+    }
+    return next
   }
 
   /** Reads the frame that starts at `offset`, or keeps the beginning of it. */
@@ -198,8 +194,9 @@ class FrameParser implements Parser {
     const end = payload + length
     if (end > chunk.length) {
       this.#keepHeader(chunk, offset)
-      this.#keep(chunk, payload, chunk.length)
-      return chunk.length
+      if (payload === chunk.length) return payload
+      this.#pieces = new Pieces(length)
+      return this.#pieces.keep(chunk, payload)
     }
     this.#complete(chunk, offset, chunk.subarray(payload, end), events)
     return end
@@ -244,61 +241,11 @@ class FrameParser implements Parser {
     this.#failure = unreadable(command, reason)
   }
 
-  /** Keeps part of a payload. Many small chunks must cost neither an object each nor a large buffer. */
-  #keep(chunk: Uint8Array, start: number, end: number): void {
-    if (end - start >= keepSize) {
-      this.#seal()
-      this.#parts.push(chunk.subarray(start, end))
-      this.#arrived += end - start
-      return
-    }
-    let offset = start
-    while (offset < end) {
-      if (this.#block === undefined || this.#blockEnd === this.#block.length) {
-        this.#seal()
-        // As much again as has arrived, so that there are few blocks, and a header alone never pays for a large one.
-        const wanted = Math.min(Math.max(this.#arrived, keepSize), aheadSize)
-        this.#block = new Uint8Array(Math.min(this.#length - this.#arrived, wanted))
-        this.#blockStart = this.#blockEnd = 0
-      }
-      const size = Math.min(end - offset, this.#block.length - this.#blockEnd)
-      // `set` costs 30 ns more than a few bytes do.
-      if (size > 16) this.#block.set(chunk.subarray(offset, offset + size), this.#blockEnd)
-      else for (let i = 0; i < size; i++) this.#block[this.#blockEnd + i] = chunk[offset + i]
-      this.#blockEnd += size
-      this.#arrived += size
-      offset += size
-    }
-  }
-
-  /** Moves what the block holds to the parts. */
-  #seal(): void {
-    if (this.#block !== undefined && this.#blockEnd > this.#blockStart) {
-      this.#parts.push(this.#block.subarray(this.#blockStart, this.#blockEnd))
-      this.#blockStart = this.#blockEnd
-    }
-  }
-
-  #join(): Uint8Array {
-    this.#seal()
-    if (this.#parts.length === 1) return this.#parts[0]
-    const payload = unwritten(this.#length)
-    let offset = 0
-    for (const part of this.#parts) {
-      payload.set(part, offset)
-      offset += part.length
-    }
-    return payload
-  }
-
   /** Lets go of everything kept, so that the next frame gets buffers of its own. */
   #release(): void {
     this.#headerLength = 0
     this.#length = 0
-    this.#parts = []
-    this.#arrived = 0
-    this.#block = undefined
-    this.#blockStart = this.#blockEnd = 0
+    this.#pieces = undefined
   }
 
   /** Decides on a frame that is there as a whole: checksum first, then the command, then the payload, as Core does. */

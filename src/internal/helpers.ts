@@ -3,6 +3,9 @@ import * as Result from "effect/Result"
 import * as Address from "../Address.ts"
 import * as Wire from "../Wire.ts"
 
+/** No stop hash: as many as there are. */
+export const noStop = new Uint8Array(32)
+
 /** `count` elements chosen at random, in random order; all of them, in their order, when there are no more. */
 export const choose = <A>(
   elements: ReadonlyArray<A>,

@@ -1,6 +1,7 @@
 /** Addresses of nodes as people write them. */
 import { base32nopad } from "@scure/base"
 import * as NetAddress from "effect/net/NetAddress"
+import { hex } from "./hex.ts"
 import { sha3 } from "./sha256.ts"
 
 /** Length of an address by its network of BIP155; 0 where the network is unknown. */
@@ -37,7 +38,7 @@ export const formatHost = (networkId: number, address: Uint8Array): string => {
     case 5:
       return `${base32(address)}.b32.i2p`
     default:
-      return Array.from(address, (byte) => byte.toString(16).padStart(2, "0")).join("")
+      return hex(address)
   }
 }
 

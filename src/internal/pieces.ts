@@ -1,5 +1,7 @@
 /** Bytes of one frame that come in pieces: kept without a copy where they are large, copied together where they are small. */
 
+import { unwritten } from "./bytes.ts"
+
 /** Pieces from this size on are kept as they are. */
 const keepSize = 16_384
 /** How far a buffer may be ahead of what has arrived. */
@@ -53,6 +55,19 @@ export class Pieces {
   parts(): ReadonlyArray<Uint8Array> {
     this.#seal()
     return this.#parts
+  }
+
+  /** All of it, as one. */
+  join(): Uint8Array {
+    const parts = this.parts()
+    if (parts.length === 1) return parts[0]!
+    const joined = unwritten(this.size)
+    let offset = 0
+    for (const part of parts) {
+      joined.set(part, offset)
+      offset += part.length
+    }
+    return joined
   }
 
   /** Moves what the block holds to the parts. */

@@ -9,7 +9,7 @@ import type * as Result from "effect/Result"
 import * as Wire from "../Wire.ts"
 import type { OpenQuestion, Question } from "./expectations.ts"
 import * as FilterRequests from "./filterRequests.ts"
-import { fromAddr } from "./helpers.ts"
+import { fromAddr, noStop } from "./helpers.ts"
 import type { Outgoing } from "./link.ts"
 import type { Outbox } from "./outbox.ts"
 import { PeerError } from "./peerError.ts"
@@ -40,11 +40,9 @@ export type DataResult =
 
 /** Items in one getdata, as in Core. */
 const maximumBatch = 1_000
-/** No stop hash: as many as there are. */
-const noStop = new Uint8Array(32)
 const defaultTimeout = Duration.seconds(30)
 const defaultHeadersTimeout = Duration.seconds(90)
-/** Core answers with its next turn of address relay, on average after 30 s. */
+/** Core answers with its next turn of address relay: at once where that is the first, else after 30 s on average. */
 const defaultAddressesTimeout = Duration.minutes(2)
 /** For up to 1,000 filters of 20 KB. */
 const defaultFiltersTimeout = Duration.minutes(2)

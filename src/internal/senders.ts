@@ -6,13 +6,10 @@ import type { Negotiated } from "../Handshake.ts"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import { versionOf } from "./handshake.ts"
-import { choose, makeRepeatFilter, toAddr } from "./helpers.ts"
+import { choose, makeRepeatFilter, noStop, toAddr } from "./helpers.ts"
 import type { Outgoing } from "./link.ts"
 import type { Outbox } from "./outbox.ts"
 import type { PeerError } from "./peerError.ts"
-
-/** No stop hash: as many as there are. */
-const noStop = new Uint8Array(32)
 
 export interface SenderOptions {
   readonly negotiated: Negotiated

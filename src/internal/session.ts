@@ -2,8 +2,7 @@
  * A connected peer at work: the loops that read, write, ping and announce, raced against each other, and the one end that
  * follows when the first of them ends.
  */
-import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
-import * as Cause from "effect/Cause"
+import { isReadonlyArrayNonEmpty } from "effect/Array"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -11,9 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
-import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -24,21 +21,9 @@ import { Nonce } from "../Nonce.ts"
 import type { Handlers, Info, Options, Peer } from "../Peer.ts"
 import * as Policy from "../Policy.ts"
 import * as Wire from "../Wire.ts"
-import {
-  type Bloom,
-  ended,
-  endOfBloom,
-  endOfConnection,
-  endOfDropped,
-  filterRequests,
-  isOwnMalformed,
-  isServed,
-  legalOnlyInHandshake,
-  malformed,
-  reasonOf,
-  rejectFor,
-  violation
-} from "./ends.ts"
+import { makeAnnouncer } from "./announce.ts"
+import { ended, endOfConnection, endOfDropped, endOfMessage, isServed, reasonOf, rejectFor, servedBy } from "./ends.ts"
+import { HandlerOf, makeHandling } from "./handling.ts"
 import { versionOf } from "./handshake.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import { learn } from "./learn.ts"
@@ -46,11 +31,13 @@ import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
 import { makeObserver } from "./observe.ts"
 import { type EndReason, PeerError } from "./peerError.ts"
+import { makePinging } from "./pinging.ts"
 import { snapshot } from "./stats.ts"
 import { makeQuestions } from "./questions.ts"
 import * as Requests from "./requests.ts"
 import { makeSenders } from "./senders.ts"
 import { makeSubscribers } from "./subscribers.ts"
+import { hear, makeTold } from "./told.ts"
 import { Waiters } from "./waiters.ts"
 
 /** Between two pings. */
@@ -79,56 +66,14 @@ const maximumBatch = 256 * 1024
 // has so many unread ones is a flood, and is read no further until they are written.
 const maximumPongs = 1000
 
-/** What is read and kept while a handler runs and somebody waits for an answer; above, the reader waits for the handler. */
-const maximumReadAhead = 8 * 1024 * 1024
 /** What a message costs us beside its bytes: many small ones must not make the bound meaningless. */
 const messageOverhead = 256
 /** For the reader to come to the end that the writer has met. */
 const writeFailureGrace = Duration.seconds(1)
 
-/** All the money there is, in satoshi: no fee is above it. */
-const maximumMoney = 21e14
-/** More than that are announced by the hash of the last one, as in Core. */
-const maximumAnnouncedHeaders = 8
-
-const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
-  Effect.fail(
-    new PeerError({
-      reason: {
-        _tag: "NotSendable",
-        error: new Wire.WireError({ command: "inv", reason: { _tag: "BadValue", field, problem } })
-      }
-    })
-  )
-
 /** Whether a scope, or one that it is part of, is being closed or was. */
 const isClosing = (scope: Scope.Scope | undefined): boolean =>
   scope !== undefined && (scope.state._tag === "Closed" || isClosing(scope.parent))
-
-interface Batch {
-  readonly messages: NonEmptyReadonlyArray<Wire.Message>
-  readonly bytes: number
-  /** Whether its pings are answered in their turn; otherwise they were when they arrived. */
-  readonly pongs: boolean
-}
-
-/** Whose handler a fiber runs, or was forked by. */
-const HandlerOf = Context.Reference<Scope.Scope | undefined>("effect-bitcoin-peer/internal/HandlerOf", {
-  defaultValue: () => undefined
-})
-
-type Handler = (message: Wire.Message, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
-
-/** What says whose handler it is stays: that is of the fiber that runs it. */
-const withServices = (
-  effect: ReturnType<Handler>,
-  context: Context.Context<never>
-): Effect.Effect<unknown, unknown, Scope.Scope> | void =>
-  effect === undefined
-    ? undefined
-    : Effect.contextWith((own: Context.Context<Scope.Scope>) =>
-        Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope, HandlerOf)(own)))
-      )
 
 /** Something that is made when it is first needed. */
 const once = <A>(make: () => A): { readonly get: () => A; readonly made: A | undefined } => {
@@ -171,7 +116,6 @@ export const startSession = Effect.fnUntraced(function* (
   const outbox = yield* makeOutbox<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes)
   const shutdown = Deferred.makeUnsafe<EndReason>()
   const subscribers = once(makeSubscribers)
-  const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
   const keepAlive = KeepAlive.make(
     {
       pingInterval: Duration.toMillis(options.pingInterval ?? defaultPingInterval),
@@ -182,7 +126,6 @@ export const startSession = Effect.fnUntraced(function* (
   )
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
   const inventory = Inventory.make(knownInventory, Number(BigInt.asIntN(32, yield* nonces.unremembered)))
-  const trickle = options.trickle ?? Inventory.defaultTrickle(negotiated.direction)
   // What few peers are asked for is made when first asked for: an idle peer is to be small.
   const requests = once(() =>
     Requests.make({
@@ -196,22 +139,11 @@ export const startSession = Effect.fnUntraced(function* (
   /** Whether the stall watch runs, or is not to. */
   let watchesStalls = options.stalls === false
   const asked = new Waiters(() => (openRequests() > 0 ? Effect.void : undefined))
-  const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
-  const bloom: Bloom =
-    ((options.services ?? 0n) & Wire.Service.bloom) !== 0n
-      ? "served"
-      : negotiated.protocolVersion >= versionOf.bloomEnforced
-        ? "ends"
-        : "ignored"
-  const servesFilters = ((options.services ?? 0n) & Wire.Service.compactFilters) !== 0n
+  const served = servedBy(policy, options.services ?? 0n, negotiated.protocolVersion)
+  const { bloom } = served
   let end: EndReason | undefined
   let pongs = 0
-  /** What the peer asked for since the handshake. */
-  let relay = negotiated.relay
-  let feeFilter = 0
-  let wantsHeaders = false
-  let lastBlockReceived: Uint8Array | undefined
-  let lastBlockAnnounced: Uint8Array | undefined
+  const told = makeTold(negotiated.relay)
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
     Result.mapError(link.encode(message), (error) => new PeerError({ reason: { _tag: "NotSendable", error } }))
@@ -228,142 +160,22 @@ export const startSession = Effect.fnUntraced(function* (
     return undefined
   }
 
-  /** What a message tells the peer itself. */
-  const builtIn = (message: Wire.Message): void => {
-    switch (message._tag) {
-      case "pong":
-        if (KeepAlive.ponged(keepAlive, message.nonce, now())) observer.ponged(keepAlive.lastRoundTrip!)
-        return
-      case "sendheaders":
-        wantsHeaders = true
-        return
-      case "filterload":
-      case "filterclear":
-        // Who asked for no announcements in its version message wants them from here on [37].
-        relay = true
-        return
-      case "block":
-        lastBlockReceived = Wire.blockHash(message.block.header)
-        return
-      case "cmpctblock":
-        lastBlockAnnounced = Wire.blockHash(message.header)
-        return
-      case "inv":
-        // Blocks are announced alone, or 500 at a time in answer to getblocks.
-        for (let index = message.items.length - 1; index >= Math.max(0, message.items.length - 500); index--) {
-          const { hash, type } = message.items.at(index)!
-          if (type !== Wire.InventoryType.block) continue
-          lastBlockAnnounced = hash.slice()
-          break
-        }
-        return
-      case "headers": {
-        const last = message.headers.at(-1)
-        if (last !== undefined) lastBlockAnnounced = Wire.blockHash(last)
-        return
-      }
-      case "feefilter":
-        if (message.feeRate >= 0 && message.feeRate <= maximumMoney) feeFilter = message.feeRate
-        return
-    }
-  }
-
-  /** The end that a message is by itself, at this time of the connection. */
-  const endOfMessage = (message: Wire.Message): EndReason | undefined => {
-    const command = Wire.command(message)
-    if (command === "version" || command === "verack") {
-      return policy.duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
-    }
-    if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
-    // No honest node has a reason to [152].
-    if (message._tag === "getblocktxn" && message.indexes.length === 0) return violation(command, "asks for nothing")
-    if (!servesFilters && filterRequests.has(command)) {
-      return violation(command, "this side does not offer NODE_COMPACT_FILTERS")
-    }
-    return endOfBloom(command, bloom)
-  }
-
-  const handlers = new Map<string, Handler>(Object.entries(options.handlers ?? {}) as Array<[string, Handler]>)
-  /** Handlers that come later bring the services of who set them. */
-  const handle = (later: Handlers<unknown>): Effect.Effect<void> =>
-    Effect.contextWith((context: Context.Context<never>) =>
-      Effect.sync(() => {
-        for (const [tag, handler] of Object.entries(later) as Array<[string, Handler | undefined]>) {
-          if (handler === undefined) handlers.delete(tag)
-          else handlers.set(tag, (message, peer) => withServices(handler(message, peer), context))
-        }
-      })
-    )
-  const custom = options.custom && new Map(options.custom.map((handler) => [handler.command, handler]))
-
-  // Handlers run on a fiber of their own, so that one may wait for an answer of the peer: while somebody does, the reader
-  // reads on and keeps what comes for later, up to a bound. Otherwise it waits until the batch is done.
-  const batches: Array<Batch> = []
-  let batchesBytes = 0
-  let handlersRun = false
-  let handles = false
-  /** The command whose handler runs: a failure is then the handler's. */
-  let handling: string | undefined
   /** Why nothing more comes, while what came is still being handled. */
   let over: EndReason | undefined
-  const isIdle = (): boolean => batches.length === 0 && !handlersRun
-  const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
-  const isAsked = (): boolean => pings.size + (questions.made?.open() ?? 0) > 0
-  const canRead = (): boolean => isIdle() || (isAsked() && batchesBytes < maximumReadAhead)
-  const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
-  const letRead = (): void => {
-    if (canRead()) mayRead.wake(Effect.void)
-  }
-  const arrived = new Waiters(() => (batches.length > 0 ? Effect.void : undefined))
-
-  /** Runs the handler of a message; an Effect when that takes time. */
-  const handleOne = (message: Wire.Message): ReturnType<Handler> => {
-    const own = message._tag === "Unknown" ? custom?.get(message.command)?.prepare(message.payload) : undefined
-    if (own === "malformed") {
-      link.traffic.dropped++
-      return policy.malformed === "disconnect"
-        ? malformed(message._tag === "Unknown" ? message.command : "")
-        : undefined
-    }
-    return own === undefined ? handlers.get(message._tag)?.(message, peer) : own(peer)
-  }
-
-  const handler = Effect.gen(function* () {
-    while (true) {
-      yield* arrived.wait
-      const { bytes, messages, pongs } = batches.shift()!
-      handlersRun = true
-      for (const message of messages) {
-        // The end may be decided while a handler ran: it is the last one.
-        if (end !== undefined) return yield* Effect.never
-        if (pongs && message._tag === "ping") {
-          const waiting = pong(message)
-          if (waiting !== undefined) yield* waiting
-        }
-        handling = Wire.command(message)
-        const effect = handleOne(message)
-        if (effect !== undefined) yield* effect
-        handling = undefined
-      }
-      const publishing = subscribers.made?.publish(messages, bytes)
-      if (publishing !== undefined) yield* publishing
-      handlersRun = false
-      batchesBytes -= bytes
-      if (isIdle()) idle.wake(Effect.void)
-      letRead()
-    }
-  }).pipe(
-    Effect.catchCause((cause): Effect.Effect<never, EndReason> => {
-      // Who fails because the connection is over says nothing new.
-      if (over !== undefined) return Effect.fail(over)
-      const command = handling
-      const reason = Option.getOrUndefined(Cause.findErrorOption(cause))
-      if (command === undefined || isOwnMalformed(reason)) return Effect.failCause(cause as Cause.Cause<EndReason>)
-      return Effect.fail({ _tag: "HandlerFailed", command, cause })
-    }),
-    Effect.provideService(Scope.Scope, scope),
-    Effect.provideService(HandlerOf, scope)
-  )
+  let handles = false
+  const isAsked = (): boolean => pinging.open() + (questions.made?.open() ?? 0) > 0
+  const handling = makeHandling({
+    options,
+    policy,
+    traffic: link.traffic,
+    subscribers,
+    scope,
+    peer: () => peer,
+    pong,
+    isAsked,
+    isEnded: () => end !== undefined,
+    over: () => over
+  })
 
   /** What the messages mean to the peer itself; then they wait for their handlers. */
   const receive = Effect.fnUntraced(function* (
@@ -376,7 +188,7 @@ export const startSession = Effect.fnUntraced(function* (
     let failure: EndReason | undefined
     // A pong comes behind the answers to what was asked before, as it does in Core, for it says that these are all. Only
     // while a handler waits for an answer itself it must not wait for that handler, or two peers could wait for each other.
-    const pongs = isIdle()
+    const pongs = handling.isIdle()
     observer.count()
     for (const event of events) {
       if (event._tag === "Dropped") {
@@ -385,11 +197,12 @@ export const startSession = Effect.fnUntraced(function* (
       } else {
         const { message } = event
         if (observer.log !== undefined) yield* observer.log("received", message, event.size)
-        failure = endOfMessage(message)
+        failure = endOfMessage(message, served)
         if (failure === undefined && isServed(Wire.command(message), bloom)) {
           learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
           if (requests.made !== undefined) Requests.received(requests.made, message, arrivedAt)
-          builtIn(message)
+          if (message._tag === "pong") pinging.ponged(message)
+          else hear(told, message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
           bytes += event.size + messageOverhead
@@ -399,13 +212,11 @@ export const startSession = Effect.fnUntraced(function* (
       if (failure !== undefined) break
     }
     if (isReadonlyArrayNonEmpty(messages)) {
-      batches.push({ messages, bytes, pongs })
-      batchesBytes += bytes
-      if (handles) arrived.wake(Effect.void)
-      else {
-        // Now, for most peers of a crawler never get here.
+      handling.add({ messages, bytes, pongs })
+      // Now, for most peers of a crawler never get here.
+      if (!handles) {
         handles = true
-        start(handler)
+        start(handling.loop)
       }
     }
     const unreadable = failure === undefined ? link.failure() : undefined
@@ -420,12 +231,12 @@ export const startSession = Effect.fnUntraced(function* (
       const error = ended(over)
       outbox.close(error)
       giveUp(error)
-      return Effect.andThen(idle.wait, Effect.fail(over))
+      return Effect.andThen(handling.idle, Effect.fail(over))
     })
 
   const giveUp = (error: PeerError): void => {
     questions.made?.end(error)
-    for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
+    pinging.end(error)
   }
 
   let batchesRead = 0
@@ -436,8 +247,8 @@ export const startSession = Effect.fnUntraced(function* (
       batchesRead++
       yield* receive(events)
       // A remote that does not answer, and floods us meanwhile, is not our being busy.
-      if (!canRead() && isAsked()) KeepAlive.reading(keepAlive, now())
-      yield* mayRead.wait
+      if (!handling.canRead() && isAsked()) KeepAlive.reading(keepAlive, now())
+      yield* handling.mayRead
       KeepAlive.reading(keepAlive, now())
       events = yield* Effect.catch(link.read, (error) => finish(endOfConnection(error)))
     }
@@ -492,104 +303,38 @@ export const startSession = Effect.fnUntraced(function* (
       outbox.close(ended(over))
       while (true) {
         const before = batchesRead
-        yield* idle.wait
+        yield* handling.idle
         yield* Effect.sleep(writeFailureGrace)
-        if (isIdle() && batchesRead === before) return yield* Effect.fail(over)
+        if (handling.isIdle() && batchesRead === before) return yield* Effect.fail(over)
       }
     })
 
   // ---- announcing
 
-  const rules = (): Inventory.Rules => ({ wtxidRelay: negotiated.wtxidRelay, relay, feeFilter })
-
-  const trickler = Effect.gen(function* () {
-    while (true) {
-      // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
-      yield* announced.wait
-      yield* Effect.sleep(Inventory.nextTrickle(trickle, now(), yield* Random.next))
-      for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
-    }
-    // It fails when nothing is sent any more: the end is near, and others say why.
-  }).pipe(Effect.catch(() => Effect.never))
-
-  const announce = (announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> =>
-    Effect.suspend(() => {
-      if (end !== undefined) return Effect.fail(ended(end))
-      const blocks: Array<Wire.InventoryItem> = []
-      for (const { feeRate, hash, type } of announcements) {
-        if (hash.length !== 32) return notSendable("hash", `has ${hash.length} bytes instead of 32`)
-        if (type === Wire.InventoryType.block) {
-          if (inventory.known.add(hash)) blocks.push({ type, hash })
-        } else inventory.queue({ type, hash, feeRate }, rules())
-      }
-      announced.wake(Effect.void)
-      return Effect.forEach(blocks, (item) => outbox.offer(() => encode({ _tag: "inv", items: [item] })), {
-        discard: true
-      })
-    })
-
-  const announceBlocks = (headers: ReadonlyArray<Wire.BlockHeader>): Effect.Effect<void, PeerError> =>
-    Effect.suspend(() => {
-      const tip = headers.at(-1)
-      if (tip === undefined) return Effect.void
-      const hash = Wire.blockHash(tip)
-      const items = [{ type: Wire.InventoryType.block, hash }]
-      if (!wantsHeaders || headers.length > maximumAnnouncedHeaders) return announce(items)
-      if (inventory.known.has(hash)) return end === undefined ? Effect.void : Effect.fail(ended(end))
-      return outbox.offer(() => encode({ _tag: "headers", headers }))
-    })
+  const { announce, announceBlocks, trickler } = makeAnnouncer({
+    inventory,
+    trickle: options.trickle ?? Inventory.defaultTrickle(negotiated.direction),
+    told,
+    wtxidRelay: negotiated.wtxidRelay,
+    outbox,
+    encode,
+    now,
+    ended: () => end && ended(end)
+  })
 
   // ---- keeping alive
 
-  const pinger = Effect.gen(function* () {
-    while (true) {
-      const action = KeepAlive.next(keepAlive, now())
-      switch (action._tag) {
-        case "Wait":
-          yield* Effect.sleep(Math.ceil(action.milliseconds))
-          break
-        case "Ping": {
-          const nonce = answersPings ? yield* nonces.unremembered : undefined
-          const encoded = encode({ _tag: "ping", nonce })
-          if (Result.isSuccess(encoded)) {
-            if (nonce !== undefined) KeepAlive.pinged(keepAlive, nonce, now())
-            outbox.force(encoded.success)
-          }
-          break
-        }
-        case "PingTimeout":
-          return yield* Effect.fail<EndReason>({ _tag: "PingTimeout", after: pingTimeout })
-        case "IdleTimeout":
-          return yield* Effect.fail<EndReason>({ _tag: "IdleTimeout", after: idleTimeout })
-      }
-    }
-  })
-
-  const ping = Effect.gen(function* () {
-    if (!answersPings) {
-      const { protocolVersion } = negotiated
-      return yield* new PeerError({ reason: { _tag: "NotSupported", what: "ping", protocolVersion } })
-    }
-    const nonce = yield* nonces.unremembered
-    const answer = Deferred.makeUnsafe<Duration.Duration, PeerError>()
-    return yield* outbox
-      .offer(() => {
-        KeepAlive.pinged(keepAlive, nonce, now(), (roundTrip) =>
-          Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip)))
-        )
-        pings.add(answer)
-        letRead()
-        return encode({ _tag: "ping", nonce })
-      })
-      .pipe(
-        Effect.andThen(Deferred.await(answer)),
-        Effect.ensuring(
-          Effect.sync(() => {
-            pings.delete(answer)
-            keepAlive.outstanding.delete(nonce)
-          })
-        )
-      )
+  const pinging = makePinging({
+    keepAlive,
+    pingTimeout,
+    idleTimeout,
+    protocolVersion: negotiated.protocolVersion,
+    nonces,
+    outbox,
+    encode,
+    now,
+    observer,
+    onAsk: handling.letRead
   })
 
   // ---- asking
@@ -602,8 +347,8 @@ export const startSession = Effect.fnUntraced(function* (
       now: remoteNow,
       protocolVersion: negotiated.protocolVersion,
       services: negotiated.services,
-      ping,
-      onAsk: letRead
+      ping: pinging.ping,
+      onAsk: handling.letRead
     })
   )
   const senders = once(() => makeSenders({ encode, negotiated, outbox, policy }))
@@ -639,7 +384,7 @@ export const startSession = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       const reason = beginEnd(exit)
       link.release()
-      batches.length = 0
+      handling.clear()
       const reject =
         policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
       // An observer that throws must not keep the connection open.
@@ -663,9 +408,9 @@ export const startSession = Effect.fnUntraced(function* (
     info,
     stats: Effect.sync(() =>
       snapshot(info, link.traffic, keepAlive, {
-        feeFilter,
-        lastBlockAnnounced,
-        lastBlockReceived,
+        feeFilter: told.feeFilter,
+        lastBlockAnnounced: told.lastBlockAnnounced,
+        lastBlockReceived: told.lastBlockReceived,
         knownInventory: inventory.known.size,
         waitingAnnouncements: inventory.waiting.length,
         openRequests: openRequests(),
@@ -675,7 +420,7 @@ export const startSession = Effect.fnUntraced(function* (
     ),
     send: (message) => outbox.offer(() => encode(message)),
     sendAndWait: (message) => outbox.offerAndWait(() => encode(message)),
-    handle,
+    handle: handling.handle,
     messages: Stream.suspend(() => Stream.orDie(subscribers.get().subscribe())),
     subscribe: (...asked) => subscribers.get().subscribe(...asked),
     announce,
@@ -692,7 +437,7 @@ export const startSession = Effect.fnUntraced(function* (
     getCompactFilters: (...asked) => questions.get().getCompactFilters(...asked),
     getCompactFilterHeaders: (...asked) => questions.get().getCompactFilterHeaders(...asked),
     getCompactFilterCheckpoints: (...asked) => questions.get().getCompactFilterCheckpoints(...asked),
-    ping,
+    ping: pinging.ping,
     disconnect: (why = "disconnect was called") => Effect.sync(() => stop({ _tag: "Requested", why })),
     awaitShutdown: Effect.suspend(() => {
       // Whoever asks while `scope` is closing is part of what is being closed: it must not wait for itself.
@@ -736,7 +481,7 @@ export const startSession = Effect.fnUntraced(function* (
         beginEnd(exit)
         resume(Effect.succeed(exit))
       }
-      for (const loop of [reader, writer, pinger, trickler]) start(loop)
+      for (const loop of [reader, writer, pinging.pinger, trickler]) start(loop)
     })
   }).pipe(Effect.flatMap((exit) => Effect.andThen(Fiber.interruptAll([...fibers]), teardown(exit))))
 

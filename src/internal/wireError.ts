@@ -1,5 +1,6 @@
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
+import { hex } from "./hex.ts"
 import { stackless } from "./stackless.ts"
 
 /**
@@ -32,8 +33,6 @@ export type WireReason =
   | { readonly _tag: "BadValue"; readonly field: string; readonly problem: string }
   /** `count` bytes are left over after the last field. Tolerated, unless the `Policy` or the message forbids it. */
   | { readonly _tag: "TrailingBytes"; readonly count: number }
-
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
 
 const describe = (reason: WireReason): string => {
   switch (reason._tag) {

@@ -6,6 +6,7 @@ import * as net from "node:net"
 import { ConnectionError, type DialProblem, type Endpoint } from "../connectionError.ts"
 import { dialProblem, unwrapAttempts } from "../dialProblem.ts"
 import { startTimer } from "../timer.ts"
+import type { Restore } from "./socket.ts"
 
 /** What to send, and what must come back before it goes on: so many bytes, at least one, or a line. */
 export interface Turn {
@@ -175,7 +176,7 @@ const talk = <A>(socket: net.Socket, options: ThroughProxy<A>): Effect.Effect<Th
  */
 export const dialThrough = <A>(
   options: ThroughProxy<A>,
-  restore: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<B, E, R>
+  restore: Restore
 ): Effect.Effect<Through<A>, ConnectionError> =>
   Effect.suspend(() => {
     const { proxy } = options

@@ -1,4 +1,4 @@
-/** Names that are no business of DNS, and names as proxies take them. */
+/** Names that are no business of DNS, names as proxies take them, addresses as Node writes them. */
 import { domainToASCII } from "node:url"
 
 /**
@@ -25,3 +25,7 @@ export const isI2pName = (host: string): boolean => /^[a-z0-9][a-z0-9.-]{0,250}\
 
 /** A port of a target. */
 export const isPort = (port: number): boolean => Number.isInteger(port) && port >= 1 && port <= 65_535
+
+/** Node says `::ffff:127.0.0.1` of an IPv4 remote on an IPv6 listener. */
+export const plainHost = (host: string): string =>
+  host.startsWith("::ffff:") && host.includes(".") ? host.slice(7) : host

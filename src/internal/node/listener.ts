@@ -7,13 +7,9 @@ import * as net from "node:net"
 import { closedError, ConnectionError, type Endpoint, type ListenProblem } from "../connectionError.ts"
 import { codeOf } from "../dialProblem.ts"
 import { Waiters } from "../waiters.ts"
+import { plainHost } from "./hosts.ts"
 import { makeCount } from "./limits.ts"
-
-const noop = () => {}
-
-/** Node says `::ffff:127.0.0.1` of an IPv4 remote on an IPv6 listener. */
-export const plainHost = (host: string): string =>
-  host.startsWith("::ffff:") && host.includes(".") ? host.slice(7) : host
+import { noop, type Restore } from "./socket.ts"
 
 /** What a listener did so far, and has open. */
 export interface ListenerStats {
@@ -57,8 +53,6 @@ export interface ListenerSettings {
   readonly maxPending?: number | undefined
   readonly noDelay?: boolean | undefined
 }
-
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /** What accepts. */
 export interface OpenListener {

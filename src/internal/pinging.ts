@@ -69,31 +69,28 @@ export const makePinging = ({
     }
   })
 
-  const ping = Effect.gen(function* () {
-    if (!answersPings) {
-      return yield* new PeerError({ reason: { _tag: "NotSupported", what: "ping", protocolVersion } })
-    }
-    const nonce = yield* nonces.unremembered
+  const ask = (nonce: bigint): Effect.Effect<Duration.Duration, PeerError> => {
     const answer = Deferred.makeUnsafe<Duration.Duration, PeerError>()
-    return yield* outbox
-      .offer(() => {
-        KeepAlive.pinged(keepAlive, nonce, now(), (roundTrip) =>
-          Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip)))
-        )
-        pings.add(answer)
-        onAsk()
-        return encode({ _tag: "ping", nonce })
-      })
-      .pipe(
-        Effect.andThen(Deferred.await(answer)),
-        Effect.ensuring(
-          Effect.sync(() => {
-            pings.delete(answer)
-            keepAlive.outstanding.delete(nonce)
-          })
-        )
+    const asked = outbox.offer(() => {
+      KeepAlive.pinged(keepAlive, nonce, now(), (roundTrip) =>
+        Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip)))
       )
-  })
+      pings.add(answer)
+      onAsk()
+      return encode({ _tag: "ping", nonce })
+    })
+    const leave = Effect.sync(() => {
+      pings.delete(answer)
+      keepAlive.outstanding.delete(nonce)
+    })
+    return Effect.ensuring(Effect.andThen(asked, Deferred.await(answer)), leave)
+  }
+
+  const ping: Effect.Effect<Duration.Duration, PeerError> = answersPings
+    ? Effect.flatMap(nonces.unremembered, ask)
+    : Effect.suspend(() =>
+        Effect.fail(new PeerError({ reason: { _tag: "NotSupported", what: "ping", protocolVersion } }))
+      )
 
   return {
     pinger,

@@ -247,8 +247,10 @@ export const startSession = Effect.fnUntraced(function* (
       batchesRead++
       yield* receive(events)
       // A remote that does not answer, and floods us meanwhile, is not our being busy.
-      if (!handling.canRead() && isAsked()) KeepAlive.reading(keepAlive, now())
-      yield* handling.mayRead
+      if (!handling.canRead()) {
+        if (isAsked()) KeepAlive.reading(keepAlive, now())
+        yield* handling.mayRead
+      }
       KeepAlive.reading(keepAlive, now())
       events = yield* Effect.catch(link.read, (error) => finish(endOfConnection(error)))
     }

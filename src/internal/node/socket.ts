@@ -51,9 +51,9 @@ const readBuffer = process.platform === "win32" ? undefined : new Uint8Array(65_
 
 /**
  * A socket whose read filled that buffer reads to one of its own, from which nothing is copied, until so little comes again
- * that copying it costs less.
+ * that copying it costs less. Below 128 KiB, from where on the system gives and takes back each one by itself.
  */
-const ownBufferSize = 262_144
+const ownBufferSize = 122_880
 const largeRead = 32_768
 
 /** A socket, and who is told what it reads. */

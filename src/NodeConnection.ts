@@ -217,9 +217,16 @@ export const connectSocks5 = (
  * }).pipe(Effect.scoped)
  * ```
  */
-export const makeI2pSession = (options: I2pOptions = {}): Effect.Effect<I2pSession, ConnectionError, Scope.Scope> => {
+export const makeI2pSession = (options: I2pOptions = {}): Effect.Effect<I2pSession, ConnectionError, Scope.Scope> =>
+  i2pSession(options, undefined)
+
+/** `target` is who is to be dialled, for the errors to name. */
+const i2pSession = (
+  options: I2pOptions,
+  target: string | undefined
+): Effect.Effect<I2pSession, ConnectionError, Scope.Scope> => {
   const { connectTimeout, noDelay = true, privateKey, sam = { host: "127.0.0.1", port: 7656 } } = options
-  return openSession({ sam, privateKey, timeout: connectTimeout, noDelay }, (socket, addresses) =>
+  return openSession({ sam, privateKey, target, timeout: connectTimeout, noDelay }, (socket, addresses) =>
     adopt(streaming(socket), addresses, options.closeTimeout)
   )
 }
@@ -241,7 +248,7 @@ export const connectI2p = (
   options: ConnectI2pOptions
 ): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
   isI2pName(options.host)
-    ? Effect.flatMap(makeI2pSession(options), (session) => session.connect(options.host))
+    ? Effect.flatMap(i2pSession(options, options.host), (session) => session.connect(options.host))
     : Effect.fail(refusedTarget({ host: options.host, port: 0 }, "BadHost", "not an .i2p name"))
 
 /**

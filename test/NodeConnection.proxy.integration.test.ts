@@ -9,6 +9,7 @@ import * as Network from "../src/Network.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import * as Nonce from "../src/Nonce.ts"
 import * as Peer from "../src/Peer.ts"
+import * as Transport from "../src/Transport.ts"
 import { pullBytes, quiet } from "./support/connectionCompliance.ts"
 import { i2pKeys, serveSam, serveSocks5, serveTcp } from "./support/proxies.ts"
 
@@ -52,6 +53,41 @@ describe("through a SOCKS5 proxy", () => {
       assert.deepInclude(proxy.asked[0], { type: 3, host: onion, port: 8333 })
     }).pipe(Effect.provide(Nonce.layer))
   )
+
+  const ways = ["v1", "v2", "auto"] as const
+  for (const outbound of ways) {
+    for (const inbound of ways) {
+      const encrypted = outbound !== "v1" && inbound !== "v1"
+      const agrees = outbound === inbound || outbound === "auto" || inbound === "auto"
+      const becomes = agrees ? (encrypted ? "v2" : "v1") : "no peer"
+      it.live(`a peer that speaks ${outbound} through the proxy to one that takes ${inbound}: ${becomes}`, () =>
+        Effect.gen(function* () {
+          const listener = yield* NodeConnection.listen({ port: 0 })
+          yield* Effect.forkScoped(
+            Peer.serve(listener, { peer: { network: Network.regtest, transport: inbound } }).pipe(
+              Effect.provide(Layer.fresh(Nonce.layer))
+            )
+          )
+          const proxy = yield* serveSocks5({ to: listener.address })
+          const connect = through({ host: "127.0.0.1", port: proxy.port })
+          const dialed = yield* Peer.dial(connect, {
+            network: Network.regtest,
+            requiredServices: [],
+            transport: outbound
+          }).pipe(
+            Effect.flatMap((peer) => Effect.as(peer.ping, peer.info.transport)),
+            Effect.catchTag("HandshakeError", () => Effect.succeed("no peer"))
+          )
+          assert.strictEqual(dialed, becomes)
+          // Version 1 after version 2 goes through the same proxy, on a connection of its own.
+          assert.strictEqual(proxy.asked.length, outbound === "auto" && inbound === "v1" ? 2 : 1)
+        }).pipe(
+          Effect.provideService(Transport.OnlyVersion1, Transport.makeOnlyVersion1()),
+          Effect.provide(Nonce.layer)
+        )
+      )
+    }
+  }
 
   it.live("the connection tells neither our address nor the proxy's", () =>
     Effect.gen(function* () {
@@ -366,6 +402,11 @@ describe("through an I2P router", () => {
       for (const host of ["peer.invalid", onion, "a b.i2p", "x\nSTREAM.i2p", ".i2p"]) {
         assert.strictEqual(dialFailure(yield* Effect.flip(NodeConnection.connectI2p({ host, sam }))).problem, "BadHost")
       }
+      // Nobody listens on port 1, where only root could.
+      const nowhere = { host: "127.0.0.1", port: 1 }
+      const host = absent.address.host
+      const none = yield* Effect.flip(NodeConnection.connectI2p({ host, sam: nowhere }))
+      assert.strictEqual(none.message, `connect ${host}:0 through 127.0.0.1:1: cannot reach the proxy: connection refused`)
       const bad = yield* Effect.flip(NodeConnection.makeI2pSession({ sam, privateKey: "x\nQUIT" }))
       assert.strictEqual(dialFailure(bad).problem, "BadHost")
     })

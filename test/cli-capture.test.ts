@@ -99,7 +99,7 @@ describe("replay", () => {
   it.effect("says at the end that a capture is cut off or damaged, after all that is whole", () =>
     Effect.gen(function* () {
       for (const [bytes, message] of [
-        [whole.slice(0, -1), /cut\.dat: the capture ends inside the record at byte \d+: 1 bytes are missing$/],
+        [whole.slice(0, -1), /cut\.dat: the capture ends inside the record at byte \d+: 1 byte is missing$/],
         [concat(whole, new Uint8Array(24).fill(0xff)), /cut\.dat: the record at byte \d+ is none: its time /]
       ] as const) {
         const { code, errors, lines } = yield* btcpeer("replay", written("cut.dat", bytes), "--at-once", "--json")

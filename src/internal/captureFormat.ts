@@ -47,7 +47,7 @@ const fileProblem = ({ reason }: PlatformError): string => {
 const describe = (reason: CaptureReason): string => {
   switch (reason._tag) {
     case "Truncated":
-      return `the capture ends inside the record at byte ${reason.offset}: ${reason.missing} bytes are missing`
+      return `the capture ends inside the record at byte ${reason.offset}: ${reason.missing === 1 ? "1 byte is" : `${reason.missing} bytes are`} missing`
     case "PayloadTooLarge":
       return `the record at byte ${reason.offset} is none: a payload of ${reason.length} bytes is above ${reason.limit}`
     case "BadCommand":

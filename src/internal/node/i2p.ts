@@ -15,6 +15,8 @@ const defaultTimeout = Duration.minutes(3)
 export interface SessionSettings {
   readonly sam: Endpoint
   readonly privateKey: string | undefined
+  /** Who is to be dialled, for errors to name. */
+  readonly target?: string | undefined
   readonly timeout: Duration.Input | undefined
   readonly noDelay: boolean
 }
@@ -50,14 +52,14 @@ export const openSession = <C>(
 ): Effect.Effect<I2pSession<C>, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const { noDelay, privateKey, sam, timeout = defaultTimeout } = settings
+      const { noDelay, privateKey, sam, target = "i2p", timeout = defaultTimeout } = settings
       if (privateKey !== undefined && !isPrivateKey(privateKey)) {
-        return yield* badHost("i2p", "not a private key of I2P in its base64")
+        return yield* badHost(target, "not a private key of I2P in its base64")
       }
       const id = randomBytes(8).toString("hex")
       const through = { proxy: sam, timeout, noDelay }
       const { agreed, socket } = yield* dialThrough(
-        { ...through, target: { host: "i2p", port: 0 }, dialogue: () => createSession(id, privateKey) },
+        { ...through, target: { host: target, port: 0 }, dialogue: () => createSession(id, privateKey) },
         restore
       )
       // Nothing more is expected here, and nothing is kept; reading on is what finds its end.

@@ -406,7 +406,10 @@ describe("through an I2P router", () => {
       const nowhere = { host: "127.0.0.1", port: 1 }
       const host = absent.address.host
       const none = yield* Effect.flip(NodeConnection.connectI2p({ host, sam: nowhere }))
-      assert.strictEqual(none.message, `connect ${host}:0 through 127.0.0.1:1: cannot reach the proxy: connection refused`)
+      assert.strictEqual(
+        none.message,
+        `connect ${host}:0 through 127.0.0.1:1: cannot reach the proxy: connection refused`
+      )
       const bad = yield* Effect.flip(NodeConnection.makeI2pSession({ sam, privateKey: "x\nQUIT" }))
       assert.strictEqual(dialFailure(bad).problem, "BadHost")
     })

@@ -203,7 +203,10 @@ export class Peer extends Context.Service<
     readonly disconnect: (why?: string) => Effect.Effect<void>
     /** Waits until all fibers ended, all finalizers of `scope` ran and the connection is closed; returns the reason. */
     readonly awaitShutdown: Effect.Effect<EndReason>
-    /** Ends with the peer: fork into it what shall not outlive the connection. */
+    /**
+     * Ends with the peer: fork into it what shall not outlive the connection. What is forked into it ends the peer by
+     * `disconnect`; to close the scope that the peer was made in, and wait for it, would be to wait for itself.
+     */
     readonly scope: Scope.Scope
   }
 >()("effect-bitcoin-peer/Peer") {}

@@ -187,10 +187,9 @@ describe("verify refuses", () => {
 })
 
 withVectors("filtered blocks of others", () => {
-  const block = (decoded("block", readBlock("block300025")) as Wire.BlockMessage).block
-  const txids = Array.from(block.transactions, (transaction) => Wire.hashToHex(Wire.txid(transaction)))
-
   it("merkle300025: proves two transactions of block 300025, and the block filtered for these has the same bytes", () => {
+    const block = (decoded("block", readBlock("block300025")) as Wire.BlockMessage).block
+    const txids = Array.from(block.transactions, (transaction) => Wire.hashToHex(Wire.txid(transaction)))
     const payload = readVector("merkleblock/merkle300025.raw")
     const message = decoded("merkleblock", payload) as Wire.MerkleBlock
     assert.strictEqual(Wire.hashToHex(Wire.blockHash(message.header)), blocks[0].hash)

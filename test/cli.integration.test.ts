@@ -521,6 +521,12 @@ describe("listen", () => {
     const { code, stderr, stdout } = await btcpeer("listen", "--port", server.address.split(":")[1]!).ended
     assert.deepStrictEqual({ code, stdout }, { code: 1, stdout: "" })
     oneLine(stderr, /address in use/)
+    const listening = btcpeer("listen", "--port", server.address.split(":")[1]!, "--json")
+    assert.strictEqual((await listening.ended).code, 1)
+    const message = `listen ${server.address}: address in use`
+    assert.deepStrictEqual(listening.events(), [
+      { event: "failed", address: server.address, reason: "AddressInUse", message }
+    ])
   })
 
   live("an address that is not of this machine: one line and exit code 1", async () => {

@@ -224,8 +224,8 @@ export const Refused = Schema.Struct({
 })
 
 /**
- * In `connect`: there is no peer. `reason` is the `Connection.DialProblem` of a dial, or the tag of
- * `Handshake.HandshakeReason`.
+ * In `connect` there is no peer: `reason` is the `Connection.DialProblem` of a dial, or the tag of
+ * `Handshake.HandshakeReason`. In `listen` nobody can connect: it is the `Connection.ListenProblem`.
  */
 export const Failed = Schema.Struct({
   event: Schema.Literal("failed"),

@@ -69,7 +69,18 @@ export const listen = Effect.fnUntraced(function* (
       // In a scope of its own: when it closes nobody waits for a connection any more.
       yield* Effect.scoped(
         Effect.gen(function* () {
-          const listener = yield* NodeConnection.listen(endpoint)
+          const listener = yield* NodeConnection.listen(endpoint).pipe(
+            Effect.tapError(({ message, reason }) =>
+              Effect.sync(() =>
+                report({
+                  event: "failed",
+                  address: formatEndpoint(endpoint),
+                  reason: reason._tag === "ListenFailed" ? reason.problem : reason._tag,
+                  message
+                })
+              )
+            )
+          )
           const { name: network } = settings.network
           report({ event: "listening", address: formatEndpoint(listener.address), network })
           const why = yield* Effect.raceFirst(accepting(fibers, listener), Session.untilAsked(output, settings.limit))

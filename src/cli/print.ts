@@ -4,7 +4,6 @@ import * as Duration from "effect/Duration"
 import type { Stats } from "../Peer.ts"
 import type { Dropped, Event, Handshake, Message, Summary } from "./events.ts"
 import type { Output } from "./output.ts"
-import type { Note } from "./report.ts"
 import { bitcoin, clean, cleanBytes, counted, grouped, milliseconds } from "./text.ts"
 
 type Paint = Output["Service"]["paint"]
@@ -158,6 +157,13 @@ const sizeOf = (bytes: number): string => `${grouped(bytes)} B`.padStart(11)
 
 const numberOf = (event: { readonly peer?: number | undefined }): string | undefined =>
   event.peer === undefined ? undefined : `#${event.peer}`
+
+export interface Note {
+  /** In front of a line for people: when or where. */
+  readonly when?: string
+  /** Behind a line for people. */
+  readonly extra?: string
+}
 
 /** One line: when or where, which peer, which way, command, size, what matters. */
 const messageLine = (paint: Paint, event: Message, note: Note): string =>

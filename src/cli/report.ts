@@ -3,14 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { type Event, toLine } from "./events.ts"
 import { Output } from "./output.ts"
-import { textLines } from "./print.ts"
-
-export interface Note {
-  /** In front of a line for people: when or where. */
-  readonly when?: string
-  /** Behind a line for people. */
-  readonly extra?: string
-}
+import { type Note, textLines } from "./print.ts"
 
 /** Prints an event, at once. */
 export type Report = (event: Event, note?: Note) => void

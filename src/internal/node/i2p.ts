@@ -37,7 +37,8 @@ export interface I2pSession<C> {
   readonly connect: (host: string) => Effect.Effect<C, ConnectionError, Scope.Scope>
   /**
    * The next who dials us. One fiber at a time: with SAM 3.1 the router takes only one such request. Fails with `Closed`
-   * once the session is over.
+   * once the session is over; with `DialFailed` when the router did not take the request, which can be made again, and
+   * with it `Peer.serve`: `Effect.retry` with some seconds in between.
    */
   readonly accept: Effect.Effect<C, ConnectionError, Scope.Scope>
 }

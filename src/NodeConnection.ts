@@ -9,14 +9,13 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type * as net from "node:net"
 import { Connection } from "./Connection.ts"
 import type { ConnectionError, Endpoint } from "./internal/connectionError.ts"
-import { dial, refusedTarget } from "./internal/node/dial.ts"
+import { dial, type DialOptions, refusedTarget } from "./internal/node/dial.ts"
 import { dialThrough } from "./internal/node/dialogue.ts"
 import { isI2pName, isPort, wireHost } from "./internal/node/hosts.ts"
 import { type I2pSession as Session, openSession } from "./internal/node/i2p.ts"
-import { type ListenerStats, openListener } from "./internal/node/listener.ts"
+import { type ListenerSettings, type ListenerStats, openListener } from "./internal/node/listener.ts"
 import { addressesOf, adopt, streaming, unspecified } from "./internal/node/socket.ts"
 import { credentialsOf, socks5, type Socks5Proxy } from "./internal/node/socks5.ts"
 
@@ -31,20 +30,7 @@ export interface SocketOptions {
 }
 
 /** What to dial, and how. */
-export interface ConnectOptions extends SocketOptions {
-  /**
-   * A name or an address; IPv6 without brackets. All addresses of a name are tried. An .onion or .i2p name fails at once
-   * with `NeedsProxy`: no DNS is asked for it.
-   */
-  readonly host: string
-  readonly port: number
-  /** How long looking up the name and connecting may take together. Default 5 s. */
-  readonly connectTimeout?: Duration.Input | undefined
-  /** The address of this machine to dial from. */
-  readonly localAddress?: string | undefined
-  /** How names become addresses, in place of `dns.lookup`. */
-  readonly lookup?: net.LookupFunction | undefined
-}
+export interface ConnectOptions extends SocketOptions, DialOptions {}
 
 /** What to dial through a SOCKS5 proxy. */
 export interface ConnectSocks5Options extends SocketOptions {
@@ -76,25 +62,7 @@ export interface ConnectI2pOptions extends I2pOptions {
 export interface I2pSession extends Session<Connection["Service"]> {}
 
 /** Where to listen, and how. */
-export interface ListenOptions extends SocketOptions {
-  /** Default `127.0.0.1`: the outside is let in only when asked to, with `0.0.0.0` or `::`. */
-  readonly host?: string | undefined
-  /** 0 takes a free one, which `address` then tells. */
-  readonly port: number
-  /** Further addresses to listen on. Beside others `::` takes IPv6 only, as in Bitcoin Core; alone it takes IPv4 too. */
-  readonly also?: ReadonlyArray<Endpoint> | undefined
-  /** How many connections may be open, accepted ones included, until they close; those beyond are destroyed. Default: any number. */
-  readonly maxConnections?: number | undefined
-  /**
-   * The same for one remote address, where IPv6 addresses of one /64 count as one. Default: any number. Mind that behind
-   * an onion service, or a proxy of one's own, everybody comes from its address.
-   */
-  readonly maxPerAddress?: number | undefined
-  /** How many connections the kernel holds that Node did not take yet, on each address. Default 511. */
-  readonly backlog?: number | undefined
-  /** How many connections wait for an `accept`; those beyond are destroyed. Default 128. */
-  readonly maxPending?: number | undefined
-}
+export interface ListenOptions extends SocketOptions, ListenerSettings {}
 
 /**
  * Dials, and gives the connection once it stands. Interrupting it, or the timeout, destroys the half-open socket.

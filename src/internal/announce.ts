@@ -6,22 +6,12 @@ import * as Inventory from "../Inventory.ts"
 import * as Wire from "../Wire.ts"
 import type { Outgoing } from "./link.ts"
 import type { Outbox } from "./outbox.ts"
-import { PeerError } from "./peerError.ts"
+import { notSendable, type PeerError } from "./peerError.ts"
 import type { Told } from "./told.ts"
 import { Waiters } from "./waiters.ts"
 
 /** More than that are announced by the hash of the last one, as in Core. */
 const maximumAnnouncedHeaders = 8
-
-const notSendable = (field: string, problem: string): Effect.Effect<never, PeerError> =>
-  Effect.fail(
-    new PeerError({
-      reason: {
-        _tag: "NotSendable",
-        error: new Wire.WireError({ command: "inv", reason: { _tag: "BadValue", field, problem } })
-      }
-    })
-  )
 
 export interface AnnouncerOptions {
   readonly inventory: Inventory.Inventory
@@ -64,7 +54,10 @@ export const makeAnnouncer = ({
       if (error !== undefined) return Effect.fail(error)
       const blocks: Array<Wire.InventoryItem> = []
       for (const { feeRate, hash, type } of announcements) {
-        if (hash.length !== 32) return notSendable("hash", `has ${hash.length} bytes instead of 32`)
+        if (hash.length !== 32) {
+          const reason = { _tag: "BadValue", field: "hash", problem: `has ${hash.length} bytes instead of 32` } as const
+          return Effect.fail(notSendable(new Wire.WireError({ command: "inv", reason })))
+        }
         if (type === Wire.InventoryType.block) {
           if (inventory.known.add(hash)) blocks.push({ type, hash })
         } else inventory.queue({ type, hash, feeRate }, rules())

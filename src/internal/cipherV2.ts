@@ -9,7 +9,7 @@ import { chacha20, chacha20poly1305 } from "@noble/ciphers/chacha.js"
 import { expand, extract } from "@noble/hashes/hkdf.js"
 import { sha256 } from "@noble/hashes/sha2.js"
 import { elligatorSwift } from "@scure/btc-signer/p2p.js"
-import { setU32At } from "./bytes.ts"
+import { joined, setU32At } from "./bytes.ts"
 
 export const publicKeySize = 64
 export const terminatorSize = 16
@@ -52,22 +52,11 @@ const sizeOf = (parts: ReadonlyArray<Uint8Array>): number => {
   return size
 }
 
-const join = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  if (parts.length === 1) return parts[0]!
-  const joined = new Uint8Array(sizeOf(parts))
-  let offset = 0
-  for (const part of parts) {
-    joined.set(part, offset)
-    offset += part.length
-  }
-  return joined
-}
-
 export const nobleAead: Aead = {
   seal: (key, nonce, aad, plain, out) => void chacha20poly1305(key, nonce, aad).encrypt(plain, out),
   open: (key, nonce, aad, parts) => {
     try {
-      return chacha20poly1305(key, nonce, aad).decrypt(join(parts))
+      return chacha20poly1305(key, nonce, aad).decrypt(joined(parts))
     } catch {
       return undefined
     }

@@ -6,6 +6,7 @@ import type * as Network from "../Network.ts"
 import type { Policy } from "../Policy.ts"
 import * as Transport from "../Transport.ts"
 import * as Wire from "../Wire.ts"
+import { joined } from "./bytes.ts"
 import { deriveSecrets, sharedSecret } from "./cipherV2.ts"
 import { makeV2 } from "./framing.ts"
 import { maxContentsLength } from "./frameV2.ts"
@@ -19,17 +20,6 @@ export interface EstablishOptions {
   readonly policy: Policy
   /** Milliseconds after which a silent peer is taken for one that does not speak version 2, where that may be. */
   readonly silence: number
-}
-
-const joined = (chunks: ReadonlyArray<Uint8Array>): Uint8Array => {
-  if (chunks.length === 1) return chunks[0]!
-  const bytes = new Uint8Array(chunks.reduce((size, chunk) => size + chunk.length, 0))
-  let offset = 0
-  for (const chunk of chunks) {
-    bytes.set(chunk, offset)
-    offset += chunk.length
-  }
-  return bytes
 }
 
 /** A key is noise: what begins with text is another protocol, such as HTTP. */

@@ -1,10 +1,12 @@
 /** What the two versions of the transport have in common: messages become bytes, and bytes messages. */
-import * as Result from "effect/Result"
+import type * as Result from "effect/Result"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
+import { joined } from "./bytes.ts"
 import type { Secrets } from "./cipherV2.ts"
 import { payloadOf } from "./frameV1.ts"
 import { makePacketParser, type PacketParser, payloadOfPacket, sealPackets, writePacket } from "./frameV2.ts"
+import { attempt } from "./wireError.ts"
 
 /** A message that was encoded and waits to be written; the frame has the length that it takes on the wire. */
 export interface Outgoing {
@@ -26,18 +28,7 @@ export interface Framing {
   readonly seal: (frames: ReadonlyArray<Outgoing>) => Uint8Array
 }
 
-const join = (frames: ReadonlyArray<Outgoing>): Uint8Array => {
-  if (frames.length === 1) return frames[0]!.frame
-  let size = 0
-  for (const { frame } of frames) size += frame.length
-  const joined = new Uint8Array(size)
-  let offset = 0
-  for (const { frame } of frames) {
-    joined.set(frame, offset)
-    offset += frame.length
-  }
-  return joined
-}
+const framesOf = (outgoing: ReadonlyArray<Outgoing>): ReadonlyArray<Uint8Array> => outgoing.map(({ frame }) => frame)
 
 type OnFrame = Wire.ParserOptions["onFrame"]
 
@@ -53,7 +44,7 @@ export const makeV1 = (magic: Uint8Array, policy: Policy, onFrame?: OnFrame): Fr
   }),
   encode: (message) => Wire.encodeFrames(magic, [message]),
   payloadOf,
-  seal: join
+  seal: (frames) => joined(framesOf(frames))
 })
 
 /** Of what follows a key exchange. */
@@ -66,18 +57,7 @@ export const makeV2 = (
   transport: "v2",
   sessionId: secrets.sessionId,
   parser: makePacketParser({ direction: secrets.receive, garbage, malformed, onFrame, trailingBytes }),
-  encode: (message) => {
-    try {
-      return Result.succeed(writePacket(message))
-    } catch (error) {
-      if (error instanceof Wire.WireError) return Result.fail(error)
-      throw error
-    }
-  },
+  encode: (message) => attempt(() => writePacket(message)),
   payloadOf: payloadOfPacket,
-  seal: (frames) =>
-    sealPackets(
-      secrets.send,
-      frames.map(({ frame }) => frame)
-    )
+  seal: (frames) => sealPackets(secrets.send, framesOf(frames))
 })

@@ -10,6 +10,7 @@
  * It does no I/O, knows no clock and no randomness, and leaves the costly mathematics to its driver, which may make a
  * stranger wait: the machine asks for our key and for the shared secret when they are needed.
  */
+import { joined } from "./bytes.ts"
 import { type KeyPair, publicKeySize, type Secrets, terminatorSize } from "./cipherV2.ts"
 import { decoyPacket, emptyPacket, sealPackets } from "./frameV2.ts"
 
@@ -86,16 +87,6 @@ const equalAt = (bytes: Uint8Array, offset: number, other: Uint8Array, size: num
   return true
 }
 
-const join = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  const joined = new Uint8Array(parts.reduce((size, part) => size + part.length, 0))
-  let offset = 0
-  for (const part of parts) {
-    joined.set(part, offset)
-    offset += part.length
-  }
-  return joined
-}
-
 const fail = (of: KeyExchange, failure: KeyExchangeFailure): Step => {
   of.phase = "Over"
   return { _tag: "Failed", failure }
@@ -120,7 +111,7 @@ const prefix = (of: KeyExchange): Step => {
   }
   if (!isWhole) return needBytes
   of.phase = "Over"
-  return { _tag: "Version1", bytes: join(held.subarray(0, size), of.chunk.subarray(of.offset)) }
+  return { _tag: "Version1", bytes: joined([held.subarray(0, size), of.chunk.subarray(of.offset)]) }
 }
 
 const theirKey = (of: KeyExchange): Step => {
@@ -178,7 +169,7 @@ export const offerKey = (of: KeyExchange, ours: KeyPair, garbage: Uint8Array): U
   of.ours = ours
   of.ourGarbage = garbage
   of.phase = "TheirKey"
-  return join(ours.publicKey, garbage)
+  return joined([ours.publicKey, garbage])
 }
 
 /** The end of our garbage, decoys of these lengths and the version packet, as they are sent. */
@@ -186,5 +177,5 @@ export const agree = (of: KeyExchange, secrets: Secrets, decoys: ReadonlyArray<n
   of.secrets = secrets
   of.phase = "Garbage"
   const packets = [...decoys.map(decoyPacket), emptyPacket()]
-  return join(secrets.sendTerminator, sealPackets(secrets.send, packets, of.ourGarbage))
+  return joined([secrets.sendTerminator, sealPackets(secrets.send, packets, of.ourGarbage)])
 }

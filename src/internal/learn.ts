@@ -23,9 +23,6 @@ export const learn = (known: Known, limit: number, wtxidRelay: boolean, message:
     case "block":
       known.add(Wire.blockHash(message.block.header))
       return
-    case "merkleblock":
-      known.add(Wire.blockHash(message.header))
-      return
     case "headers": {
       const { headers } = message
       for (let index = Math.max(0, headers.length - headersLearnt); index < headers.length; index++) {
@@ -33,6 +30,7 @@ export const learn = (known: Known, limit: number, wtxidRelay: boolean, message:
       }
       return
     }
+    case "merkleblock":
     case "cmpctblock":
       known.add(Wire.blockHash(message.header))
       return

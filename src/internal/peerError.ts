@@ -100,3 +100,7 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
     }
   }
 }
+
+/** A message against the rules of the wire, of which nothing was sent. */
+export const notSendable = (error: Wire.WireError): PeerError =>
+  new PeerError({ reason: { _tag: "NotSendable", error } })

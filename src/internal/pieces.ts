@@ -1,6 +1,6 @@
 /** Bytes of one frame that come in pieces: kept without a copy where they are large, copied together where they are small. */
 
-import { unwritten } from "./bytes.ts"
+import { joined } from "./bytes.ts"
 
 /** Pieces from this size on are kept as they are. */
 const keepSize = 16_384
@@ -59,15 +59,7 @@ export class Pieces {
 
   /** All of it, as one. */
   join(): Uint8Array {
-    const parts = this.parts()
-    if (parts.length === 1) return parts[0]!
-    const joined = unwritten(this.size)
-    let offset = 0
-    for (const part of parts) {
-      joined.set(part, offset)
-      offset += part.length
-    }
-    return joined
+    return joined(this.parts())
   }
 
   /** Moves what the block holds to the parts. */

@@ -12,7 +12,7 @@ import * as FilterRequests from "./filterRequests.ts"
 import { fromAddr, noStop } from "./helpers.ts"
 import type { Outgoing } from "./link.ts"
 import type { Outbox } from "./outbox.ts"
-import { PeerError } from "./peerError.ts"
+import { notSendable, PeerError } from "./peerError.ts"
 import * as Requests from "./requests.ts"
 
 /** How long to wait for an answer. */
@@ -48,8 +48,8 @@ const defaultAddressesTimeout = Duration.minutes(2)
 const defaultFiltersTimeout = Duration.minutes(2)
 const basicFilter = 0
 
-const notSendable = (command: string, reason: Wire.WireReason): Effect.Effect<never, PeerError> =>
-  Effect.fail(new PeerError({ reason: { _tag: "NotSendable", error: new Wire.WireError({ command, reason }) } }))
+const refuse = (command: string, reason: Wire.WireReason): Effect.Effect<never, PeerError> =>
+  Effect.fail(notSendable(new Wire.WireError({ command, reason })))
 
 const timedOut = (what: string, after: Duration.Duration): PeerError =>
   new PeerError({ reason: { _tag: "TimedOut", what, after } })
@@ -239,9 +239,7 @@ export const makeQuestions = ({
     const message: Wire.GetBlockTxn = { _tag: "getblocktxn", blockHash, indexes }
     // A node that is asked for none disconnects.
     if (indexes.length === 0) {
-      return Effect.suspend(() =>
-        notSendable("getblocktxn", { _tag: "BadValue", field: "indexes", problem: "is empty" })
-      )
+      return Effect.suspend(() => refuse("getblocktxn", { _tag: "BadValue", field: "indexes", problem: "is empty" }))
     }
     return askOne<Wire.BlockTxn | Wire.BlockMessage>(
       message,
@@ -279,7 +277,7 @@ export const makeQuestions = ({
       const stopHash = hashes.at(-1)
       if (stopHash === undefined) return Effect.succeed([])
       if (count > Wire.maxCompactFilters) {
-        return notSendable("getcfilters", {
+        return refuse("getcfilters", {
           _tag: "TooMany",
           field: "blockHashes",
           count,
@@ -301,9 +299,9 @@ export const makeQuestions = ({
     Effect.suspend(() => {
       const limit = Wire.maxCompactFilterHeaders
       const count = stopHeight - startHeight + 1
-      if (count > limit) return notSendable("getcfheaders", { _tag: "TooMany", field: "stopHeight", count, limit })
+      if (count > limit) return refuse("getcfheaders", { _tag: "TooMany", field: "stopHeight", count, limit })
       if (!(count >= 1)) {
-        return notSendable("getcfheaders", { _tag: "BadValue", field: "stopHeight", problem: "is below startHeight" })
+        return refuse("getcfheaders", { _tag: "BadValue", field: "stopHeight", problem: "is below startHeight" })
       }
       const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
       return askFilters<Wire.CFHeaders>({ _tag: "getcfheaders", filterType, startHeight, stopHash }, after, (done) =>

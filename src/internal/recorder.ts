@@ -5,6 +5,7 @@ import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import type { PlatformError } from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
+import { joined } from "./bytes.ts"
 import { CaptureError, writeRecord } from "./captureFormat.ts"
 import { type Endpoint, formatEndpoint } from "./connectionError.ts"
 import type { Recording } from "./recording.ts"
@@ -15,18 +16,6 @@ const maximumWaiting = 1 << 20
 
 /** The name of a connection's folder, as in Bitcoin Core: Windows knows no colons in names. */
 export const folderOf = (remote: Endpoint): string => formatEndpoint(remote).replace(/[:/\\]/g, "_")
-
-const join = (records: ReadonlyArray<Uint8Array>): Uint8Array => {
-  let size = 0
-  for (const record of records) size += record.length
-  const joined = new Uint8Array(size)
-  let offset = 0
-  for (const record of records) {
-    joined.set(record, offset)
-    offset += record.length
-  }
-  return joined
-}
 
 /** Appends to a file, or fails saying which. */
 const appendTo = (
@@ -40,7 +29,7 @@ const appendTo = (
   Effect.map(
     Effect.mapError(fs.open(path, { flag: "a" }), fileFailed(path)),
     (file) => (records) =>
-      records.length === 0 ? Effect.void : Effect.mapError(file.writeAll(join(records)), fileFailed(path))
+      records.length === 0 ? Effect.void : Effect.mapError(file.writeAll(joined(records)), fileFailed(path))
   )
 
 export const fileFailed =

@@ -30,7 +30,7 @@ import { learn } from "./learn.ts"
 import type { Link, Outgoing } from "./link.ts"
 import { makeOutbox } from "./outbox.ts"
 import { makeObserver } from "./observe.ts"
-import { type EndReason, PeerError } from "./peerError.ts"
+import { type EndReason, notSendable, type PeerError } from "./peerError.ts"
 import { makePinging } from "./pinging.ts"
 import { snapshot } from "./stats.ts"
 import { makeQuestions } from "./questions.ts"
@@ -146,7 +146,7 @@ export const startSession = Effect.fnUntraced(function* (
   const told = makeTold(negotiated.relay)
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
-    Result.mapError(link.encode(message), (error) => new PeerError({ reason: { _tag: "NotSendable", error } }))
+    Result.mapError(link.encode(message), notSendable)
 
   // ---- reading
 

@@ -12,11 +12,20 @@ import { makeSource, noop, type Restore, type Source } from "./socket.ts"
 const defaultConnectTimeout = Duration.seconds(5)
 
 /** What of the options of `connect` is for the dial. */
-export interface DialOptions extends Endpoint {
-  readonly noDelay?: boolean | undefined
+export interface DialOptions {
+  /**
+   * A name or an address; IPv6 without brackets. All addresses of a name are tried. An .onion or .i2p name fails at once
+   * with `NeedsProxy`: no DNS is asked for it.
+   */
+  readonly host: string
+  readonly port: number
+  /** How long looking up the name and connecting may take together. Default 5 s. */
   readonly connectTimeout?: Duration.Input | undefined
+  /** The address of this machine to dial from. */
   readonly localAddress?: string | undefined
+  /** How names become addresses, in place of `dns.lookup`. */
   readonly lookup?: net.LookupFunction | undefined
+  readonly noDelay?: boolean | undefined
 }
 
 const dialFailed = ({ host, port }: Endpoint, cause: unknown): ConnectionError => {

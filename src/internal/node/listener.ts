@@ -44,12 +44,22 @@ const listening = (server: net.Server, options: net.ListenOptions): Effect.Effec
 
 /** What of the options of `listen` is for the servers. */
 export interface ListenerSettings {
+  /** Default `127.0.0.1`: the outside is let in only when asked to, with `0.0.0.0` or `::`. */
   readonly host?: string | undefined
+  /** 0 takes a free one, which `address` then tells. */
   readonly port: number
+  /** Further addresses to listen on. Beside others `::` takes IPv6 only, as in Bitcoin Core; alone it takes IPv4 too. */
   readonly also?: ReadonlyArray<Endpoint> | undefined
+  /** How many connections may be open, accepted ones included, until they close; those beyond are destroyed. Default: any number. */
   readonly maxConnections?: number | undefined
+  /**
+   * The same for one remote address, where IPv6 addresses of one /64 count as one. Default: any number. Mind that behind
+   * an onion service, or a proxy of one's own, everybody comes from its address.
+   */
   readonly maxPerAddress?: number | undefined
+  /** How many connections the kernel holds that Node did not take yet, on each address. Default 511. */
   readonly backlog?: number | undefined
+  /** How many connections wait for an `accept`; those beyond are destroyed. Default 128. */
   readonly maxPending?: number | undefined
   readonly noDelay?: boolean | undefined
 }

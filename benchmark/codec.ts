@@ -2,7 +2,7 @@
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
 import { Wire } from "../src/index.ts"
-import { checksum, doubleSha256 } from "../src/internal/sha256.ts"
+import { checksum, doubleSha256 } from "../src/primitives/sha256.ts"
 import { loadLibraries } from "./competitors.ts"
 import { block1MB, block2MB, frames, network, transaction } from "./data.ts"
 import { ask, type Competitor, duration, measure, printTable, quantile, row, verdict, wanted } from "./harness.ts"

@@ -1,7 +1,7 @@
 /** What one writes over plain `node:net` instead of a peer: no Effect, no queues, no statistics, no keep-alive, no timeouts. */
 import * as net from "node:net"
 import { Wire } from "../src/index.ts"
-import { checksum } from "../src/internal/sha256.ts"
+import { checksum } from "../src/primitives/sha256.ts"
 import { frames, network } from "./data.ts"
 
 const noAddress = { services: 0n, address: new Uint8Array(16), port: 0 }

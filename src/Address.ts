@@ -8,14 +8,8 @@ import { base32nopad } from "@scure/base"
 import * as Data from "effect/Data"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
-import { isIn, isReservedIPv4, isReservedIPv6, prefixes } from "./internal/addressRanges.ts"
-import {
-  addressLengths,
-  formatHost as print,
-  formatHostAndPort,
-  onionChecksum,
-  onionVersion
-} from "./internal/hostText.ts"
+import { isIn, isReservedIPv4, isReservedIPv6, prefixes } from "./address/ranges.ts"
+import { addressLengths, formatHost as print, formatHostAndPort, onionChecksum, onionVersion } from "./address/text.ts"
 
 /** The networks of BIP155. */
 export const NetworkId = {

@@ -5,9 +5,9 @@
  * A filter is a plain object that is changed in place: by `insert`, and by `matches`, which adds outpoints as the filter
  * asks for. Pure otherwise. Bits, sizes and rules are those of Bitcoin Core's `CBloomFilter`.
  */
-import { setU32At } from "./internal/bytes.ts"
-import { murmur3 } from "./internal/murmur3.ts"
-import { isPayToPubkey, nextPush } from "./internal/script.ts"
+import { setU32At } from "./primitives/bytes.ts"
+import { murmur3 } from "./primitives/murmur3.ts"
+import { isPayToPubkey, nextPush } from "./primitives/scriptPush.ts"
 import * as Wire from "./Wire.ts"
 
 /**

@@ -14,15 +14,16 @@ import type * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Connection from "./Connection.ts"
-import { type Captured, type CaptureError, makeReader, writeRecord } from "./internal/captureFormat.ts"
-import { frameOf } from "./internal/frameV1.ts"
-import { fileFailed, folderOf, record } from "./internal/recorder.ts"
-import { Recorder } from "./internal/recording.ts"
-import { attempt, type WireError } from "./internal/wireError.ts"
+import { type Captured, type CaptureError, makeReader, writeRecord } from "./capture/format.ts"
+import { frameOf } from "./wire/frameV1.ts"
+import { fileFailed, folderOf, record } from "./capture/recorder.ts"
+import { Recorder } from "./transport/recording.ts"
+import { attempt } from "./wire/fail.ts"
+import { type WireError } from "./WireError.ts"
 import * as Network from "./Network.ts"
 
-export { type Captured, CaptureError, type CaptureReason, makeReader, type Reader } from "./internal/captureFormat.ts"
-export { Recorder, type Recording } from "./internal/recording.ts"
+export { type Captured, CaptureError, type CaptureReason, makeReader, type Reader } from "./capture/format.ts"
+export { Recorder, type Recording } from "./transport/recording.ts"
 
 /**
  * The record of a message. Fails with `BadValue` for a command that is not at most 12 printable ASCII characters and for a

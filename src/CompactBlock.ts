@@ -9,11 +9,11 @@
  */
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
-import { Writer } from "./internal/bytes.ts"
-import { merkleTree, writeHeader } from "./internal/messages/block.ts"
-import { doubleSha256, sha256 } from "./internal/sha256.ts"
-import { sipHash, sipKey } from "./internal/siphash.ts"
-import { hasWitness } from "./internal/messages/transaction.ts"
+import { Writer } from "./wire/writer.ts"
+import { merkleTree, writeHeader } from "./wire/messages/block.ts"
+import { doubleSha256, sha256 } from "./primitives/sha256.ts"
+import { sipHash, sipKey } from "./primitives/siphash.ts"
+import { hasWitness } from "./wire/messages/transaction.ts"
 import * as Wire from "./Wire.ts"
 
 /** Why a block could not be rebuilt, or a question about one not be answered. */

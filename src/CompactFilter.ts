@@ -6,10 +6,10 @@
  */
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
-import { Reader } from "./internal/bytes.ts"
-import { advance, encodeSet, makeReader, mapInto, remainderBits, type SetReader } from "./internal/golomb.ts"
-import { doubleSha256 } from "./internal/sha256.ts"
-import { sipHash, type SipKey, sipKey } from "./internal/siphash.ts"
+import { Reader } from "./wire/reader.ts"
+import { advance, encodeSet, makeReader, mapInto, remainderBits, type SetReader } from "./primitives/golomb.ts"
+import { doubleSha256 } from "./primitives/sha256.ts"
+import { sipHash, type SipKey, sipKey } from "./primitives/siphash.ts"
 import * as Wire from "./Wire.ts"
 
 /** The type of the filters of this module in the messages of BIP157. */

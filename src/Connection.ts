@@ -13,14 +13,14 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
-import { ConnectionError, type Endpoint } from "./internal/connectionError.ts"
-import { dialProblem } from "./internal/dialProblem.ts"
-import { defaultCloseTimeout } from "./internal/gracefulClose.ts"
-import { MemoryEnd } from "./internal/memoryConnection.ts"
-import { SocketConnection } from "./internal/socketConnection.ts"
-import { makeSocket, type WebSocketLike } from "./internal/webSocket.ts"
+import { ConnectionError, type Endpoint } from "./ConnectionError.ts"
+import { dialProblem } from "./connection/dialProblem.ts"
+import { defaultCloseTimeout } from "./connection/gracefulClose.ts"
+import { MemoryEnd } from "./connection/memory.ts"
+import { SocketConnection } from "./connection/socket.ts"
+import { makeSocket, type WebSocketLike } from "./connection/webSocket.ts"
 
-export type { WebSocketLike } from "./internal/webSocket.ts"
+export type { WebSocketLike } from "./connection/webSocket.ts"
 export {
   ConnectionError,
   type ConnectionReason,
@@ -28,7 +28,7 @@ export {
   type Endpoint,
   formatEndpoint,
   type ListenProblem
-} from "./internal/connectionError.ts"
+} from "./ConnectionError.ts"
 
 /**
  * A stream of bytes to and from one remote. It belongs to the scope in which it was made, whose end closes it.

@@ -4,7 +4,7 @@
  */
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
-import { doubleSha256 } from "./internal/sha256.ts"
+import { doubleSha256 } from "./primitives/sha256.ts"
 import * as Wire from "./Wire.ts"
 
 /** No block has more transactions: its weight of 4,000,000 holds so many of the smallest legal ones, of 240 each. */

@@ -14,30 +14,32 @@ import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
-import { Connection, type ConnectionError, type Endpoint } from "./Connection.ts"
+import * as Stream from "effect/Stream"
+import { Connection, type ConnectionError } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
-import { type Announcement, makeSharedTurns, type Trickle } from "./Inventory.ts"
-import type { CompactFilterHeaderRange, CompactFilterRange } from "./internal/filterRequests.ts"
-import { makeV1 } from "./internal/framing.ts"
-import { networkGroup } from "./internal/helpers.ts"
-import { makeLink } from "./internal/link.ts"
-import type { EndReason, PeerError } from "./internal/peerError.ts"
-import { start as startRecording } from "./internal/recording.ts"
-import type { AskOptions, DataResult } from "./internal/questions.ts"
-import { startSession } from "./internal/session.ts"
-import type { Stats } from "./internal/stats.ts"
-import type { SubscribeOptions } from "./internal/subscribers.ts"
+import { type Announcement, makeSharedTurns } from "./Inventory.ts"
+import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
+import { makeV1 } from "./transport/framing.ts"
+import { networkGroup } from "./peer/sending.ts"
+import { makeLink } from "./transport/messageConnection.ts"
+import type { EndReason, PeerError } from "./PeerError.ts"
+import { start as startRecording } from "./transport/recording.ts"
+import type { AskOptions, DataResult } from "./peer/requests/requests.ts"
+import type * as Dispatcher from "./peer/dispatcher.ts"
+import { badOption, type SessionOptions } from "./peer/options.ts"
+import { type Session, startSession } from "./peer/session.ts"
+import { runOnLink } from "./handshake/run.ts"
+import type { Info, Stats } from "./peer/stats.ts"
+import type { SubscribeOptions } from "./peer/subscribers.ts"
 import * as Network from "./Network.ts"
 import { Nonce } from "./Nonce.ts"
 import * as Policy from "./Policy.ts"
 import * as Transport from "./Transport.ts"
 import * as Wire from "./Wire.ts"
 
-export { assess, type Assessment } from "./internal/assess.ts"
-export type { CompactFilterHeaderRange, CompactFilterRange } from "./internal/filterRequests.ts"
-export { describeEnd, type EndReason, PeerError, type PeerReason } from "./internal/peerError.ts"
-export type { AskOptions, DataResult } from "./internal/questions.ts"
+export type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
+export { assess, type Assessment, describeEnd, type EndReason, PeerError, type PeerReason } from "./PeerError.ts"
+export type { AskOptions, DataResult } from "./peer/requests/requests.ts"
 export {
   defaultDataStallTimeout,
   defaultHeadersStallTimeout,
@@ -45,18 +47,9 @@ export {
   defaultMaximumQueuedBytes,
   defaultPingInterval,
   defaultPingTimeout
-} from "./internal/session.ts"
-export { Stats } from "./internal/stats.ts"
-export type { SubscribeOptions } from "./internal/subscribers.ts"
-
-/** What is known of a peer since its handshake. */
-export interface Info extends Handshake.Negotiated {
-  /** Counts the peers of this process, from 1 on. */
-  readonly id: number
-  readonly localAddress: Endpoint
-  readonly remoteAddress: Endpoint
-  readonly network: Network.Network
-}
+} from "./peer/options.ts"
+export { type Info, Stats } from "./peer/stats.ts"
+export type { SubscribeOptions } from "./peer/subscribers.ts"
 
 /** A connected peer. It ends once, and stays usable after that: what is asked of it then fails with `PeerError`. */
 export class Peer extends Context.Service<
@@ -247,12 +240,7 @@ export interface CustomType<A> {
 }
 
 /** A message type with its handler, for `Options.custom`; made by `custom`. */
-export interface CustomHandler {
-  readonly command: string
-  readonly prepare: (
-    payload: Uint8Array
-  ) => ((peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void) | "malformed"
-}
+export interface CustomHandler extends Dispatcher.CustomHandler<Peer["Service"]> {}
 
 /**
  * Registers a message type of one's own with its handler, which runs instead of the one for `Unknown`. To send a value:
@@ -291,36 +279,40 @@ export const customMessage = <A>(type: CustomType<A>, value: A): Wire.Unknown =>
   payload: type.encode(value)
 })
 
-export interface Options<H extends Handlers<unknown> = Handlers> extends Handshake.Options {
+export interface Options<H extends Handlers<unknown> = Handlers> extends SessionOptions {
   readonly handlers?: H | undefined
   /** Message types of one's own with their handlers; see `custom`. */
   readonly custom?: ReadonlyArray<CustomHandler> | undefined
-  /** Between two pings; 2 minutes by default. */
-  readonly pingInterval?: Duration.Input | undefined
-  /** A ping that is not answered for so long ends the peer; 20 minutes by default. */
-  readonly pingTimeout?: Duration.Input | undefined
-  /** A peer that sends nothing for so long is ended; 20 minutes by default, as in Bitcoin Core (btcd: 5). */
-  readonly idleTimeout?: Duration.Input | undefined
-  /** `send` suspends while so many bytes wait to be written; 1 MiB by default. At most one message more is held. */
-  readonly maximumQueuedBytes?: number | undefined
-  /**
-   * When transactions are announced. By default at random: 2 s after the first on average (outbound) or 5 s (inbound; with
-   * `serve` at the same times for all peers of a network group).
-   */
-  readonly trickle?: Trickle | undefined
-  /** How many hashes that the peer knows are remembered, about 50 bytes each; 1,000 by default (Core: 50,000). */
-  readonly knownInventory?: number | undefined
-  /** Whether a peer that leaves requests unanswered is ended, with `Stalled`; true by default. */
-  readonly stalls?: boolean | undefined
-  /** How long a getdata or getblocktxn may stay unanswered, counted from the last answer before it; 30 seconds by default. */
-  readonly dataStallTimeout?: Duration.Input | undefined
-  /** How long a getheaders may stay unanswered; 90 seconds by default. */
-  readonly headersStallTimeout?: Duration.Input | undefined
-  /** Sees each message, or what was wrong with it, when it was parsed, those of the handshake too. Must not throw. */
-  readonly onRead?: ((event: Wire.ParserEvent) => void) | undefined
-  /** Sees each message when it was handed to the connection, with its size in bytes. Must not throw. */
-  readonly onWrite?: ((message: Wire.Message, size: number) => void) | undefined
 }
+
+/** The service over a session's parts; those that few peers are asked for are made when first asked for. */
+const fromSession = (session: Session): Peer["Service"] => ({
+  info: session.info,
+  stats: session.stats,
+  send: (message) => session.outbox.offer(() => session.encode(message)),
+  sendAndWait: (message) => session.outbox.offerAndWait(() => session.encode(message)),
+  handle: session.handle,
+  messages: Stream.suspend(() => Stream.orDie(session.subscribers.get().subscribe())),
+  subscribe: (...asked) => session.subscribers.get().subscribe(...asked),
+  announce: session.announce,
+  announceBlocks: session.announceBlocks,
+  sendAddresses: (...asked) => session.senders.get().sendAddresses(...asked),
+  sendGetHeaders: (...asked) => session.senders.get().sendGetHeaders(...asked),
+  sendGetBlocks: (...asked) => session.senders.get().sendGetBlocks(...asked),
+  sendReject: (...asked) => session.senders.get().sendReject(...asked),
+  getHeaders: (...asked) => session.questions.get().getHeaders(...asked),
+  getBlocks: (...asked) => session.questions.get().getBlocks(...asked),
+  getData: (...asked) => session.questions.get().getData(...asked),
+  getBlockTransactions: (...asked) => session.questions.get().getBlockTransactions(...asked),
+  getAddresses: (...asked) => session.questions.get().getAddresses(...asked),
+  getCompactFilters: (...asked) => session.questions.get().getCompactFilters(...asked),
+  getCompactFilterHeaders: (...asked) => session.questions.get().getCompactFilterHeaders(...asked),
+  getCompactFilterCheckpoints: (...asked) => session.questions.get().getCompactFilterCheckpoints(...asked),
+  ping: session.ping,
+  disconnect: (why = "disconnect was called") => Effect.sync(() => session.stop({ _tag: "Requested", why })),
+  awaitShutdown: session.awaitShutdown,
+  scope: session.scope
+})
 
 /**
  * Shakes hands over a connection and starts the peer, for both directions. The peer and the connection end with the
@@ -358,15 +350,20 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
     onWrite: options.onWrite,
     recording
   })
+  const wrong = badOption(options)
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
-    restore(Handshake.runOnLink(link, options)).pipe(
+    restore(
+      wrong === undefined
+        ? runOnLink(link, options)
+        : Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error: wrong } }))
+    ).pipe(
       Effect.onExit((exit) =>
         Exit.isSuccess(exit)
           ? Effect.void
           : Effect.andThen(Exit.hasInterrupts(exit) ? connection.destroy : connection.close, link.endRecording)
       ),
-      Effect.flatMap(({ negotiated, rest }) => startSession(link, rest, negotiated, options))
+      Effect.flatMap(({ negotiated, rest }) => startSession(link, rest, negotiated, options, fromSession))
     )
   )
 })

@@ -24,11 +24,11 @@ import { SecureRandom } from "effect/crypto"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { type Endpoint, formatEndpoint } from "./Connection.ts"
-import { type KeyPair, makeKeyPair } from "./internal/cipherV2.ts"
-import { maxGarbageLength } from "./internal/keyExchange.ts"
+import { type KeyPair, makeKeyPair } from "./transport/bip324Cipher.ts"
+import { maxGarbageLength } from "./transport/keyExchange.ts"
 
-export type { KeyPair } from "./internal/cipherV2.ts"
-export { maxGarbageLength } from "./internal/keyExchange.ts"
+export type { KeyPair } from "./transport/bip324Cipher.ts"
+export { maxGarbageLength } from "./transport/keyExchange.ts"
 
 /** The names of the choices, as configurations and command lines give them. */
 export const names = ["v1", "v2", "auto"] as const

@@ -11,22 +11,25 @@
  * the network causes anything else.
  */
 import * as Result from "effect/Result"
-import { plainBytes, Reader, withWriter } from "./internal/bytes.ts"
-import * as frame from "./internal/frameV1.ts"
-import type { Parser, ParserOptions } from "./internal/frameV1.ts"
-import * as address from "./internal/messages/address.ts"
-import * as block from "./internal/messages/block.ts"
-import type { BlockHeader } from "./internal/messages/block.ts"
-import * as control from "./internal/messages/control.ts"
-import { commandOf, type Message, readPayload, type TrailingBytes, writeMessage } from "./internal/messages/message.ts"
-import * as hash from "./internal/messages/hash.ts"
-import * as transaction from "./internal/messages/transaction.ts"
-import type { Transaction } from "./internal/messages/transaction.ts"
-import { attempt, WireError } from "./internal/wireError.ts"
+import { plainBytes } from "./primitives/bytes.ts"
+import { Reader } from "./wire/reader.ts"
+import { withWriter } from "./wire/writer.ts"
+import * as frame from "./wire/frameV1.ts"
+import type { Parser, ParserOptions } from "./wire/frameV1.ts"
+import * as address from "./wire/messages/address.ts"
+import * as block from "./wire/messages/block.ts"
+import type { BlockHeader } from "./wire/messages/block.ts"
+import * as control from "./wire/messages/control.ts"
+import { commandOf, type Message, readPayload, type TrailingBytes, writeMessage } from "./wire/messages.ts"
+import * as hash from "./wire/hashHex.ts"
+import * as transaction from "./wire/messages/transaction.ts"
+import type { Transaction } from "./wire/messages/transaction.ts"
+import { attempt } from "./wire/fail.ts"
+import { WireError } from "./WireError.ts"
 
-export { maxPayloadLength } from "./internal/bytes.ts"
-export type { Dropped, Parser, ParserEvent, ParserOptions, Received } from "./internal/frameV1.ts"
-export type { List } from "./internal/list.ts"
+export { maxPayloadLength } from "./wire/limits.ts"
+export type { Dropped, Parser, ParserEvent, ParserOptions, Received } from "./wire/frameV1.ts"
+export type { List } from "./wire/list.ts"
 export {
   type Addr,
   type AddressV2,
@@ -34,16 +37,16 @@ export {
   maxAddresses,
   maxAddressLength,
   type TimestampedAddress
-} from "./internal/messages/address.ts"
-export { type Alert, maxAlertCommentLength, maxAlertStatusLength } from "./internal/messages/alert.ts"
-export type { Block, BlockHeader, BlockMessage } from "./internal/messages/block.ts"
+} from "./wire/messages/address.ts"
+export { type Alert, maxAlertCommentLength, maxAlertStatusLength } from "./wire/messages/alert.ts"
+export type { Block, BlockHeader, BlockMessage } from "./wire/messages/block.ts"
 export {
   type BlockTxn,
   type CmpctBlock,
   type GetBlockTxn,
   maxCompactTransactions,
   type PrefilledTransaction
-} from "./internal/messages/compact.ts"
+} from "./wire/messages/compactBlock.ts"
 export {
   type CFCheckpt,
   type CFHeaders,
@@ -55,7 +58,7 @@ export {
   maxCompactFilterHeaders,
   maxCompactFilterLength,
   maxCompactFilters
-} from "./internal/messages/compactFilter.ts"
+} from "./wire/messages/compactFilter.ts"
 export {
   type Feature,
   type FeeFilter,
@@ -78,7 +81,7 @@ export {
   type Verack,
   type Version,
   type WtxidRelay
-} from "./internal/messages/control.ts"
+} from "./wire/messages/control.ts"
 export {
   type FilterAdd,
   type FilterClear,
@@ -87,7 +90,7 @@ export {
   maxFilterHashFunctions,
   maxFilterSize,
   type MerkleBlock
-} from "./internal/messages/filter.ts"
+} from "./wire/messages/bloomFilter.ts"
 export {
   type GetBlocks,
   type GetData,
@@ -100,9 +103,9 @@ export {
   maxInventoryItems,
   maxLocatorHashes,
   type NotFound
-} from "./internal/messages/inventory.ts"
-export type { KnownMessage, Message, Unknown } from "./internal/messages/message.ts"
-export type { OutPoint, Transaction, TransactionInput, TransactionOutput, Tx } from "./internal/messages/transaction.ts"
+} from "./wire/messages/inventory.ts"
+export type { KnownMessage, Message, Unknown } from "./wire/messages.ts"
+export type { OutPoint, Transaction, TransactionInput, TransactionOutput, Tx } from "./wire/messages/transaction.ts"
 export {
   type AncPkgInfo,
   type GetPkgTxns,
@@ -111,8 +114,8 @@ export {
   type PkgTxns,
   type SendPackages,
   type SendTxRcncl
-} from "./internal/messages/transactionRelay.ts"
-export { WireError, type WireReason } from "./internal/wireError.ts"
+} from "./wire/messages/transactionRelay.ts"
+export { WireError, type WireReason } from "./WireError.ts"
 
 /** How strict `decode` is. */
 export interface DecodeOptions {

@@ -15,7 +15,7 @@ import {
 } from "effect"
 import { Capture, Connection, Handshake, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
-import { record } from "../src/internal/recorder.ts"
+import { record } from "../src/capture/recorder.ts"
 import { memoryFiles, systemError } from "./support/files.ts"
 import { bytes as bytesOf, concat, integer } from "./support/generators.ts"
 import { assertKeeps, MiB } from "./support/hostile.ts"

@@ -3,7 +3,7 @@ import { Duration, Effect, Fiber, Layer, Schema, Scope, Semaphore } from "effect
 import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
 import { Connection, Handshake, Network, Nonce, Peer, Transport, Wire } from "effect-bitcoin-peer"
-import { decoyPacket } from "../src/internal/frameV2.ts"
+import { decoyPacket } from "../src/transport/bip324Packets.ts"
 import { concat } from "./support/generators.ts"
 import { fork } from "./support/hostile.ts"
 import { network, scripted, twoPeers, verack, version } from "./support/peers.ts"

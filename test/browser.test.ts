@@ -54,9 +54,9 @@ describe("in a browser", () => {
 
   it("the bundle that does import something of Node is found out", async () => {
     const { builtins } = await bundle(`export * from "effect-bitcoin-peer/NodeConnection"`)
-    assert.include(builtins, "src/internal/node/socket.ts imports node:net")
+    assert.include(builtins, "src/connection/net/netSocket.ts imports node:net")
     assert.deepStrictEqual(
-      builtins.filter((found) => !/^src\/(NodeConnection\.ts|internal\/node\/\w+\.ts) imports node:\w+$/.test(found)),
+      builtins.filter((found) => !/^src\/(NodeConnection\.ts|connection\/net\/\w+\.ts) imports node:\w+$/.test(found)),
       []
     )
   })

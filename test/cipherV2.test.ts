@@ -7,8 +7,8 @@ import {
   nobleAead,
   nodeAead,
   sharedSecret
-} from "../src/internal/cipherV2.ts"
-import { sealPackets } from "../src/internal/frameV2.ts"
+} from "../src/transport/bip324Cipher.ts"
+import { sealPackets } from "../src/transport/bip324Packets.ts"
 import { Network } from "../src/index.ts"
 import { bothSecrets, elligatorSwift, noise } from "./support/secured.ts"
 import { readVectorText, withVectors } from "./support/vectors.ts"

@@ -8,7 +8,7 @@ import {
   type PacketParserOptions,
   sealPackets,
   writePacket
-} from "../src/internal/frameV2.ts"
+} from "../src/transport/bip324Packets.ts"
 import { concat, encoded, examples } from "./support/generators.ts"
 import { bothSecrets, noise } from "./support/secured.ts"
 

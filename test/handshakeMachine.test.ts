@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Policy, type Wire } from "effect-bitcoin-peer"
-import * as Machine from "../src/internal/handshake.ts"
+import * as Machine from "../src/handshake/machine.ts"
 
 const address = { services: 0n, address: new Uint8Array(16), port: 0 }
 

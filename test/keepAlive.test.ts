@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as KeepAlive from "../src/internal/keepAlive.ts"
+import * as KeepAlive from "../src/peer/keepAlive.ts"
 
 const minutes = (count: number): number => count * 60_000
 const make = (): KeepAlive.KeepAlive =>

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Queue, Result } from "effect"
-import type { Outgoing } from "../src/internal/link.ts"
-import { makeOutbox } from "../src/internal/outbox.ts"
+import type { Outgoing } from "../src/transport/messageConnection.ts"
+import { makeOutbox } from "../src/peer/sendQueue.ts"
 
 const bytes =
   (size: number): (() => Result.Result<Outgoing, string>) =>

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
-import * as Requests from "../src/internal/requests.ts"
+import * as Requests from "../src/peer/requests/tracker.ts"
 import * as Wire from "../src/Wire.ts"
 import { integer } from "./support/generators.ts"
 import {

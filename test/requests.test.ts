@@ -1,6 +1,6 @@
 import { afterEach, assert, describe, it } from "@effect/vitest"
 import { vi } from "vitest"
-import * as Requests from "../src/internal/requests.ts"
+import * as Requests from "../src/peer/requests/tracker.ts"
 import * as Wire from "../src/Wire.ts"
 import {
   addr,
@@ -28,8 +28,8 @@ import {
 } from "./support/requests.ts"
 
 const hashes = vi.hoisted(() => ({ count: 0 }))
-vi.mock("../src/internal/sha256.ts", async (original) => {
-  const actual = await original<typeof import("../src/internal/sha256.ts")>()
+vi.mock("../src/primitives/sha256.ts", async (original) => {
+  const actual = await original<typeof import("../src/primitives/sha256.ts")>()
   return {
     ...actual,
     doubleSha256: (bytes: Uint8Array) => {

@@ -1,6 +1,6 @@
 import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { createHash } from "node:crypto"
-import * as Sha256 from "../src/internal/sha256.ts"
+import * as Sha256 from "../src/primitives/sha256.ts"
 
 const sha256 = (bytes: Uint8Array): Uint8Array => createHash("sha256").update(bytes).digest()
 
@@ -29,7 +29,7 @@ describe("SHA-256 twice", () => {
   it("is the same where there is no node:crypto, as in a browser", async () => {
     vi.resetModules()
     const builtin = vi.spyOn(process, "getBuiltinModule").mockReturnValue(undefined as never)
-    const module = await import("../src/internal/sha256.ts")
+    const module = await import("../src/primitives/sha256.ts")
     assert.isAbove(builtin.mock.calls.length, 0)
     assert.notStrictEqual(module.doubleSha256, Sha256.doubleSha256)
     compare(module)

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { sipHash, sipKey } from "../src/internal/siphash.ts"
+import { sipHash, sipKey } from "../src/primitives/siphash.ts"
 import * as Wire from "../src/Wire.ts"
 
 /** The hash as the paper and Core print it: 16 digits, the highest first. */

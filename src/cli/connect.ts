@@ -8,7 +8,7 @@ import * as Peer from "../Peer.ts"
 import { Failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
-import * as Session from "./session.ts"
+import * as Session from "./watch.ts"
 
 /** How to get there. */
 export type Way =

@@ -11,7 +11,7 @@ import * as Peer from "../Peer.ts"
 import { type Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport, type Report } from "./report.ts"
-import * as Session from "./session.ts"
+import * as Session from "./watch.ts"
 
 /** One that came, from its handshake to its end. One that is refused, or fails, leaves the others alone. */
 const attend = (

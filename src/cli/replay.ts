@@ -11,7 +11,7 @@ import * as Peer from "../Peer.ts"
 import { Failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
-import * as Session from "./session.ts"
+import * as Session from "./watch.ts"
 
 /** Where the remote was, which the name of the folder says. */
 const remoteOf = (file: string): Endpoint | undefined => {

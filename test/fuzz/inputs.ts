@@ -1,7 +1,7 @@
 /** What the fuzzer starts from, messages made and recorded, and what it does to them. All is drawn from dice. */
 import * as Effect from "effect/Effect"
 import * as Arbitrary from "effect/Arbitrary"
-import { checksum } from "../../src/internal/sha256.ts"
+import { checksum } from "../../src/primitives/sha256.ts"
 import * as Network from "../../src/Network.ts"
 import * as Wire from "../../src/Wire.ts"
 import type { Dice } from "../support/dice.ts"

@@ -1,5 +1,5 @@
 /** Small messages for the tests of requests: the same number gives the same message. */
-import * as Requests from "../../src/internal/requests.ts"
+import * as Requests from "../../src/peer/requests/tracker.ts"
 import * as MerkleBlock from "../../src/MerkleBlock.ts"
 import * as Wire from "../../src/Wire.ts"
 

@@ -2,9 +2,9 @@
 import { elligatorSwift } from "@scure/btc-signer/p2p.js"
 import { Effect } from "effect"
 import type { Connection, Wire } from "effect-bitcoin-peer"
-import { deriveSecrets, type KeyPair, type Secrets, sharedSecret } from "../../src/internal/cipherV2.ts"
-import { makePacketParser, sealPackets, writePacket } from "../../src/internal/frameV2.ts"
-import * as KeyExchange from "../../src/internal/keyExchange.ts"
+import { deriveSecrets, type KeyPair, type Secrets, sharedSecret } from "../../src/transport/bip324Cipher.ts"
+import { makePacketParser, sealPackets, writePacket } from "../../src/transport/bip324Packets.ts"
+import * as KeyExchange from "../../src/transport/keyExchange.ts"
 import { concat } from "./generators.ts"
 import { network } from "./peers.ts"
 

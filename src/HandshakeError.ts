@@ -1,0 +1,109 @@
+/**
+ * Why a handshake did not end in agreement. Each reason says in its comment what it means; `PeerError.assess` says what it
+ * leads to.
+ */
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import { encode as hex } from "effect/encoding/Hex"
+import type { ConnectionError } from "./ConnectionError.ts"
+import * as Network from "./Network.ts"
+import * as Wire from "./Wire.ts"
+
+/** Why the messages of the peer end a handshake. */
+export type NegotiationFailure =
+  /** The first message was another one (standard and btcd policy). */
+  | { readonly _tag: "NotVersionFirst"; readonly received: string }
+  /** The peer's protocol version is below `minimumProtocolVersion`. */
+  | { readonly _tag: "VersionTooOld"; readonly protocolVersion: number; readonly minimum: number }
+  /** The peer's version carries a nonce that our own `Nonce` service made. */
+  | { readonly _tag: "SelfConnection" }
+  /** The peer offers no bit of one of the masks in `requiredServices`. */
+  | { readonly _tag: "ServicesMissing"; readonly offered: bigint; readonly required: ReadonlyArray<bigint> }
+  /** A second version before verack (standard and btcd policy). */
+  | { readonly _tag: "DuplicateVersion" }
+  /** A `feature` [434] that is malformed, or from a peer below 70017. */
+  | { readonly _tag: "BadFeature"; readonly problem: string }
+
+/** Why a handshake failed. In each case the connection is of no more use: close it. */
+export type HandshakeReason =
+  | NegotiationFailure
+  /** The whole handshake, the key exchange included, took longer than `handshakeTimeout`. */
+  | { readonly _tag: "TimedOut"; readonly after: Duration.Duration; readonly waitingFor: "key" | "version" | "verack" }
+  /**
+   * The peer does not speak version 2: it closed the connection without a word when our key came, stayed silent
+   * (outbound, "auto"), or came with version 1 (inbound, "v2").
+   */
+  | { readonly _tag: "V2NotSpoken"; readonly by: "end" | "silence" | "version 1" }
+  /** The peer answered our key, but there is no encrypted connection: no terminator, or a packet that is not authentic. */
+  | { readonly _tag: "KeyExchangeFailed"; readonly problem: string }
+  /** The first bytes are not this network's magic, or text instead of a key: another network, or no Bitcoin node at all. */
+  | { readonly _tag: "WrongNetwork"; readonly expected: Network.Network; readonly received: Uint8Array }
+  /** Bytes that the policy does not tolerate: a bad checksum, a malformed message, a payload above the limit. */
+  | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
+  /** The connection ended in the middle of the handshake. */
+  | { readonly _tag: "Disconnected"; readonly error: ConnectionError }
+  /** The caller's `onVersion` refused. */
+  | { readonly _tag: "Refused"; readonly problem: string }
+  /** Our own options are out of range, or cannot be sent: a user agent of more than 256 bytes, an interval of 0. */
+  | { readonly _tag: "BadOptions"; readonly error: Wire.WireError }
+
+const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes).replace(/[^\x20-\x7e]/g, ".")
+const describe = (reason: HandshakeReason): string => {
+  switch (reason._tag) {
+    case "NotVersionFirst":
+      return `the first message was "${reason.received}" instead of "version"`
+    case "VersionTooOld":
+      return `the peer speaks protocol version ${reason.protocolVersion}, at least ${reason.minimum} is needed`
+    case "SelfConnection":
+      return "connected to itself"
+    case "ServicesMissing": {
+      const missing = reason.required.filter((mask) => (reason.offered & mask) === 0n)
+      const wanted = missing.map((mask) => Wire.serviceNames(mask).join(" or ")).join(", and ")
+      return `the peer does not offer the required services: ${wanted} (it offers ${Wire.serviceNames(reason.offered).join(", ") || "none"})`
+    }
+    case "DuplicateVersion":
+      return "the peer sent a second version message"
+    case "BadFeature":
+      return `bad feature message: ${reason.problem}`
+    case "TimedOut":
+      return reason.waitingFor === "version"
+        ? `no version message within ${Duration.format(reason.after)}; is it a Bitcoin node?`
+        : reason.waitingFor === "key"
+          ? `no encrypted connection within ${Duration.format(reason.after)}; is it of the same network, does it speak version 2?`
+          : `no verack message within ${Duration.format(reason.after)}`
+    case "V2NotSpoken":
+      switch (reason.by) {
+        case "end":
+          return "the peer does not speak the version 2 transport: it closed the connection when our key came"
+        case "silence":
+          return "the peer does not speak the version 2 transport: it does not answer our key"
+        case "version 1":
+          return "the peer speaks the version 1 transport, which is not accepted"
+      }
+    case "KeyExchangeFailed":
+      return `no encrypted connection: ${reason.problem}`
+    case "WrongNetwork": {
+      const other = Network.fromMagic(reason.received)
+      return other === undefined
+        ? `not a Bitcoin node of ${reason.expected.name}: its first bytes are ${hex(reason.received)} ("${ascii(reason.received)}")`
+        : `the peer is on ${other.name}, not on ${reason.expected.name}`
+    }
+    case "BadMessage":
+      return `bad message: ${reason.error.message}`
+    case "Disconnected":
+      return reason.error.reason._tag === "Closed"
+        ? "the peer closed the connection during the handshake"
+        : reason.error.message
+    case "Refused":
+      return `refused: ${reason.problem}`
+    case "BadOptions":
+      return `bad options: ${reason.error.message}`
+  }
+}
+
+/** A handshake that did not end in agreement; `reason` says why. */
+export class HandshakeError extends Data.TaggedError("HandshakeError")<{ readonly reason: HandshakeReason }> {
+  override get message(): string {
+    return `handshake failed: ${describe(this.reason)}`
+  }
+}

@@ -1,0 +1,157 @@
+import * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import type { ConnectionError } from "./Connection.ts"
+import type { HandshakeReason } from "./HandshakeError.ts"
+import * as Wire from "./Wire.ts"
+
+/** Why a connected peer came to its end. */
+export type EndReason =
+  /** The remote closed the connection. */
+  | { readonly _tag: "RemoteClosed" }
+  /** The connection broke: reset by the remote, or a network error. */
+  | { readonly _tag: "ConnectionLost"; readonly error: ConnectionError }
+  /** `disconnect` was called. */
+  | { readonly _tag: "Requested"; readonly why: string }
+  /** Our side closed the peer's scope, or interrupted the fiber that owned it. */
+  | { readonly _tag: "ScopeClosed" }
+  /** A handler failed, died, interrupted itself; `cause` is what it did so with. */
+  | { readonly _tag: "HandlerFailed"; readonly command: string; readonly cause: Cause.Cause<unknown> }
+  /** The remote sent bytes that cannot be read on, or that the policy does not tolerate. */
+  | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
+  /** The remote sent a message that is not allowed after the handshake. */
+  | { readonly _tag: "ProtocolViolation"; readonly command: string; readonly problem: string }
+  /** A ping was not answered in time. */
+  | { readonly _tag: "PingTimeout"; readonly after: Duration.Duration }
+  /** Nothing was received for too long. */
+  | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
+  /** The remote took nothing of what waited to be written for too long. */
+  | { readonly _tag: "WriteTimeout"; readonly after: Duration.Duration }
+  /** A request was not answered in time: headers, data by its hash, or transactions of the block with that hash. */
+  | {
+      readonly _tag: "Stalled"
+      readonly command: "getheaders" | "getdata" | "getblocktxn"
+      readonly hash: Uint8Array | undefined
+      readonly after: Duration.Duration
+    }
+  /** A defect of this package or of an observer (`onRead`, `onWrite`). */
+  | { readonly _tag: "Defect"; readonly cause: Cause.Cause<unknown> }
+
+/** One line that says how a peer ended, for a person. */
+export const describeEnd = (end: EndReason): string => {
+  switch (end._tag) {
+    case "RemoteClosed":
+      return "the peer closed the connection"
+    case "ConnectionLost":
+      return `connection lost: ${end.error.message}`
+    case "Requested":
+      return end.why
+    case "ScopeClosed":
+      return "closed by this side"
+    case "HandlerFailed":
+      return `the handler of "${end.command}" failed: ${Cause.pretty(end.cause).split("\n", 1)[0]}`
+    case "BadMessage":
+      return `bad message: ${end.error.message}`
+    case "ProtocolViolation":
+      return `protocol violation by "${end.command}": ${end.problem}`
+    case "PingTimeout":
+      return `no answer to a ping within ${Duration.format(end.after)}`
+    case "IdleTimeout":
+      return `nothing received for ${Duration.format(end.after)}`
+    case "WriteTimeout":
+      return `the peer took nothing of what was sent for ${Duration.format(end.after)}`
+    case "Stalled":
+      return `stalled: no answer to ${end.command} within ${Duration.format(end.after)}`
+    case "Defect":
+      return `defect: ${Cause.pretty(end.cause).split("\n", 1)[0]}`
+  }
+}
+
+/** Why something asked of a peer did not happen. */
+export type PeerReason =
+  /** The peer has ended, or ended before it could; `end` is what `awaitShutdown` returns. */
+  | { readonly _tag: "Ended"; readonly end: EndReason }
+  /** The message is against the rules of the wire; nothing was sent, the peer goes on. */
+  | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
+  /** No answer to what was asked within that time; the peer goes on. */
+  | { readonly _tag: "TimedOut"; readonly what: string; readonly after: Duration.Duration }
+  /** A subscriber that chose to fail did not keep up: `capacity` bytes waited. Only its stream ends. */
+  | { readonly _tag: "Overflow"; readonly capacity: number }
+  /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
+  | { readonly _tag: "NotSupported"; readonly what: string; readonly protocolVersion: number }
+  /** The peer does not offer the service that it needs, and could disconnect us; nothing was sent, the peer goes on. */
+  | { readonly _tag: "NotOffered"; readonly what: string; readonly service: bigint }
+
+/** Something asked of a peer that did not happen; `reason` says why. */
+export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
+  override get message(): string {
+    switch (this.reason._tag) {
+      case "Ended":
+        return `the peer has ended: ${describeEnd(this.reason.end)}`
+      case "NotSendable":
+        return `the message cannot be sent: ${this.reason.error.message}`
+      case "TimedOut":
+        return `no answer to ${this.reason.what} within ${Duration.format(this.reason.after)}`
+      case "Overflow":
+        return `the subscriber did not keep up: ${this.reason.capacity} bytes waited`
+      case "NotSupported":
+        return `${this.reason.what} is not supported at protocol version ${this.reason.protocolVersion}`
+      case "NotOffered":
+        return `${this.reason.what} needs ${Wire.serviceNames(this.reason.service).join(" ")}, which the peer does not offer`
+    }
+  }
+}
+
+/** A message against the rules of the wire, of which nothing was sent. */
+export const notSendable = (error: Wire.WireError): PeerError =>
+  new PeerError({ reason: { _tag: "NotSendable", error } })
+
+// ---- what an end says of the remote
+
+/** What an end says of the remote, for whoever decides whether to dial it again, and whether to ban it. */
+export interface Assessment {
+  /** Whose doing it was. */
+  readonly by: "local" | "remote"
+  /** Whether another try at the same address may end better. */
+  readonly retry: boolean
+  /** Misbehaviour, from 0 to 100: at 100 btcd bans, and Core discourages. */
+  readonly points: number
+}
+
+const ours: Assessment = { by: "local", retry: true, points: 0 }
+const oursForGood: Assessment = { by: "local", retry: false, points: 0 }
+const theirs: Assessment = { by: "remote", retry: true, points: 0 }
+const unsuitable: Assessment = { by: "remote", retry: false, points: 0 }
+const misbehaved: Assessment = { by: "remote", retry: false, points: 100 }
+
+const assessments: { readonly [Tag in (EndReason | HandshakeReason)["_tag"]]: Assessment } = {
+  RemoteClosed: theirs,
+  ConnectionLost: theirs,
+  Requested: ours,
+  ScopeClosed: ours,
+  HandlerFailed: ours,
+  Defect: oursForGood,
+  PingTimeout: theirs,
+  IdleTimeout: theirs,
+  WriteTimeout: theirs,
+  Stalled: theirs,
+  BadMessage: misbehaved,
+  ProtocolViolation: { by: "remote", retry: false, points: 10 },
+  // Of the handshake.
+  NotVersionFirst: unsuitable,
+  DuplicateVersion: unsuitable,
+  VersionTooOld: unsuitable,
+  ServicesMissing: unsuitable,
+  WrongNetwork: unsuitable,
+  BadFeature: unsuitable,
+  V2NotSpoken: unsuitable,
+  KeyExchangeFailed: unsuitable,
+  SelfConnection: oursForGood,
+  TimedOut: theirs,
+  Disconnected: theirs,
+  Refused: oursForGood,
+  BadOptions: oursForGood
+}
+
+/** Who ended a peer or a handshake, whether it may be tried again, and how bad it was. */
+export const assess = (reason: EndReason | HandshakeReason): Assessment => assessments[reason._tag]

@@ -1,0 +1,73 @@
+import * as Data from "effect/Data"
+import { encode as hex } from "effect/encoding/Hex"
+
+/**
+ * Why bytes could not be turned into a message, or a message into bytes.
+ *
+ * `WrongMagic`, `PayloadTooLarge` and `NotAuthentic` make the rest of the stream unreadable: the parser stops and the
+ * peer disconnects. The others spoil one message only: it is dropped and counted and the connection stays, unless the
+ * `Policy` says otherwise.
+ */
+export type WireReason =
+  /** The four bytes that start a frame are another network's, or this is not Bitcoin. Disconnect. */
+  | { readonly _tag: "WrongMagic"; readonly expected: Uint8Array; readonly received: Uint8Array }
+  /** A header announces more than `limit` bytes. Disconnect, before anything is allocated. */
+  | { readonly _tag: "PayloadTooLarge"; readonly length: number; readonly limit: number }
+  /** The first four bytes of SHA-256(SHA-256(payload)) are not those in the header. Message dropped. */
+  | { readonly _tag: "BadChecksum" }
+  /** The command is not printable ASCII padded with zeros. Message dropped. */
+  | { readonly _tag: "BadCommand" }
+  /** The authentication tag of an encrypted packet is wrong [324]: somebody altered it, or lost count. Disconnect. */
+  | { readonly _tag: "NotAuthentic" }
+  /** A command of one byte that nobody has given a meaning [324]. Message dropped. */
+  | { readonly _tag: "UnknownShortId"; readonly id: number }
+  /** The payload ends before `field`, which starts at byte `offset`, is complete. Message dropped. */
+  | { readonly _tag: "Truncated"; readonly field: string; readonly offset: number }
+  /** A length or count is not written in its shortest form, or is above 0x02000000. Message dropped. */
+  | { readonly _tag: "BadCompactSize"; readonly field: string; readonly offset: number }
+  /** A list or string is longer than the protocol allows. Message dropped, or not sent. */
+  | { readonly _tag: "TooMany"; readonly field: string; readonly count: number; readonly limit: number }
+  /** A field has a value that the protocol does not allow. Message dropped, or not sent. */
+  | { readonly _tag: "BadValue"; readonly field: string; readonly problem: string }
+  /** `count` bytes are left over after the last field. Tolerated, unless the `Policy` or the message forbids it. */
+  | { readonly _tag: "TrailingBytes"; readonly count: number }
+
+const describe = (reason: WireReason): string => {
+  switch (reason._tag) {
+    case "WrongMagic":
+      return `wrong network magic: expected ${hex(reason.expected)}, received ${hex(reason.received)}`
+    case "PayloadTooLarge":
+      return `payload of ${reason.length} bytes is above the limit of ${reason.limit}`
+    case "BadChecksum":
+      return "wrong checksum"
+    case "BadCommand":
+      return "command is not zero-padded printable ASCII"
+    case "NotAuthentic":
+      return "wrong authentication tag"
+    case "UnknownShortId":
+      return `unknown short id ${reason.id}`
+    case "Truncated":
+      return `payload ends inside "${reason.field}" at byte ${reason.offset}`
+    case "BadCompactSize":
+      return `"${reason.field}" at byte ${reason.offset} is not a valid CompactSize`
+    case "TooMany":
+      return `"${reason.field}" has ${reason.count} entries or bytes, the limit is ${reason.limit}`
+    case "BadValue":
+      return `"${reason.field}" ${reason.problem}`
+    case "TrailingBytes":
+      return `${reason.count} bytes left over after the payload`
+  }
+}
+
+/**
+ * Bytes that are not a message, or a message that cannot be bytes. `command` is the message type it happened in, as
+ * far as it was readable; `reason` says what was wrong and each reason's comment what it leads to.
+ */
+export class WireError extends Data.TaggedError("WireError")<{
+  readonly command: string
+  readonly reason: WireReason
+}> {
+  override get message(): string {
+    return this.command === "" ? describe(this.reason) : `${this.command}: ${describe(this.reason)}`
+  }
+}

@@ -1,0 +1,50 @@
+/** Addresses of nodes as people write them. */
+import { base32nopad } from "@scure/base"
+import * as NetAddress from "effect/net/NetAddress"
+import { encode as hex } from "effect/encoding/Hex"
+import { sha3 } from "../primitives/sha256.ts"
+
+/** Length of an address by its network of BIP155; 0 where the network is unknown. */
+export const addressLengths: ReadonlyArray<number> = [0, 4, 16, 10, 32, 32, 16]
+
+const base32 = (bytes: Uint8Array): string => base32nopad.encode(bytes).toLowerCase()
+
+/** The version of Tor's addresses that are 32 bytes. */
+export const onionVersion = 3
+
+const onionPrefix = Uint8Array.from(".onion checksum", (character) => character.charCodeAt(0))
+
+/** Tor's rend-spec-v3: base32 of the key, of two bytes of this checksum and of the version. */
+export const onionChecksum = (key: Uint8Array): Uint8Array =>
+  sha3(Uint8Array.of(...onionPrefix, ...key, onionVersion)).subarray(0, 2)
+
+const formatIp = (address: Uint8Array): string =>
+  NetAddress.formatIp(
+    NetAddress.toCanonical(
+      address.length === 4 ? NetAddress.ipv4FromBytesUnsafe(address) : NetAddress.ipv6FromBytesUnsafe(address)
+    )
+  )
+
+export const formatHost = (networkId: number, address: Uint8Array): string => {
+  switch (address.length === addressLengths[networkId] ? networkId : 0) {
+    case 1:
+    case 2:
+    case 6:
+      return formatIp(address)
+    case 3:
+      return `${base32(address)}.onion`
+    case 4:
+      return `${base32(Uint8Array.of(...address, ...onionChecksum(address), onionVersion))}.onion`
+    case 5:
+      return `${base32(address)}.b32.i2p`
+    default:
+      return hex(address)
+  }
+}
+
+export const formatHostAndPort = (networkId: number, address: Uint8Array, port: number): string => {
+  const host = formatHost(networkId, address)
+  // I2P has no ports: the only legal one is 0.
+  if (networkId === 5 && port === 0) return host
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
+}

@@ -1,0 +1,184 @@
+/**
+ * The handshake as a pure machine, one for both directions: a message in, the next state and the messages to send out.
+ *
+ *     outbound: → version              ← version, (wtxidrelay, sendaddrv2, feature…), verack
+ *               → (wtxidrelay, sendaddrv2, feature…), verack                               done on its verack
+ *     inbound:  ← version              → version, (wtxidrelay, sendaddrv2, feature…), verack
+ *               ← (wtxidrelay, sendaddrv2, feature…), verack                               done on its verack
+ *
+ * It does no I/O, knows no clock and no randomness; the driver (Handshake.ts) brings them.
+ */
+import type { NegotiationFailure } from "../HandshakeError.ts"
+import type { Policy } from "../Policy.ts"
+import type * as Wire from "../Wire.ts"
+
+/** Protocol versions from which a message is understood. */
+export const versionOf = {
+  /** pong answers a ping in versions above this one [31] */
+  lastWithoutPong: 60_000,
+  reject: 70_002,
+  /** from here on a bloom message to a side without NODE_BLOOM ends the peer [111] */
+  bloomEnforced: 70_011,
+  wtxidRelay: 70_016,
+  sendAddrV2: 70_016,
+  feature: 70_017
+} as const
+
+/** Features of one peer that are noted: a remote must not fill our memory with invented ones. */
+export const maximumFeatures = 64
+
+/** Reject codes of BIP61. */
+export const rejectCode = { malformed: 0x01, obsolete: 0x11, duplicate: 0x12, nonstandard: 0x40 } as const
+
+export interface Config {
+  readonly direction: "inbound" | "outbound"
+  readonly policy: Policy
+  readonly minimumProtocolVersion: number
+  readonly requiredServices: ReadonlyArray<bigint>
+  readonly features: ReadonlyArray<{ readonly id: string; readonly data: Uint8Array }>
+  readonly isOwnNonce: (nonce: bigint) => boolean
+  /** Our version message; its time is set when it is sent. */
+  readonly version: Wire.Version
+}
+
+/** What the two sides told each other so far. */
+export interface State {
+  readonly _tag: "AwaitingVersion" | "AwaitingVerack" | "Done"
+  readonly remote: Wire.Version | undefined
+  readonly wtxidRelay: boolean
+  readonly addrV2: boolean
+  readonly features: ReadonlyMap<string, Uint8Array>
+}
+
+export interface Step {
+  readonly state: State
+  readonly send: ReadonlyArray<Wire.Message>
+  readonly failure: NegotiationFailure | undefined
+}
+
+export const initial: State = {
+  _tag: "AwaitingVersion",
+  remote: undefined,
+  wtxidRelay: false,
+  addrV2: false,
+  features: new Map()
+}
+
+/** The version both sides speak. */
+export const commonVersion = (config: Config, remote: Wire.Version): number =>
+  Math.min(config.version.protocolVersion, remote.protocolVersion)
+
+const next = (state: State, send: ReadonlyArray<Wire.Message> = []): Step => ({ state, send, failure: undefined })
+
+/** Where the policy has rejects and the peer understands them, one goes out before the end. */
+const fail = (
+  config: Config,
+  state: State,
+  failure: NegotiationFailure,
+  reject: { readonly rejected: string; readonly code: number; readonly reason: string } | undefined
+): Step => ({
+  state,
+  failure,
+  // Before its version arrived nobody knows what the peer understands: btcd sends the reject all the same.
+  send:
+    reject !== undefined &&
+    config.policy.sendReject &&
+    (state.remote === undefined || state.remote.protocolVersion >= versionOf.reject)
+      ? [{ _tag: "reject", ...reject, hash: undefined }]
+      : []
+})
+
+/** What is sent before anything was received: an inbound peer waits for the other's version. */
+export const start = (config: Config, now: number): ReadonlyArray<Wire.Message> =>
+  config.direction === "outbound" ? [{ ...config.version, timestamp: now }] : []
+
+const onVersion = (config: Config, state: State, version: Wire.Version, now: number): Step => {
+  if (config.isOwnNonce(version.nonce)) return fail(config, state, { _tag: "SelfConnection" }, undefined)
+  const heard: State = { ...state, _tag: "AwaitingVerack", remote: version }
+  if (version.protocolVersion < config.minimumProtocolVersion) {
+    return fail(
+      config,
+      heard,
+      {
+        _tag: "VersionTooOld",
+        protocolVersion: version.protocolVersion,
+        minimum: config.minimumProtocolVersion
+      },
+      {
+        rejected: "version",
+        code: rejectCode.obsolete,
+        reason: `protocol version must be ${config.minimumProtocolVersion} or greater`
+      }
+    )
+  }
+  if (config.requiredServices.some((mask) => (version.services & mask) === 0n)) {
+    return fail(
+      config,
+      heard,
+      { _tag: "ServicesMissing", offered: version.services, required: config.requiredServices },
+      undefined
+    )
+  }
+  const common = commonVersion(config, version)
+  const send: Array<Wire.Message> = []
+  if (config.direction === "inbound") send.push({ ...config.version, timestamp: now })
+  if (common >= versionOf.wtxidRelay) send.push({ _tag: "wtxidrelay" })
+  if (common >= versionOf.sendAddrV2) send.push({ _tag: "sendaddrv2" })
+  if (common >= versionOf.feature) {
+    for (const feature of config.features) send.push({ _tag: "feature", ...feature })
+  }
+  send.push({ _tag: "verack" })
+  return next(heard, send)
+}
+
+/** The next state after a message. `now` is unix seconds and goes into a version that is sent. */
+export const step = (config: Config, state: State, message: Wire.Message, now: number): Step => {
+  const remote = state.remote
+  if (remote === undefined) {
+    if (message._tag === "version") return onVersion(config, state, message, now)
+    const received = message._tag === "Unknown" ? message.command : message._tag
+    if (config.policy.notVersionFirst === "ignore") return next(state)
+    return fail(
+      config,
+      state,
+      { _tag: "NotVersionFirst", received },
+      {
+        rejected: received,
+        code: rejectCode.malformed,
+        reason: "a version message must precede all others"
+      }
+    )
+  }
+  const common = commonVersion(config, remote)
+  switch (message._tag) {
+    case "version":
+      if (config.policy.duplicate === "ignore") return next(state)
+      return fail(
+        config,
+        state,
+        { _tag: "DuplicateVersion" },
+        {
+          rejected: "version",
+          code: rejectCode.duplicate,
+          reason: "duplicate version message"
+        }
+      )
+    case "wtxidrelay":
+      return next(common >= versionOf.wtxidRelay ? { ...state, wtxidRelay: true } : state)
+    case "sendaddrv2":
+      return next({ ...state, addrV2: true })
+    case "feature":
+      if (common < versionOf.feature) {
+        const problem = `sent at protocol version ${common}, it needs ${versionOf.feature}`
+        return fail(config, state, { _tag: "BadFeature", problem }, undefined)
+      }
+      // A repeated one is ignored, the first counts; and so are more than anybody has.
+      if (state.features.has(message.id) || state.features.size >= maximumFeatures) return next(state)
+      return next({ ...state, features: new Map([...state.features, [message.id, message.data.slice()]]) })
+    case "verack":
+      return next({ ...state, _tag: "Done" })
+    default:
+      // Unknown, or known but not yet legal: ignored, so that the network can learn new words (btcd #2278).
+      return next(state)
+  }
+}

@@ -1,0 +1,211 @@
+/** The handshake over a link: drives the key exchange, then the machine, and says what was agreed. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { HandshakeError, type HandshakeReason } from "../HandshakeError.ts"
+import * as Network from "../Network.ts"
+import { Nonce } from "../Nonce.ts"
+import * as Policy from "../Policy.ts"
+import { OnlyVersion1 } from "../Transport.ts"
+import type { Link } from "../transport/messageConnection.ts"
+import * as Wire from "../Wire.ts"
+import * as Machine from "./machine.ts"
+import { establish } from "./negotiateTransport.ts"
+import {
+  badOption,
+  defaultMinimumProtocolVersion,
+  defaultProtocolVersion,
+  defaultUserAgent,
+  type Options
+} from "./options.ts"
+
+/** What both sides agreed on, and what the peer said of itself. */
+export interface Negotiated {
+  readonly direction: "inbound" | "outbound"
+  /** How the bytes are made: "v2" is encrypted [324]. */
+  readonly transport: "v1" | "v2"
+  /** 32 bytes that only the two ends know, of "v2": where both have the same, nobody sits in between. */
+  readonly sessionId: Uint8Array | undefined
+  /** The smaller of the two protocol versions. */
+  readonly protocolVersion: number
+  /** The peer's own protocol version. */
+  readonly remoteProtocolVersion: number
+  /** The peer's 64 service bits, unknown ones included. */
+  readonly services: bigint
+  /** As it was sent, one character a byte: sanitise before printing. */
+  readonly userAgent: string
+  /** Height of the peer's best block, as it says. */
+  readonly startHeight: number
+  /** Whether the peer wants transactions announced [37]. */
+  readonly relay: boolean
+  /** The peer's clock minus ours, in whole seconds. */
+  readonly timeOffset: Duration.Duration
+  /** The peer wants addrv2 [155]. */
+  readonly addrV2: boolean
+  /** Transactions are announced by wtxid [339]: both sides said so. */
+  readonly wtxidRelay: boolean
+  /** What the peer announced by `feature` [434], by id. */
+  readonly features: ReadonlyMap<string, Uint8Array>
+  /** The nonce of the peer's version. */
+  readonly remoteNonce: bigint
+}
+
+const defaultRequiredServices = [Wire.Service.network | Wire.Service.networkLimited, Wire.Service.witness]
+// `addr_from` is sent as zeros but for services, and `addr_recv` too: neither our address nor a proxy's leaks.
+const noAddress = new Uint8Array(16)
+
+const withComments = (userAgent: string, comments: ReadonlyArray<string>): string =>
+  comments.length === 0 ? userAgent : userAgent.replace(/\/?$/, `(${comments.join("; ")})/`)
+
+const failed = (reason: HandshakeReason): Effect.Effect<never, HandshakeError> =>
+  Effect.fail(new HandshakeError({ reason }))
+
+/** How long "auto" waits for an answer to our key, or half of the handshake's time where that is less. */
+const longestSilence = 15_000
+
+/** The handshake over a link, which Peer keeps using afterwards; `rest` came behind the verack. */
+export const runOnLink = Effect.fnUntraced(function* (
+  link: Link,
+  options: Options
+): Effect.fn.Return<
+  { readonly negotiated: Negotiated; readonly rest: ReadonlyArray<Wire.ParserEvent> },
+  HandshakeError,
+  Nonce
+> {
+  const nonces = yield* Nonce
+  const clock = yield* Clock.Clock
+  const now = (): number => Math.floor(clock.currentTimeMillisUnsafe() / 1000)
+  const wrong = badOption(options)
+  if (wrong !== undefined) return yield* new HandshakeError({ reason: { _tag: "BadOptions", error: wrong } })
+  const direction = options.direction ?? "outbound"
+  const network = options.network ?? Network.mainnet
+  const policy = options.policy ?? Policy.standard
+  const onlyVersion1 = yield* OnlyVersion1
+  const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
+  const isKnown = direction === "outbound" && wanted === "auto" && onlyVersion1.has(link.connection.remoteAddress)
+  const transport = isKnown ? "v1" : wanted
+  const services = (options.services ?? 0n) | (direction === "inbound" && transport !== "v1" ? Wire.Service.p2pV2 : 0n)
+  const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
+
+  const settings: Machine.Config = {
+    direction,
+    policy,
+    minimumProtocolVersion: options.minimumProtocolVersion ?? defaultMinimumProtocolVersion,
+    requiredServices: options.requiredServices ?? (direction === "outbound" ? defaultRequiredServices : []),
+    features: options.features ?? [],
+    isOwnNonce: options.allowSelfConnection === true ? () => false : nonces.isOwn,
+    version: {
+      _tag: "version",
+      protocolVersion: options.protocolVersion ?? defaultProtocolVersion,
+      services,
+      timestamp: 0,
+      receiver: { services: 0n, address: noAddress, port: 0 },
+      sender: { services, address: noAddress, port: 0 },
+      // Only who dials needs to recognise itself; strangers must not push those nonces out.
+      nonce: yield* direction === "outbound" ? nonces.next : nonces.unremembered,
+      userAgent: withComments(options.userAgent ?? defaultUserAgent, options.userAgentComments ?? []),
+      startHeight: 0,
+      relay: options.relay ?? true
+    }
+  }
+
+  const send = (messages: ReadonlyArray<Wire.Message>): Effect.Effect<void, HandshakeError> => {
+    const error = link.write(messages)
+    return error === undefined ? Effect.void : failed({ _tag: "BadOptions", error })
+  }
+
+  let state = Machine.initial
+  let versionReceivedAt = 0
+  let isEstablished = transport === "v1"
+
+  const exchange = Effect.gen(function* () {
+    let events: ReadonlyArray<Wire.ParserEvent> = []
+    if (transport !== "v1") {
+      const silence = Math.min(longestSilence, Duration.toMillis(timeout) / 2)
+      events = yield* Effect.catch(establish(link, { direction, network, policy, silence, transport }), failed)
+      isEstablished = true
+    }
+    const startHeight = yield* options.startHeight ?? Effect.succeed(0)
+    const config = { ...settings, version: { ...settings.version, startHeight } }
+    yield* send(Machine.start(config, now()))
+    while (true) {
+      for (let index = 0; index < events.length; index++) {
+        const event = events[index]!
+        if (event._tag === "Dropped") {
+          const { command, reason } = event.error
+          const wasFeature = command === "feature" && reason._tag !== "BadChecksum" && reason._tag !== "BadCommand"
+          if (wasFeature) return yield* failed({ _tag: "BadFeature", problem: event.error.message })
+          // A version that cannot be read is not a version: who insists on it coming first need not wait for another.
+          if (state.remote === undefined && policy.notVersionFirst === "disconnect") {
+            return yield* failed({ _tag: "BadMessage", error: event.error })
+          }
+          continue
+        }
+        const before = state.remote
+        if (before === undefined) versionReceivedAt = now()
+        const step = Machine.step(config, state, event.message, now())
+        state = step.state
+        if (step.failure !== undefined) {
+          yield* send(step.send)
+          return yield* failed(step.failure)
+        }
+        if (before === undefined && state.remote !== undefined && options.onVersion !== undefined) {
+          yield* Effect.catch(options.onVersion(state.remote), (problem) => failed({ _tag: "Refused", problem }))
+        }
+        yield* send(step.send)
+        if (state._tag === "Done") return events.slice(index + 1)
+      }
+      const error = link.failure()
+      if (error?.reason._tag === "WrongMagic") {
+        return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
+      }
+      if (error !== undefined) return yield* failed({ _tag: "BadMessage", error })
+      events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
+    }
+  }).pipe(
+    Effect.tapError(({ reason }) =>
+      Effect.sync(() => {
+        if (reason._tag === "V2NotSpoken" && transport === "auto") onlyVersion1.add(link.connection.remoteAddress)
+      })
+    )
+  )
+
+  const rest = yield* Effect.timeoutOrElse(exchange, {
+    duration: timeout,
+    orElse: () =>
+      failed({
+        _tag: "TimedOut",
+        after: timeout,
+        // A stranger that says nothing has not even shown which version it speaks.
+        waitingFor:
+          !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
+      })
+  })
+
+  const remote = state.remote!
+  const { sessionId, transport: spoken } = link.framing()
+  // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
+  if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
+    onlyVersion1.remove(link.connection.remoteAddress)
+  }
+  const common = Machine.commonVersion(settings, remote)
+  return {
+    rest,
+    negotiated: {
+      direction,
+      transport: spoken,
+      sessionId,
+      protocolVersion: common,
+      remoteProtocolVersion: remote.protocolVersion,
+      services: remote.services,
+      userAgent: remote.userAgent,
+      startHeight: remote.startHeight,
+      relay: remote.relay,
+      timeOffset: Duration.seconds(remote.timestamp - versionReceivedAt),
+      addrV2: state.addrV2,
+      wtxidRelay: state.wtxidRelay && common >= Machine.versionOf.wtxidRelay,
+      features: state.features,
+      remoteNonce: remote.nonce
+    }
+  }
+})

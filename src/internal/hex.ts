@@ -1,3 +1,0 @@
-/** Bytes in hex, in the order they have. */
-export const hex = (bytes: Uint8Array): string =>
-  Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")

@@ -1,7 +1,0 @@
-import type { Reader, Writer } from "../bytes.ts"
-
-/** How one message type is read and written. Both throw `WireError` and nothing else. */
-export interface Codec<M> {
-  readonly decode: (reader: Reader) => M
-  readonly encode: (writer: Writer, message: M) => void
-}

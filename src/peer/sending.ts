@@ -1,0 +1,122 @@
+/** The helpers of a peer that send something only where it makes sense: addresses, questions without repeats, rejects. */
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import * as Result from "effect/Result"
+import * as Address from "../Address.ts"
+import type { Negotiated } from "../Handshake.ts"
+import type { Policy } from "../Policy.ts"
+import * as Wire from "../Wire.ts"
+import { versionOf } from "../handshake/machine.ts"
+import type { Outgoing } from "../transport/messageConnection.ts"
+import type { Outbox } from "./sendQueue.ts"
+import type { PeerError } from "../PeerError.ts"
+
+/** No stop hash: as many as there are. */
+export const noStop = new Uint8Array(32)
+
+/** `count` elements chosen at random, in random order; all of them, in their order, when there are no more. */
+export const choose = <A>(
+  elements: ReadonlyArray<A>,
+  count: number,
+  random: (bound: number) => number
+): ReadonlyArray<A> => {
+  if (elements.length <= count) return elements
+  const chosen = elements.slice()
+  for (let index = 0; index < count; index++) {
+    const other = index + random(chosen.length - index)
+    const element = chosen[index]!
+    chosen[index] = chosen[other]!
+    chosen[other] = element
+  }
+  return chosen.slice(0, count)
+}
+
+/** The form of an address that fits into an `addr` message; undefined for those that BIP155 is needed for. */
+export const toAddr = (of: Wire.AddressV2): Wire.TimestampedAddress | undefined => {
+  const address = Address.toBytes(of)
+  const { port, services, timestamp } = of
+  return address === undefined ? undefined : { timestamp, services, address, port }
+}
+
+/** An address of an `addr` message in the form of BIP155. */
+export const fromAddr = ({ address, port, services, timestamp }: Wire.TimestampedAddress): Wire.AddressV2 => ({
+  timestamp,
+  services,
+  ...Address.canonical({ networkId: Address.NetworkId.ipv6, address }),
+  port
+})
+
+/** The part of the network a host belongs to, as Core has it; a name is its own. */
+export const networkGroup = (host: string): string =>
+  Result.match(Address.parseHost(host), { onFailure: () => host, onSuccess: Address.group })
+
+const sameBytes = (one: Uint8Array | undefined, other: Uint8Array | undefined): boolean =>
+  one === other ||
+  (one !== undefined &&
+    other !== undefined &&
+    one.length === other.length &&
+    one.every((byte, index) => byte === other[index]))
+
+/** Remembers the last question; the same again, by its first locator hash and its stop hash, is a repeat [btcd]. */
+export const makeRepeatFilter = () => {
+  let last: { readonly first: Uint8Array | undefined; readonly stop: Uint8Array } | undefined
+  return {
+    isRepeat: (locator: Wire.List<Uint8Array>, stop: Uint8Array): boolean =>
+      last !== undefined && sameBytes(last.first, locator.at(0)) && sameBytes(last.stop, stop),
+    asked: (locator: Wire.List<Uint8Array>, stop: Uint8Array): void => {
+      last = { first: locator.at(0)?.slice(), stop: stop.slice() }
+    }
+  }
+}
+
+export interface SenderOptions {
+  readonly negotiated: Negotiated
+  readonly policy: Policy
+  readonly outbox: Outbox<PeerError>
+  readonly encode: (message: Wire.Message) => Result.Result<Outgoing, PeerError>
+}
+
+export const makeSenders = ({ encode, negotiated, outbox, policy }: SenderOptions) => {
+  const sendAddresses = Effect.fnUntraced(function* (
+    addresses: ReadonlyArray<Wire.AddressV2>
+  ): Effect.fn.Return<ReadonlyArray<Wire.AddressV2>, PeerError> {
+    const sendable = negotiated.addrV2 ? addresses : addresses.filter((address) => toAddr(address) !== undefined)
+    const random = yield* Random.Random
+    const chosen = choose(sendable, Wire.maxAddresses, (bound) => Math.floor(random.nextDoubleUnsafe() * bound))
+    if (chosen.length === 0) return chosen
+    const message: Wire.Message = negotiated.addrV2
+      ? { _tag: "addrv2", addresses: chosen }
+      : { _tag: "addr", addresses: chosen.flatMap((address) => toAddr(address) ?? []) }
+    yield* outbox.offer(() => encode(message))
+    return chosen
+  })
+
+  const asking = (tag: "getheaders" | "getblocks") => {
+    const filter = makeRepeatFilter()
+    return Effect.fnUntraced(function* (
+      locator: Wire.List<Uint8Array>,
+      stopHash: Uint8Array = noStop
+    ): Effect.fn.Return<boolean, PeerError> {
+      if (filter.isRepeat(locator, stopHash)) return false
+      const { protocolVersion } = negotiated
+      yield* outbox.offer(() => encode({ _tag: tag, protocolVersion, locator, stopHash }))
+      filter.asked(locator, stopHash)
+      return true
+    })
+  }
+
+  const sendReject = Effect.fnUntraced(function* (
+    reject: Omit<Wire.Reject, "_tag">
+  ): Effect.fn.Return<boolean, PeerError> {
+    if (!policy.sendReject || negotiated.remoteProtocolVersion < versionOf.reject) return false
+    yield* outbox.offer(() => encode({ _tag: "reject", ...reject }))
+    return true
+  })
+
+  return {
+    sendAddresses,
+    sendGetHeaders: asking("getheaders"),
+    sendGetBlocks: asking("getblocks"),
+    sendReject
+  }
+}

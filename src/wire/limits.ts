@@ -1,0 +1,7 @@
+/** Limits of all messages. */
+
+/** A message's payload, and so a transaction or a block, is at most 4,000,000 bytes. */
+export const maxPayloadLength = 4_000_000
+
+/** A count or length written as CompactSize is at most 0x02000000. */
+export const maxCompactSize = 0x02000000

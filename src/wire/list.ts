@@ -1,0 +1,249 @@
+import { fail } from "./fail.ts"
+import type { Writer } from "./writer.ts"
+
+/**
+ * A list that is read, never changed: every array is one, and so are the lists of decoded messages, which are views
+ * over the payload and make an element when it is asked for, a new one each time. Use `for … of`, `at`, or
+ * `Array.from(list)`.
+ *
+ * A list of a decoded message never fails: the whole payload was checked when the message was decoded. It keeps the
+ * payload alive, and with it the chunk that arrived from the network; copy what is to be kept for long.
+ */
+export interface List<out A> extends Iterable<A> {
+  readonly length: number
+  /** The element at `index`, counted from the end where negative; `undefined` outside of the list. */
+  at(index: number): A | undefined
+}
+
+class ListIterator<A> implements IterableIterator<A> {
+  declare readonly list: ListView<A>
+  declare index: number
+
+  constructor(list: ListView<A>) {
+    this.list = list
+    this.index = 0
+  }
+
+  next(): IteratorResult<A> {
+    return this.index < this.list.length
+      ? { done: false, value: this.list.get(this.index++) }
+      : { done: true, value: undefined }
+  }
+
+  [Symbol.iterator](): this {
+    return this
+  }
+}
+
+/**
+ * A list that is a view over `bytes` from `start` to `end`.
+ *
+ * Its fields, and those of the iterators, are only declared and so not defined before they are assigned: there are many
+ * such objects, and a block of 34,000 views is read in 1.6 ms instead of 2.0.
+ */
+export abstract class ListView<A> implements List<A> {
+  declare readonly bytes: Uint8Array
+  declare readonly start: number
+  declare readonly end: number
+  declare readonly length: number
+
+  constructor(bytes: Uint8Array, start: number, end: number, length: number) {
+    this.bytes = bytes
+    this.start = start
+    this.end = end
+    this.length = length
+  }
+
+  /** The element at an index that is in the list. */
+  abstract get(index: number): A
+
+  at(index: number): A | undefined {
+    const position = Math.trunc(index) || 0
+    const wanted = position < 0 ? position + this.length : position
+    return wanted >= 0 && wanted < this.length ? this.get(wanted) : undefined
+  }
+
+  [Symbol.iterator](): IterableIterator<A> {
+    return new ListIterator(this)
+  }
+
+  toJSON(): Array<A> {
+    return Array.from(this)
+  }
+
+  /** `console.log` shows the elements, not the bytes they are made from. */
+  [Symbol.for("nodejs.util.inspect.custom")](): Array<A> {
+    return Array.from(this)
+  }
+}
+
+/** Elements of `stride` bytes each. */
+export class FixedList<A> extends ListView<A> {
+  declare readonly stride: number
+  declare readonly read: (bytes: Uint8Array, offset: number) => A
+
+  constructor(
+    bytes: Uint8Array,
+    start: number,
+    length: number,
+    stride: number,
+    read: (bytes: Uint8Array, offset: number) => A
+  ) {
+    super(bytes, start, start + length * stride, length)
+    this.stride = stride
+    this.read = read
+  }
+
+  get(index: number): A {
+    return this.read(this.bytes, this.start + index * this.stride)
+  }
+}
+
+/** Elements that start at `offsets`. */
+export class OffsetList<A> extends ListView<A> {
+  declare readonly offsets: ArrayLike<number>
+  declare readonly read: (bytes: Uint8Array, offset: number) => A
+
+  constructor(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    offsets: ArrayLike<number>,
+    read: (bytes: Uint8Array, offset: number) => A
+  ) {
+    super(bytes, start, end, offsets.length)
+    this.offsets = offsets
+    this.read = read
+  }
+
+  get(index: number): A {
+    return this.read(this.bytes, this.offsets[index])
+  }
+}
+
+/** Walks from one element to the next, and needs nothing else. */
+class SequenceIterator<A> implements IterableIterator<A> {
+  declare readonly list: SequenceList<A>
+  declare index: number
+  declare offset: number
+
+  constructor(list: SequenceList<A>) {
+    this.list = list
+    this.index = 0
+    this.offset = list.start
+  }
+
+  next(): IteratorResult<A> {
+    const { list, offset } = this
+    if (this.index === list.length) return { done: true, value: undefined }
+    this.offset = list.next(offset)
+    return { done: false, value: list.read(offset, this.index++) }
+  }
+
+  [Symbol.iterator](): this {
+    return this
+  }
+}
+
+/** Where `SequenceList.get` was last, and where all elements start once somebody jumped. */
+interface Cursor {
+  index: number
+  offset: number
+  offsets: Uint32Array | undefined
+}
+
+/**
+ * Elements that lie one behind the other. Walking from the first to the last needs no table of where they start (it
+ * would cost as much as the elements of a small transaction); jumping makes one. `for … of` does without a cursor, which
+ * most lists never need: the same block was read in 2.4 ms when each list had one.
+ */
+export abstract class SequenceList<A> extends ListView<A> {
+  declare private cursor: Cursor | undefined
+
+  constructor(bytes: Uint8Array, start: number, end: number, length: number) {
+    super(bytes, start, end, length)
+    this.cursor = undefined
+  }
+
+  /** The element that starts at `offset`. */
+  abstract read(offset: number, index: number): A
+
+  /** Where the element after the one at `offset` starts. */
+  abstract next(offset: number): number
+
+  override [Symbol.iterator](): IterableIterator<A> {
+    return new SequenceIterator(this)
+  }
+
+  get(index: number): A {
+    const cursor = (this.cursor ??= { index: 0, offset: this.start, offsets: undefined })
+    if (index !== cursor.index) {
+      cursor.offset = index === cursor.index + 1 ? this.next(cursor.offset) : this.offsetOf(cursor, index)
+      cursor.index = index
+    }
+    return this.read(cursor.offset, index)
+  }
+
+  private offsetOf(cursor: Cursor, index: number): number {
+    if (index === 0) return this.start
+    if (cursor.offsets === undefined) {
+      const offsets = new Uint32Array(this.length)
+      let offset = this.start
+      for (let i = 0; i < offsets.length; i++) {
+        offsets[i] = offset
+        offset = this.next(offset)
+      }
+      cursor.offsets = offsets
+    }
+    return cursor.offsets[index]
+  }
+}
+
+/** Whether a list is the view that `read` makes elements of, so that its bytes can be copied as they are. */
+export const isViewOf = <A>(
+  list: List<A>,
+  read: (bytes: Uint8Array, offset: number) => A
+): list is FixedList<A> | OffsetList<A> =>
+  (list instanceof FixedList || list instanceof OffsetList) && list.read === read
+
+/** Writes the elements of a list that is no view. */
+export const writeEach = <A>(
+  writer: Writer,
+  list: List<A>,
+  field: string,
+  write: (writer: Writer, element: A) => void
+): void => {
+  const { length } = list
+  const array = Array.isArray(list) ? (list as Array<A>) : undefined
+  for (let i = 0; i < length; i++) {
+    // What people make is an array, which needs no call for an element.
+    const element = array === undefined ? list.at(i) : array[i]
+    if (element === undefined) {
+      fail(writer.command, { _tag: "BadValue", field, problem: `has no element ${i}` })
+    } else {
+      write(writer, element)
+    }
+  }
+}
+
+/**
+ * Writes the count and the elements, of at least `size` bytes each. They are copied where `list` is a view that `read`
+ * makes elements of.
+ */
+export const writeList = <A>(
+  writer: Writer,
+  list: List<A>,
+  field: string,
+  limit: number,
+  size: number,
+  read: (bytes: Uint8Array, offset: number) => A,
+  write: (writer: Writer, element: A) => void
+): void => {
+  writer.count(list.length, field, limit)
+  if (isViewOf(list, read)) {
+    writer.copy(list.bytes, list.start, list.end)
+  } else {
+    writer.expect(list.length * size)
+    writeEach(writer, list, field, write)
+  }
+}

@@ -1,0 +1,160 @@
+import { compactSizeAt, compactSizeWidth, u32At, u64At, varBytesAt, viewOf } from "../../primitives/bytes.ts"
+import { type Reader } from "../reader.ts"
+import { type Writer } from "../writer.ts"
+import { isIn, prefixes } from "../../address/ranges.ts"
+import { addressLengths, formatHostAndPort } from "../../address/text.ts"
+import { FixedList, type List, OffsetList, writeList } from "../list.ts"
+import type { Codec } from "../codec.ts"
+import { type NetworkAddress, writeAddress } from "./control.ts"
+
+/** An `addr` or `addrv2` has at most 1,000 addresses. */
+export const maxAddresses = 1_000
+
+/** An address of `addrv2` is at most 512 bytes (BIP155), whatever its network. */
+export const maxAddressLength = 512
+
+/** An address and when it was last seen, 30 bytes. */
+export interface TimestampedAddress extends NetworkAddress {
+  /** Unix seconds, uint32. */
+  readonly timestamp: number
+}
+
+/** Addresses of other peers: at most 1,000, more is `TooMany` and the message is dropped. */
+export interface Addr {
+  readonly _tag: "addr"
+  readonly addresses: List<TimestampedAddress>
+}
+
+/** An address of BIP155. */
+export interface AddressV2 {
+  /** Unix seconds, uint32. */
+  readonly timestamp: number
+  /** 64 service bits; unknown bits are kept. */
+  readonly services: bigint
+  /** 1 IPv4 (4 bytes), 2 IPv6 (16), 3 Tor v2 (10), 4 Tor v3 (32), 5 I2P (32), 6 CJDNS (16). */
+  readonly networkId: number
+  /** In network order, as long as the network's addresses are. */
+  readonly address: Uint8Array
+  /** 0 to 65535; 0 for I2P. */
+  readonly port: number
+}
+
+/**
+ * Addresses of other peers in the form of BIP155, at most 1,000.
+ *
+ * As in Bitcoin Core, entries of an unknown network are dropped from a decoded message, and so are those that hide an
+ * address of another network (IPv4, Tor v2 or Core's internal names) in an IPv6 one. A known network with a wrong
+ * length (`BadValue`), or an address above 512 bytes (`TooMany`), spoils the whole message. None of these is written.
+ */
+export interface AddrV2 {
+  readonly _tag: "addrv2"
+  readonly addresses: List<AddressV2>
+}
+
+const addressSize = 30
+
+const readTimestampedAddress = (bytes: Uint8Array, offset: number): TimestampedAddress => ({
+  timestamp: u32At(bytes, offset),
+  services: u64At(bytes, offset + 4),
+  address: viewOf(bytes, offset + 12, offset + 28),
+  port: (bytes[offset + 28] << 8) | bytes[offset + 29]
+})
+
+const writeTimestampedAddress = (writer: Writer, address: TimestampedAddress): void => {
+  writer.u32(address.timestamp, "addresses.timestamp")
+  writeAddress(writer, address, "addresses")
+}
+
+export const addr: Codec<Addr> = {
+  decode: (reader) => {
+    const count = reader.count("addresses", addressSize, maxAddresses)
+    const addresses = new FixedList(reader.bytes, reader.offset, count, addressSize, readTimestampedAddress)
+    reader.offset = addresses.end
+    return { _tag: "addr", addresses }
+  },
+  encode: (writer, message) =>
+    writeList(
+      writer,
+      message.addresses,
+      "addresses",
+      maxAddresses,
+      addressSize,
+      readTimestampedAddress,
+      writeTimestampedAddress
+    )
+}
+
+const isHidden = (bytes: Uint8Array, offset: number): boolean =>
+  isIn(bytes, prefixes.mapped, offset) ||
+  isIn(bytes, prefixes.onionCat, offset) ||
+  isIn(bytes, prefixes.internal, offset)
+
+const readAddressV2 = (bytes: Uint8Array, offset: number): AddressV2 => {
+  const servicesAt = offset + 4
+  const first = bytes[servicesAt]
+  const networkAt = servicesAt + compactSizeWidth(first)
+  const address = varBytesAt(bytes, networkAt + 1)
+  const portAt = networkAt + 1 + compactSizeWidth(bytes[networkAt + 1]) + address.length
+  return {
+    timestamp: u32At(bytes, offset),
+    services: first === 0xff ? u64At(bytes, servicesAt + 1) : BigInt(compactSizeAt(bytes, servicesAt)),
+    networkId: bytes[networkAt],
+    address,
+    port: (bytes[portAt] << 8) | bytes[portAt + 1]
+  }
+}
+
+/** Steps over an entry and tells whether it is kept. */
+const scanAddressV2 = (reader: Reader): boolean => {
+  reader.skip(4, "addresses.timestamp")
+  reader.compactBits("addresses.services")
+  const networkId = reader.u8("addresses.networkId")
+  const length = reader.limited("addresses.address", maxAddressLength)
+  const expected = addressLengths[networkId] ?? 0
+  if (expected !== 0 && length !== expected) {
+    reader.badValue("addresses.address", `has ${length} bytes instead of ${expected} for network ${networkId}`)
+  }
+  const address = reader.offset
+  reader.skip(length, "addresses.address")
+  reader.skip(2, "addresses.port")
+  return expected !== 0 && !(networkId === 2 && isHidden(reader.bytes, address))
+}
+
+const writeAddressV2 = (writer: Writer, address: AddressV2): void => {
+  writer.u32(address.timestamp, "addresses.timestamp")
+  writer.compactBits(address.services, "addresses.services")
+  const expected = addressLengths[address.networkId] ?? 0
+  if (expected === 0) writer.badValue("addresses.networkId", "is not a network of BIP155")
+  writer.u8(address.networkId, "addresses.networkId")
+  if (address.networkId === 2 && address.address.length === 16 && isHidden(address.address, 0)) {
+    writer.badValue("addresses.address", "hides an address of another network in an IPv6 address")
+  }
+  writer.compactSize(expected)
+  writer.fixed(address.address, expected, "addresses.address")
+  writer.u16be(address.port, "addresses.port")
+}
+
+/** Without address: timestamp, services, network id, length, port. */
+const minAddressV2Size = 9
+
+export const addrv2: Codec<AddrV2> = {
+  decode: (reader) => {
+    const count = reader.count("addresses", minAddressV2Size, maxAddresses)
+    const start = reader.offset
+    const offsets: Array<number> = []
+    for (let i = 0; i < count; i++) {
+      const offset = reader.offset
+      if (scanAddressV2(reader)) offsets.push(offset)
+    }
+    const view = new OffsetList(reader.bytes, start, reader.offset, offsets, readAddressV2)
+    // What was dropped shall not come back when the bytes are copied: such a list is written entry by entry.
+    return { _tag: "addrv2", addresses: offsets.length === count ? view : Array.from(view) }
+  },
+  encode: (writer, message) =>
+    writeList(writer, message.addresses, "addresses", maxAddresses, minAddressV2Size, readAddressV2, writeAddressV2)
+}
+
+export const formatAddress = (address: NetworkAddress | AddressV2): string => {
+  const { address: bytes, port } = address
+  return formatHostAndPort("networkId" in address ? address.networkId : 2, bytes, port)
+}

@@ -1,0 +1,133 @@
+import { i32At, u32At, viewOf } from "../../primitives/bytes.ts"
+import { maxCompactSize } from "../limits.ts"
+import { Reader } from "../reader.ts"
+import { withWriter, type Writer } from "../writer.ts"
+import { type List, OffsetList, writeList } from "../list.ts"
+import { doubleSha256 } from "../../primitives/sha256.ts"
+import {
+  minTransactionSize,
+  readTransaction,
+  skipTransaction,
+  type Transaction,
+  writeTransaction
+} from "./transaction.ts"
+import type { Codec } from "../codec.ts"
+
+/** 80 bytes, all that proof of work covers. */
+export interface BlockHeader {
+  /** int32; bits of it signal readiness for soft forks (BIP9). */
+  readonly version: number
+  /** Hash of the block before, 32 bytes in wire order. */
+  readonly previousBlock: Uint8Array
+  /** Root of the txids, 32 bytes in wire order. */
+  readonly merkleRoot: Uint8Array
+  /** Unix seconds, uint32. */
+  readonly timestamp: number
+  /** The target in compact form, uint32. */
+  readonly bits: number
+  /** uint32. */
+  readonly nonce: number
+}
+
+/** A header and its transactions, with or without witnesses. */
+export interface Block {
+  readonly header: BlockHeader
+  readonly transactions: List<Transaction>
+}
+
+/**
+ * A block. Each of its transactions was checked to be well-formed when it was decoded, and nothing else: neither proof of
+ * work nor the merkle root.
+ */
+export interface BlockMessage {
+  readonly _tag: "block"
+  readonly block: Block
+}
+
+export const headerSize = 80
+
+export const readHeader = (bytes: Uint8Array, offset: number): BlockHeader => ({
+  version: i32At(bytes, offset),
+  previousBlock: viewOf(bytes, offset + 4, offset + 36),
+  merkleRoot: viewOf(bytes, offset + 36, offset + 68),
+  timestamp: u32At(bytes, offset + 68),
+  bits: u32At(bytes, offset + 72),
+  nonce: u32At(bytes, offset + 76)
+})
+
+export const writeHeader = (writer: Writer, header: BlockHeader): void => {
+  const offset = writer.reserve(headerSize)
+  writer.setI32(offset, header.version, "header.version")
+  writer.setFixed(offset + 4, header.previousBlock, 32, "header.previousBlock")
+  writer.setFixed(offset + 36, header.merkleRoot, 32, "header.merkleRoot")
+  writer.setU32(offset + 68, header.timestamp, "header.timestamp")
+  writer.setU32(offset + 72, header.bits, "header.bits")
+  writer.setU32(offset + 76, header.nonce, "header.nonce")
+}
+
+const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
+  readTransaction(new Reader(bytes, "block", offset))
+
+/** The count and the transactions behind it. */
+export const readTransactions = (reader: Reader): List<Transaction> => {
+  const count = reader.count("transactions", minTransactionSize)
+  const first = reader.offset
+  const offsets = new Uint32Array(count)
+  for (let i = 0; i < count; i++) {
+    offsets[i] = reader.offset
+    skipTransaction(reader)
+  }
+  return new OffsetList(reader.bytes, first, reader.offset, offsets, transactionAt)
+}
+
+export const writeTransactions = (writer: Writer, transactions: List<Transaction>): void =>
+  writeList(writer, transactions, "transactions", maxCompactSize, minTransactionSize, transactionAt, writeTransaction)
+
+export const block: Codec<BlockMessage> = {
+  decode: (reader) => {
+    const start = reader.offset
+    reader.skip(headerSize, "header")
+    const transactions = readTransactions(reader)
+    return { _tag: "block", block: { header: readHeader(reader.bytes, start), transactions } }
+  },
+  encode: (writer, { block }) => {
+    writeHeader(writer, block.header)
+    writeTransactions(writer, block.transactions)
+  }
+}
+
+export const blockHash = (header: BlockHeader): Uint8Array =>
+  withWriter((writer) => {
+    writer.begin("block")
+    writeHeader(writer, header)
+    return doubleSha256(writer.bytes.subarray(0, writer.offset))
+  })
+
+const sameHash = (bytes: Uint8Array, one: number, other: number): boolean => {
+  for (let i = 0; i < 32; i++) if (bytes[one + i] !== bytes[other + i]) return false
+  return true
+}
+
+/**
+ * The root, and whether anywhere in the tree a hash is paired with its equal: then the list has a longer or shorter sister
+ * with the same root [CVE-2012-2459].
+ */
+export const merkleTree = (
+  txids: ReadonlyArray<Uint8Array>
+): { readonly root: Uint8Array; readonly ambiguous: boolean } => {
+  if (txids.length === 0) return { root: new Uint8Array(32), ambiguous: false }
+  const level = new Uint8Array(32 * (txids.length + 1))
+  for (let i = 0; i < txids.length; i++) level.set(txids[i], i * 32)
+  let count = txids.length
+  let ambiguous = false
+  while (count > 1) {
+    for (let i = 0; i + 1 < count; i += 2) ambiguous ||= sameHash(level, i * 32, i * 32 + 32)
+    // The last hash of an odd level is paired with itself.
+    if (count % 2 === 1) level.copyWithin(count * 32, (count - 1) * 32, count * 32)
+    count = Math.ceil(count / 2)
+    for (let i = 0; i < count; i++) level.set(doubleSha256(level.subarray(i * 64, i * 64 + 64)), i * 32)
+  }
+  return { root: level.slice(0, 32), ambiguous }
+}
+
+export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merkleTree(txids).root

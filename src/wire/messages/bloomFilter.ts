@@ -1,0 +1,126 @@
+/** The messages of BIP37: a filter for what a peer announces, and blocks of which only what matched is sent. */
+import { hashAt } from "../../primitives/bytes.ts"
+import { maxCompactSize } from "../limits.ts"
+import { type Reader } from "../reader.ts"
+import { type Writer } from "../writer.ts"
+import { FixedList, type List, writeList } from "../list.ts"
+import { fail, failReading } from "../fail.ts"
+import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
+import type { Codec } from "../codec.ts"
+
+/** A bloom filter is at most 36,000 bytes. */
+export const maxFilterSize = 36_000
+
+/** A bloom filter has at most 50 hash functions. */
+export const maxFilterHashFunctions = 50
+
+/** What `filteradd` adds is at most 520 bytes, the most that a script can push. */
+export const maxFilterElementSize = 520
+
+/**
+ * BIP37: only transactions that match this bloom filter shall be announced, and it is the filter of filtered blocks; it
+ * replaces the one before. Needs `Service.bloom` on the other side. More than 36,000 bytes or 50 hash functions is
+ * `TooMany`: disconnect. `BloomFilter` makes and reads it.
+ */
+export interface FilterLoad {
+  readonly _tag: "filterload"
+  /** At most 36,000 bytes; bit n is bit n % 8, counted from the lowest, of byte n / 8. */
+  readonly filter: Uint8Array
+  /** At most 50; uint32. */
+  readonly hashFunctions: number
+  /** Makes the hash functions differ from filter to filter; uint32. */
+  readonly tweak: number
+  /** One byte. Its lowest two bits say which outpoints are added on a match: 0 none, 1 all, 2 pay to pubkey only. */
+  readonly flags: number
+}
+
+/** BIP37: one more element for the filter. More than 520 bytes is `TooMany`: disconnect. */
+export interface FilterAdd {
+  readonly _tag: "filteradd"
+  /** At most 520 bytes. */
+  readonly data: Uint8Array
+}
+
+/** BIP37: no filter any more, everything shall be announced. No payload. */
+export interface FilterClear {
+  readonly _tag: "filterclear"
+}
+
+/**
+ * BIP37: a block as its header and the part of its merkle tree that proves which transactions matched. Answers a
+ * `getdata` for a filtered block; the transactions that matched follow as `tx` messages of their own.
+ *
+ * Decoded it is well-formed and nothing else: `MerkleBlock.verify` says which transactions it proves, and whether it
+ * does. Hashes and flags are limited by the bytes of the message alone.
+ */
+export interface MerkleBlock {
+  readonly _tag: "merkleblock"
+  readonly header: BlockHeader
+  /** How many transactions the whole block has; uint32. */
+  readonly transactionCount: number
+  /** Of nodes of the merkle tree, depth first; 32 bytes each in wire order. */
+  readonly hashes: List<Uint8Array>
+  /** A bit a visited node, depth first, lowest bit first: whether something below it, or it itself, matched. */
+  readonly flags: Uint8Array
+}
+
+const hashFunctions = "hashFunctions"
+
+export const filterload: Codec<FilterLoad> = {
+  decode: (reader) => {
+    const filter = reader.varBytes("filter", maxFilterSize)
+    const count = reader.u32(hashFunctions)
+    if (count > maxFilterHashFunctions) {
+      failReading(reader.command, { _tag: "TooMany", field: hashFunctions, count, limit: maxFilterHashFunctions })
+    }
+    return { _tag: "filterload", filter, hashFunctions: count, tweak: reader.u32("tweak"), flags: reader.u8("flags") }
+  },
+  encode: (writer, message) => {
+    writer.varBytes(message.filter, "filter", maxFilterSize)
+    const count = message.hashFunctions
+    if (count > maxFilterHashFunctions) {
+      fail(writer.command, { _tag: "TooMany", field: hashFunctions, count, limit: maxFilterHashFunctions })
+    }
+    writer.u32(count, hashFunctions)
+    writer.u32(message.tweak, "tweak")
+    writer.u8(message.flags, "flags")
+  }
+}
+
+export const filteradd: Codec<FilterAdd> = {
+  decode: (reader) => ({ _tag: "filteradd", data: reader.varBytes("data", maxFilterElementSize) }),
+  encode: (writer, message) => writer.varBytes(message.data, "data", maxFilterElementSize)
+}
+
+const cleared: FilterClear = Object.freeze({ _tag: "filterclear" })
+
+export const filterclear: Codec<FilterClear> = { decode: () => cleared, encode: () => {} }
+
+const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "hashes")
+
+const readHashes = (reader: Reader): List<Uint8Array> => {
+  const count = reader.count("hashes", 32)
+  const hashes = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
+  reader.offset = hashes.end
+  return hashes
+}
+
+export const merkleblock: Codec<MerkleBlock> = {
+  decode: (reader) => {
+    const start = reader.offset
+    reader.skip(headerSize, "header")
+    return {
+      _tag: "merkleblock",
+      header: readHeader(reader.bytes, start),
+      transactionCount: reader.u32("transactionCount"),
+      hashes: readHashes(reader),
+      flags: reader.varBytes("flags")
+    }
+  },
+  encode: (writer, message) => {
+    writeHeader(writer, message.header)
+    writer.u32(message.transactionCount, "transactionCount")
+    writeList(writer, message.hashes, "hashes", maxCompactSize, 32, hashAt, writeHash)
+    writer.varBytes(message.flags, "flags")
+  }
+}

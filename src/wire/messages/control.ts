@@ -1,0 +1,308 @@
+import type { Reader } from "../reader.ts"
+import type { Writer } from "../writer.ts"
+import { fail, failReading } from "../fail.ts"
+import type { Codec } from "../codec.ts"
+
+/** A user agent is at most 256 bytes (BIP14). */
+export const maxUserAgentLength = 256
+
+/** A command, in a frame and in `reject`, is at most 12 bytes. */
+export const maxCommandLength = 12
+
+/** The reason of a `reject` is at most 111 bytes. */
+export const maxRejectReasonLength = 111
+
+/** The id of a `feature` is at least 4 bytes (BIP434). */
+export const minFeatureIdLength = 4
+
+/** The id of a `feature` is at most 80 bytes (BIP434). */
+export const maxFeatureIdLength = 80
+
+/** The data of a `feature` is at most 512 bytes (BIP434). */
+export const maxFeatureDataLength = 512
+
+/** The service bits in use. A peer's services are the sum of such bits, 64 in all; unknown ones are kept. */
+export const Service = {
+  /** Serves all blocks. */
+  network: 1n,
+  /** Serves transaction filters (BIP37, BIP111). */
+  bloom: 4n,
+  /** Serves witnesses (BIP144). */
+  witness: 8n,
+  /** Serves compact block filters (BIP157). */
+  compactFilters: 64n,
+  /** Serves the last 288 blocks (BIP159). */
+  networkLimited: 1024n,
+  /** Takes connections of the version 2 transport (BIP324). */
+  p2pV2: 2048n
+} as const
+
+const names = new Map<bigint, string>([
+  [Service.network, "NETWORK"],
+  [Service.bloom, "BLOOM"],
+  [Service.witness, "WITNESS"],
+  [Service.compactFilters, "COMPACT_FILTERS"],
+  [Service.networkLimited, "NETWORK_LIMITED"],
+  [Service.p2pV2, "P2P_V2"]
+])
+
+export const serviceNames = (bits: bigint): Array<string> => {
+  const found: Array<string> = []
+  for (let bit = 0n; bit < 64n; bit++) {
+    const flag = 1n << bit
+    if ((bits & flag) !== 0n) found.push(names.get(flag) ?? `UNKNOWN[2^${bit}]`)
+  }
+  return found
+}
+
+/**
+ * A network address as in `version` and `addr`: 26 bytes. IPv4 is written as an IPv4-mapped IPv6 address
+ * (`::ffff:1.2.3.4`).
+ */
+export interface NetworkAddress {
+  /** 64 service bits; unknown bits are kept. */
+  readonly services: bigint
+  /** 16 bytes, network order. */
+  readonly address: Uint8Array
+  /** 0 to 65535; the only number of the protocol that is big-endian on the wire. */
+  readonly port: number
+}
+
+/**
+ * First message of a connection, both ways. At least 46 bytes.
+ *
+ * Fields after `receiver` may be missing on the wire, all from some field on, and take defaults: zeros for `sender`
+ * and `nonce`, an empty `userAgent`, a `startHeight` of 0 (Bitcoin Core assumes -1, and uses it for nothing), and a
+ * `relay` of `true`. All of them are always written. A message that ends inside of a field is `Truncated`, a user agent
+ * that is too long is `TooMany`: the handshake cannot succeed.
+ */
+export interface Version {
+  readonly _tag: "version"
+  /** int32. */
+  readonly protocolVersion: number
+  /** 64 service bits of who sends this; see `Service`. */
+  readonly services: bigint
+  /** Unix seconds, int64; a negative time is read as 0. */
+  readonly timestamp: number
+  /** The remote side, as who sends this sees it. */
+  readonly receiver: NetworkAddress
+  /** Not used by anyone today: zeros but for the services. */
+  readonly sender: NetworkAddress
+  /** 64 random bits, by which a connection to oneself is noticed; 0 when missing. */
+  readonly nonce: bigint
+  /** BIP14; at most 256 bytes, one character a byte. */
+  readonly userAgent: string
+  /** Height of the best block, int32. */
+  readonly startHeight: number
+  /** BIP37: whether transactions shall be announced; true when missing. */
+  readonly relay: boolean
+}
+
+/** The other side's `version` is accepted. No payload. */
+export interface Verack {
+  readonly _tag: "verack"
+}
+
+/** BIP339: transactions shall be announced by wtxid. Before `verack` only. No payload. */
+export interface WtxidRelay {
+  readonly _tag: "wtxidrelay"
+}
+
+/** BIP155: addresses shall be sent as `addrv2`. Before `verack` only. No payload. */
+export interface SendAddrV2 {
+  readonly _tag: "sendaddrv2"
+}
+
+/** BIP130: blocks shall be announced with `headers` instead of `inv`. No payload. */
+export interface SendHeaders {
+  readonly _tag: "sendheaders"
+}
+
+/** Asks for addresses of other peers. No payload. */
+export interface GetAddr {
+  readonly _tag: "getaddr"
+}
+
+/** BIP35: asks for the announcement of all unconfirmed transactions. No payload. */
+export interface Mempool {
+  readonly _tag: "mempool"
+}
+
+/** BIP152, 9 bytes. Only `version` 2 counts today. */
+export interface SendCmpct {
+  readonly _tag: "sendcmpct"
+  /** Whether blocks shall be sent without being asked for; one byte that must be 0 or 1, else `BadValue`. */
+  readonly announce: boolean
+  /** 64 bits. */
+  readonly version: bigint
+}
+
+/**
+ * BIP434: something that who sends this can do, before `verack` only. Nothing may follow the data (`TrailingBytes`,
+ * whatever the `Policy`); a malformed one ends the connection.
+ */
+export interface Feature {
+  readonly _tag: "feature"
+  /** 4 to 80 bytes, one character a byte. */
+  readonly id: string
+  /** At most 512 bytes. */
+  readonly data: Uint8Array
+}
+
+/** Asks for a `pong` with the same nonce (BIP31). */
+export interface Ping {
+  readonly _tag: "ping"
+  /** 64 bits; `undefined` in the empty ping of protocol versions up to 60000, which is not answered. */
+  readonly nonce: bigint | undefined
+}
+
+/** Answers a `ping` (BIP31). */
+export interface Pong {
+  readonly _tag: "pong"
+  /** 64 bits, those of the ping. */
+  readonly nonce: bigint
+}
+
+/** BIP133: transactions that pay less shall not be announced. */
+export interface FeeFilter {
+  readonly _tag: "feefilter"
+  /** Satoshi per 1,000 virtual bytes, int64. Exact within ±2^53; outside of 0..21e14 it is to be ignored. */
+  readonly feeRate: number
+}
+
+/** BIP61: something was refused. Bitcoin Core neither sends nor reads it any more. */
+export interface Reject {
+  readonly _tag: "reject"
+  /** Command of the message that was refused, at most 12 bytes, one character a byte. */
+  readonly rejected: string
+  /** One byte. */
+  readonly code: number
+  /** For people to read, at most 111 bytes, one character a byte. */
+  readonly reason: string
+  /** 32 bytes, wire order. Only where `rejected` is "tx" or "block", and even there it may be missing. */
+  readonly hash: Uint8Array | undefined
+}
+
+const readAddress = (reader: Reader, field: string): NetworkAddress => ({
+  services: reader.u64(field),
+  address: reader.view(16, field),
+  port: reader.u16be(field)
+})
+
+export const writeAddress = (writer: Writer, address: NetworkAddress, field: string): void => {
+  const offset = writer.reserve(26)
+  writer.setU64(offset, address.services, field)
+  writer.setFixed(offset + 8, address.address, 16, field)
+  writer.setU16be(offset + 24, address.port, field)
+}
+
+const unspecified: NetworkAddress = { services: 0n, address: new Uint8Array(16), port: 0 }
+
+export const version: Codec<Version> = {
+  decode: (reader) => {
+    const protocolVersion = reader.i32("protocolVersion")
+    const services = reader.u64("services")
+    const timestamp = Math.max(0, reader.i64("timestamp"))
+    const receiver = readAddress(reader, "receiver")
+    return {
+      _tag: "version",
+      protocolVersion,
+      services,
+      timestamp,
+      receiver,
+      // Properties are evaluated in this order, so each one sees whether something is left.
+      sender: reader.remaining > 0 ? readAddress(reader, "sender") : { ...unspecified, address: new Uint8Array(16) },
+      nonce: reader.remaining > 0 ? reader.u64("nonce") : 0n,
+      userAgent: reader.remaining > 0 ? reader.text("userAgent", maxUserAgentLength) : "",
+      startHeight: reader.remaining > 0 ? reader.i32("startHeight") : 0,
+      relay: reader.remaining > 0 ? reader.u8("relay") !== 0 : true
+    }
+  },
+  encode: (writer, message) => {
+    writer.i32(message.protocolVersion, "protocolVersion")
+    writer.u64(message.services, "services")
+    writer.i64(message.timestamp, "timestamp")
+    writeAddress(writer, message.receiver, "receiver")
+    writeAddress(writer, message.sender, "sender")
+    writer.u64(message.nonce, "nonce")
+    writer.text(message.userAgent, "userAgent", maxUserAgentLength)
+    writer.i32(message.startHeight, "startHeight")
+    writer.u8(message.relay ? 1 : 0, "relay")
+  }
+}
+
+const empty = <M>(message: M): Codec<M> => ({ decode: () => message, encode: () => {} })
+
+// The messages without payload are one frozen object each: there is nothing in them to tell apart.
+export const verack = empty<Verack>(Object.freeze({ _tag: "verack" }))
+export const wtxidrelay = empty<WtxidRelay>(Object.freeze({ _tag: "wtxidrelay" }))
+export const sendaddrv2 = empty<SendAddrV2>(Object.freeze({ _tag: "sendaddrv2" }))
+export const sendheaders = empty<SendHeaders>(Object.freeze({ _tag: "sendheaders" }))
+export const getaddr = empty<GetAddr>(Object.freeze({ _tag: "getaddr" }))
+export const mempool = empty<Mempool>(Object.freeze({ _tag: "mempool" }))
+
+export const sendcmpct: Codec<SendCmpct> = {
+  decode: (reader) => {
+    const announce = reader.u8("announce")
+    if (announce > 1) reader.badValue("announce", "is neither 0 nor 1")
+    return { _tag: "sendcmpct", announce: announce === 1, version: reader.u64("version") }
+  },
+  encode: (writer, message) => {
+    writer.u8(message.announce ? 1 : 0, "announce")
+    writer.u64(message.version, "version")
+  }
+}
+
+export const feature: Codec<Feature> = {
+  decode: (reader) => {
+    const id = reader.text("id", maxFeatureIdLength)
+    if (id.length < minFeatureIdLength) reader.badValue("id", "is shorter than 4 bytes")
+    const data = reader.varBytes("data", maxFeatureDataLength)
+    if (reader.remaining > 0) failReading(reader.command, { _tag: "TrailingBytes", count: reader.remaining })
+    return { _tag: "feature", id, data }
+  },
+  encode: (writer, message) => {
+    if (message.id.length < minFeatureIdLength) writer.badValue("id", "is shorter than 4 bytes")
+    writer.text(message.id, "id", maxFeatureIdLength)
+    writer.varBytes(message.data, "data", maxFeatureDataLength)
+  }
+}
+
+export const ping: Codec<Ping> = {
+  decode: (reader) => ({ _tag: "ping", nonce: reader.remaining === 0 ? undefined : reader.u64("nonce") }),
+  encode: (writer, message) => {
+    if (message.nonce !== undefined) writer.u64(message.nonce, "nonce")
+  }
+}
+
+export const pong: Codec<Pong> = {
+  decode: (reader) => ({ _tag: "pong", nonce: reader.u64("nonce") }),
+  encode: (writer, message) => writer.u64(message.nonce, "nonce")
+}
+
+export const feefilter: Codec<FeeFilter> = {
+  decode: (reader) => ({ _tag: "feefilter", feeRate: reader.i64("feeRate") }),
+  encode: (writer, message) => writer.i64(message.feeRate, "feeRate")
+}
+
+const hasHash = (rejected: string): boolean => rejected === "tx" || rejected === "block"
+
+export const reject: Codec<Reject> = {
+  decode: (reader) => {
+    const rejected = reader.text("rejected", maxCommandLength)
+    const code = reader.u8("code")
+    const reason = reader.text("reason", maxRejectReasonLength)
+    const hash = hasHash(rejected) && reader.remaining > 0 ? reader.view(32, "hash") : undefined
+    return { _tag: "reject", rejected, code, reason, hash }
+  },
+  encode: (writer, message) => {
+    writer.text(message.rejected, "rejected", maxCommandLength)
+    writer.u8(message.code, "code")
+    writer.text(message.reason, "reason", maxRejectReasonLength)
+    if (message.hash === undefined) return
+    if (!hasHash(message.rejected)) {
+      fail(writer.command, { _tag: "BadValue", field: "hash", problem: "belongs to tx and block only" })
+    }
+    writer.fixed(message.hash, 32, "hash")
+  }
+}

@@ -1,0 +1,383 @@
+import {
+  compactSizeAt,
+  compactSizeWidth,
+  i32At,
+  i64At,
+  skipVarBytesAt,
+  u32At,
+  varBytesAt,
+  viewOf
+} from "../../primitives/bytes.ts"
+import { maxCompactSize } from "../limits.ts"
+import { type Reader } from "../reader.ts"
+import { withWriter, type Writer } from "../writer.ts"
+import { type List, SequenceList, writeEach } from "../list.ts"
+import { doubleSha256 } from "../../primitives/sha256.ts"
+import type { Codec } from "../codec.ts"
+
+/** Names an output of a transaction, 36 bytes. */
+export interface OutPoint {
+  /** 32 bytes, wire order. */
+  readonly txid: Uint8Array
+  /** uint32; 0xffffffff in the input of a coinbase. */
+  readonly index: number
+}
+
+/** Spends an output. */
+export interface TransactionInput {
+  readonly previousOutput: OutPoint
+  readonly script: Uint8Array
+  /** uint32. */
+  readonly sequence: number
+  /** The stack of BIP141; empty without a witness. */
+  readonly witness: List<Uint8Array>
+}
+
+/** An amount and who can spend it. */
+export interface TransactionOutput {
+  /** Satoshi, int64. Exact within ±2^53, four times all the money there is. */
+  readonly value: number
+  readonly script: Uint8Array
+}
+
+/**
+ * A transaction. It is written with witnesses (BIP144) where an input has some, and otherwise in the plain form.
+ *
+ * A transaction without inputs cannot be told from the witness form: as in Bitcoin Core it is read only if it has no
+ * outputs either.
+ */
+export interface Transaction {
+  /** int32 */
+  readonly version: number
+  readonly inputs: List<TransactionInput>
+  readonly outputs: List<TransactionOutput>
+  /** uint32: a height below 500,000,000, else unix seconds. */
+  readonly lockTime: number
+}
+
+/**
+ * A transaction. Malformed (`BadValue`) are unknown flags in the witness form, and the witness form where no input has
+ * a witness.
+ */
+export interface Tx {
+  readonly _tag: "tx"
+  readonly transaction: Transaction
+}
+
+/** Version, two empty lists, lock time. */
+export const minTransactionSize = 10
+/** Previous output, empty script, sequence. */
+const minInputSize = 41
+/** Value, empty script. */
+const minOutputSize = 9
+
+const none: List<Uint8Array> = Object.freeze([])
+
+class Stack extends SequenceList<Uint8Array> {
+  read(offset: number): Uint8Array {
+    return varBytesAt(this.bytes, offset)
+  }
+
+  next(offset: number): number {
+    return skipVarBytesAt(this.bytes, offset)
+  }
+}
+
+const stackEnd = (bytes: Uint8Array, start: number): number => {
+  let offset = start + compactSizeWidth(bytes[start])
+  for (let i = compactSizeAt(bytes, start); i > 0; i--) offset = skipVarBytesAt(bytes, offset)
+  return offset
+}
+
+const stackAt = (bytes: Uint8Array, offset: number): List<Uint8Array> => {
+  const count = compactSizeAt(bytes, offset)
+  return count === 0 ? none : new Stack(bytes, offset + compactSizeWidth(bytes[offset]), stackEnd(bytes, offset), count)
+}
+
+/** The stacks of all inputs, which lie behind the outputs. */
+class Stacks extends SequenceList<List<Uint8Array>> {
+  read(offset: number): List<Uint8Array> {
+    return stackAt(this.bytes, offset)
+  }
+
+  next(offset: number): number {
+    return stackEnd(this.bytes, offset)
+  }
+}
+
+const inputAt = (bytes: Uint8Array, offset: number, witness: List<Uint8Array>): TransactionInput => {
+  const script = varBytesAt(bytes, offset + 36)
+  return {
+    previousOutput: { txid: viewOf(bytes, offset, offset + 32), index: u32At(bytes, offset + 32) },
+    script,
+    sequence: u32At(bytes, offset + 36 + compactSizeWidth(bytes[offset + 36]) + script.length),
+    witness
+  }
+}
+
+const inputEnd = (bytes: Uint8Array, offset: number): number => skipVarBytesAt(bytes, offset + 36) + 4
+
+/** Walks through inputs and stacks side by side: each stack is stepped over once. */
+class InputIterator implements IterableIterator<TransactionInput> {
+  declare readonly bytes: Uint8Array
+  declare left: number
+  declare offset: number
+  declare witness: number
+
+  constructor(inputs: Inputs, stacks: Stacks) {
+    this.bytes = inputs.bytes
+    this.left = inputs.length
+    this.offset = inputs.start
+    this.witness = stacks.start
+  }
+
+  next(): IteratorResult<TransactionInput> {
+    if (this.left === 0) return { done: true, value: undefined }
+    this.left--
+    const { bytes, offset } = this
+    const stack = stackAt(bytes, this.witness)
+    this.witness = stack instanceof Stack ? stack.end : this.witness + 1
+    this.offset = inputEnd(bytes, offset)
+    return { done: false, value: inputAt(bytes, offset, stack) }
+  }
+
+  [Symbol.iterator](): this {
+    return this
+  }
+}
+
+class Inputs extends SequenceList<TransactionInput> {
+  /** Where the transaction lies that these inputs were decoded from. */
+  declare readonly from: number
+  declare readonly to: number
+  declare readonly stacks: Stacks | undefined
+
+  constructor(layout: Layout, bytes: Uint8Array) {
+    super(bytes, layout.inputs, layout.inputsEnd, layout.inputCount)
+    this.from = layout.from
+    this.to = layout.to
+    this.stacks = layout.witness < 0 ? undefined : new Stacks(bytes, layout.witness, layout.to - 4, layout.inputCount)
+  }
+
+  override [Symbol.iterator](): IterableIterator<TransactionInput> {
+    return this.stacks === undefined ? super[Symbol.iterator]() : new InputIterator(this, this.stacks)
+  }
+
+  read(offset: number, index: number): TransactionInput {
+    return inputAt(this.bytes, offset, this.stacks === undefined ? none : this.stacks.get(index))
+  }
+
+  next(offset: number): number {
+    return inputEnd(this.bytes, offset)
+  }
+}
+
+class Outputs extends SequenceList<TransactionOutput> {
+  declare readonly from: number
+
+  constructor(layout: Layout, bytes: Uint8Array) {
+    super(bytes, layout.outputs, layout.outputsEnd, layout.outputCount)
+    this.from = layout.from
+  }
+
+  read(offset: number): TransactionOutput {
+    return { value: i64At(this.bytes, offset), script: varBytesAt(this.bytes, offset + 8) }
+  }
+
+  next(offset: number): number {
+    return skipVarBytesAt(this.bytes, offset + 8)
+  }
+}
+
+/** Where the parts of a transaction lie. */
+interface Layout {
+  from: number
+  inputs: number
+  inputsEnd: number
+  inputCount: number
+  outputs: number
+  outputsEnd: number
+  outputCount: number
+  /** Start of the first stack; -1 in the plain form. */
+  witness: number
+  to: number
+}
+
+/** Filled by `scan` and read at once, so that a block costs no object a transaction. */
+const layout: Layout = {
+  from: 0,
+  inputs: 0,
+  inputsEnd: 0,
+  inputCount: 0,
+  outputs: 0,
+  outputsEnd: 0,
+  outputCount: 0,
+  witness: -1,
+  to: 0
+}
+
+const scanInputs = (reader: Reader, count: number): void => {
+  layout.inputCount = count
+  layout.inputs = reader.offset
+  for (let i = 0; i < count; i++) {
+    reader.skip(36, "inputs.previousOutput")
+    reader.skipVarBytes("inputs.script")
+    reader.skip(4, "inputs.sequence")
+  }
+  layout.inputsEnd = reader.offset
+}
+
+const scanOutputs = (reader: Reader, count: number): void => {
+  layout.outputCount = count
+  layout.outputs = reader.offset
+  for (let i = 0; i < count; i++) {
+    reader.skip(8, "outputs.value")
+    reader.skipVarBytes("outputs.script")
+  }
+  layout.outputsEnd = reader.offset
+}
+
+const scanStacks = (reader: Reader, inputs: number): void => {
+  let items = 0
+  for (let i = 0; i < inputs; i++) {
+    const count = reader.count("inputs.witness", 1)
+    items += count
+    for (let j = 0; j < count; j++) reader.skipVarBytes("inputs.witness")
+  }
+  if (items === 0) reader.badValue("inputs.witness", "is present though no input has a witness")
+}
+
+/** Checks the transaction at the reader's offset, steps over it and fills `layout`. */
+const scan = (reader: Reader): void => {
+  layout.from = reader.offset
+  layout.witness = -1
+  reader.skip(4, "version")
+  const count = reader.count("inputs", minInputSize)
+  if (count > 0) {
+    scanInputs(reader, count)
+    scanOutputs(reader, reader.count("outputs", minOutputSize))
+  } else {
+    const flags = reader.u8("flags")
+    if (flags > 1) reader.badValue("flags", `are unknown: ${flags}`)
+    scanInputs(reader, flags === 0 ? 0 : reader.count("inputs", minInputSize))
+    // Without inputs and flags, what was read as flags was the count of outputs.
+    scanOutputs(reader, flags === 0 ? 0 : reader.count("outputs", minOutputSize))
+    if (flags === 1) {
+      layout.witness = reader.offset
+      scanStacks(reader, layout.inputCount)
+    }
+  }
+  reader.skip(4, "lockTime")
+  layout.to = reader.offset
+}
+
+export const skipTransaction = scan
+
+export const readTransaction = (reader: Reader): Transaction => {
+  scan(reader)
+  const bytes = reader.bytes
+  return {
+    version: i32At(bytes, layout.from),
+    inputs: new Inputs(layout, bytes),
+    outputs: new Outputs(layout, bytes),
+    lockTime: u32At(bytes, layout.to - 4)
+  }
+}
+
+const writeInput = (writer: Writer, input: TransactionInput): void => {
+  writer.fixed(input.previousOutput.txid, 32, "inputs.previousOutput.txid")
+  writer.u32(input.previousOutput.index, "inputs.previousOutput.index")
+  writer.varBytes(input.script, "inputs.script")
+  writer.u32(input.sequence, "inputs.sequence")
+}
+
+const writeOutput = (writer: Writer, output: TransactionOutput): void => {
+  writer.i64(output.value, "outputs.value")
+  writer.varBytes(output.script, "outputs.script")
+}
+
+const writeItem = (writer: Writer, item: Uint8Array): void => writer.varBytes(item, "inputs.witness")
+
+const writeStack = (writer: Writer, input: TransactionInput): void => {
+  const stack = input.witness
+  writer.count(stack.length, "inputs.witness", maxCompactSize)
+  if (stack instanceof Stack) writer.copy(stack.bytes, stack.start, stack.end)
+  else writeEach(writer, stack, "inputs.witness", writeItem)
+}
+
+export const hasWitness = (inputs: List<TransactionInput>): boolean => {
+  if (inputs instanceof Inputs) return inputs.stacks !== undefined
+  for (let i = 0; i < inputs.length; i++) if ((inputs.at(i)?.witness.length ?? 0) > 0) return true
+  return false
+}
+
+/** The bytes a transaction was decoded from, if it still is what they say. */
+const original = (transaction: Transaction): Uint8Array | undefined => {
+  const { inputs, outputs } = transaction
+  return inputs instanceof Inputs &&
+    outputs instanceof Outputs &&
+    inputs.bytes === outputs.bytes &&
+    inputs.from === outputs.from &&
+    i32At(inputs.bytes, inputs.from) === transaction.version &&
+    u32At(inputs.bytes, inputs.to - 4) === transaction.lockTime
+    ? viewOf(inputs.bytes, inputs.from, inputs.to)
+    : undefined
+}
+
+const write = (writer: Writer, transaction: Transaction, witness: boolean): void => {
+  const { inputs, outputs } = transaction
+  writer.i32(transaction.version, "version")
+  if (witness) {
+    writer.u8(0, "flags")
+    writer.u8(1, "flags")
+  }
+  writer.count(inputs.length, "inputs", maxCompactSize)
+  if (inputs instanceof Inputs) writer.copy(inputs.bytes, inputs.start, inputs.end)
+  else writeEach(writer, inputs, "inputs", writeInput)
+  writer.count(outputs.length, "outputs", maxCompactSize)
+  if (outputs instanceof Outputs) writer.copy(outputs.bytes, outputs.start, outputs.end)
+  else writeEach(writer, outputs, "outputs", writeOutput)
+  if (witness) {
+    if (inputs instanceof Inputs) writer.copy(inputs.bytes, inputs.stacks!.start, inputs.stacks!.end)
+    else writeEach(writer, inputs, "inputs", writeStack)
+  }
+  writer.u32(transaction.lockTime, "lockTime")
+}
+
+export const writeTransaction = (writer: Writer, transaction: Transaction): void => {
+  const bytes = original(transaction)
+  if (bytes === undefined) write(writer, transaction, hasWitness(transaction.inputs))
+  else writer.raw(bytes)
+}
+
+/** Bytes of a transaction on the wire. */
+export const sizeOf = (transaction: Transaction): number => {
+  const bytes = original(transaction)
+  if (bytes !== undefined) return bytes.length
+  return withWriter((writer) => {
+    writer.begin("tx")
+    writeTransaction(writer, transaction)
+    return writer.offset
+  })
+}
+
+export const tx: Codec<Tx> = {
+  decode: (reader) => ({ _tag: "tx", transaction: readTransaction(reader) }),
+  encode: (writer, message) => writeTransaction(writer, message.transaction)
+}
+
+const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
+  if (witness || !hasWitness(transaction.inputs)) {
+    const bytes = original(transaction)
+    if (bytes !== undefined) return doubleSha256(bytes)
+  }
+  return withWriter((writer) => {
+    writer.begin("tx")
+    write(writer, transaction, witness && hasWitness(transaction.inputs))
+    return doubleSha256(writer.bytes.subarray(0, writer.offset))
+  })
+}
+
+export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction, false)
+
+export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transaction, true)

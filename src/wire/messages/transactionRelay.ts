@@ -1,0 +1,129 @@
+/** Transaction relay that Bitcoin Core does not do by default, or not yet: reconciliation [330] and packages [331]. */
+import { hashAt } from "../../primitives/bytes.ts"
+import { Reader } from "../reader.ts"
+import { type Writer } from "../writer.ts"
+import { FixedList, type List, OffsetList, writeList } from "../list.ts"
+import type { Codec } from "../codec.ts"
+import {
+  minTransactionSize,
+  readTransaction,
+  skipTransaction,
+  type Transaction,
+  writeTransaction
+} from "./transaction.ts"
+
+/** A `getpkgtxns`, and so a `pkgtxns`, has at most 100 transactions. */
+export const maxPackageTransactions = 100
+
+/** The count of `ancpkginfo` takes one or three bytes: at most 65,535 transactions. */
+export const maxPackageInfo = 65_535
+
+/**
+ * Offers to reconcile transaction announcements (BIP330). Before `verack` only: after it, it ends the connection. This
+ * package reads and writes it, and does not reconcile.
+ */
+export interface SendTxRcncl {
+  readonly _tag: "sendtxrcncl"
+  /** uint32; 1 today. */
+  readonly version: number
+  /** 64 bits, the sender's part of the salt of short ids. */
+  readonly salt: bigint
+}
+
+/**
+ * Offers to relay packages (BIP331). Before `verack` only; whoever sends it later may be disconnected by others, and is
+ * not by this package, as it is not by Bitcoin Core, which does not know the message.
+ */
+export interface SendPackages {
+  readonly _tag: "sendpackages"
+  /** 64 bits: 1 for `getpkgtxns` and `pkgtxns`, 2 for `ancpkginfo`; unknown ones are kept. */
+  readonly versions: bigint
+}
+
+/**
+ * The unconfirmed ancestors of a transaction and, last, the transaction itself (BIP331): answers a `getdata` of
+ * `InventoryType.ancestorPackageInfo`. At most 65,535, more is `TooMany` and the message is dropped.
+ */
+export interface AncPkgInfo {
+  readonly _tag: "ancpkginfo"
+  /** 32 bytes each, wire order. */
+  readonly wtxids: List<Uint8Array>
+}
+
+/** Asks for transactions, all of them or none (BIP331). At most 100, more is `TooMany`: disconnect. */
+export interface GetPkgTxns {
+  readonly _tag: "getpkgtxns"
+  /** 32 bytes each, wire order. */
+  readonly wtxids: List<Uint8Array>
+}
+
+/**
+ * Answers a `getpkgtxns` with its transactions, in the same order (BIP331). At most 100, more is `TooMany` and the message
+ * is dropped.
+ */
+export interface PkgTxns {
+  readonly _tag: "pkgtxns"
+  readonly transactions: List<Transaction>
+}
+
+export const sendtxrcncl: Codec<SendTxRcncl> = {
+  decode: (reader) => ({ _tag: "sendtxrcncl", version: reader.u32("version"), salt: reader.u64("salt") }),
+  encode: (writer, message) => {
+    writer.u32(message.version, "version")
+    writer.u64(message.salt, "salt")
+  }
+}
+
+export const sendpackages: Codec<SendPackages> = {
+  decode: (reader) => ({ _tag: "sendpackages", versions: reader.u64("versions") }),
+  encode: (writer, message) => writer.u64(message.versions, "versions")
+}
+
+const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "wtxids")
+
+const readWtxids = (reader: Reader, limit: number): List<Uint8Array> => {
+  const count = reader.count("wtxids", 32, limit)
+  const wtxids = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
+  reader.offset = wtxids.end
+  return wtxids
+}
+
+export const ancpkginfo: Codec<AncPkgInfo> = {
+  decode: (reader) => ({ _tag: "ancpkginfo", wtxids: readWtxids(reader, maxPackageInfo) }),
+  encode: (writer, message) => writeList(writer, message.wtxids, "wtxids", maxPackageInfo, 32, hashAt, writeHash)
+}
+
+export const getpkgtxns: Codec<GetPkgTxns> = {
+  decode: (reader) => ({ _tag: "getpkgtxns", wtxids: readWtxids(reader, maxPackageTransactions) }),
+  encode: (writer, message) =>
+    writeList(writer, message.wtxids, "wtxids", maxPackageTransactions, 32, hashAt, writeHash)
+}
+
+const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
+  readTransaction(new Reader(bytes, "pkgtxns", offset))
+
+export const pkgtxns: Codec<PkgTxns> = {
+  decode: (reader) => {
+    const count = reader.count("transactions", minTransactionSize, maxPackageTransactions)
+    const start = reader.offset
+    const offsets: Array<number> = []
+    for (let i = 0; i < count; i++) {
+      offsets.push(reader.offset)
+      skipTransaction(reader)
+    }
+    return {
+      _tag: "pkgtxns",
+      transactions: new OffsetList(reader.bytes, start, reader.offset, offsets, transactionAt)
+    }
+  },
+  encode: (writer, message) =>
+    writeList(
+      writer,
+      message.transactions,
+      "transactions",
+      maxPackageTransactions,
+      minTransactionSize,
+      transactionAt,
+      writeTransaction
+    )
+}

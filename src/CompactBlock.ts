@@ -9,11 +9,12 @@
  */
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
+import * as Block from "./Block.ts"
 import { Writer } from "./wire/writer.ts"
-import { merkleTree, writeHeader } from "./wire/messages/block.ts"
-import { doubleSha256, sha256 } from "./primitives/sha256.ts"
+import { writeHeader } from "./wire/messages/block.ts"
+import { sha256 } from "./primitives/sha256.ts"
 import { sipHash, sipKey } from "./primitives/siphash.ts"
-import { hasWitness } from "./wire/messages/transaction.ts"
+import { attempt } from "./wire/fail.ts"
 import * as Wire from "./Wire.ts"
 
 /** Why a block could not be rebuilt, or a question about one not be answered. */
@@ -64,15 +65,6 @@ const fail = (reason: CompactBlockReason): Result.Result<never, CompactBlockErro
 const refuse = (reason: Wire.WireReason): never => {
   throw new Wire.WireError({ command: "cmpctblock", reason })
 }
-
-const attempt = <A>(evaluate: () => A): Result.Result<A, Wire.WireError> =>
-  Result.try({
-    try: evaluate,
-    catch: (error) => {
-      if (error instanceof Wire.WireError) return error
-      throw error
-    }
-  })
 
 // ---- short ids
 
@@ -188,7 +180,7 @@ export const answer = (
 ): Result.Result<Wire.BlockTxn, CompactBlockError> => {
   const { blockHash, indexes } = request
   const expected = Wire.blockHash(block.header)
-  if (!sameHash(blockHash, expected)) return fail({ _tag: "OtherBlock", expected, received: blockHash })
+  if (!Wire.hashEquals(blockHash, expected)) return fail({ _tag: "OtherBlock", expected, received: blockHash })
   const transactions: Array<Wire.Transaction> = []
   for (const index of indexes) {
     const transaction = block.transactions.at(index)
@@ -229,6 +221,14 @@ export interface Found {
 /** What became of a compact block. */
 export type Rebuilt = { readonly _tag: "Complete"; readonly block: Wire.Block } | Incomplete
 
+/**
+ * How a rebuilt block is checked, see `Block.CheckOptions`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type CheckOptions = Pick<Block.CheckOptions, "segwitHeight">
+
 /** The short ids in rising order, each with its place in the block. */
 interface Wanted {
   readonly ids: Float64Array
@@ -250,12 +250,6 @@ const search = (ids: Float64Array, id: number): number => {
     else to = middle - 1
   }
   return -1
-}
-
-const sameHash = (one: Uint8Array, other: Uint8Array): boolean => {
-  if (one.length !== other.length) return false
-  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false
-  return true
 }
 
 /** Puts the prefilled transactions at their places. */
@@ -308,7 +302,7 @@ const fillFrom = (
     const place = places[at]!
     const before = found[place]
     if (before !== undefined) {
-      if (sameHash(before.wtxid!, known.wtxid)) continue
+      if (Wire.hashEquals(before.wtxid!, known.wtxid)) continue
       found[place] = undefined
       collided.add(place)
       missing++
@@ -344,7 +338,11 @@ const fillFrom = (
  * }
  * ```
  */
-export const rebuild = (message: Wire.CmpctBlock, pool: Pool): Result.Result<Rebuilt, CompactBlockError> => {
+export const rebuild = (
+  message: Wire.CmpctBlock,
+  pool: Pool,
+  options: CheckOptions = {}
+): Result.Result<Rebuilt, CompactBlockError> => {
   const { header, nonce } = message
   const count = message.shortIds.length + message.prefilled.length
   if (count === 0) return fail({ _tag: "Invalid", problem: "a block without transactions" })
@@ -359,7 +357,7 @@ export const rebuild = (message: Wire.CmpctBlock, pool: Pool): Result.Result<Reb
   const indexes: Array<number> = []
   for (let index = 0; index < count; index++) if (found[index] === undefined) indexes.push(index)
   if (indexes.length === 0) {
-    return Result.map(checked(header, found as Array<Found>), (block) => ({ _tag: "Complete", block }))
+    return Result.map(checked(header, found as Array<Found>, options), (block) => ({ _tag: "Complete", block }))
   }
   const request: Wire.GetBlockTxn = { _tag: "getblocktxn", blockHash: Wire.blockHash(header), indexes }
   return Result.succeed({ _tag: "Incomplete", header, request, found })
@@ -382,15 +380,17 @@ export const rebuild = (message: Wire.CmpctBlock, pool: Pool): Result.Result<Reb
  */
 export const complete = (
   { found, header, request }: Incomplete,
-  answer: Wire.BlockTxn | Wire.BlockMessage
+  answer: Wire.BlockTxn | Wire.BlockMessage,
+  options: CheckOptions = {}
 ): Result.Result<Wire.Block, CompactBlockError> => {
   const expected = request.blockHash
   const received = answer._tag === "block" ? Wire.blockHash(answer.block.header) : answer.blockHash
-  if (!sameHash(received, expected)) return fail({ _tag: "OtherBlock", expected, received })
+  if (!Wire.hashEquals(received, expected)) return fail({ _tag: "OtherBlock", expected, received })
   if (answer._tag === "block") {
     return checked(
       header,
-      Array.from(answer.block.transactions, (transaction) => ({ transaction, wtxid: undefined }))
+      Array.from(answer.block.transactions, (transaction) => ({ transaction, wtxid: undefined })),
+      options
     )
   }
   const { indexes } = request
@@ -401,65 +401,20 @@ export const complete = (
   const all = found.slice()
   let next = 0
   for (const transaction of transactions) all[indexes.at(next++)!] = { transaction, wtxid: undefined }
-  return checked(header, all as Array<Found>)
+  return checked(header, all as Array<Found>, options)
 }
 
 // ---- what a header commits to
 
-const zeros = new Uint8Array(32)
-
-const isCoinbase = ({ inputs }: Wire.Transaction): boolean => {
-  const input = inputs.at(0)
-  return (
-    inputs.length === 1 && input!.previousOutput.index === 0xffffffff && sameHash(input!.previousOutput.txid, zeros)
-  )
-}
-
-/** How the output of a coinbase starts that commits to the witnesses: OP_RETURN, 36 bytes, a tag [141]. */
-const commitmentPrefix = Uint8Array.of(0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed)
-const commitmentSize = 38
-
-/** The last one counts. */
-const commitmentOf = (coinbase: Wire.Transaction): Uint8Array | undefined => {
-  let commitment: Uint8Array | undefined
-  for (const { script } of coinbase.outputs) {
-    if (script.length >= commitmentSize && sameHash(script.subarray(0, commitmentPrefix.length), commitmentPrefix)) {
-      commitment = script.subarray(commitmentPrefix.length, commitmentSize)
-    }
-  }
-  return commitment
-}
-
-/** Whether the coinbase commits to the witnesses; without commitment there must be none [141]. */
-const witnessProblem = (all: ReadonlyArray<Found>): string | undefined => {
-  const coinbase = all[0]!.transaction
-  const commitment = commitmentOf(coinbase)
-  if (commitment === undefined) {
-    return all.some(({ transaction }) => hasWitness(transaction.inputs)) ? "witnesses without a commitment" : undefined
-  }
-  const stack = coinbase.inputs.at(0)!.witness
-  const reserved = stack.at(0)
-  if (stack.length !== 1 || reserved?.length !== 32) return "the coinbase has no witness for the commitment"
-  const wtxids = all.map(({ transaction, wtxid }, index) => (index === 0 ? zeros : (wtxid ?? Wire.wtxid(transaction))))
-  const both = new Uint8Array(64)
-  both.set(merkleTree(wtxids).root)
-  both.set(reserved, 32)
-  return sameHash(doubleSha256(both), commitment) ? undefined : "the coinbase commits to other witnesses"
-}
-
-const problemOf = (header: Wire.BlockHeader, all: ReadonlyArray<Found>): string | undefined => {
-  const first = all[0]?.transaction
-  // Without one, no block is valid; with 64 bytes in place of two hashes, it could be told as another.
-  if (first === undefined || !isCoinbase(first)) return "the first transaction is no coinbase"
-  const { ambiguous, root } = merkleTree(all.map(({ transaction }) => Wire.txid(transaction)))
-  if (!sameHash(root, header.merkleRoot)) return "the header commits to other transactions"
-  return ambiguous ? "transactions repeat" : witnessProblem(all)
-}
-
 /** The block, if it is the one that its header commits to, as in Core. */
-const checked = (header: Wire.BlockHeader, all: ReadonlyArray<Found>): Result.Result<Wire.Block, CompactBlockError> => {
-  const problem = problemOf(header, all)
-  return problem === undefined
-    ? Result.succeed({ header, transactions: all.map(({ transaction }) => transaction) })
-    : fail({ _tag: "Mutated", problem })
+const checked = (
+  header: Wire.BlockHeader,
+  all: ReadonlyArray<Found>,
+  { segwitHeight }: CheckOptions
+): Result.Result<Wire.Block, CompactBlockError> => {
+  const block = { header, transactions: all.map(({ transaction }) => transaction) }
+  const mutation = Block.mutation(block, { segwitHeight, wtxids: all.map(({ wtxid }) => wtxid) })
+  return mutation === undefined
+    ? Result.succeed(block)
+    : fail({ _tag: "Mutated", problem: Block.describeMutation(mutation) })
 }

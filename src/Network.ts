@@ -37,6 +37,11 @@ export const Network = Schema.Struct({
   port: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65_535 })),
   /** Hash of block 0, 32 bytes in wire order. */
   genesisHash: HashFromHex,
+  /**
+   * The first height with segregated witness (BIP141), 0 by default. A coinbase below it may have the output of a
+   * commitment to witnesses and no witness, as in mainnet's block 481,815.
+   */
+  segwitHeight: Schema.optional(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
   /** Host names that answer with addresses of nodes. Nothing in this package asks them by itself. */
   dnsSeeds: Schema.Array(Schema.String)
 })
@@ -49,6 +54,7 @@ export const mainnet: Network = network({
   magic: "f9beb4d9",
   port: 8333,
   genesisHash: "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
+  segwitHeight: 481_824,
   dnsSeeds: [
     "dnsseed.bluematt.me",
     "seed.bitcoin.jonasschnelli.ch",
@@ -65,6 +71,7 @@ export const testnet3: Network = network({
   magic: "0b110907",
   port: 18333,
   genesisHash: "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943",
+  segwitHeight: 834_624,
   dnsSeeds: [
     "testnet-seed.bitcoin.jonasschnelli.ch",
     "seed.tbtc.petertodd.net",

@@ -3,6 +3,7 @@
  * `effect-bitcoin-peer/NodeConnection`.
  */
 export * as Address from "./Address.ts"
+export * as Block from "./Block.ts"
 export * as BloomFilter from "./BloomFilter.ts"
 export * as Capture from "./Capture.ts"
 export * as CompactBlock from "./CompactBlock.ts"

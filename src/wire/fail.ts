@@ -1,6 +1,7 @@
 /** How a `WireError` comes about, and where it becomes a value. */
 import * as Result from "effect/Result"
 import { stackless } from "../primitives/withoutStackTrace.ts"
+import { maxPayloadLength } from "./limits.ts"
 import { WireError, type WireReason } from "../WireError.ts"
 
 /** Throws where a caller's message cannot be written. */
@@ -15,6 +16,13 @@ export const unreadable = (command: string, reason: WireReason): WireError =>
 /** Throws where received bytes cannot be read. */
 export const failReading = (command: string, reason: WireReason): never => {
   throw unreadable(command, reason)
+}
+
+/** Throws for a payload that did not come through a parser, which checks its length before anything is kept. */
+export const checkLength = (command: string, payload: Uint8Array): void => {
+  if (payload.length > maxPayloadLength) {
+    failReading(command, { _tag: "PayloadTooLarge", length: payload.length, limit: maxPayloadLength })
+  }
 }
 
 /** Only `WireError` is a result; anything else is a defect of this package or of a caller's own list. */

@@ -5,13 +5,14 @@
  * The parser does no input or output and knows no time. It never looks at a byte twice, whatever the chunks are, and
  * never holds more than has arrived plus 256 KiB.
  */
+import type * as Result from "effect/Result"
 import { i32At, plainBytes, setU32At, u32At } from "../primitives/bytes.ts"
 import { maxPayloadLength } from "./limits.ts"
 import { withWriter, type Writer } from "./writer.ts"
-import { type Message, readMessage, type TrailingBytes, writeMessage } from "./messages.ts"
+import { checkCommand, type Message, readMessage, type TrailingBytes, writeMessage } from "./messages.ts"
 import { Pieces } from "./partialPayload.ts"
 import { checksum } from "../primitives/sha256.ts"
-import { fail, unreadable } from "./fail.ts"
+import { attempt, fail, unreadable } from "./fail.ts"
 import { WireError, type WireReason } from "../WireError.ts"
 
 const headerSize = 24
@@ -288,6 +289,30 @@ const emptyChecksum = 0xe2e0f65d
 
 const checksumOf = (payload: Uint8Array): number => (payload.length === 0 ? emptyChecksum : checksum(payload))
 
+/**
+ * A parser of version 1 frames, which takes the bytes of one connection in chunks of any size.
+ *
+ * A frame that is wholly in a chunk is decoded as a view over it; a chunk handed to `push` must therefore not be
+ * written to any more. Frames that are wrong become `Dropped` events and the stream goes on: `BadChecksum` (looked at
+ * first, then the payload is not), `BadCommand`, and whatever `decode` fails with. `WrongMagic`, noticed at the first
+ * byte that differs, a length above 4,000,000 (`PayloadTooLarge`, noticed as soon as the header is there) and, with
+ * "disconnect", the others are final: `push` returns what came before and `failure` is set. A header costs no memory
+ * before its payload arrives, and buffers are never more than 256 KiB ahead of it.
+ *
+ * @category constructors
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const magic = Uint8Array.of(0xfa, 0xbf, 0xb5, 0xda)
+ * const bytes = Result.getOrThrow(Wire.encodeFrames(magic, [{ _tag: "ping", nonce: 7n }]))
+ * const parser = Wire.makeParser({ magic })
+ * console.log(parser.push(bytes.subarray(0, 30)), parser.buffered) // [] 30
+ * console.log(parser.push(bytes.subarray(30))) // [{ _tag: "Received", message: { _tag: "ping", nonce: 7n }, size: 32 }]
+ * ```
+ */
 export const makeParser = (options: ParserOptions): Parser => new FrameParser(options)
 
 /** Fills in the header of the frame whose payload ends at the writer's offset. */
@@ -301,9 +326,13 @@ const writeHeader = (writer: Writer, start: number, magic: Uint8Array): void => 
   setU32At(bytes, start + checksumAt, checksumOf(bytes.subarray(start + headerSize, offset)))
 }
 
+const checkMagic = (magic: Uint8Array): void => {
+  if (magic.length !== 4) fail("", { _tag: "BadValue", field: "magic", problem: "is not 4 bytes" })
+}
+
 export const writeFrames = (magic: Uint8Array, messages: ReadonlyArray<Message>): Uint8Array =>
   withWriter((writer) => {
-    if (magic.length !== 4) fail("", { _tag: "BadValue", field: "magic", problem: "is not 4 bytes" })
+    checkMagic(magic)
     for (const message of messages) {
       writer.limit = Infinity
       const start = writer.reserve(headerSize)
@@ -322,6 +351,60 @@ export const frameOf = (magic: Uint8Array, command: string, payload: Uint8Array)
     writer.raw(payload)
     writeHeader(writer, start, magic)
     return writer.bytes.slice(0, writer.offset)
+  })
+
+/**
+ * Messages as version 1 frames, one behind the other in one fresh buffer.
+ *
+ * `magic` is the network's four bytes. Fails as `encode` does, for all messages if for one.
+ *
+ * @category encoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const magic = Uint8Array.of(0xfa, 0xbf, 0xb5, 0xda)
+ * const bytes = Wire.encodeFrames(magic, [{ _tag: "verack" }, { _tag: "ping", nonce: 1n }])
+ * console.log(Result.getOrThrow(bytes).length) // 24 + 24 + 8 = 56
+ * ```
+ */
+export const encodeFrames = (
+  magic: Uint8Array,
+  messages: ReadonlyArray<Message>
+): Result.Result<Uint8Array, WireError> => attempt(() => writeFrames(magic, messages))
+
+/**
+ * A payload as a version 1 frame, in a fresh buffer. The payload is not read: it may be of any message, or malformed.
+ *
+ * `magic` is the network's four bytes. Fails with `BadValue` where the command is not 1 to 12 printable ASCII characters
+ * or the magic is not 4 bytes, and with `PayloadTooLarge` above 4,000,000 bytes.
+ *
+ * @category encoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const magic = Uint8Array.of(0xfa, 0xbf, 0xb5, 0xda)
+ * const frame = Wire.encodeFrame(magic, "ping", Uint8Array.of(1, 2, 3))
+ * console.log(Result.getOrThrow(frame).length) // 24 + 3 = 27
+ * ```
+ */
+export const encodeFrame = (
+  magic: Uint8Array,
+  command: string,
+  payload: Uint8Array
+): Result.Result<Uint8Array, WireError> =>
+  attempt(() => {
+    checkMagic(magic)
+    checkCommand(command)
+    if (payload.length > maxPayloadLength) {
+      fail(command, { _tag: "PayloadTooLarge", length: payload.length, limit: maxPayloadLength })
+    }
+    return frameOf(magic, command, payload)
   })
 
 /** The payload in a frame that was written here. */

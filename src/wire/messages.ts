@@ -1,9 +1,10 @@
 /** All messages, and the one place where a command leads to a codec. */
-import { maxPayloadLength } from "./limits.ts"
+import type * as Result from "effect/Result"
 import { plainBytes } from "../primitives/bytes.ts"
 import { Reader } from "./reader.ts"
-import { type Writer } from "./writer.ts"
-import { fail, failReading } from "./fail.ts"
+import { withWriter, type Writer } from "./writer.ts"
+import type { WireError } from "../WireError.ts"
+import { attempt, checkLength, fail, failReading } from "./fail.ts"
 import * as address from "./messages/address.ts"
 import * as alert from "./messages/alert.ts"
 import * as block from "./messages/block.ts"
@@ -124,9 +125,33 @@ const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessa
 /** A `Map`, because a peer can also send the command "constructor". */
 const byCommand = new Map<string, Codec<Message>>(Object.entries(codecs) as Array<[string, Codec<Message>]>)
 
-/** The commands with a codec. */
-export const knownCommands: ReadonlyArray<string> = Array.from(byCommand.keys())
+/**
+ * The commands of all messages with a type of their own, each once.
+ *
+ * @category constants
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * console.log(Wire.commands.slice(0, 3)) // ["version", "verack", "wtxidrelay"]
+ * ```
+ */
+export const commands = Object.freeze(Object.keys(codecs)) as ReadonlyArray<KnownMessage["_tag"]>
 
+/**
+ * The command that a message has on the wire: its tag, or what an `Unknown` says.
+ *
+ * @category getters
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * console.log(Wire.command({ _tag: "ping", nonce: 1n })) // ping
+ * console.log(Wire.command({ _tag: "Unknown", command: "greeting", payload: new Uint8Array(0) })) // greeting
+ * ```
+ */
 export const commandOf = (message: Message): string => (message._tag === "Unknown" ? message.command : message._tag)
 
 export type TrailingBytes = "tolerate" | "malformed" | undefined
@@ -145,27 +170,87 @@ export const readMessage = (command: string, payload: Uint8Array, trailingBytes:
 
 /** For payloads that did not come through the parser, which looks at the length before it keeps anything. */
 export const readPayload = (command: string, payload: Uint8Array, trailingBytes: TrailingBytes): Message => {
-  if (payload.length > maxPayloadLength) {
-    failReading(command, { _tag: "PayloadTooLarge", length: payload.length, limit: maxPayloadLength })
-  }
+  checkLength(command, payload)
   return readMessage(command, plainBytes(payload), trailingBytes)
 }
 
 const printable = /^[ -~]{1,12}$/
 
+/** Throws `WireError` for a command that no frame can carry. */
+export const checkCommand = (command: string): void => {
+  if (!printable.test(command)) {
+    fail(command, { _tag: "BadValue", field: "command", problem: "is not 1 to 12 printable ASCII characters" })
+  }
+}
+
 /** Writes the payload behind what the writer holds. Throws `WireError`. */
 export const writeMessage = (writer: Writer, message: Message): void => {
   writer.begin(commandOf(message))
   if (message._tag === "Unknown") {
-    if (!printable.test(message.command)) {
-      fail(message.command, {
-        _tag: "BadValue",
-        field: "command",
-        problem: "is not 1 to 12 printable ASCII characters"
-      })
-    }
+    checkCommand(message.command)
     writer.raw(message.payload)
   } else {
     byCommand.get(message._tag)!.encode(writer, message)
   }
 }
+
+/** How strict `decode` is. */
+export interface DecodeOptions {
+  /** Bytes left over after the last field: tolerate them (the default, as Core does), or `TrailingBytes`. */
+  readonly trailingBytes?: TrailingBytes
+}
+
+/**
+ * The payload of a message, without frame, in a fresh buffer.
+ *
+ * Fails with `BadValue` where a number does not fit its field, a hash is not 32 bytes, an address has not the length of
+ * its network or a character is not one byte; with `TooMany` above the limit of a list or string; with
+ * `PayloadTooLarge` above 4,000,000 bytes. A list of a decoded message is copied as it came, byte for byte.
+ *
+ * @category encoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const payload = Wire.encode({ _tag: "ping", nonce: 1n })
+ * console.log(Result.getOrThrow(payload)) // Uint8Array(8) [1, 0, 0, 0, 0, 0, 0, 0]
+ * ```
+ */
+export const encode = (message: Message): Result.Result<Uint8Array, WireError> =>
+  attempt(() =>
+    withWriter((writer) => {
+      writeMessage(writer, message)
+      return writer.take()
+    })
+  )
+
+/**
+ * The message that a payload holds; an `Unknown` for a command this package does not know.
+ *
+ * The whole payload is checked: every count against its limit and against the bytes that follow before anything is
+ * allocated, every length, and that all bytes are there. The lists, hashes and scripts of the message are views over
+ * `payload`, which must not be written to afterwards. Fails with `Truncated`, `BadCompactSize`, `TooMany`, `BadValue`
+ * or `TrailingBytes` (always for `feature`, else only where `options` say so), and with `PayloadTooLarge` above
+ * 4,000,000 bytes. Such a message is dropped and counted; the connection stays unless the `Policy` says otherwise.
+ *
+ * @category decoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const message = Wire.decode("feefilter", Uint8Array.of(0xe8, 3, 0, 0, 0, 0, 0, 0))
+ * console.log(Result.getOrThrow(message)) // { _tag: "feefilter", feeRate: 1000 }
+ *
+ * const short = Wire.decode("feefilter", Uint8Array.of(0xe8, 3))
+ * if (Result.isFailure(short)) console.log(short.failure.message) // feefilter: payload ends inside "feeRate" at byte 0
+ * ```
+ */
+export const decode = (
+  command: string,
+  payload: Uint8Array,
+  options?: DecodeOptions
+): Result.Result<Message, WireError> => attempt(() => readPayload(command, payload, options?.trailingBytes))

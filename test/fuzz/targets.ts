@@ -12,7 +12,7 @@ import { detect, find, formOf, forms, inputs } from "../../src/cli/scan.ts"
 import { describe } from "../../src/cli/print.ts"
 import { summarise } from "../../src/cli/summary.ts"
 import * as Machine from "../../src/handshake/machine.ts"
-import { knownCommands } from "../../src/wire/messages.ts"
+import { commands } from "../../src/wire/messages.ts"
 import * as Policy from "../../src/Policy.ts"
 import * as Wire from "../../src/Wire.ts"
 import { dice } from "../support/dice.ts"
@@ -114,7 +114,7 @@ const checkPayload = (command: string, input: Uint8Array): void => {
   assert.deepEqual(input, before, "the input was written to")
 }
 
-const payloads = knownCommands.map((command): Target => ({
+const payloads = commands.map((command): Target => ({
   name: `payload:${command}`,
   make: (dice) => payloadOf(dice, command),
   check: (input) => checkPayload(command, input)

@@ -6,7 +6,7 @@ import * as Result from "effect/Result"
 import * as MerkleBlock from "../../MerkleBlock.ts"
 import * as Wire from "../../Wire.ts"
 import { keyOf } from "./hashKey.ts"
-import { sizeOf } from "../../wire/messages/transaction.ts"
+import { transactionSize } from "../../wire/messages/transaction.ts"
 
 export interface FilteredBlock {
   readonly message: Wire.MerkleBlock
@@ -26,7 +26,7 @@ export const make = (message: Wire.MerkleBlock): FilteredBlock => {
 export const transactionCame = (self: FilteredBlock, transaction: Wire.Transaction): void => {
   if (!self.missing.delete(keyOf(Wire.txid(transaction)))) return
   self.transactions.push(transaction)
-  self.bytes += sizeOf(transaction)
+  self.bytes += transactionSize(transaction)
   // No block is larger: whoever invents one shall not fill our memory.
   if (self.bytes > Wire.maxPayloadLength) self.missing.clear()
 }

@@ -154,6 +154,22 @@ export const addrv2: Codec<AddrV2> = {
     writeList(writer, message.addresses, "addresses", maxAddresses, minAddressV2Size, readAddressV2, writeAddressV2)
 }
 
+/**
+ * An address as people write it: `1.2.3.4:8333` (IPv4, also where it is mapped into IPv6), `[2001:db8::1]:8333` (IPv6
+ * and CJDNS), `….onion:8333` (Tor, with the checksum of version 3), `….b32.i2p` (the port, 0, is left out).
+ *
+ * An address of an unknown network is written as hexadecimal.
+ *
+ * @category encoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const address = { timestamp: 0, services: 1n, networkId: 1, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }
+ * console.log(Wire.formatAddress(address)) // 1.2.3.4:8333
+ * ```
+ */
 export const formatAddress = (address: NetworkAddress | AddressV2): string => {
   const { address: bytes, port } = address
   return formatHostAndPort("networkId" in address ? address.networkId : 2, bytes, port)

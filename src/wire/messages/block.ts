@@ -1,4 +1,7 @@
-import { i32At, u32At, viewOf } from "../../primitives/bytes.ts"
+import type * as Result from "effect/Result"
+import type { WireError } from "../../WireError.ts"
+import { attempt } from "../fail.ts"
+import { i32At, plainBytes, u32At, viewOf } from "../../primitives/bytes.ts"
 import { maxCompactSize } from "../limits.ts"
 import { Reader } from "../reader.ts"
 import { withWriter, type Writer } from "../writer.ts"
@@ -96,6 +99,28 @@ export const block: Codec<BlockMessage> = {
   }
 }
 
+/**
+ * The hash of a block, 32 bytes in wire order: SHA-256 twice over the 80 bytes of its header.
+ *
+ * Throws a `WireError` for a header that cannot be encoded, which a decoded one never is.
+ *
+ * @category getters
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const genesis = {
+ *   version: 1,
+ *   previousBlock: new Uint8Array(32),
+ *   merkleRoot: Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"),
+ *   timestamp: 1231006505,
+ *   bits: 0x1d00ffff,
+ *   nonce: 2083236893
+ * }
+ * console.log(Wire.hashToHex(Wire.blockHash(genesis))) // 000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f
+ * ```
+ */
 export const blockHash = (header: BlockHeader): Uint8Array =>
   withWriter((writer) => {
     writer.begin("block")
@@ -130,4 +155,46 @@ export const merkleTree = (
   return { root: level.slice(0, 32), ambiguous }
 }
 
+/**
+ * The merkle root of hashes of 32 bytes in wire order, as in a block header; zeros for no hashes.
+ *
+ * It does not look for the repeated hashes of CVE-2012-2459, with which two different lists have one root.
+ *
+ * @category combinators
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const only = Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b")
+ * console.log(Wire.hashToHex(Wire.merkleRoot([only]))) // a block with one transaction: the root is its txid
+ * ```
+ */
 export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merkleTree(txids).root
+
+/**
+ * The header in the first 80 bytes of a block, `merkleblock` or `cmpctblock`; what follows is not looked at, so that who
+ * passes blocks on pays for no more. Fails with `Truncated` where there are fewer.
+ *
+ * @category decoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * // A block whose bytes are passed on as they came: see `undecoded` of `makeParser`.
+ * const relay = (message: Wire.Message) =>
+ *   message._tag === "Unknown" && message.command === "block"
+ *     ? Result.map(Wire.decodeBlockHeader(message.payload), Wire.blockHash)
+ *     : undefined
+ *
+ * console.log(relay({ _tag: "verack" })) // undefined
+ * ```
+ */
+export const decodeBlockHeader = (bytes: Uint8Array): Result.Result<BlockHeader, WireError> =>
+  attempt(() => {
+    const reader = new Reader(plainBytes(bytes), "block")
+    reader.skip(headerSize, "header")
+    return readHeader(reader.bytes, 0)
+  })

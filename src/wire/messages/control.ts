@@ -46,6 +46,18 @@ const names = new Map<bigint, string>([
   [Service.p2pV2, "P2P_V2"]
 ])
 
+/**
+ * Names of service bits, as Bitcoin Core prints them: lowest bit first, `UNKNOWN[2^n]` for those without a name.
+ *
+ * @category getters
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * console.log(Wire.serviceNames(Wire.Service.network | Wire.Service.witness | 2n)) // ["NETWORK", "UNKNOWN[2^1]", "WITNESS"]
+ * ```
+ */
 export const serviceNames = (bits: bigint): Array<string> => {
   const found: Array<string> = []
   for (let bit = 0n; bit < 64n; bit++) {

@@ -30,8 +30,12 @@ export const InventoryType = {
   packageTransactions: 6,
   /** In `getdata` alone: the unconfirmed ancestors of a transaction by wtxid, as `ancpkginfo` (BIP331). */
   ancestorPackageInfo: 7,
-  /** Together with its witnesses (BIP144). */
-  witnessFlag: 0x40000000
+  /** Together with its witnesses (BIP144): a flag that is added to `tx` or `block`. */
+  witnessFlag: 0x40000000,
+  /** In `getdata` alone: a transaction by txid, with its witnesses (BIP144). */
+  witnessTx: 0x40000001,
+  /** In `getdata` alone: a block with its witnesses (BIP144). `block` asks for one without them. */
+  witnessBlock: 0x40000002
 } as const
 
 /** Names a transaction or block, 36 bytes. */

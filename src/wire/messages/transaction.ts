@@ -1,15 +1,19 @@
+import type * as Result from "effect/Result"
+import type { WireError } from "../../WireError.ts"
+import { attempt, checkLength, failReading } from "../fail.ts"
 import {
   compactSizeAt,
   compactSizeWidth,
   i32At,
   i64At,
+  plainBytes,
   skipVarBytesAt,
   u32At,
   varBytesAt,
   viewOf
 } from "../../primitives/bytes.ts"
 import { maxCompactSize } from "../limits.ts"
-import { type Reader } from "../reader.ts"
+import { Reader } from "../reader.ts"
 import { withWriter, type Writer } from "../writer.ts"
 import { type List, SequenceList, writeEach } from "../list.ts"
 import { doubleSha256 } from "../../primitives/sha256.ts"
@@ -350,8 +354,23 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
   else writer.raw(bytes)
 }
 
-/** Bytes of a transaction on the wire. */
-export const sizeOf = (transaction: Transaction): number => {
+/**
+ * The bytes that a transaction takes on the wire, with its witnesses where it has some.
+ *
+ * Costs nothing for a decoded transaction; one made by hand is encoded. Throws a `WireError` for a transaction that cannot
+ * be encoded, which a decoded one never is.
+ *
+ * @category getters
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const input = { previousOutput: { txid: new Uint8Array(32), index: 0 }, script: new Uint8Array(0), sequence: 0, witness: [] }
+ * console.log(Wire.transactionSize({ version: 2, inputs: [input], outputs: [], lockTime: 0 })) // 10 + 41 = 51
+ * ```
+ */
+export const transactionSize = (transaction: Transaction): number => {
   const bytes = original(transaction)
   if (bytes !== undefined) return bytes.length
   return withWriter((writer) => {
@@ -378,6 +397,90 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
   })
 }
 
+/**
+ * The id of a transaction, 32 bytes in wire order: SHA-256 twice over its form without witnesses.
+ *
+ * Throws a `WireError` for a transaction that cannot be encoded, which a decoded one never is.
+ *
+ * @category getters
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const coinbase = {
+ *   previousOutput: { txid: new Uint8Array(32), index: 0xffffffff },
+ *   script: Uint8Array.of(1, 2, 3),
+ *   sequence: 0xffffffff,
+ *   witness: [new Uint8Array(32)]
+ * }
+ * const transaction = { version: 2, inputs: [coinbase], outputs: [{ value: 50_0000_0000, script: Uint8Array.of(0x51) }], lockTime: 0 }
+ * console.log(Wire.hashToHex(Wire.txid(transaction)) === Wire.hashToHex(Wire.wtxid(transaction))) // false
+ * ```
+ */
 export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction, false)
 
+/**
+ * The id of a transaction with its witnesses (BIP141), 32 bytes in wire order. Equal to `txid` where there are none.
+ *
+ * For the coinbase this is the hash of its bytes, not the zeros that BIP141's commitment takes in its place. Throws as
+ * `txid` does.
+ *
+ * @category getters
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const empty = { version: 1, inputs: [], outputs: [], lockTime: 0 }
+ * console.log(Wire.hashToHex(Wire.wtxid(empty)) === Wire.hashToHex(Wire.txid(empty))) // true
+ * ```
+ */
 export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transaction, true)
+
+/**
+ * The bytes of a transaction, with its witnesses where it has some (BIP144). Fails as `encode` does.
+ *
+ * @category encoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const bytes = Wire.encodeTransaction({ version: 1, inputs: [], outputs: [], lockTime: 0 })
+ * console.log(Result.getOrThrow(bytes).length) // 10
+ * ```
+ */
+export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8Array, WireError> =>
+  attempt(() =>
+    withWriter((writer) => {
+      writer.begin("tx")
+      writeTransaction(writer, transaction)
+      return writer.take()
+    })
+  )
+
+/**
+ * The transaction that the bytes hold, with or without witnesses. Fails as `decode` does, and with `TrailingBytes` if
+ * there is more than a transaction.
+ *
+ * @category decoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const transaction = Wire.decodeTransaction(Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+ * console.log(Result.getOrThrow(transaction).version) // 2
+ * ```
+ */
+export const decodeTransaction = (bytes: Uint8Array): Result.Result<Transaction, WireError> =>
+  attempt(() => {
+    checkLength("tx", bytes)
+    const reader = new Reader(plainBytes(bytes), "tx")
+    const transaction = readTransaction(reader)
+    if (reader.remaining > 0) failReading("tx", { _tag: "TrailingBytes", count: reader.remaining })
+    return transaction
+  })

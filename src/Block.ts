@@ -1,0 +1,198 @@
+/**
+ * What a block says of itself: whether its transactions and witnesses are those that its header commits to, and its height.
+ * Pure and synchronous; nothing here looks at proof of work, or at what the transactions do.
+ *
+ * A block that its header does not commit to is *mutated*: someone changed it on the way. It says nothing about the block
+ * with this hash, which another peer may still send (CVE-2024-52921).
+ */
+import { doubleSha256 } from "./primitives/sha256.ts"
+import { merkleTree } from "./wire/messages/block.ts"
+import { hasWitness } from "./wire/messages/transaction.ts"
+import * as Wire from "./Wire.ts"
+
+/**
+ * Why a block is mutated.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Mutation =
+  /**
+   * The first transaction is not a coinbase: no such block is valid. Only in such a block can a transaction of 64 bytes be
+   * read as two hashes of the merkle tree for less than 2^224 of work.
+   */
+  | "NoCoinbase"
+  /** The merkle root of the transactions is not the one in the header. */
+  | "OtherTransactions"
+  /** Transactions repeat in a way that leaves the merkle root as it was (CVE-2012-2459). */
+  | "RepeatedTransactions"
+  /** The coinbase commits to witnesses (BIP141), but does not have the one witness item of 32 bytes that belongs to it. */
+  | "NoReservedValue"
+  /** The coinbase commits to other witnesses (BIP141). */
+  | "OtherWitnesses"
+  /** Transactions have witnesses, and nothing commits to them. */
+  | "UnexpectedWitness"
+
+const descriptions: { readonly [M in Mutation]: string } = {
+  NoCoinbase: "the first transaction is no coinbase",
+  OtherTransactions: "the header commits to other transactions",
+  RepeatedTransactions: "transactions repeat",
+  NoReservedValue: "the coinbase has no witness for the commitment",
+  OtherWitnesses: "the coinbase commits to other witnesses",
+  UnexpectedWitness: "witnesses without a commitment"
+}
+
+/**
+ * A mutation in words, for a person.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const describeMutation = (mutation: Mutation): string => descriptions[mutation]
+
+/**
+ * How a block is checked.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface CheckOptions {
+  /**
+   * The first height with segregated witness: `Network.segwitHeight`, or 0. From there on, a commitment to witnesses is
+   * always checked; below, it is not, and no transaction may have a witness. The height is that of the coinbase (BIP34),
+   * which nobody can change without changing the merkle root.
+   *
+   * Left out, a block without any witness passes whatever its coinbase commits to. It is then either older than segregated
+   * witness or was asked for without witnesses (`InventoryType.block`).
+   */
+  readonly segwitHeight?: number | undefined
+  /** The wtxids that are known, by the place in the block: hashing is most of the work. Taken for right. */
+  readonly wtxids?: ReadonlyArray<Uint8Array | undefined> | undefined
+}
+
+const zeros = new Uint8Array(32)
+
+const isCoinbase = ({ inputs }: Wire.Transaction): boolean => {
+  const input = inputs.at(0)
+  return (
+    inputs.length === 1 &&
+    input!.previousOutput.index === 0xffffffff &&
+    Wire.hashEquals(input!.previousOutput.txid, zeros)
+  )
+}
+
+/** How the output of a coinbase starts that commits to the witnesses: OP_RETURN, 36 bytes, a tag (BIP141). */
+const commitmentPrefix = Uint8Array.of(0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed)
+const commitmentSize = 38
+
+/** The hash that the coinbase commits to; the last output with one counts. */
+const commitmentOf = (coinbase: Wire.Transaction): Uint8Array | undefined => {
+  let commitment: Uint8Array | undefined
+  for (const { script } of coinbase.outputs) {
+    if (script.length >= commitmentSize && commitmentPrefix.every((byte, index) => script[index] === byte)) {
+      commitment = script.subarray(commitmentPrefix.length, commitmentSize)
+    }
+  }
+  return commitment
+}
+
+/** The number that a script pushes first, where it is one of at most 4 bytes and not negative. */
+const pushedNumber = (script: Uint8Array): number | undefined => {
+  const opcode = script[0]
+  if (opcode === undefined) return undefined
+  if (opcode > 0x50 && opcode <= 0x60) return opcode - 0x50
+  if (opcode > 4 || script.length < 1 + opcode || (opcode > 0 && script[opcode]! >= 0x80)) return undefined
+  let number = 0
+  for (let i = opcode; i > 0; i--) number = number * 0x100 + script[i]!
+  return number
+}
+
+/**
+ * The height that the coinbase of a block states (BIP34); `undefined` where it states none.
+ *
+ * It is only certain for blocks that have to state it: on mainnet from 227,931 on. Older ones may state any number.
+ *
+ * @category getters
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Block } from "effect-bitcoin-peer"
+ *
+ * const header = { version: 4, previousBlock: new Uint8Array(32), merkleRoot: new Uint8Array(32), timestamp: 0, bits: 0, nonce: 0 }
+ * const previousOutput = { txid: new Uint8Array(32), index: 0xffffffff }
+ * const script = Uint8Array.of(3, 0x17, 0x5a, 0x07)
+ * const coinbase = { version: 1, inputs: [{ previousOutput, script, sequence: 0, witness: [] }], outputs: [], lockTime: 0 }
+ * console.log(Block.height({ header, transactions: [coinbase] })) // 481815
+ * ```
+ */
+export const height = (block: Wire.Block): number | undefined => {
+  const coinbase = block.transactions.at(0)
+  return coinbase !== undefined && isCoinbase(coinbase) ? pushedNumber(coinbase.inputs.at(0)!.script) : undefined
+}
+
+const witnessMutation = (
+  transactions: ReadonlyArray<Wire.Transaction>,
+  txids: ReadonlyArray<Uint8Array>,
+  { segwitHeight, wtxids }: CheckOptions
+): Mutation | undefined => {
+  const coinbase = transactions[0]!
+  const input = coinbase.inputs.at(0)!
+  const hasAny = transactions.some(({ inputs }) => hasWitness(inputs))
+  const commitment = commitmentOf(coinbase)
+  const stated = segwitHeight === undefined ? undefined : pushedNumber(input.script)
+  // Without a height, the block itself has to tell: with witnesses it is not older than them.
+  const isChecked = stated === undefined ? hasAny : stated >= segwitHeight!
+  if (!isChecked || commitment === undefined) return hasAny ? "UnexpectedWitness" : undefined
+  const reserved = input.witness.at(0)
+  if (input.witness.length !== 1 || reserved?.length !== 32) return "NoReservedValue"
+  // The wtxid of the coinbase counts as zeros. Without a witness, a txid is a wtxid.
+  const hashes = transactions.map((transaction, index) =>
+    index === 0
+      ? zeros
+      : (wtxids?.[index] ?? (hasWitness(transaction.inputs) ? Wire.wtxid(transaction) : txids[index]!))
+  )
+  const both = new Uint8Array(64)
+  both.set(merkleTree(hashes).root)
+  both.set(reserved, 32)
+  return Wire.hashEquals(doubleSha256(both), commitment) ? undefined : "OtherWitnesses"
+}
+
+/**
+ * Why a block is not the one that its header commits to; `undefined` where it is.
+ *
+ * The rules are those of Bitcoin Core's `IsBlockMutated`, but that a block without coinbase is always mutated. Takes the time
+ * of hashing each transaction once, twice where it has a witness.
+ *
+ * @category predicates
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Block, Network, Wire } from "effect-bitcoin-peer"
+ *
+ * const previousOutput = { txid: new Uint8Array(32), index: 0xffffffff }
+ * const script = Uint8Array.of(0x51, 0)
+ * const coinbase = { version: 1, inputs: [{ previousOutput, script, sequence: 0, witness: [] }], outputs: [], lockTime: 0 }
+ * const header = { version: 4, previousBlock: new Uint8Array(32), merkleRoot: Wire.txid(coinbase), timestamp: 0, bits: 0, nonce: 0 }
+ *
+ * const { segwitHeight } = Network.mainnet
+ * console.log(Block.mutation({ header, transactions: [coinbase] }, { segwitHeight })) // undefined
+ * console.log(Block.mutation({ header, transactions: [{ ...coinbase, lockTime: 1 }] }, { segwitHeight })) // OtherTransactions
+ * ```
+ */
+export const mutation = (block: Wire.Block, options: CheckOptions = {}): Mutation | undefined => {
+  const transactions = Array.from(block.transactions)
+  const first = transactions[0]
+  if (first === undefined || !isCoinbase(first)) return "NoCoinbase"
+  const txids = transactions.map(Wire.txid)
+  const { ambiguous, root } = merkleTree(txids)
+  if (!Wire.hashEquals(root, block.header.merkleRoot)) return "OtherTransactions"
+  return ambiguous ? "RepeatedTransactions" : witnessMutation(transactions, txids, options)
+}
+
+/**
+ * Whether a block is not the one that its header commits to. `mutation` says why.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const isMutated = (block: Wire.Block, options?: CheckOptions): boolean => mutation(block, options) !== undefined

@@ -446,8 +446,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
   it.effect.each([
     { _tag: "wtxidrelay" },
     { _tag: "sendaddrv2" },
-    { _tag: "feature", id: "BIP434", data: new Uint8Array(0) },
-    { _tag: "sendtxrcncl", version: 1, salt: 1n }
+    { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }
   ] satisfies ReadonlyArray<Wire.Message>)("negotiation after verack: $_tag", (message) =>
     Effect.gen(function* () {
       const session = yield* start()
@@ -461,7 +460,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
-      yield* session.remote.send({ _tag: "Unknown", command: "sendtxrcncl", payload: new Uint8Array(3) })
+      yield* session.remote.send({ _tag: "Unknown", command: "feature", payload: new Uint8Array(3) })
       assert.strictEqual((yield* assertOver(session, waiting))._tag, "ProtocolViolation")
     }).pipe(Effect.provide(Nonce.layer))
   )

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random } from "effect"
 import { Nonce, type Peer, Policy, Wire } from "effect-bitcoin-peer"
+import { limits } from "./support/limits.ts"
 import { withRemote } from "./support/peers.ts"
 
 const address = (number: number): Wire.AddressV2 => ({
@@ -164,12 +165,10 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  // A filter of 36,001 bytes, one of 51 functions, an element of 521 bytes: the first bytes are enough to tell.
-  const tooLarge: ReadonlyArray<Wire.Unknown> = [
-    { _tag: "Unknown", command: "filterload", payload: Uint8Array.of(0xfd, 0xa1, 0x8c) },
-    { _tag: "Unknown", command: "filterload", payload: Uint8Array.of(0, 51, 0, 0, 0, 0, 0, 0, 0, 0) },
-    { _tag: "Unknown", command: "filteradd", payload: Uint8Array.of(0xfd, 0x09, 0x02) }
-  ]
+  // A filter of 36,001 bytes, one of 51 functions, an element of 521 bytes.
+  const tooLarge: ReadonlyArray<Wire.Unknown> = limits.flatMap(({ command, whole }) =>
+    command === "filterload" || command === "filteradd" ? [{ _tag: "Unknown", command, payload: whole.payload }] : []
+  )
 
   it.effect(
     "a bloom message above the limits ends it, one that is cut off does not; without NODE_BLOOM both as above",

@@ -680,8 +680,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     ["verack", verack],
     ["wtxidrelay", { _tag: "wtxidrelay" }],
     ["sendaddrv2", { _tag: "sendaddrv2" }],
-    ["feature", { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }],
-    ["sendtxrcncl", { _tag: "sendtxrcncl", version: 1, salt: 1n }]
+    ["feature", { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }]
   ] satisfies ReadonlyArray<readonly [string, Wire.Message]>)("negotiation after verack: %s", ([command, message]) =>
     Effect.gen(function* () {
       const session = yield* start()

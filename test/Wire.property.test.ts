@@ -139,7 +139,9 @@ describe("a count that lies", () => {
         const result = Wire.decode(command, Uint8Array.from(count))
         return Result.isFailure(result) ? result.failure.reason._tag : "decoded"
       })
-      assert.deepStrictEqual(reasons, ["TooMany", "BadCompactSize", "TooMany", "BadCompactSize", "BadCompactSize"])
+      // The elements are not there, and a message that is not there is not judged; `headers` is, by its count alone.
+      const cut = command === "headers" ? "TooMany" : "Truncated"
+      assert.deepStrictEqual(reasons, [cut, "BadCompactSize", cut, "BadCompactSize", "BadCompactSize"])
     }
     const header = new Uint8Array(80)
     const reasons = counts.map((count) => {

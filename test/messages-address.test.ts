@@ -103,7 +103,6 @@ describe("addrv2", () => {
     const lengths = [
       [1, 4],
       [2, 16],
-      [3, 10],
       [4, 32],
       [5, 32],
       [6, 16]
@@ -119,12 +118,27 @@ describe("addrv2", () => {
     }
   })
 
-  it("drops entries of unknown networks, and what was dropped is not written again", () => {
-    const payload = concat([4], raw(0, new Uint8Array(3)), raw(2, ipv6), raw(7, new Uint8Array(512)), raw(255, ipv6))
-    const message = decoded("addrv2", payload) as Wire.AddrV2
-    assert.deepStrictEqual(Array.from(message.addresses), [entry(2, ipv6)])
-    assert.deepStrictEqual(encoded(message), concat([1], raw(2, ipv6)))
-    assert.strictEqual(reasonOf(Wire.encode({ _tag: "addrv2", addresses: [entry(7, ipv6)] }))._tag, "BadValue")
+  it("drops entries of unknown networks, of any length, and what was dropped is not written again", () => {
+    // Tor v2 is unknown since it ended, as in Core.
+    for (const networkId of [0, 3, 7, 255]) {
+      for (const length of [0, 3, 4, 10, 16, 32, 512]) {
+        const payload = concat([3], raw(2, ipv6), raw(networkId, new Uint8Array(length)), raw(1, new Uint8Array(4)))
+        const message = decoded("addrv2", payload) as Wire.AddrV2
+        assert.deepStrictEqual(Array.from(message.addresses), [entry(2, ipv6), entry(1, new Uint8Array(4))])
+        assert.deepStrictEqual(encoded(message), concat([2], raw(2, ipv6), raw(1, new Uint8Array(4))))
+        const unknown: Wire.AddrV2 = { _tag: "addrv2", addresses: [entry(networkId, new Uint8Array(length))] }
+        assert.strictEqual(reasonOf(Wire.encode(unknown))._tag, "BadValue")
+        // It has to be there all the same.
+        for (const cut of [payload.subarray(0, -7 - 4), payload.subarray(0, -1)]) {
+          assert.strictEqual(reasonOf(Wire.decode("addrv2", cut))._tag, "Truncated")
+        }
+      }
+    }
+  })
+
+  it("drops an entry of Tor v2 with 3 bytes in front of trailing bytes, as Core does", () => {
+    const payload = bytesOf("01050075000003030303030300fe5b62000000000000")
+    assert.deepStrictEqual(plain(decoded("addrv2", payload)), { _tag: "addrv2", addresses: [] })
   })
 
   it("is malformed with an address above 512 bytes, even of an unknown network", () => {

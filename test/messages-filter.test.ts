@@ -19,7 +19,8 @@ describe("filterload", () => {
     assert.deepStrictEqual(plain(decoded("filterload", payload)), largest)
     const tooMany = { _tag: "TooMany", field: "filter", count: 36_001, limit: 36_000 } as const
     assert.deepStrictEqual(reasonOf(Wire.encode({ ...largest, filter: new Uint8Array(36_001) })), tooMany)
-    assert.deepStrictEqual(reasonOf(Wire.decode("filterload", concat([0xfd, 0xa1, 0x8c]))), tooMany)
+    const bytes = concat([0xfd, 0xa1, 0x8c], new Uint8Array(36_001 + 9))
+    assert.deepStrictEqual(reasonOf(Wire.decode("filterload", bytes)), tooMany)
   })
 
   it("has at most 50 hash functions", () => {

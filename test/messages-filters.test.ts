@@ -126,7 +126,8 @@ describe("reconciliation and packages", () => {
       const tooMany = { _tag: "TooMany", field, count: limit + 1, limit } as const
       assert.deepStrictEqual(reasonOf(Wire.encode(make(limit + 1))), tooMany)
       const count = limit === 100 ? [101] : [0xfe, 0, 0, 1, 0]
-      assert.deepStrictEqual(reasonOf(Wire.decode(full._tag, concat(count, new Uint8Array(9)))), tooMany)
+      const bytes = concat(count, new Uint8Array((limit + 1) * 32))
+      assert.deepStrictEqual(reasonOf(Wire.decode(full._tag, bytes)), tooMany)
     }
   })
 })

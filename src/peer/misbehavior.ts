@@ -10,26 +10,13 @@ import { rejectCode, versionOf } from "../handshake/machine.ts"
 import { type EndReason, PeerError } from "../PeerError.ts"
 import { stackless } from "../primitives/withoutStackTrace.ts"
 
-const legalOnlyInHandshake = new Set(["wtxidrelay", "sendaddrv2", "sendtxrcncl", "feature"])
-
-/** Without COMPACT_FILTERS on our side they end the peer, as in Core [157]. */
-const filterRequests = new Set(["getcfilters", "getcfheaders", "getcfcheckpt"])
-
 /**
- * What bloom messages come to: without NODE_BLOOM on our side they end a peer of version 70011 or more [111], and those
- * of older ones are ignored.
+ * What bloom messages lead to: without NODE_BLOOM on our side they end a peer of version 70011 or more (BIP111), and those of
+ * older peers are ignored.
  */
 export type Bloom = "served" | "ignored" | "ends"
 
-const bloomCommands = new Set(["filterload", "filteradd", "filterclear", "mempool"])
-
-/** Whether a message is handed on. */
-export const isServed = (command: string, bloom: Bloom): boolean => bloom === "served" || !bloomCommands.has(command)
-
-const endOfBloom = (command: string, bloom: Bloom): EndReason | undefined =>
-  bloom === "ends" && bloomCommands.has(command) ? violation(command, "this side does not offer NODE_BLOOM") : undefined
-
-/** What decides whether a message that could be read is the end. */
+/** What this side offers and tolerates, on which it depends whether a message ends a peer. */
 export interface Served {
   readonly duplicate: Policy["duplicate"]
   readonly bloom: Bloom
@@ -43,47 +30,86 @@ export const servedBy = ({ duplicate }: Policy, services: bigint, protocolVersio
   servesFilters: (services & Service.compactFilters) !== 0n
 })
 
-/** The end that a message is by itself, at this time of the connection. */
-export const endOfMessage = (message: Message, { bloom, duplicate, servesFilters }: Served): EndReason | undefined => {
-  const command = commandOf(message)
-  if (command === "version" || command === "verack") {
-    return duplicate === "disconnect" ? violation(command, "duplicate message") : undefined
-  }
-  if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
-  // No honest node has a reason to [152].
-  if (message._tag === "getblocktxn" && message.indexes.length === 0) return violation(command, "asks for nothing")
-  if (!servesFilters && filterRequests.has(command)) {
-    return violation(command, "this side does not offer NODE_COMPACT_FILTERS")
-  }
-  return endOfBloom(command, bloom)
-}
+// ---- the rules, in the order in which Bitcoin Core judges; each gives the problem that ends the peer
 
-/** What no honest node makes too long: commands with the field. */
-const limited = new Set([
-  "inv items",
-  "getdata items",
-  "headers headers",
-  "getheaders locator",
-  "getblocks locator",
-  "addr addresses",
-  "addrv2 addresses",
-  "filterload filter",
-  "filterload hashFunctions",
-  "filteradd data",
-  "cfheaders filterHashes",
-  "getpkgtxns wtxids"
+type CommandRule = (bloom: Bloom) => string | undefined
+type MessageRule = (message: Message, served: Served) => string | undefined
+
+const negotiation: CommandRule = () => "only allowed before verack"
+const bloom: CommandRule = (bloom) => (bloom === "ends" ? "this side does not offer NODE_BLOOM" : undefined)
+
+/**
+ * Judged by their command, whether or not the payload can be read. `sendtxrcncl` is not here: as in Core, it ends a peer only
+ * where this side offers reconciliation, and this package does not.
+ */
+const commandRules = new Map<string, CommandRule>([
+  ["wtxidrelay", negotiation],
+  ["sendaddrv2", negotiation],
+  ["feature", negotiation],
+  ["filterload", bloom],
+  ["filteradd", bloom],
+  ["filterclear", bloom],
+  ["mempool", bloom]
 ])
 
-/** The end that a message is though it could not be read: what no honest node sends, as in Core. Most are just dropped. */
-export const endOfDropped = (error: WireError, bloom: Bloom): EndReason | undefined => {
+const duplicate: MessageRule = (_, { duplicate }) => (duplicate === "disconnect" ? "duplicate message" : undefined)
+const filters: MessageRule = (_, { servesFilters }) =>
+  servesFilters ? undefined : "this side does not offer NODE_COMPACT_FILTERS"
+
+/** Judged once the message was read. */
+const messageRules = new Map<string, MessageRule>([
+  ["version", duplicate],
+  ["verack", duplicate],
+  ["getcfilters", filters],
+  ["getcfheaders", filters],
+  ["getcfcheckpt", filters],
+  // No honest node has a reason to send it (BIP152).
+  [
+    "getblocktxn",
+    (message) => (message._tag === "getblocktxn" && message.indexes.length === 0 ? "asks for nothing" : undefined)
+  ]
+])
+
+/**
+ * Fields that no honest node makes too long, or gives a value that the protocol does not have, by the command of the message.
+ * Any other message that cannot be read is only dropped, and so is one of these that is cut off: the decoder judges these
+ * fields last, but the count of `headers`, which Core judges first.
+ */
+const fieldRules = new Map<string, ReadonlyArray<string>>([
+  ["inv", ["items"]],
+  ["getdata", ["items"]],
+  ["headers", ["headers"]],
+  ["getheaders", ["locator"]],
+  ["getblocks", ["locator"]],
+  ["addr", ["addresses"]],
+  ["addrv2", ["addresses"]],
+  ["filterload", ["filter", "hashFunctions"]],
+  ["filteradd", ["data"]],
+  ["sendcmpct", ["announce"]],
+  ["cfheaders", ["filterHashes"]],
+  ["getpkgtxns", ["wtxids"]]
+])
+
+/** Whether a message is handed on to handlers. */
+export const isServed = (command: string, ours: Bloom): boolean =>
+  ours === "served" || commandRules.get(command) !== bloom
+
+/** The end of a peer that sends this message after the handshake; `undefined` where the message is legal. */
+export const endOfMessage = (message: Message, served: Served): EndReason | undefined => {
+  const command = commandOf(message)
+  const problem = commandRules.get(command)?.(served.bloom) ?? messageRules.get(command)?.(message, served)
+  return problem === undefined ? undefined : violation(command, problem)
+}
+
+/** The end of a peer that sends a message that could not be read; `undefined` where the message is only dropped. */
+export const endOfDropped = (error: WireError, ours: Bloom): EndReason | undefined => {
   const { command, reason } = error
+  // Such a frame says nothing about its command.
   if (reason._tag === "BadChecksum" || reason._tag === "BadCommand") return undefined
-  if (legalOnlyInHandshake.has(command)) return violation(command, "only allowed before verack")
-  if (!isServed(command, bloom)) return endOfBloom(command, bloom)
-  const misbehaves =
-    (reason._tag === "TooMany" && limited.has(`${command} ${reason.field}`)) ||
-    (reason._tag === "BadValue" && command === "sendcmpct")
-  return misbehaves ? { _tag: "BadMessage", error } : undefined
+  const problem = commandRules.get(command)?.(ours)
+  if (problem !== undefined) return violation(command, problem)
+  if (!isServed(command, ours) || (reason._tag !== "TooMany" && reason._tag !== "BadValue")) return undefined
+  return fieldRules.get(command)?.includes(reason.field) === true ? { _tag: "BadMessage", error } : undefined
 }
 
 export const endOfConnection = (error: ConnectionError): EndReason =>

@@ -1,4 +1,6 @@
+import { hashAt } from "../primitives/bytes.ts"
 import { fail } from "./fail.ts"
+import type { Reader } from "./reader.ts"
 import type { Writer } from "./writer.ts"
 
 /**
@@ -206,6 +208,24 @@ export const isViewOf = <A>(
 ): list is FixedList<A> | OffsetList<A> =>
   (list instanceof FixedList || list instanceof OffsetList) && list.read === read
 
+/** Reads the count and elements of `size` bytes each, as a view. */
+export const readList = <A>(
+  reader: Reader,
+  field: string,
+  size: number,
+  read: (bytes: Uint8Array, offset: number) => A,
+  limit?: number
+): FixedList<A> => {
+  const count = reader.count(field, size, limit)
+  const list = new FixedList(reader.bytes, reader.offset, count, size, read)
+  reader.offset = list.end
+  return list
+}
+
+/** Reads the count and hashes, as a view. */
+export const readHashes = (reader: Reader, field: string, limit?: number): FixedList<Uint8Array> =>
+  readList(reader, field, 32, hashAt, limit)
+
 /** Writes the elements of a list that is no view. */
 export const writeEach = <A>(
   writer: Writer,
@@ -247,3 +267,7 @@ export const writeList = <A>(
     writeEach(writer, list, field, write)
   }
 }
+
+/** Writes the count and hashes of 32 bytes. */
+export const writeHashes = (writer: Writer, hashes: List<Uint8Array>, field: string, limit: number): void =>
+  writeList(writer, hashes, field, limit, 32, hashAt, (writer, hash) => writer.fixed(hash, 32, field))

@@ -113,14 +113,25 @@ export class Reader {
     return value
   }
 
+  /**
+   * Judges a count or length. Where more than the limit ends the connection, this comes after everything else was read: a
+   * message that is cut off as well is only dropped, as in Bitcoin Core.
+   */
+  atMost(limit: number, count: number, field: string): void {
+    if (count > limit) failReading(this.command, { _tag: "TooMany", field, count, limit })
+  }
+
   /** A length or count that is at most `limit`. */
   limited(field: string, limit: number): number {
     const count = this.compactSize(field)
-    if (count > limit) failReading(this.command, { _tag: "TooMany", field, count, limit })
+    this.atMost(limit, count, field)
     return count
   }
 
-  /** A count of elements that take at least `size` bytes each: none is made before these bytes are known to be there. */
+  /**
+   * A count of elements that take at least `size` bytes each. Fails before any element is made unless these bytes are there,
+   * so that no count costs more memory than was paid for.
+   */
   count(field: string, size: number, limit = maxCompactSize): number {
     const count = this.limited(field, limit)
     if (count * size > this.end - this.offset) this.truncated(field)

@@ -3,7 +3,7 @@ import { type Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
 import { isIn, prefixes } from "../../address/ranges.ts"
 import { addressLengths, formatHostAndPort } from "../../address/text.ts"
-import { FixedList, type List, OffsetList, writeList } from "../list.ts"
+import { type List, OffsetList, readList, writeList } from "../list.ts"
 import type { Codec } from "../codec.ts"
 import { type NetworkAddress, writeAddress } from "./control.ts"
 
@@ -67,9 +67,8 @@ const writeTimestampedAddress = (writer: Writer, address: TimestampedAddress): v
 
 export const addr: Codec<Addr> = {
   decode: (reader) => {
-    const count = reader.count("addresses", addressSize, maxAddresses)
-    const addresses = new FixedList(reader.bytes, reader.offset, count, addressSize, readTimestampedAddress)
-    reader.offset = addresses.end
+    const addresses = readList(reader, "addresses", addressSize, readTimestampedAddress)
+    reader.atMost(maxAddresses, addresses.length, "addresses")
     return { _tag: "addr", addresses }
   },
   encode: (writer, message) =>
@@ -104,13 +103,19 @@ const readAddressV2 = (bytes: Uint8Array, offset: number): AddressV2 => {
   }
 }
 
+/** Tor v2, which ended in 2021. As in Core, its entries are dropped like those of an unknown network. */
+const torV2 = 3
+
+/** How long an address of a network is; 0 for a network whose entries are dropped, whatever their length. */
+const lengthOf = (networkId: number): number => (networkId === torV2 ? 0 : (addressLengths[networkId] ?? 0))
+
 /** Steps over an entry and tells whether it is kept. */
 const scanAddressV2 = (reader: Reader): boolean => {
   reader.skip(4, "addresses.timestamp")
   reader.compactBits("addresses.services")
   const networkId = reader.u8("addresses.networkId")
   const length = reader.limited("addresses.address", maxAddressLength)
-  const expected = addressLengths[networkId] ?? 0
+  const expected = lengthOf(networkId)
   if (expected !== 0 && length !== expected) {
     reader.badValue("addresses.address", `has ${length} bytes instead of ${expected} for network ${networkId}`)
   }
@@ -123,8 +128,8 @@ const scanAddressV2 = (reader: Reader): boolean => {
 const writeAddressV2 = (writer: Writer, address: AddressV2): void => {
   writer.u32(address.timestamp, "addresses.timestamp")
   writer.compactBits(address.services, "addresses.services")
-  const expected = addressLengths[address.networkId] ?? 0
-  if (expected === 0) writer.badValue("addresses.networkId", "is not a network of BIP155")
+  const expected = lengthOf(address.networkId)
+  if (expected === 0) writer.badValue("addresses.networkId", "is not 1, 2, 4, 5 or 6")
   writer.u8(address.networkId, "addresses.networkId")
   if (address.networkId === 2 && address.address.length === 16 && isHidden(address.address, 0)) {
     writer.badValue("addresses.address", "hides an address of another network in an IPv6 address")
@@ -139,13 +144,14 @@ const minAddressV2Size = 9
 
 export const addrv2: Codec<AddrV2> = {
   decode: (reader) => {
-    const count = reader.count("addresses", minAddressV2Size, maxAddresses)
+    const count = reader.count("addresses", minAddressV2Size)
     const start = reader.offset
     const offsets: Array<number> = []
     for (let i = 0; i < count; i++) {
       const offset = reader.offset
       if (scanAddressV2(reader)) offsets.push(offset)
     }
+    reader.atMost(maxAddresses, count, "addresses")
     const view = new OffsetList(reader.bytes, start, reader.offset, offsets, readAddressV2)
     // What was dropped shall not come back when the bytes are copied: such a list is written entry by entry.
     return { _tag: "addrv2", addresses: offsets.length === count ? view : Array.from(view) }

@@ -1,7 +1,7 @@
 import { i32At, skipVarBytesAt, varBytesAt } from "../../primitives/bytes.ts"
 import { Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
-import { FixedList, type List, SequenceList } from "../list.ts"
+import { type List, readList, SequenceList } from "../list.ts"
 import type { Codec } from "../codec.ts"
 
 /** The comment of an `alert` is at most 65,536 bytes. */
@@ -58,13 +58,6 @@ class Texts extends SequenceList<Uint8Array> {
   }
 }
 
-const readNumbers = (reader: Reader): List<number> => {
-  const count = reader.count("alsoCancel", 4)
-  const numbers = new FixedList(reader.bytes, reader.offset, count, 4, i32At)
-  reader.offset = numbers.end
-  return numbers
-}
-
 const readTexts = (reader: Reader): List<Uint8Array> => {
   const count = reader.count("userAgents", 1)
   const start = reader.offset
@@ -88,7 +81,7 @@ export const alert: Codec<Alert> = {
       expiration: reader.i64("expiration"),
       id: reader.i32("id"),
       cancel: reader.i32("cancel"),
-      alsoCancel: readNumbers(reader),
+      alsoCancel: readList(reader, "alsoCancel", 4, i32At),
       minimumVersion: reader.i32("minimumVersion"),
       maximumVersion: reader.i32("maximumVersion"),
       userAgents: readTexts(reader),

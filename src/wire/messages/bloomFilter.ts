@@ -1,10 +1,7 @@
 /** The messages of BIP37: a filter for what a peer announces, and blocks of which only what matched is sent. */
-import { hashAt } from "../../primitives/bytes.ts"
 import { maxCompactSize } from "../limits.ts"
-import { type Reader } from "../reader.ts"
-import { type Writer } from "../writer.ts"
-import { FixedList, type List, writeList } from "../list.ts"
-import { fail, failReading } from "../fail.ts"
+import { type List, readHashes, writeHashes } from "../list.ts"
+import { fail } from "../fail.ts"
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "../codec.ts"
 
@@ -68,12 +65,13 @@ const hashFunctions = "hashFunctions"
 
 export const filterload: Codec<FilterLoad> = {
   decode: (reader) => {
-    const filter = reader.varBytes("filter", maxFilterSize)
+    const filter = reader.varBytes("filter")
     const count = reader.u32(hashFunctions)
-    if (count > maxFilterHashFunctions) {
-      failReading(reader.command, { _tag: "TooMany", field: hashFunctions, count, limit: maxFilterHashFunctions })
-    }
-    return { _tag: "filterload", filter, hashFunctions: count, tweak: reader.u32("tweak"), flags: reader.u8("flags") }
+    const tweak = reader.u32("tweak")
+    const flags = reader.u8("flags")
+    reader.atMost(maxFilterSize, filter.length, "filter")
+    reader.atMost(maxFilterHashFunctions, count, hashFunctions)
+    return { _tag: "filterload", filter, hashFunctions: count, tweak, flags }
   },
   encode: (writer, message) => {
     writer.varBytes(message.filter, "filter", maxFilterSize)
@@ -88,22 +86,17 @@ export const filterload: Codec<FilterLoad> = {
 }
 
 export const filteradd: Codec<FilterAdd> = {
-  decode: (reader) => ({ _tag: "filteradd", data: reader.varBytes("data", maxFilterElementSize) }),
+  decode: (reader) => {
+    const data = reader.varBytes("data")
+    reader.atMost(maxFilterElementSize, data.length, "data")
+    return { _tag: "filteradd", data }
+  },
   encode: (writer, message) => writer.varBytes(message.data, "data", maxFilterElementSize)
 }
 
 const cleared: FilterClear = Object.freeze({ _tag: "filterclear" })
 
 export const filterclear: Codec<FilterClear> = { decode: () => cleared, encode: () => {} }
-
-const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "hashes")
-
-const readHashes = (reader: Reader): List<Uint8Array> => {
-  const count = reader.count("hashes", 32)
-  const hashes = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
-  reader.offset = hashes.end
-  return hashes
-}
 
 export const merkleblock: Codec<MerkleBlock> = {
   decode: (reader) => {
@@ -113,14 +106,14 @@ export const merkleblock: Codec<MerkleBlock> = {
       _tag: "merkleblock",
       header: readHeader(reader.bytes, start),
       transactionCount: reader.u32("transactionCount"),
-      hashes: readHashes(reader),
+      hashes: readHashes(reader, "hashes"),
       flags: reader.varBytes("flags")
     }
   },
   encode: (writer, message) => {
     writeHeader(writer, message.header)
     writer.u32(message.transactionCount, "transactionCount")
-    writeList(writer, message.hashes, "hashes", maxCompactSize, 32, hashAt, writeHash)
+    writeHashes(writer, message.hashes, "hashes", maxCompactSize)
     writer.varBytes(message.flags, "flags")
   }
 }

@@ -1,7 +1,7 @@
 import { Reader } from "../reader.ts"
 import { u32At } from "../../primitives/bytes.ts"
 import { type Writer } from "../writer.ts"
-import { FixedList, type List, ListView, writeEach, writeList } from "../list.ts"
+import { type List, ListView, readList, writeEach, writeList } from "../list.ts"
 import { type BlockHeader, headerSize, readHeader, readTransactions, writeHeader, writeTransactions } from "./block.ts"
 import type { Codec } from "../codec.ts"
 import {
@@ -138,10 +138,8 @@ export const cmpctblock: Codec<CmpctBlock> = {
     const start = reader.offset
     reader.skip(headerSize, "header")
     const nonce = reader.u64("nonce")
-    const count = reader.count("shortIds", shortIdSize, maxCompactTransactions)
-    const shortIds = new FixedList(reader.bytes, reader.offset, count, shortIdSize, readShortId)
-    reader.offset = shortIds.end
-    const prefilled = readPrefilled(reader, maxCompactTransactions - count)
+    const shortIds = readList(reader, "shortIds", shortIdSize, readShortId, maxCompactTransactions)
+    const prefilled = readPrefilled(reader, maxCompactTransactions - shortIds.length)
     return { _tag: "cmpctblock", header: readHeader(reader.bytes, start), nonce, shortIds, prefilled }
   },
   encode: (writer, message) => {

@@ -1,8 +1,7 @@
-import { hashAt } from "../../primitives/bytes.ts"
 import { maxCompactSize } from "../limits.ts"
 import { type Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
-import { FixedList, type List, writeList } from "../list.ts"
+import { type List, readHashes, writeHashes } from "../list.ts"
 import type { Codec } from "../codec.ts"
 
 /** A `getcfilters` asks for the filters of at most 1,000 blocks. */
@@ -136,24 +135,15 @@ export const cfilter: Codec<CFilter> = {
   }
 }
 
-const readHashes = (reader: Reader, field: string, limit: number): List<Uint8Array> => {
-  const count = reader.count(field, 32, limit)
-  const hashes = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
-  reader.offset = hashes.end
-  return hashes
-}
-
-const writeHashes = (writer: Writer, hashes: List<Uint8Array>, field: string, limit: number): void =>
-  writeList(writer, hashes, field, limit, 32, hashAt, (writer, hash) => writer.fixed(hash, 32, field))
-
 export const cfheaders: Codec<CFHeaders> = {
-  decode: (reader) => ({
-    _tag: "cfheaders",
-    filterType: reader.u8("filterType"),
-    stopHash: reader.view(32, "stopHash"),
-    previousFilterHeader: reader.view(32, "previousFilterHeader"),
-    filterHashes: readHashes(reader, "filterHashes", maxCompactFilterHeaders)
-  }),
+  decode: (reader) => {
+    const filterType = reader.u8("filterType")
+    const stopHash = reader.view(32, "stopHash")
+    const previousFilterHeader = reader.view(32, "previousFilterHeader")
+    const filterHashes = readHashes(reader, "filterHashes")
+    reader.atMost(maxCompactFilterHeaders, filterHashes.length, "filterHashes")
+    return { _tag: "cfheaders", filterType, stopHash, previousFilterHeader, filterHashes }
+  },
   encode: (writer, message) => {
     writer.u8(message.filterType, "filterType")
     writer.fixed(message.stopHash, 32, "stopHash")
@@ -179,7 +169,7 @@ export const cfcheckpt: Codec<CFCheckpt> = {
     _tag: "cfcheckpt",
     filterType: reader.u8("filterType"),
     stopHash: reader.view(32, "stopHash"),
-    filterHeaders: readHashes(reader, "filterHeaders", maxCompactSize)
+    filterHeaders: readHashes(reader, "filterHeaders")
   }),
   encode: (writer, message) => {
     writer.u8(message.filterType, "filterType")

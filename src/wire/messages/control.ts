@@ -256,8 +256,10 @@ export const mempool = empty<Mempool>(Object.freeze({ _tag: "mempool" }))
 export const sendcmpct: Codec<SendCmpct> = {
   decode: (reader) => {
     const announce = reader.u8("announce")
+    const version = reader.u64("version")
+    // Judged when all is read: one that is cut off is only dropped, as in Core.
     if (announce > 1) reader.badValue("announce", "is neither 0 nor 1")
-    return { _tag: "sendcmpct", announce: announce === 1, version: reader.u64("version") }
+    return { _tag: "sendcmpct", announce: announce === 1, version }
   },
   encode: (writer, message) => {
     writer.u8(message.announce ? 1 : 0, "announce")

@@ -1,7 +1,7 @@
-import { hashAt, u32At, viewOf } from "../../primitives/bytes.ts"
+import { u32At, viewOf } from "../../primitives/bytes.ts"
 import { type Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
-import { FixedList, type List, OffsetList, writeList } from "../list.ts"
+import { FixedList, type List, OffsetList, readHashes, readList, writeHashes, writeList } from "../list.ts"
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "../codec.ts"
 
@@ -109,9 +109,8 @@ const writeItem = (writer: Writer, item: InventoryItem): void => {
 }
 
 const readItems = (reader: Reader): List<InventoryItem> => {
-  const count = reader.count("items", itemSize, maxInventoryItems)
-  const items = new FixedList(reader.bytes, reader.offset, count, itemSize, readItem)
-  reader.offset = items.end
+  const items = readList(reader, "items", itemSize, readItem)
+  reader.atMost(maxInventoryItems, items.length, "items")
   return items
 }
 
@@ -133,8 +132,6 @@ export const notfound: Codec<NotFound> = {
   encode: writeItems
 }
 
-const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "locator")
-
 interface Locator {
   readonly protocolVersion: number
   readonly locator: List<Uint8Array>
@@ -143,15 +140,15 @@ interface Locator {
 
 const readLocator = (reader: Reader): Locator => {
   const protocolVersion = reader.i32("protocolVersion")
-  const count = reader.count("locator", 32, maxLocatorHashes)
-  const locator = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
-  reader.offset = locator.end
-  return { protocolVersion, locator, stopHash: reader.view(32, "stopHash") }
+  const locator = readHashes(reader, "locator")
+  const stopHash = reader.view(32, "stopHash")
+  reader.atMost(maxLocatorHashes, locator.length, "locator")
+  return { protocolVersion, locator, stopHash }
 }
 
 const writeLocator = (writer: Writer, message: Locator): void => {
   writer.i32(message.protocolVersion, "protocolVersion")
-  writeList(writer, message.locator, "locator", maxLocatorHashes, 32, hashAt, writeHash)
+  writeHashes(writer, message.locator, "locator", maxLocatorHashes)
   writer.fixed(message.stopHash, 32, "stopHash")
 }
 
@@ -189,6 +186,7 @@ const readOddHeaders = (reader: Reader, count: number): List<BlockHeader> => {
 
 export const headers: Codec<Headers> = {
   decode: (reader) => {
+    // Judged at once, as in Core, which reads no header then.
     const count = reader.count("headers", entrySize, maxHeaders)
     const { bytes, offset } = reader
     for (let i = 1; i <= count; i++) {

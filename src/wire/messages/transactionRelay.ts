@@ -1,8 +1,6 @@
 /** Transaction relay that Bitcoin Core does not do by default, or not yet: reconciliation [330] and packages [331]. */
-import { hashAt } from "../../primitives/bytes.ts"
 import { Reader } from "../reader.ts"
-import { type Writer } from "../writer.ts"
-import { FixedList, type List, OffsetList, writeList } from "../list.ts"
+import { type List, OffsetList, readHashes, writeHashes, writeList } from "../list.ts"
 import type { Codec } from "../codec.ts"
 import {
   minTransactionSize,
@@ -79,24 +77,18 @@ export const sendpackages: Codec<SendPackages> = {
   encode: (writer, message) => writer.u64(message.versions, "versions")
 }
 
-const writeHash = (writer: Writer, hash: Uint8Array): void => writer.fixed(hash, 32, "wtxids")
-
-const readWtxids = (reader: Reader, limit: number): List<Uint8Array> => {
-  const count = reader.count("wtxids", 32, limit)
-  const wtxids = new FixedList(reader.bytes, reader.offset, count, 32, hashAt)
-  reader.offset = wtxids.end
-  return wtxids
-}
-
 export const ancpkginfo: Codec<AncPkgInfo> = {
-  decode: (reader) => ({ _tag: "ancpkginfo", wtxids: readWtxids(reader, maxPackageInfo) }),
-  encode: (writer, message) => writeList(writer, message.wtxids, "wtxids", maxPackageInfo, 32, hashAt, writeHash)
+  decode: (reader) => ({ _tag: "ancpkginfo", wtxids: readHashes(reader, "wtxids", maxPackageInfo) }),
+  encode: (writer, message) => writeHashes(writer, message.wtxids, "wtxids", maxPackageInfo)
 }
 
 export const getpkgtxns: Codec<GetPkgTxns> = {
-  decode: (reader) => ({ _tag: "getpkgtxns", wtxids: readWtxids(reader, maxPackageTransactions) }),
-  encode: (writer, message) =>
-    writeList(writer, message.wtxids, "wtxids", maxPackageTransactions, 32, hashAt, writeHash)
+  decode: (reader) => {
+    const wtxids = readHashes(reader, "wtxids")
+    reader.atMost(maxPackageTransactions, wtxids.length, "wtxids")
+    return { _tag: "getpkgtxns", wtxids }
+  },
+  encode: (writer, message) => writeHashes(writer, message.wtxids, "wtxids", maxPackageTransactions)
 }
 
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>

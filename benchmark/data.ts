@@ -1,10 +1,7 @@
-/** What is measured with: real blocks from `../shared/vectors` where present, else blocks of the same shape, self-made. */
-import * as fs from "node:fs"
-import * as path from "node:path"
+/** The data of the benchmarks: real blocks of test/vectors, and messages made here that are the same in each run. */
 import * as Result from "effect/Result"
 import { Network, Wire } from "../src/index.ts"
-
-const directory = path.resolve(import.meta.dirname, "../../shared/vectors/blocks")
+import { readBlock } from "../test/support/vectors.ts"
 
 export const network = Network.regtest
 
@@ -45,36 +42,11 @@ export const transaction = (seed: number, witness: boolean, inputs = 2): Wire.Tr
   lockTime: 0
 })
 
-const selfMade = (size: number, witness: boolean): Uint8Array => {
-  const each = Result.getOrThrow(Wire.encodeTransaction(transaction(1, witness))).length
-  return Result.getOrThrow(
-    Wire.encode({
-      _tag: "block",
-      block: {
-        header: {
-          version: 4,
-          previousBlock: filled(32, 1),
-          merkleRoot: filled(32, 2),
-          timestamp: 1_700_000_000,
-          bits: 0x1d00ffff,
-          nonce: 7
-        },
-        transactions: Array.from({ length: Math.floor(size / each) }, (_, seed) => transaction(seed, witness))
-      }
-    })
-  )
-}
+/** Mainnet block 426,884, without witnesses: 996,444 bytes. */
+export const block1MB = (): Uint8Array => readBlock("block426884")
 
-const block = (file: string, size: number, witness: boolean): Uint8Array => {
-  const name = path.join(directory, file)
-  return fs.existsSync(name) ? new Uint8Array(fs.readFileSync(name)) : selfMade(size, witness)
-}
-
-/** Of mainnet, from before segregated witness: 996,444 bytes. */
-export const block1MB = (): Uint8Array => block("block426884.raw", 996_444, false)
-
-/** Of mainnet, with witnesses: 2,259,447 bytes. */
-export const block2MB = (): Uint8Array => block("21868c2c.raw", 2_259_447, true)
+/** Mainnet block 0000…21868c2c…, with witnesses: 2,259,447 bytes. */
+export const block2MB = (): Uint8Array => readBlock("21868c2c")
 
 export const inventory = (count: number): Array<Wire.InventoryItem> =>
   Array.from({ length: count }, (_, i) => ({ type: Wire.InventoryType.wtx, hash: filled(32, i) }))

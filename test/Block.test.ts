@@ -4,7 +4,7 @@ import { Block, CompactBlock, Network, Wire } from "effect-bitcoin-peer"
 import * as Result from "effect/Result"
 import * as Regtest from "../examples/regtest-chain.ts"
 import { decoded, encoded } from "./support/generators.ts"
-import { blocks, readBlock, withVectors } from "./support/vectors.ts"
+import { blocks, readBlock } from "./support/vectors.ts"
 
 const zeros = new Uint8Array(32)
 const { segwitHeight } = Network.mainnet
@@ -189,7 +189,7 @@ describe("blocks mined here", () => {
   })
 })
 
-withVectors("real blocks", () => {
+describe("real blocks", () => {
   for (const { file, witness } of blocks) {
     it(`${file} is not mutated, and is once its witnesses are cut off where it has some`, () => {
       const { block } = decoded("block", readBlock(file)) as Wire.BlockMessage

@@ -20,7 +20,7 @@ import { memoryFiles, systemError } from "./support/files.ts"
 import { bytes as bytesOf, concat, integer } from "./support/generators.ts"
 import { assertKeeps, MiB } from "./support/hostile.ts"
 import { network, scripted, verack, version } from "./support/peers.ts"
-import { captures, readCapture, readVector, withVectors } from "./support/vectors.ts"
+import { captures, readCapture, readVector } from "./support/vectors.ts"
 
 const encode = (captured: Capture.Captured): Uint8Array => Result.getOrThrow(Capture.encode(captured))
 const time = 1_700_000_000_123_456
@@ -620,7 +620,7 @@ describe("replay", () => {
   )
 })
 
-withVectors("captures of Bitcoin Core", () => {
+describe("captures of Bitcoin Core", () => {
   for (const name of captures) {
     const bytes = () => readVector(`captures/${name}.dat`)
     const expected = () => readCapture(name).map(({ command }) => command)

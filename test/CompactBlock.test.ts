@@ -5,7 +5,7 @@ import * as Result from "effect/Result"
 import { CompactBlock, Wire } from "effect-bitcoin-peer"
 import * as Regtest from "../examples/regtest-chain.ts"
 import { decoded, encoded, integer, plain } from "./support/generators.ts"
-import { readBlock, readCapture, readVector, withVectors } from "./support/vectors.ts"
+import { readBlock, readCapture, readVector } from "./support/vectors.ts"
 
 const zeros = new Uint8Array(32)
 const nonce = 0x0123456789abcdefn
@@ -363,7 +363,7 @@ describe("the largest message", () => {
 
 const decodedBlock = (file: string): Wire.Block => (decoded("block", readBlock(file)) as Wire.BlockMessage).block
 
-withVectors("real compact blocks", () => {
+describe("real compact blocks", () => {
   for (const [compact, file] of [
     ["compact426884", "block426884"],
     ["compact898352", "block898352"]

@@ -6,7 +6,7 @@ import { advance, encodeSet, makeReader, mapInto } from "../src/primitives/golom
 import { sipHash, sipKey } from "../src/primitives/siphash.ts"
 import * as Wire from "../src/Wire.ts"
 import { bytes, bytesOf, concat, decoded, integer, u32 } from "./support/generators.ts"
-import { readBlock, readCapture, readVectorText, withVectors } from "./support/vectors.ts"
+import { readBlock, readCapture, readVectorText } from "./support/vectors.ts"
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 const fromHex = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"))
@@ -69,7 +69,7 @@ const vectors = (): ReadonlyArray<Vector> =>
     header: row[6] as string
   }))
 
-withVectors("the vectors of BIP158", () => {
+describe("the vectors of BIP158", () => {
   it("every block has its filter, its filter header, and matches all its scripts", () => {
     const all = vectors()
     assert.lengthOf(all, 10)
@@ -93,7 +93,7 @@ withVectors("the vectors of BIP158", () => {
   })
 })
 
-withVectors("the filters that a Bitcoin Core node sent", () => {
+describe("the filters that a Bitcoin Core node sent", () => {
   it("hash to its cfheaders, and these lead to its cfcheckpt", () => {
     const messages = readCapture("light-client-sent").map(({ command, payload }) => decoded(command, payload))
     const filters = messages.filter((message) => message._tag === "cfilter")
@@ -351,7 +351,7 @@ describe("verifying headers", () => {
   })
 })
 
-withVectors("a full block", () => {
+describe("a full block", () => {
   it("matches the scripts of all its outputs, with false previous scripts of any kind", () => {
     const { block } = decoded("block", readBlock("block482683")) as Wire.BlockMessage
     const built = Result.getOrThrow(CompactFilter.build(block, () => script(7)))

@@ -3,7 +3,7 @@ import * as Result from "effect/Result"
 import * as MerkleBlock from "../src/MerkleBlock.ts"
 import * as Wire from "../src/Wire.ts"
 import { bytes, concat, decoded, encoded, integer, messages, plain, u32 } from "./support/generators.ts"
-import { blocks, captures, readBlock, readCapture, readVector, withVectors } from "./support/vectors.ts"
+import { blocks, captures, readBlock, readCapture, readVector } from "./support/vectors.ts"
 
 const noHash = new Uint8Array(32)
 
@@ -186,7 +186,7 @@ describe("verify refuses", () => {
   })
 })
 
-withVectors("filtered blocks of others", () => {
+describe("filtered blocks of others", () => {
   it("merkle300025: proves two transactions of block 300025, and the block filtered for these has the same bytes", () => {
     const block = (decoded("block", readBlock("block300025")) as Wire.BlockMessage).block
     const txids = Array.from(block.transactions, (transaction) => Wire.hashToHex(Wire.txid(transaction)))

@@ -1,72 +1,13 @@
-/** Random schedules in virtual time: whatever two peers and their pipe do, nothing hangs, leaks, is lost or doubled. */
+/** Random schedules in virtual time, short: the first seeds, and the seeds that found a bug. Peer.simulation.long.test.ts runs many more. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, Wire } from "effect-bitcoin-peer"
-import { withRemote } from "./support/peers.ts"
-import { interleave, numbered, type Report, simulate } from "./support/simulation.ts"
-import { withSleep } from "./support/peers.ts"
+import { withRemote, withSleep } from "./support/peers.ts"
+import { testSchedules } from "./support/schedules.ts"
+import { numbered } from "./support/simulation.ts"
 
-/** More are a longer look: SIMULATION_RUNS=100000. The seeds are always the same. */
-const runs = Number(process.env["SIMULATION_RUNS"] ?? 3_000)
-/** One seed alone, to replay what failed. */
-const only = process.env["SIMULATION_SEED"]
-const batch = 1_000
-const batches =
-  only === undefined ? Array.from({ length: Math.ceil(runs / batch) }, (_, index) => index * batch) : [Number(only)]
-const seedsFrom = (from: number): ReadonlyArray<number> =>
-  Array.from({ length: only === undefined ? Math.min(batch, runs - from) : 1 }, (_, index) => from + index)
-
-const describeRun = (seed: number, problems: ReadonlyArray<string>, { ends, trace }: Report): string =>
-  [
-    `seed ${seed}; replay: SIMULATION_SEED=${seed} npx vitest run test/Peer.simulation.test.ts`,
-    ...problems,
-    `the ends: ${ends.join(" and ")}`,
-    ...trace
-  ].join("\n  ")
-
-const check = (seed: number, report: Report): void => {
-  if (report.problems.length > 0) assert.fail(describeRun(seed, report.problems, report))
-}
-
-describe("two peers over a pipe that delays, splits and cuts", () => {
-  const lost: Array<string> = []
-
-  it.effect.each(batches)(
-    "1,000 schedules from seed %d on",
-    (from) =>
-      Effect.gen(function* () {
-        const ends = new Map<string, number>()
-        for (const seed of seedsFrom(from)) {
-          const report = yield* simulate(seed)
-          for (const end of report.ends) ends.set(end, (ends.get(end) ?? 0) + 1)
-          if (report.lost.length > 0) lost.push(describeRun(seed, report.lost, report))
-          check(seed, report)
-        }
-        // The schedules are of use only while they come to all kinds of ends.
-        if (only !== undefined) return
-        for (const end of ["Requested", "ScopeClosed", "RemoteClosed", "ConnectionLost", "Stalled", "no handshake"]) {
-          assert.isAbove(ends.get(end) ?? 0, 0, end)
-        }
-      }),
-    120_000
-  )
-
-  it("what a side wrote before it closed was handled on the other side, in all of these schedules", () => {
-    assert.strictEqual(lost.length, 0, `${lost.length} runs lost messages, the first:\n${lost[0]}`)
-  })
-})
-
-describe("one peer: sends, waits, interruptions and an end, in any order", () => {
-  it.effect.each(batches)(
-    "1,000 interleavings from seed %d on",
-    (from) =>
-      Effect.gen(function* () {
-        for (const seed of seedsFrom(from)) check(seed, yield* interleave(seed))
-      }),
-    120_000
-  )
-})
+testSchedules({ from: 0, to: 500 })
 
 describe("found by these schedules", () => {
   it.effect("seed 106: writing to a remote that has closed does not lose what it sent before", () =>

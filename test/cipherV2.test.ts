@@ -11,7 +11,7 @@ import {
 import { sealPackets } from "../src/transport/bip324Packets.ts"
 import { Network } from "../src/index.ts"
 import { bothSecrets, elligatorSwift, noise } from "./support/secured.ts"
-import { readVectorText, withVectors } from "./support/vectors.ts"
+import { readVectorText } from "./support/vectors.ts"
 
 const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"))
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
@@ -39,7 +39,7 @@ const repeated = (bytes: Uint8Array, times: number): Uint8Array => {
 
 const aeads = { node: nodeAead!, noble: nobleAead }
 
-withVectors("the vectors of BIP324", () => {
+describe("the vectors of BIP324", () => {
   it("decode keys", () => {
     const vectors = rows("ellswift_decode_test_vectors")
     assert.strictEqual(vectors.length, 76)

@@ -17,7 +17,7 @@ import * as Wire from "../src/Wire.ts"
 import { memoryFiles, systemError } from "./support/files.ts"
 import { concat } from "./support/generators.ts"
 import { version } from "./support/peers.ts"
-import { captures, readCapture, withVectors } from "./support/vectors.ts"
+import { captures, readCapture, vectorPath } from "./support/vectors.ts"
 
 const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
 
@@ -153,11 +153,11 @@ describe("replay", () => {
   }
 })
 
-withVectors("replay of captures of Bitcoin Core", () => {
+describe("replay of captures of Bitcoin Core", () => {
   for (const name of captures) {
     it.effect(name, () =>
       Effect.gen(function* () {
-        const file = path.resolve(import.meta.dirname, `../../shared/vectors/captures/${name}.dat`)
+        const file = vectorPath(`captures/${name}.dat`)
         const { code, errors, lines } = yield* btcpeer("replay", file, "--at-once", "--json", "-n", "regtest")
         assert.deepStrictEqual([yield* code, errors], [0, []])
         assert.deepStrictEqual(

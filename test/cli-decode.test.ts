@@ -11,7 +11,7 @@ import { makeMemory } from "../src/cli/output.ts"
 import * as Network from "../src/Network.ts"
 import * as Wire from "../src/Wire.ts"
 import { concat, encoded } from "./support/generators.ts"
-import { blocks, captures, readBlock, readTransactions, readVector, withVectors } from "./support/vectors.ts"
+import { blocks, captures, readBlock, readTransactions, readVector } from "./support/vectors.ts"
 
 const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
 
@@ -286,7 +286,7 @@ describe("decode", () => {
   )
 })
 
-withVectors("decode of real bytes", () => {
+describe("decode of real bytes", () => {
   it.effect("a block that is cut off is none, but begins with its header", () =>
     Effect.gen(function* () {
       const cut = readBlock("block482683").subarray(0, 5000)

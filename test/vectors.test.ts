@@ -1,16 +1,8 @@
-import { assert, it } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Wire from "../src/Wire.ts"
 import { decoded, encoded, plain } from "./support/generators.ts"
-import {
-  blocks,
-  captures,
-  readBlock,
-  readCapture,
-  readChain,
-  readTransactions,
-  withVectors
-} from "./support/vectors.ts"
+import { blocks, captures, readBlock, readCapture, readChain, readTransactions } from "./support/vectors.ts"
 
 const decodedBlock = (bytes: Uint8Array): Wire.Block => (decoded("block", bytes) as Wire.BlockMessage).block
 
@@ -20,7 +12,7 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 const sameBytes = (actual: Uint8Array, expected: Uint8Array): void =>
   assert.isTrue(Buffer.compare(actual, expected) === 0, "the bytes differ")
 
-withVectors("captures of a Bitcoin Core node", () => {
+describe("captures of a Bitcoin Core node", () => {
   for (const name of captures) {
     it(`${name}: every message decodes and encodes to the same bytes, as it came and as plain arrays`, () => {
       let known = 0
@@ -73,7 +65,7 @@ withVectors("captures of a Bitcoin Core node", () => {
   })
 })
 
-withVectors("blocks", () => {
+describe("blocks", () => {
   for (const { file, hash, witness } of blocks) {
     it(`${file}: encodes to the same bytes, has the known hash, and its txids give its merkle root`, () => {
       const bytes = readBlock(file)
@@ -129,7 +121,7 @@ withVectors("blocks", () => {
   })
 })
 
-withVectors("transactions of Bitcoin Core", () => {
+describe("transactions of Bitcoin Core", () => {
   it("tx_valid.json: every transaction encodes to the same bytes, as it came and as plain arrays", () => {
     const all = readTransactions("tx_valid")
     assert.isAtLeast(all.length, 100)

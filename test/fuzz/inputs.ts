@@ -30,22 +30,20 @@ const generated = (): ReadonlyArray<Payload> => [
 
 /** Messages that others wrote: large ones would slow everything down, and are as deep as the small ones. */
 const recorded = (): ReadonlyArray<Payload> =>
-  Vectors.hasVectors
-    ? [
-        ...Vectors.captures.flatMap(Vectors.readCapture),
-        ...["compact426884", "compact898352"].map((file) => ({
-          command: "cmpctblock",
-          payload: Vectors.readVector(`compact/${file}.raw`)
-        })),
-        ...["merkle300025", "merkle300025-extended"].map((file) => ({
-          command: "merkleblock",
-          payload: Vectors.readVector(`merkleblock/${file}.raw`)
-        })),
-        ...["block482683", "block898352"].map((file) => ({ command: "block", payload: Vectors.readBlock(file) })),
-        ...Vectors.readTransactions("tx_valid").map((payload) => ({ command: "tx", payload })),
-        ...Vectors.readTransactions("tx_invalid").map((payload) => ({ command: "tx", payload }))
-      ].filter(({ payload }) => payload.length <= 20_000)
-    : []
+  [
+    ...Vectors.captures.flatMap(Vectors.readCapture),
+    ...["compact426884", "compact898352"].map((file) => ({
+      command: "cmpctblock",
+      payload: Vectors.readVector(`compact/${file}.raw`)
+    })),
+    ...["merkle300025", "merkle300025-extended"].map((file) => ({
+      command: "merkleblock",
+      payload: Vectors.readVector(`merkleblock/${file}.raw`)
+    })),
+    ...["block482683", "block898352"].map((file) => ({ command: "block", payload: Vectors.readBlock(file) })),
+    ...Vectors.readTransactions("tx_valid").map((payload) => ({ command: "tx", payload })),
+    ...Vectors.readTransactions("tx_invalid").map((payload) => ({ command: "tx", payload }))
+  ].filter(({ payload }) => payload.length <= 20_000)
 
 /** All that there is to start from, by command. */
 const corpus = Map.groupBy([...generated(), ...recorded()], ({ command }) => command)

@@ -1,26 +1,23 @@
-/**
- * Bytes that this project did not make. A checkout without `../shared` has none: tests that need one use `withVectors`
- * and are skipped there, with the reason in their name.
- */
-import { describe } from "@effect/vitest"
+/** Reads the bytes of test/vectors, which other software made. test/vectors/README.md has their origins and formats. */
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { brotliDecompressSync } from "node:zlib"
 
-const directory = path.resolve(import.meta.dirname, "../../../shared/vectors")
+const directory = path.resolve(import.meta.dirname, "../vectors")
 
-export const hasVectors = fs.existsSync(directory)
+/** The path of a vector that is stored uncompressed: all but the blocks. */
+export const vectorPath = (file: string): string => path.join(directory, file)
 
-/** A `describe` whose tests need the vectors. */
-export const withVectors = (name: string, tests: () => void): void => {
-  if (hasVectors) describe(name, tests)
-  else describe.skip(`${name} (skipped: ../shared/vectors is absent)`, tests)
+export const readVector = (file: string): Uint8Array => {
+  const compressed = vectorPath(`${file}.br`)
+  return new Uint8Array(
+    fs.existsSync(compressed) ? brotliDecompressSync(fs.readFileSync(compressed)) : fs.readFileSync(vectorPath(file))
+  )
 }
 
-export const readVector = (file: string): Uint8Array => new Uint8Array(fs.readFileSync(path.join(directory, file)))
+export const readVectorText = (file: string): string => fs.readFileSync(vectorPath(file), "utf8")
 
-export const readVectorText = (file: string): string => fs.readFileSync(path.join(directory, file), "utf8")
-
-/** Blocks in a file each, with what is known of them: hash and height (mainnet, but for the last two: testnet3). */
+/** The single blocks with their hashes. The last two are of testnet3, the others of mainnet. */
 export const blocks = [
   { file: "block300025", hash: "0000000000000000821c4e0acc40f88bedbce3b73ba2358b5ade58a9022cc78c", witness: false },
   { file: "block426884", hash: "00000000000000000431d0ead6e0bd9f90ff0d469e9b05d51e3d04971f472973", witness: false },
@@ -32,7 +29,7 @@ export const blocks = [
 
 export const readBlock = (file: string): Uint8Array => readVector(`blocks/${file}.raw`)
 
-/** Mainnet blocks 1 to 255 (the file's name says 256), each behind the magic and its length. */
+/** Mainnet blocks 1 to 255 (the name of the file says 256). Each one follows the magic and its length. */
 export const readChain = (): Array<Uint8Array> => {
   const bytes = readVector("blocks/mainnet-1-256.dat")
   const view = new DataView(bytes.buffer)
@@ -68,7 +65,7 @@ export const readCapture = (name: string): Array<{ readonly command: string; rea
   return found
 }
 
-/** The transactions of one of Core's files: the second item of each entry with three. */
+/** The transactions of one of Core's files: the second item of each entry of three items. */
 export const readTransactions = (file: "tx_valid" | "tx_invalid"): Array<Uint8Array> =>
   (JSON.parse(readVectorText(`transactions/${file}.json`)) as Array<Array<unknown>>)
     .filter((entry) => entry.length === 3)

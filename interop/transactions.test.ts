@@ -4,7 +4,7 @@ import { Effect, Result } from "effect"
 import { Wire } from "../src/index.ts"
 import { dice } from "../test/support/dice.ts"
 import { mutate } from "../test/fuzz/inputs.ts"
-import { hasVectors, readTransactions, readVectorText } from "../test/support/vectors.ts"
+import { readTransactions, readVectorText } from "../test/support/vectors.ts"
 import * as Bitcoind from "./bitcoind.ts"
 
 interface Decoded {
@@ -42,7 +42,7 @@ const theirs = ({ hash, locktime, size, txid, version, vin, vout }: Decoded): un
   locktime
 })
 
-describe.skipIf(Bitcoind.program === undefined || !hasVectors)("Bitcoin Core and Wire.decodeRawTransaction", () => {
+describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core and Wire.decodeRawTransaction", () => {
   it.live(
     "read the same, of what Core's tools write, of valid and invalid transactions, and of what is changed in them",
     () =>

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { Wire } from "effect-bitcoin-peer"
 import { concat, reasonOf } from "./support/generators.ts"
-import { readVectorText, withVectors } from "./support/vectors.ts"
+import { readVectorText } from "./support/vectors.ts"
 
 const read = (bytes: Uint8Array): Wire.Transaction => Result.getOrThrow(Wire.decodeRawTransaction(bytes))
 const counts = ({ inputs, outputs }: Wire.Transaction): ReadonlyArray<number> => [inputs.length, outputs.length]
@@ -79,7 +79,7 @@ describe("a script that makes no sense", () => {
   })
 })
 
-withVectors("the transactions of Core's tools", () => {
+describe("the transactions of Core's tools", () => {
   const raw = Object.entries(JSON.parse(readVectorText("core/raw-transactions.json")) as Record<string, string>)
 
   /** Inputs and outputs, as `decoderawtransaction` of Bitcoin Core gives them. */

@@ -33,6 +33,11 @@ export interface Host {
   readonly networkId: number
   /** In network order, as long as the network's addresses are. */
   readonly address: Uint8Array
+  /**
+   * The zone of an IPv6 address (RFC 4007), an index of this machine's interfaces: the 32 of `fe80::1%32`. From 1 to
+   * 4,294,967,295; no message carries it.
+   */
+  readonly zone?: number | undefined
 }
 
 /** Where a node listens. */
@@ -112,9 +117,20 @@ const parseI2P = (text: string): Result.Result<Host, AddressError> => {
     : failed(text, { _tag: "BadI2P" })
 }
 
+/** A host without zone, and its zone: decimal digits, as in Core. 0 is no zone. */
+const splitZone = (text: string): { readonly ip: string; readonly zone: number } | undefined => {
+  const at = text.indexOf("%")
+  if (at < 0) return { ip: text, zone: 0 }
+  const zone = text.slice(at + 1)
+  return /^\d{1,10}$/.test(zone) && Number(zone) <= 0xffffffff
+    ? { ip: text.slice(0, at), zone: Number(zone) }
+    : undefined
+}
+
 /**
  * The host that a text is: an IPv4 address, an IPv6 address without brackets (one of fc00::/8 is of CJDNS), or a name that
- * ends with `.onion` or `.b32.i2p`, of either case. An IPv4 address in an IPv6 one is an IPv4 address.
+ * ends with `.onion` or `.b32.i2p`, of either case. An IPv4 address in an IPv6 one is an IPv4 address. An IPv6 address can
+ * have a zone, which is a number: names of interfaces are not looked up.
  *
  * @example
  * ```ts
@@ -129,18 +145,23 @@ export const parseHost = (text: string): Result.Result<Host, AddressError> => {
   const lower = text.toLowerCase()
   if (lower.endsWith(".onion")) return parseOnion(text)
   if (lower.endsWith(".b32.i2p")) return parseI2P(text)
-  const ip = NetAddress.ipFromString(text)
-  if (Result.isFailure(ip)) return failed(text, { _tag: "NotAnAddress" })
-  if (NetAddress.isIpv4Address(ip.success)) {
-    return Result.succeed({
-      networkId: NetworkId.ipv4,
-      address: Uint8Array.from(NetAddress.ipv4ToOctets(ip.success))
-    })
+  const split = splitZone(text)
+  const ip = split && NetAddress.ipFromString(split.ip)
+  if (ip === undefined || Result.isFailure(ip)) return failed(text, { _tag: "NotAnAddress" })
+  const host = hostOf(ip.success)
+  if (host === undefined || split === undefined) return failed(text, { _tag: "NotAnAddress" })
+  if (split.ip === text) return Result.succeed(host)
+  if (host.networkId !== NetworkId.ipv6) return failed(text, { _tag: "NotAnAddress" })
+  return Result.succeed(split.zone === 0 ? host : { ...host, zone: split.zone })
+}
+
+/** The host of an IP address; `undefined` where it is not one of a node. */
+const hostOf = (ip: NetAddress.IpAddress): Host | undefined => {
+  if (NetAddress.isIpv4Address(ip)) {
+    return { networkId: NetworkId.ipv4, address: Uint8Array.from(NetAddress.ipv4ToOctets(ip)) }
   }
-  const address = Uint8Array.from(NetAddress.ipv6ToOctets(ip.success))
-  if (address[0] === cjdnsPrefix) return Result.succeed({ networkId: NetworkId.cjdns, address })
-  const host = fromBytes(address)
-  return host === undefined ? failed(text, { _tag: "NotAnAddress" }) : Result.succeed(host)
+  const address = Uint8Array.from(NetAddress.ipv6ToOctets(ip))
+  return address[0] === cjdnsPrefix ? { networkId: NetworkId.cjdns, address } : fromBytes(address)
 }
 
 /** The host and what follows its colon; an IPv6 address may stand without brackets when no port follows. */
@@ -175,10 +196,9 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
   if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) <= 65_535)) {
     return failed(text, { _tag: "BadPort", port })
   }
-  return Result.map(parseHost(host), ({ address, networkId }) => ({
-    networkId,
-    address,
-    port: port !== undefined ? Number(port) : networkId === NetworkId.i2p ? 0 : defaultPort
+  return Result.map(parseHost(host), (host) => ({
+    ...host,
+    port: port !== undefined ? Number(port) : host.networkId === NetworkId.i2p ? 0 : defaultPort
   }))
 }
 
@@ -194,7 +214,7 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
  * console.log(Address.formatHost(host)) // aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaam2dqd.onion
  * ```
  */
-export const formatHost = ({ address, networkId }: Host): string => print(networkId, address)
+export const formatHost = ({ address, networkId, zone }: Host): string => print(networkId, address, zone)
 
 /**
  * An address as people write it, `host:port`, with brackets around IPv6 and CJDNS. Port 0 of I2P is left out.
@@ -207,7 +227,8 @@ export const formatHost = ({ address, networkId }: Host): string => print(networ
  * console.log(Address.format(address)) // 1.2.3.4:8333
  * ```
  */
-export const format = ({ address, networkId, port }: Address): string => formatHostAndPort(networkId, address, port)
+export const format = ({ address, networkId, port, zone }: Address): string =>
+  formatHostAndPort(networkId, address, port, zone)
 
 // ---- the 16 bytes of `addr` and `version`
 

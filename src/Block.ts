@@ -72,15 +72,6 @@ export interface CheckOptions {
 
 const zeros = new Uint8Array(32)
 
-const isCoinbase = ({ inputs }: Wire.Transaction): boolean => {
-  const input = inputs.at(0)
-  return (
-    inputs.length === 1 &&
-    input!.previousOutput.index === 0xffffffff &&
-    Wire.hashEquals(input!.previousOutput.txid, zeros)
-  )
-}
-
 /** How the output of a coinbase starts that commits to the witnesses: OP_RETURN, 36 bytes, a tag (BIP141). */
 const commitmentPrefix = Uint8Array.of(0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed)
 const commitmentSize = 38
@@ -127,7 +118,7 @@ const pushedNumber = (script: Uint8Array): number | undefined => {
  */
 export const height = (block: Wire.Block): number | undefined => {
   const coinbase = block.transactions.at(0)
-  return coinbase !== undefined && isCoinbase(coinbase) ? pushedNumber(coinbase.inputs.at(0)!.script) : undefined
+  return coinbase !== undefined && Wire.isCoinbase(coinbase) ? pushedNumber(coinbase.inputs.at(0)!.script) : undefined
 }
 
 const witnessMutation = (
@@ -182,7 +173,7 @@ const witnessMutation = (
 export const mutation = (block: Wire.Block, options: CheckOptions = {}): Mutation | undefined => {
   const transactions = Array.from(block.transactions)
   const first = transactions[0]
-  if (first === undefined || !isCoinbase(first)) return "NoCoinbase"
+  if (first === undefined || !Wire.isCoinbase(first)) return "NoCoinbase"
   const txids = transactions.map(Wire.txid)
   const { ambiguous, root } = merkleTree(txids)
   if (!Wire.hashEquals(root, block.header.merkleRoot)) return "OtherTransactions"

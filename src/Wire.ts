@@ -117,7 +117,9 @@ export {
   type Unknown
 } from "./wire/messages.ts"
 export {
+  decodeRawTransaction,
   decodeTransaction,
+  isCoinbase,
   encodeTransaction,
   type OutPoint,
   type Transaction,

@@ -127,14 +127,75 @@ describe("text", () => {
       "1::2::3",
       "12345::",
       "::1.2.3",
-      "fe80::1%32",
-      "fe80::1%eth0",
+      "1.2.3.4.",
+      "::1.",
+      "::ffff:1.2.3.4.",
+      "[[::1]]",
+      "[::1]]",
+      "[1.2.3.4",
+      "::1::",
+      "::ffff:256.1.1.1",
+      "::ffff:1.2.3",
+      "2001:db8:::1",
+      "g::1",
+      "localhost",
+      "example.com.",
       "totally bogus",
       // A name of Core's own tables, and OnionCat.
       "[fd6b:88c0:8724:1:2:3:4:5]",
       "[fd87:d87e:eb43::1]"
     ]) {
       assert.deepStrictEqual(reasonOf(Address.parse(text)), { _tag: "NotAnAddress" }, text)
+    }
+  })
+
+  it("has a zone where it is an IPv6 address, which is a number of 32 bits", () => {
+    for (const [text, zone, printed] of [
+      ["fe80::1%32", 32, "fe80::1%32"],
+      ["FE80::1%1", 1, "fe80::1%1"],
+      ["fe80::1%4294967295", 4_294_967_295, "fe80::1%4294967295"],
+      ["fe80::1%032", 32, "fe80::1%32"],
+      // 0 is no zone.
+      ["fe80::1%0", undefined, "fe80::1"],
+      ["2001:db8::1%7", 7, "2001:db8::1%7"]
+    ] as const) {
+      assert.strictEqual(host(text).zone, zone)
+      assert.strictEqual(Address.formatHost(host(text)), printed)
+      assert.strictEqual(Address.format(address(`[${text}]:8333`)), `[${printed}]:8333`)
+      assert.deepStrictEqual(address(Address.format(address(`[${text}]:8333`))), address(`[${text}]:8333`))
+      assert.strictEqual(Address.format(address(text, 18_333)), `[${printed}]:18333`)
+      assert.deepStrictEqual(Address.toBytes(host(text)), host(text.split("%")[0]!).address)
+    }
+    for (const text of [
+      "fe80::1%",
+      "fe80::1%eth0",
+      "fe80::1%4294967296",
+      "fe80::1%-1",
+      "fe80::1%+1",
+      "fe80::1% 1",
+      "fe80::1%1%2",
+      "fe80::1%0x1",
+      "%1",
+      "1.2.3.4%1",
+      "::ffff:1.2.3.4%1",
+      "fc00::1%1",
+      "www.bitcoincore.org%1"
+    ]) {
+      assert.deepStrictEqual(reasonOf(Address.parse(text)), { _tag: "NotAnAddress" }, text)
+    }
+    assert.isFalse(Address.isRoutable(host("fe80::1%32")))
+  })
+
+  it("holds an IPv4 address in any of the forms of IPv6 that have one", () => {
+    for (const [text, printed] of [
+      ["::ffff:1.2.3.4", "1.2.3.4"],
+      ["::FFFF:102:304", "1.2.3.4"],
+      ["0:0:0:0:0:ffff:1.2.3.4", "1.2.3.4"],
+      ["64:ff9b::1.2.3.4", "64:ff9b::102:304"],
+      ["::1.2.3.4", "::102:304"],
+      ["2001:db8::255.255.255.255", "2001:db8::ffff:ffff"]
+    ] as const) {
+      assert.strictEqual(Address.formatHost(host(text)), printed)
     }
   })
 
@@ -152,6 +213,8 @@ describe("text", () => {
       ["mfrggzak.onion", bad],
       ["mf*g zak.onion", bad],
       [".onion", bad],
+      [`${onion.slice(0, 56)}..onion`, bad],
+      [`sub.${onion}`, bad],
       // The dotless i would be an I when made large.
       [onion.replace("i", "ı"), bad],
       ["udhdrtrcetjm5sxzskjyr5ztpeszydbh4dpl3pl4utgqqw2v4jn=.b32.i2p", "BadI2P"],

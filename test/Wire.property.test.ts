@@ -212,8 +212,8 @@ describe("a transaction", () => {
           { ...made, lockTime: 5 }
         ],
         [
-          { ...read, version: -1 },
-          { ...made, version: -1 }
+          { ...read, version: 0xffffffff },
+          { ...made, version: 0xffffffff }
         ],
         [
           { ...read, inputs: different.inputs },

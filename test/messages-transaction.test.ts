@@ -47,8 +47,43 @@ describe("a transaction", () => {
     const empty = concat(version, [0, 0], lockTime)
     assert.deepStrictEqual(plain(read(empty)), { version: 2, inputs: [], outputs: [], lockTime: 0 })
     assert.deepStrictEqual(write(read(empty)), empty)
-    const outputs = write({ ...transaction, inputs: [] })
-    assert.isTrue(Result.isFailure(Wire.decodeTransaction(outputs)))
+    assert.isTrue(Result.isFailure(Wire.decodeTransaction(concat(version, [0], oneOutput, lockTime))))
+  })
+
+  it("without inputs is refused where it has outputs, in whatever message, for its bytes would not be read again", () => {
+    const made = { ...transaction, inputs: [] }
+    const { header } = (examples.find((message) => message._tag === "block") as Wire.BlockMessage).block
+    const results = [
+      Wire.encodeTransaction(made),
+      Wire.encodeTransaction(Result.getOrThrow(Wire.decodeRawTransaction(concat(version, [0], oneOutput, lockTime)))),
+      Wire.encode({ _tag: "tx", transaction: made }),
+      Wire.encode({ _tag: "block", block: { header, transactions: [transaction, made] } }),
+      Wire.encode({ _tag: "blocktxn", blockHash: new Uint8Array(32), transactions: [made] }),
+      Wire.encode({
+        _tag: "cmpctblock",
+        header,
+        nonce: 0n,
+        shortIds: [],
+        prefilled: [{ index: 0, transaction: made }]
+      }),
+      Wire.encode({ _tag: "pkgtxns", transactions: [made] })
+    ]
+    for (const result of results) {
+      const reason = reasonOf(result)
+      assert(reason._tag === "BadValue")
+      assert.strictEqual(reason.field, "inputs")
+    }
+    // Tools make them, and their ids are those of the bytes.
+    const raw = concat(version, [0], oneOutput, lockTime)
+    const read = Result.getOrThrow(Wire.decodeRawTransaction(raw))
+    assert.deepStrictEqual(Wire.txid(plain(read)), Wire.txid(read))
+    assert.strictEqual(Wire.transactionSize(plain(read)), raw.length)
+  })
+
+  it("has an unsigned version of 32 bits", () => {
+    const bytes = concat([0xff, 0xff, 0xff, 0xff], oneInput, oneOutput, lockTime)
+    assert.strictEqual(read(bytes).version, 2 ** 32 - 1)
+    assert.deepStrictEqual(write(plain(read(bytes))), bytes)
   })
 
   it("with trailing bytes is not one transaction", () => {
@@ -128,7 +163,8 @@ describe("a transaction", () => {
   it("is refused where a field does not fit", () => {
     const outPoint = input.previousOutput
     const wrong: ReadonlyArray<Wire.Transaction> = [
-      { ...transaction, version: 2 ** 31 },
+      { ...transaction, version: 2 ** 32 },
+      { ...transaction, version: -1 },
       { ...transaction, lockTime: -1 },
       { ...transaction, lockTime: 2 ** 32 },
       { ...transaction, inputs: [{ ...input, sequence: 1.5 }] },

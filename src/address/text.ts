@@ -25,10 +25,12 @@ const formatIp = (address: Uint8Array): string =>
     )
   )
 
-export const formatHost = (networkId: number, address: Uint8Array): string => {
+/** A host as people write it; `zone` belongs to IPv6 and is left out where it is 0. */
+export const formatHost = (networkId: number, address: Uint8Array, zone = 0): string => {
   switch (address.length === addressLengths[networkId] ? networkId : 0) {
-    case 1:
     case 2:
+      return zone === 0 ? formatIp(address) : `${formatIp(address)}%${zone}`
+    case 1:
     case 6:
       return formatIp(address)
     case 3:
@@ -42,8 +44,9 @@ export const formatHost = (networkId: number, address: Uint8Array): string => {
   }
 }
 
-export const formatHostAndPort = (networkId: number, address: Uint8Array, port: number): string => {
-  const host = formatHost(networkId, address)
+/** A host and its port, with brackets around an IPv6 or CJDNS address. */
+export const formatHostAndPort = (networkId: number, address: Uint8Array, port: number, zone?: number): string => {
+  const host = formatHost(networkId, address, zone)
   // I2P has no ports: the only legal one is 0.
   if (networkId === 5 && port === 0) return host
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`

@@ -41,6 +41,25 @@ export const nextPush = (script: Uint8Array, offset: number): Push | undefined =
   return at < script.length ? pushAt(script, at) : undefined
 }
 
+/** The last opcode that has a meaning, OP_NOP10. */
+const lastOpcode = 0xb9
+const maxPushSize = 520
+
+/** Whether a script consists of opcodes that have a meaning and of whole pushes of at most 520 bytes, as Core's `HasValidOps`. */
+export const hasValidOpcodes = (script: Uint8Array): boolean => {
+  let at = 0
+  while (at < script.length) {
+    if (script[at] > pushData4) {
+      if (script[at++] > lastOpcode) return false
+    } else {
+      const push = pushAt(script, at)
+      if (push === undefined || push.end - push.start > maxPushSize) return false
+      at = push.end
+    }
+  }
+  return true
+}
+
 /** Whether bytes are as long as their first one says of a public key. */
 const isPublicKey = (script: Uint8Array, { end, start }: Push): boolean => {
   const first = script[start]

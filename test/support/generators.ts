@@ -65,7 +65,7 @@ const input = Arbitrary.all({
 })
 const output = Arbitrary.all({ value: safeInteger, script: bytes(300) })
 export const transaction: Arbitrary.Arbitrary<Wire.Transaction> = Arbitrary.all({
-  version: i32,
+  version: u32,
   inputs: Arbitrary.array(input, { minLength: 1, maxLength: 4 }),
   outputs: list(output),
   lockTime: u32

@@ -1,10 +1,9 @@
-import type * as Result from "effect/Result"
+import * as Result from "effect/Result"
 import type { WireError } from "../../WireError.ts"
 import { attempt, checkLength, failReading } from "../fail.ts"
 import {
   compactSizeAt,
   compactSizeWidth,
-  i32At,
   i64At,
   plainBytes,
   skipVarBytesAt,
@@ -16,6 +15,7 @@ import { maxCompactSize } from "../limits.ts"
 import { Reader } from "../reader.ts"
 import { withWriter, type Writer } from "../writer.ts"
 import { type List, SequenceList, writeEach } from "../list.ts"
+import { hasValidOpcodes } from "../../primitives/scriptPush.ts"
 import { doubleSha256 } from "../../primitives/sha256.ts"
 import type { Codec } from "../codec.ts"
 
@@ -47,11 +47,11 @@ export interface TransactionOutput {
 /**
  * A transaction. It is written with witnesses (BIP144) where an input has some, and otherwise in the plain form.
  *
- * A transaction without inputs cannot be told from the witness form: as in Bitcoin Core it is read only if it has no
- * outputs either.
+ * The bytes of a transaction without inputs begin like the witness form. As in Bitcoin Core they are read only if there are
+ * no outputs either, and to encode one with outputs is `BadValue`. `decodeRawTransaction` reads what tools write.
  */
 export interface Transaction {
-  /** int32 */
+  /** uint32, as in Bitcoin Core since its version 28. */
   readonly version: number
   readonly inputs: List<TransactionInput>
   readonly outputs: List<TransactionOutput>
@@ -251,6 +251,17 @@ const scanStacks = (reader: Reader, inputs: number): void => {
   if (items === 0) reader.badValue("inputs.witness", "is present though no input has a witness")
 }
 
+/** Checks the transaction without witness form at the reader's offset: no inputs are no marker of the witness form. */
+const scanWithoutWitness = (reader: Reader): void => {
+  layout.from = reader.offset
+  layout.witness = -1
+  reader.skip(4, "version")
+  scanInputs(reader, reader.count("inputs", minInputSize))
+  scanOutputs(reader, reader.count("outputs", minOutputSize))
+  reader.skip(4, "lockTime")
+  layout.to = reader.offset
+}
+
 /** Checks the transaction at the reader's offset, steps over it and fills `layout`. */
 const scan = (reader: Reader): void => {
   layout.from = reader.offset
@@ -277,15 +288,17 @@ const scan = (reader: Reader): void => {
 
 export const skipTransaction = scan
 
+/** The transaction that was scanned last. */
+const scanned = (bytes: Uint8Array): Transaction => ({
+  version: u32At(bytes, layout.from),
+  inputs: new Inputs(layout, bytes),
+  outputs: new Outputs(layout, bytes),
+  lockTime: u32At(bytes, layout.to - 4)
+})
+
 export const readTransaction = (reader: Reader): Transaction => {
   scan(reader)
-  const bytes = reader.bytes
-  return {
-    version: i32At(bytes, layout.from),
-    inputs: new Inputs(layout, bytes),
-    outputs: new Outputs(layout, bytes),
-    lockTime: u32At(bytes, layout.to - 4)
-  }
+  return scanned(reader.bytes)
 }
 
 const writeInput = (writer: Writer, input: TransactionInput): void => {
@@ -322,7 +335,7 @@ const original = (transaction: Transaction): Uint8Array | undefined => {
     outputs instanceof Outputs &&
     inputs.bytes === outputs.bytes &&
     inputs.from === outputs.from &&
-    i32At(inputs.bytes, inputs.from) === transaction.version &&
+    u32At(inputs.bytes, inputs.from) === transaction.version &&
     u32At(inputs.bytes, inputs.to - 4) === transaction.lockTime
     ? viewOf(inputs.bytes, inputs.from, inputs.to)
     : undefined
@@ -330,7 +343,7 @@ const original = (transaction: Transaction): Uint8Array | undefined => {
 
 const write = (writer: Writer, transaction: Transaction, witness: boolean): void => {
   const { inputs, outputs } = transaction
-  writer.i32(transaction.version, "version")
+  writer.u32(transaction.version, "version")
   if (witness) {
     writer.u8(0, "flags")
     writer.u8(1, "flags")
@@ -349,6 +362,9 @@ const write = (writer: Writer, transaction: Transaction, witness: boolean): void
 }
 
 export const writeTransaction = (writer: Writer, transaction: Transaction): void => {
+  if (transaction.inputs.length === 0 && transaction.outputs.length > 0) {
+    writer.badValue("inputs", "is empty, so that the bytes would be read as the witness form")
+  }
   const bytes = original(transaction)
   if (bytes === undefined) write(writer, transaction, hasWitness(transaction.inputs))
   else writer.raw(bytes)
@@ -375,7 +391,7 @@ export const transactionSize = (transaction: Transaction): number => {
   if (bytes !== undefined) return bytes.length
   return withWriter((writer) => {
     writer.begin("tx")
-    writeTransaction(writer, transaction)
+    write(writer, transaction, hasWitness(transaction.inputs))
     return writer.offset
   })
 }
@@ -477,10 +493,68 @@ export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8
  * ```
  */
 export const decodeTransaction = (bytes: Uint8Array): Result.Result<Transaction, WireError> =>
-  attempt(() => {
-    checkLength("tx", bytes)
-    const reader = new Reader(plainBytes(bytes), "tx")
-    const transaction = readTransaction(reader)
-    if (reader.remaining > 0) failReading("tx", { _tag: "TrailingBytes", count: reader.remaining })
-    return transaction
-  })
+  attempt(() => wholeTransaction(bytes, scan))
+
+/** The transaction that fills all bytes. */
+const wholeTransaction = (bytes: Uint8Array, scan: (reader: Reader) => void): Transaction => {
+  checkLength("tx", bytes)
+  const reader = new Reader(plainBytes(bytes), "tx")
+  scan(reader)
+  if (reader.remaining > 0) failReading("tx", { _tag: "TrailingBytes", count: reader.remaining })
+  return scanned(reader.bytes)
+}
+
+/**
+ * Whether a transaction is a coinbase, the first one of a block: its only input spends no output.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const isCoinbase = ({ inputs }: Transaction): boolean => {
+  const previousOutput = inputs.length === 1 ? inputs.at(0)?.previousOutput : undefined
+  return previousOutput?.index === 0xffffffff && previousOutput.txid.every((byte) => byte === 0)
+}
+
+const maxScriptSize = 10_000
+
+const isSane = (script: Uint8Array): boolean => script.length <= maxScriptSize && hasValidOpcodes(script)
+
+/** Whether all scripts can be run, those of a coinbase's input apart. */
+const hasSaneScripts = (transaction: Transaction): boolean => {
+  if (!isCoinbase(transaction)) {
+    for (const { script } of transaction.inputs) if (!isSane(script)) return false
+  }
+  for (const { script } of transaction.outputs) if (!isSane(script)) return false
+  return true
+}
+
+/**
+ * The transaction that the bytes of a tool hold, which may lack its inputs yet, as `createrawtransaction` and PSBT make it.
+ *
+ * Such bytes can mean two things: no inputs and one output, or the witness form (BIP144). As Bitcoin Core's
+ * `decoderawtransaction` does, both are tried, and the witness form is taken unless its scripts make no sense and those of
+ * the other do, or only the other can be read. From the network comes the witness form alone: see `decodeTransaction`.
+ *
+ * A transaction without inputs has a `txid`, and cannot be encoded. Fails as `decodeTransaction` does.
+ *
+ * @category decoding
+ * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * // Version 1, no inputs, one output of 0 satoshi whose script is OP_DROP, lock time 0.
+ * const bytes = Uint8Array.of(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x75, 0, 0, 0, 0)
+ * const transaction = Result.getOrThrow(Wire.decodeRawTransaction(bytes))
+ * console.log(transaction.inputs.length, transaction.outputs.length) // 0 1
+ * console.log(Result.isFailure(Wire.decodeTransaction(bytes))) // true
+ * ```
+ */
+export const decodeRawTransaction = (bytes: Uint8Array): Result.Result<Transaction, WireError> => {
+  const extended = decodeTransaction(bytes)
+  if (Result.isSuccess(extended) && hasSaneScripts(extended.success)) return extended
+  const legacy = attempt(() => wholeTransaction(bytes, scanWithoutWitness))
+  if (Result.isFailure(legacy)) return extended
+  return Result.isFailure(extended) || hasSaneScripts(legacy.success) ? legacy : extended
+}

@@ -5,7 +5,7 @@ import { fail } from "./fail.ts"
 const digits = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"))
 
 /**
- * A hash as people write it: hexadecimal in lower case, reversed.
+ * A hash as people write it: reversed, as hexadecimal in lower case.
  *
  * @category encoding
  * @since 0.1.0
@@ -26,7 +26,7 @@ export const hashToHex = (hash: Uint8Array): string => {
 const pattern = /^[0-9a-fA-F]{64}$/
 
 /**
- * The 32 bytes, in wire order, of a hash as people write it: 64 hexadecimal digits of either case.
+ * The 32 bytes in wire order of a hash as people write it, which is 64 hexadecimal digits of either case.
  *
  * Throws a `WireError` (`BadValue`) for anything else.
  *
@@ -48,7 +48,7 @@ export const hashFromHex = (hex: string): Uint8Array => {
 }
 
 /**
- * Whether two hashes are the same bytes. `===` compares the views, which are new ones each time a message is read.
+ * Whether two hashes have the same bytes. `===` is not enough: it compares the views, and each read makes a new one.
  *
  * @category predicates
  * @since 0.1.0

@@ -11,7 +11,12 @@ import * as Result from "effect/Result"
 import { isIn, isReservedIPv4, isReservedIPv6, prefixes } from "./address/ranges.ts"
 import { addressLengths, formatHost as print, formatHostAndPort, onionChecksum, onionVersion } from "./address/text.ts"
 
-/** The networks of BIP155. */
+/**
+ * The networks of BIP155.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const NetworkId = {
   /** 4 bytes. */
   ipv4: 1,
@@ -27,7 +32,12 @@ export const NetworkId = {
   cjdns: 6
 } as const
 
-/** A network address without a port. */
+/**
+ * A network address without a port.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Host {
   /** See `NetworkId`. */
   readonly networkId: number
@@ -40,13 +50,23 @@ export interface Host {
   readonly zone?: number | undefined
 }
 
-/** A network address and the port on which a node listens. */
+/**
+ * A network address and the port on which a node listens.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Address extends Host {
   /** 0 to 65535; 0 for I2P, which has none. */
   readonly port: number
 }
 
-/** Why a text cannot be read as an address. */
+/**
+ * Why a text cannot be read as an address.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type AddressReason =
   /**
    * The text is neither an IPv4 or IPv6 address nor a name that ends with `.onion` or `.b32.i2p`. So are names of DNS, and IPv6
@@ -60,7 +80,12 @@ export type AddressReason =
   /** A name of I2P that does not have 52 digits of base32. */
   | { readonly _tag: "BadI2P" }
 
-/** The error of a text that cannot be read as an address. */
+/**
+ * The error of a text that cannot be read as an address.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class AddressError extends Data.TaggedError("AddressError")<{
   readonly text: string
   readonly reason: AddressReason
@@ -140,6 +165,9 @@ const splitZone = (text: string): { readonly ip: string; readonly zone: number }
  * console.log(Result.getOrThrow(Address.parseHost("::ffff:1.2.3.4"))) // { networkId: 1, address: Uint8Array [1, 2, 3, 4] }
  * console.log(Result.isFailure(Address.parseHost("example.com"))) // true
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const parseHost = (text: string): Result.Result<Host, AddressError> => {
   const lower = text.toLowerCase()
@@ -190,6 +218,9 @@ const splitPort = (text: string): { readonly host: string; readonly port: string
  * const wrong = Address.parse("1.2.3.4:65536")
  * if (Result.isFailure(wrong)) console.log(wrong.failure.reason) // { _tag: "BadPort", port: "65536" }
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const parse = (text: string, defaultPort = 0): Result.Result<Address, AddressError> => {
   const { host, port } = splitPort(text)
@@ -213,6 +244,9 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
  * const host = { networkId: Address.NetworkId.torV3, address: new Uint8Array(32) }
  * console.log(Address.formatHost(host)) // aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaam2dqd.onion
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const formatHost = ({ address, networkId, zone }: Host): string => print(networkId, address, zone)
 
@@ -226,6 +260,9 @@ export const formatHost = ({ address, networkId, zone }: Host): string => print(
  * const address = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }
  * console.log(Address.format(address)) // 1.2.3.4:8333
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const format = ({ address, networkId, port, zone }: Address): string =>
   formatHostAndPort(networkId, address, port, zone)
@@ -234,7 +271,12 @@ export const format = ({ address, networkId, port, zone }: Address): string =>
 
 const isIPv6 = ({ networkId }: Host): boolean => networkId === NetworkId.ipv6
 
-/** The same host, with an IPv4-mapped IPv6 address as IPv4. */
+/**
+ * The same host, with an IPv4-mapped IPv6 address as IPv4.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const canonical = (host: Host): Host =>
   isIPv6(host) && isIn(host.address, prefixes.mapped)
     ? { networkId: NetworkId.ipv4, address: host.address.subarray(12) }
@@ -252,6 +294,9 @@ export const canonical = (host: Host): Host =>
  * console.log(Address.toBytes(host)?.subarray(10)) // Uint8Array [255, 255, 1, 2, 3, 4]
  * console.log(Address.toBytes({ networkId: Address.NetworkId.torV3, address: new Uint8Array(32) })) // undefined
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined => {
   if (networkId === NetworkId.ipv6) return address
@@ -273,6 +318,9 @@ export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined =>
  * const bytes = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4)
  * console.log(Address.fromBytes(bytes)) // { networkId: 1, address: Uint8Array [1, 2, 3, 4] }
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const fromBytes = (bytes: Uint8Array): Host | undefined =>
   bytes.length !== 16 || isIn(bytes, prefixes.onionCat) || isIn(bytes, prefixes.internal)
@@ -288,6 +336,9 @@ const isAll = (bytes: Uint8Array, value: number): boolean => bytes.every((byte) 
 /**
  * Whether a host can exist, as Bitcoin Core's `IsValid`. False for the unspecified address, 255.255.255.255, documentation
  * addresses, names of Core's own, CJDNS without its prefix, Tor v2, unknown networks, and a wrong length.
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const isValid = (of: Host): boolean => {
   const host = canonical(of)
@@ -307,7 +358,12 @@ export const isValid = (of: Host): boolean => {
   }
 }
 
-/** Whether a host is this machine: 127.0.0.0/8, 0.0.0.0/8 or ::1. */
+/**
+ * Whether a host is this machine: 127.0.0.0/8, 0.0.0.0/8 or ::1.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const isLocal = (of: Host): boolean => {
   const { address, networkId } = canonical(of)
   if (networkId === NetworkId.ipv4) return address[0] === 127 || address[0] === 0
@@ -327,6 +383,9 @@ export const isLocal = (of: Host): boolean => {
  * const isRoutable = (text: string) => Address.isRoutable(Result.getOrThrow(Address.parseHost(text)))
  * console.log(isRoutable("8.8.8.8"), isRoutable("192.168.1.1"), isRoutable("::1")) // true false false
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const isRoutable = (of: Host): boolean => {
   const host = canonical(of)
@@ -384,6 +443,9 @@ const groupBytes = (of: Host): ReadonlyArray<number> => {
  * const group = (text: string) => Address.group(Result.getOrThrow(Address.parseHost(text)))
  * console.log(group("1.2.3.4"), group("2002:102:304::1"), group("10.0.0.1")) // 010102 010102 00
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const group = (host: Host): string =>
   groupBytes(host)

@@ -14,10 +14,18 @@ import * as Wire from "./Wire.ts"
  * What `matches` adds to the filter when an output matches, so that a transaction that spends it matches as well: nothing, its
  * outpoint, or its outpoint only for pay-to-pubkey and bare multisig (the inputs that spend other outputs contain the matching
  * bytes themselves).
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Update = "none" | "all" | "p2pubkeyOnly"
 
-/** A bloom filter. It is changed in place. */
+/**
+ * A bloom filter. It is changed in place.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BloomFilter {
   /** The bits, at most 36,000 bytes. A filter of 0 bytes contains and matches everything, and inserting does nothing. */
   readonly bytes: Uint8Array
@@ -28,7 +36,12 @@ export interface BloomFilter {
   readonly update: Update
 }
 
-/** How `make` makes a filter. */
+/**
+ * How `make` makes a filter.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface MakeOptions {
   /** The number of elements to be inserted, at least 1. Outpoints that `matches` adds count too. */
   readonly elements: number
@@ -59,6 +72,9 @@ const updates: ReadonlyArray<Update> = ["none", "all", "p2pubkeyOnly"]
  * console.log(BloomFilter.contains(filter, publicKeyHash)) // true
  * console.log(BloomFilter.toFilterLoad(filter).filter.length) // 23
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (options: MakeOptions): BloomFilter => {
   const { falsePositiveRate, tweak, update = "all" } = options
@@ -82,6 +98,9 @@ export const make = (options: MakeOptions): BloomFilter => {
  *   filterclear: (_, peer) => void filters.delete(peer)
  * }
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const fromFilterLoad = (message: Wire.FilterLoad): BloomFilter => ({
   bytes: message.filter.slice(),
@@ -102,6 +121,9 @@ export const fromFilterLoad = (message: Wire.FilterLoad): BloomFilter => ({
  * const filter = BloomFilter.make({ elements: 3, falsePositiveRate: 0.01, tweak: 0, update: "none" })
  * console.log(Result.getOrThrow(Wire.encode(BloomFilter.toFilterLoad(filter))).length) // 1 + 3 + 4 + 4 + 1 = 13
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const toFilterLoad = ({ bytes, hashFunctions, tweak, update }: BloomFilter): Wire.FilterLoad => ({
   _tag: "filterload",
@@ -126,6 +148,9 @@ const bitOf = ({ bytes, tweak }: BloomFilter, hashFunction: number, data: Uint8A
  * BloomFilter.insert(filter, Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"))
  * console.log(BloomFilter.contains(filter, new Uint8Array(32))) // false
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const insert = (self: BloomFilter, data: Uint8Array): void => {
   if (self.bytes.length === 0) return
@@ -135,7 +160,12 @@ export const insert = (self: BloomFilter, data: Uint8Array): void => {
   }
 }
 
-/** Whether an element was inserted: false is certain, true can be by chance. */
+/**
+ * Whether an element was inserted: false is certain, true can be by chance.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const contains = (self: BloomFilter, data: Uint8Array): boolean => {
   if (self.bytes.length === 0) return true
   for (let i = 0; i < self.hashFunctions; i++) {
@@ -165,11 +195,19 @@ const outPointBytes = (txid: Uint8Array, index: number): Uint8Array => {
  * BloomFilter.insertOutPoint(filter, { txid, index: 0 })
  * console.log(BloomFilter.containsOutPoint(filter, { txid, index: 0 })) // true
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const insertOutPoint = (self: BloomFilter, { index, txid }: Wire.OutPoint): void =>
   insert(self, outPointBytes(txid, index))
 
-/** Whether an outpoint was inserted, by `insertOutPoint` or by `matches`. */
+/**
+ * Whether an outpoint was inserted, by `insertOutPoint` or by `matches`.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const containsOutPoint = (self: BloomFilter, { index, txid }: Wire.OutPoint): boolean =>
   contains(self, outPointBytes(txid, index))
 
@@ -201,6 +239,9 @@ const containsPush = (self: BloomFilter, script: Uint8Array): boolean => {
  * const payment = { version: 2, inputs: [], outputs: [{ value: 1000, script: Uint8Array.of(0, 20, ...key) }], lockTime: 0 }
  * console.log(BloomFilter.matches(filter, payment)) // true
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const matches = (
   self: BloomFilter,

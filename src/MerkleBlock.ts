@@ -7,10 +7,20 @@ import * as Result from "effect/Result"
 import { doubleSha256 } from "./primitives/sha256.ts"
 import * as Wire from "./Wire.ts"
 
-/** The most transactions that a block can have: the smallest legal one has a weight of 240, and a block one of 4,000,000. */
+/**
+ * The most transactions that a block can have: the smallest legal one has a weight of 240, and a block one of 4,000,000.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxTransactions = 16_666
 
-/** A transaction that a filtered block proves to be in its block. */
+/**
+ * A transaction that a filtered block proves to be in its block.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Match {
   /** Its index in the block; 0 is the coinbase. */
   readonly index: number
@@ -18,7 +28,12 @@ export interface Match {
   readonly txid: Uint8Array
 }
 
-/** Why a filtered block proves nothing. Its sender is broken or lies; the caller decides what to do about it. */
+/**
+ * Why a filtered block proves nothing. Its sender is broken or lies; the caller decides what to do about it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type MerkleBlockReason =
   /** The message says that the block has no transactions. */
   | { readonly _tag: "NoTransactions" }
@@ -62,7 +77,12 @@ const describe = (reason: MerkleBlockReason): string => {
   }
 }
 
-/** The error of a filtered block that proves nothing. */
+/**
+ * The error of a filtered block that proves nothing.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class MerkleBlockError extends Data.TaggedError("MerkleBlockError")<{ readonly reason: MerkleBlockReason }> {
   override get message(): string {
     return `merkleblock: ${describe(this.reason)}`
@@ -114,6 +134,9 @@ const failed = (reason: MerkleBlockReason): Result.Result<never, MerkleBlockErro
  * const lie = MerkleBlock.verify({ ...message, hashes: [new Uint8Array(32)] })
  * if (Result.isFailure(lie)) console.log(lie.failure.reason._tag) // WrongRoot
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const verify = (message: Wire.MerkleBlock): Result.Result<ReadonlyArray<Match>, MerkleBlockError> => {
   const { flags, hashes, header, transactionCount } = message
@@ -165,7 +188,12 @@ export const verify = (message: Wire.MerkleBlock): Result.Result<ReadonlyArray<M
   return Wire.hashEquals(root, header.merkleRoot) ? Result.succeed(matches) : failed({ _tag: "WrongRoot", root })
 }
 
-/** A filtered block, and the transactions to send after it. */
+/**
+ * A filtered block, and the transactions to send after it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Filtered {
   readonly merkleBlock: Wire.MerkleBlock
   /** The matching transactions, in their order. BIP37 sends them without witnesses. */
@@ -190,6 +218,9 @@ export interface Filtered {
  * const { merkleBlock } = MerkleBlock.make({ header, transactions }, ({ lockTime }) => lockTime === 2)
  * console.log(Result.getOrThrow(MerkleBlock.verify(merkleBlock)).map(({ index }) => index)) // [1]
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (
   block: Wire.Block,

@@ -9,6 +9,9 @@ import { encode as hex } from "effect/encoding/Hex"
  * disconnects. The other reasons concern one message: it is dropped and counted, and the connection stays unless the `Policy`
  * says otherwise. A peer is also disconnected for a list of an `inv`, `getdata`, `addr` … that is longer than the protocol
  * allows (`TooMany`).
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export type WireReason =
   /** The four bytes at the start of a frame are those of another network or of another protocol. Disconnect. */
@@ -64,6 +67,9 @@ const describe = (reason: WireReason): string => {
 /**
  * Bytes that cannot be read as a message, or a message that cannot be written. `command` is the type of the message as far as
  * it could be read, else empty; the comment of each `reason` says what it leads to.
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class WireError extends Data.TaggedError("WireError")<{
   readonly command: string

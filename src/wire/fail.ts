@@ -1,6 +1,6 @@
 /** Throws `WireError`s inside the codec, and catches them at its edge. */
 import * as Result from "effect/Result"
-import { stackless } from "../primitives/withoutStackTrace.ts"
+import { withoutStackTrace } from "../primitives/withoutStackTrace.ts"
 import { maxPayloadLength } from "./limits.ts"
 import { WireError, type WireReason } from "../WireError.ts"
 
@@ -11,7 +11,7 @@ export const fail = (command: string, reason: WireReason): never => {
 
 /** The error for received bytes. It has no stack trace, so that malformed messages cost no more than good ones. */
 export const unreadable = (command: string, reason: WireReason): WireError =>
-  stackless(() => new WireError({ command, reason }))
+  withoutStackTrace(() => new WireError({ command, reason }))
 
 /** Throws for received bytes that cannot be read. */
 export const failReading = (command: string, reason: WireReason): never => {

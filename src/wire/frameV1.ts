@@ -21,24 +21,44 @@ const commandSize = 12
 const lengthAt = 16
 const checksumAt = 20
 
-/** A message and the bytes it took, header included. */
+/**
+ * A message and the bytes it took, header included.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Received {
   readonly _tag: "Received"
   readonly message: Message
   readonly size: number
 }
 
-/** A frame that is not a message, with the bytes it took, header included. The connection can go on. */
+/**
+ * A frame that is not a message, with the bytes it took, header included. The connection can go on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Dropped {
   readonly _tag: "Dropped"
   readonly error: WireError
   readonly size: number
 }
 
-/** What a parser makes of one frame. */
+/**
+ * What a parser makes of one frame.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type ParserEvent = Received | Dropped
 
-/** Turns chunks of bytes into messages, however the chunks are cut. Each connection needs a parser of its own. */
+/**
+ * Turns chunks of bytes into messages, however the chunks are cut. Each connection needs a parser of its own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Parser {
   /**
    * Takes a chunk and returns the frames that it completes. Messages are views over the chunk, which must not be written to
@@ -51,7 +71,12 @@ export interface Parser {
   readonly buffered: number
 }
 
-/** How strict a parser is. The defaults are those of Bitcoin Core. */
+/**
+ * How strict a parser is. The defaults are those of Bitcoin Core.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ParserOptions {
   /** The four bytes at the start of every frame of the network. */
   readonly magic: Uint8Array
@@ -298,8 +323,6 @@ const checksumOf = (payload: Uint8Array): number => (payload.length === 0 ? empt
  * returns the events before them and `failure` is set. With "disconnect", so are the others. A header costs no memory before
  * its payload arrives, and buffers are never more than 256 KiB larger than what has arrived.
  *
- * @category constructors
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -311,6 +334,9 @@ const checksumOf = (payload: Uint8Array): number => (payload.length === 0 ? empt
  * console.log(parser.push(bytes.subarray(0, 30)), parser.buffered) // [] 30
  * console.log(parser.push(bytes.subarray(30))) // [{ _tag: "Received", message: { _tag: "ping", nonce: 7n }, size: 32 }]
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makeParser = (options: ParserOptions): Parser => new FrameParser(options)
 
@@ -357,8 +383,6 @@ export const frameOf = (magic: Uint8Array, command: string, payload: Uint8Array)
  *
  * `magic` is the network's four bytes. Fails as `encode` does: for all messages if one of them cannot be encoded.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -368,6 +392,9 @@ export const frameOf = (magic: Uint8Array, command: string, payload: Uint8Array)
  * const bytes = Wire.encodeFrames(magic, [{ _tag: "verack" }, { _tag: "ping", nonce: 1n }])
  * console.log(Result.getOrThrow(bytes).length) // 24 + 24 + 8 = 56
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encodeFrames = (
   magic: Uint8Array,
@@ -380,8 +407,6 @@ export const encodeFrames = (
  * `magic` is the network's four bytes. Fails with `BadValue` where the command is not 1 to 12 printable ASCII characters
  * or the magic is not 4 bytes, and with `PayloadTooLarge` above 4,000,000 bytes.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -391,6 +416,9 @@ export const encodeFrames = (
  * const frame = Wire.encodeFrame(magic, "ping", Uint8Array.of(1, 2, 3))
  * console.log(Result.getOrThrow(frame).length) // 24 + 3 = 27
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encodeFrame = (
   magic: Uint8Array,

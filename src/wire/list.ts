@@ -29,6 +29,9 @@ import type { Writer } from "./writer.ts"
  *   console.log(Array.from(message.items, ({ type }) => type)) // [2]
  * }
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface List<out A> extends Iterable<A> {
   readonly length: number

@@ -20,6 +20,9 @@ import * as transactionRelay from "./messages/transactionRelay.ts"
 /**
  * A message whose command this package does not know. It is not an error: the connection stays, and a program may handle it or
  * ignore it.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Unknown {
   readonly _tag: "Unknown"
@@ -29,7 +32,12 @@ export interface Unknown {
   readonly payload: Uint8Array
 }
 
-/** A message that has a type of its own. Its tag is the command on the wire. */
+/**
+ * A message that has a type of its own. Its tag is the command on the wire.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type KnownMessage =
   | control.Version
   | control.Verack
@@ -74,7 +82,12 @@ export type KnownMessage =
   | transactionRelay.PkgTxns
   | alert.Alert
 
-/** Any message that a peer can send: a plain object with a tag. No message is ever changed in place. */
+/**
+ * Any message that a peer can send: a plain object with a tag. No message is ever changed in place.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Message = KnownMessage | Unknown
 
 const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessage, { readonly _tag: Tag }>> } = {
@@ -128,22 +141,21 @@ const byCommand = new Map<string, Codec<Message>>(Object.entries(codecs) as Arra
 /**
  * The commands of all messages with a type of their own, each once.
  *
- * @category constants
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
  *
  * console.log(Wire.commands.slice(0, 3)) // ["version", "verack", "wtxidrelay"]
  * ```
+ *
+ * @category constants
+ * @since 0.1.0
  */
 export const commands = Object.freeze(Object.keys(codecs)) as ReadonlyArray<KnownMessage["_tag"]>
 
 /**
  * The command of a message on the wire: its tag, or the `command` of an `Unknown`.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -151,6 +163,9 @@ export const commands = Object.freeze(Object.keys(codecs)) as ReadonlyArray<Know
  * console.log(Wire.command({ _tag: "ping", nonce: 1n })) // ping
  * console.log(Wire.command({ _tag: "Unknown", command: "greeting", payload: new Uint8Array(0) })) // greeting
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const commandOf = (message: Message): string => (message._tag === "Unknown" ? message.command : message._tag)
 
@@ -194,7 +209,12 @@ export const writeMessage = (writer: Writer, message: Message): void => {
   }
 }
 
-/** How strict `decode` is. */
+/**
+ * How strict `decode` is.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface DecodeOptions {
   /** Whether bytes after the last field are tolerated (the default, as in Core) or fail with `TrailingBytes`. */
   readonly trailingBytes?: TrailingBytes
@@ -207,8 +227,6 @@ export interface DecodeOptions {
  * its network, a character is not one byte or a transaction with outputs has no inputs; with `TooMany` above the limit of a
  * list or string; with `PayloadTooLarge` above 4,000,000 bytes. The list of a decoded message is copied byte for byte.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -217,6 +235,9 @@ export interface DecodeOptions {
  * const payload = Wire.encode({ _tag: "ping", nonce: 1n })
  * console.log(Result.getOrThrow(payload)) // Uint8Array(8) [1, 0, 0, 0, 0, 0, 0, 0]
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encode = (message: Message): Result.Result<Uint8Array, WireError> =>
   attempt(() =>
@@ -236,8 +257,6 @@ export const encode = (message: Message): Result.Result<Uint8Array, WireError> =
  * `options` say so), and with `PayloadTooLarge` above 4,000,000 bytes. As in Bitcoin Core, a list is only judged too long once
  * all of the message was read: a message that is cut off as well is `Truncated`.
  *
- * @category decoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -249,6 +268,9 @@ export const encode = (message: Message): Result.Result<Uint8Array, WireError> =
  * const short = Wire.decode("feefilter", Uint8Array.of(0xe8, 3))
  * if (Result.isFailure(short)) console.log(short.failure.message) // feefilter: payload ends inside "feeRate" at byte 0
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decode = (
   command: string,

@@ -8,25 +8,50 @@ import { type List, OffsetList, readList, writeList } from "../list.ts"
 import type { Codec } from "../codec.ts"
 import { type NetworkAddress, writeAddress } from "./control.ts"
 
-/** An `addr` or `addrv2` has at most 1,000 addresses. */
+/**
+ * An `addr` or `addrv2` has at most 1,000 addresses.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAddresses = 1_000
 
-/** An address of `addrv2` is at most 512 bytes (BIP155), whatever its network. */
+/**
+ * An address of `addrv2` is at most 512 bytes (BIP155), whatever its network.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAddressLength = 512
 
-/** An address of `addr` with the time it was last seen, 30 bytes. */
+/**
+ * An address of `addr` with the time it was last seen, 30 bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TimestampedAddress extends NetworkAddress {
   /** Unix seconds, uint32. */
   readonly timestamp: number
 }
 
-/** Addresses of other peers: at most 1,000. More is `TooMany`: disconnect. */
+/**
+ * Addresses of other peers: at most 1,000. More is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Addr {
   readonly _tag: "addr"
   readonly addresses: List<TimestampedAddress>
 }
 
-/** An address of BIP155. */
+/**
+ * An address of BIP155.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface AddressV2 {
   /** Unix seconds, uint32. */
   readonly timestamp: number
@@ -47,6 +72,9 @@ export interface AddressV2 {
  * entries with an IPv6 address that stands for one of another network (IPv4, Tor v2 or Core's internal names). A known network
  * with a wrong length (`BadValue`), or an address above 512 bytes (`TooMany`), drops the whole message. `encode` refuses all of
  * these with `BadValue`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface AddrV2 {
   readonly _tag: "addrv2"
@@ -168,8 +196,6 @@ export const addrv2: Codec<AddrV2> = {
  *
  * The address of an unknown network is written as hexadecimal.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -177,6 +203,9 @@ export const addrv2: Codec<AddrV2> = {
  * const address = { timestamp: 0, services: 1n, networkId: 1, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }
  * console.log(Wire.formatAddress(address)) // 1.2.3.4:8333
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const formatAddress = (address: NetworkAddress | AddressV2): string => {
   const { address: bytes, port } = address

@@ -5,15 +5,28 @@ import { type Writer } from "../writer.ts"
 import { type List, readList, SequenceList } from "../list.ts"
 import type { Codec } from "../codec.ts"
 
-/** The comment of an `alert` is at most 65,536 bytes. */
+/**
+ * The comment of an `alert` is at most 65,536 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAlertCommentLength = 65_536
 
-/** The status bar and the reserved text of an `alert` are at most 256 bytes. */
+/**
+ * The status bar and the reserved text of an `alert` are at most 256 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAlertStatusLength = 256
 
 /**
  * A signed warning to the operators of nodes. Bitcoin Core stopped sending alerts in 2016 and published the key, so they prove
  * nothing. They are decoded for old captures; the signature is not checked, and to encode an alert is `BadValue`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Alert {
   readonly _tag: "alert"

@@ -17,7 +17,12 @@ import {
 } from "./transaction.ts"
 import type { Codec } from "../codec.ts"
 
-/** The header of a block, 80 bytes. Its hash is the hash of the block. */
+/**
+ * The header of a block, 80 bytes. Its hash is the hash of the block.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BlockHeader {
   /** int32; its bits signal readiness for soft forks (BIP9). */
   readonly version: number
@@ -33,7 +38,12 @@ export interface BlockHeader {
   readonly nonce: number
 }
 
-/** A block: a header and its transactions, with or without witnesses. */
+/**
+ * A block: a header and its transactions, with or without witnesses.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Block {
   readonly header: BlockHeader
   readonly transactions: List<Transaction>
@@ -42,6 +52,9 @@ export interface Block {
 /**
  * A block. `decode` checks that each transaction is well-formed, and nothing else: neither proof of work nor the merkle root. See
  * `Block.mutation`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface BlockMessage {
   readonly _tag: "block"
@@ -105,8 +118,6 @@ export const block: Codec<BlockMessage> = {
  *
  * Throws a `WireError` for a header that cannot be encoded; a decoded header always can.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -121,6 +132,9 @@ export const block: Codec<BlockMessage> = {
  * }
  * console.log(Wire.hashToHex(Wire.blockHash(genesis))) // 000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const blockHash = (header: BlockHeader): Uint8Array =>
   withWriter((writer) => {
@@ -161,8 +175,6 @@ export const merkleTree = (
  *
  * Two different lists can have one root (CVE-2012-2459). This function does not notice; `Block.mutation` does.
  *
- * @category combinators
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -170,6 +182,9 @@ export const merkleTree = (
  * const only = Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b")
  * console.log(Wire.hashToHex(Wire.merkleRoot([only]))) // a block with one transaction: the root is its txid
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merkleTree(txids).root
 
@@ -177,8 +192,6 @@ export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merk
  * The header in the first 80 bytes of a block, `merkleblock` or `cmpctblock`. The other bytes are not read, which saves a program
  * that passes blocks on the time of decoding them. Fails with `Truncated` where there are fewer than 80 bytes.
  *
- * @category decoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -192,6 +205,9 @@ export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merk
  *
  * console.log(relay({ _tag: "verack" })) // undefined
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decodeBlockHeader = (bytes: Uint8Array): Result.Result<BlockHeader, WireError> =>
   attempt(() => {

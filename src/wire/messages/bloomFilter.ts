@@ -5,19 +5,37 @@ import { fail } from "../fail.ts"
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "../codec.ts"
 
-/** A bloom filter is at most 36,000 bytes. */
+/**
+ * A bloom filter is at most 36,000 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFilterSize = 36_000
 
-/** A bloom filter has at most 50 hash functions. */
+/**
+ * A bloom filter has at most 50 hash functions.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFilterHashFunctions = 50
 
-/** The element of a `filteradd` is at most 520 bytes, the largest push of a script. */
+/**
+ * The element of a `filteradd` is at most 520 bytes, the largest push of a script.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFilterElementSize = 520
 
 /**
  * BIP37: asks to announce only transactions that match this bloom filter, and sets the filter of filtered blocks. Replaces the
  * previous filter. The receiver must offer `Service.bloom`. More than 36,000 bytes or 50 hash functions is `TooMany`:
  * disconnect. `BloomFilter` makes and reads it.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface FilterLoad {
   readonly _tag: "filterload"
@@ -31,14 +49,24 @@ export interface FilterLoad {
   readonly flags: number
 }
 
-/** BIP37: adds an element to the filter. More than 520 bytes is `TooMany`: disconnect. */
+/**
+ * BIP37: adds an element to the filter. More than 520 bytes is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface FilterAdd {
   readonly _tag: "filteradd"
   /** At most 520 bytes. */
   readonly data: Uint8Array
 }
 
-/** BIP37: removes the filter, and so asks to announce all transactions. No payload. */
+/**
+ * BIP37: removes the filter, and so asks to announce all transactions. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface FilterClear {
   readonly _tag: "filterclear"
 }
@@ -49,6 +77,9 @@ export interface FilterClear {
  *
  * `decode` checks the form only. `MerkleBlock.verify` checks the proof and gives the transactions. Hashes and flags have no limit
  * but the size of the message.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface MerkleBlock {
   readonly _tag: "merkleblock"

@@ -13,10 +13,20 @@ import {
   writeTransaction
 } from "./transaction.ts"
 
-/** A `cmpctblock` stands for at most 65,535 transactions: indexes have 16 bits. */
+/**
+ * A `cmpctblock` stands for at most 65,535 transactions: indexes have 16 bits.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactTransactions = 65_535
 
-/** A transaction that a `cmpctblock` contains in full. */
+/**
+ * A transaction that a `cmpctblock` contains in full.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface PrefilledTransaction {
   /** Its index in the block, 0 to 65535. On the wire, the difference to the previous index. */
   readonly index: number
@@ -30,6 +40,9 @@ export interface PrefilledTransaction {
  *
  * More than 65,535 short ids and prefilled transactions together is `TooMany`, an index above 65535 is `BadValue`: message
  * dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface CmpctBlock {
   readonly _tag: "cmpctblock"
@@ -45,6 +58,9 @@ export interface CmpctBlock {
 /**
  * BIP152: asks for transactions of a block that came as `cmpctblock`. An index above 65535 is `BadValue`: message dropped. A peer
  * that asks for no transaction is disconnected.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface GetBlockTxn {
   readonly _tag: "getblocktxn"
@@ -54,7 +70,12 @@ export interface GetBlockTxn {
   readonly indexes: List<number>
 }
 
-/** BIP152: the transactions that a `getblocktxn` asked for, in its order. */
+/**
+ * BIP152: the transactions that a `getblocktxn` asked for, in its order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BlockTxn {
   readonly _tag: "blocktxn"
   /** 32 bytes, wire order. */

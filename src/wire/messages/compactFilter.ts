@@ -5,16 +5,36 @@ import { type Writer } from "../writer.ts"
 import { type List, readHashes, writeHashes } from "../list.ts"
 import type { Codec } from "../codec.ts"
 
-/** A `getcfilters` asks for the filters of at most 1,000 blocks. */
+/**
+ * A `getcfilters` asks for the filters of at most 1,000 blocks.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactFilters = 1_000
 
-/** A `getcfheaders` asks for, and a `cfheaders` has, the filter hashes of at most 2,000 blocks. */
+/**
+ * A `getcfheaders` asks for, and a `cfheaders` has, the filter hashes of at most 2,000 blocks.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactFilterHeaders = 2_000
 
-/** A filter in a `cfilter` is at most 262,144 bytes: a block of 4,000,000 weight has no more elements than fit into that (the limit of btcd). */
+/**
+ * A filter in a `cfilter` is at most 262,144 bytes: a block of 4,000,000 weight has no more elements than fit into that (the limit of btcd).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactFilterLength = 262_144
 
-/** A `cfcheckpt` has the filter header of each block whose height is a multiple of 1,000, the first at 1,000. */
+/**
+ * A `cfcheckpt` has the filter header of each block whose height is a multiple of 1,000, the first at 1,000.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const compactFilterCheckpointInterval = 1_000
 
 /**
@@ -22,6 +42,9 @@ export const compactFilterCheckpointInterval = 1_000
  *
  * The other checks need the chain and belong to the handler of a serving node: Bitcoin Core also disconnects for a type other
  * than 0, a last block that it does not know or does not serve, a first height above the last one, and more than 1,000 blocks.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface GetCFilters {
   readonly _tag: "getcfilters"
@@ -33,7 +56,12 @@ export interface GetCFilters {
   readonly stopHash: Uint8Array
 }
 
-/** The filter of a block (BIP157). A `getcfilters` is answered with one for each block, in order. */
+/**
+ * The filter of a block (BIP157). A `getcfilters` is answered with one for each block, in order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CFilter {
   readonly _tag: "cfilter"
   /** One byte; 0 is the basic filter of BIP158. */
@@ -47,7 +75,12 @@ export interface CFilter {
   readonly filter: Uint8Array
 }
 
-/** Asks for the filter hashes of a range of at most 2,000 blocks (BIP157). All else is as for `GetCFilters`. */
+/**
+ * Asks for the filter hashes of a range of at most 2,000 blocks (BIP157). All else is as for `GetCFilters`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetCFHeaders {
   readonly _tag: "getcfheaders"
   /** One byte; 0 is the basic filter of BIP158. */
@@ -61,6 +94,9 @@ export interface GetCFHeaders {
 /**
  * Answers a `getcfheaders` (BIP157) with filter hashes. `CompactFilter.verifyHeaders` makes filter headers of them. At most
  * 2,000; more is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface CFHeaders {
   readonly _tag: "cfheaders"
@@ -74,7 +110,12 @@ export interface CFHeaders {
   readonly filterHashes: List<Uint8Array>
 }
 
-/** Asks for the filter headers of all blocks at multiples of 1,000 (BIP157). All else is as for `GetCFilters`. */
+/**
+ * Asks for the filter headers of all blocks at multiples of 1,000 (BIP157). All else is as for `GetCFilters`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetCFCheckpt {
   readonly _tag: "getcfcheckpt"
   /** One byte; 0 is the basic filter of BIP158. */
@@ -83,7 +124,12 @@ export interface GetCFCheckpt {
   readonly stopHash: Uint8Array
 }
 
-/** Answers a `getcfcheckpt` (BIP157). */
+/**
+ * Answers a `getcfcheckpt` (BIP157).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CFCheckpt {
   readonly _tag: "cfcheckpt"
   /** One byte; 0 is the basic filter of BIP158. */

@@ -4,25 +4,60 @@ import type { Writer } from "../writer.ts"
 import { fail, failReading } from "../fail.ts"
 import type { Codec } from "../codec.ts"
 
-/** A user agent is at most 256 bytes (BIP14). */
+/**
+ * A user agent is at most 256 bytes (BIP14).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxUserAgentLength = 256
 
-/** A command, in a frame and in `reject`, is at most 12 bytes. */
+/**
+ * A command, in a frame and in `reject`, is at most 12 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCommandLength = 12
 
-/** The reason of a `reject` is at most 111 bytes. */
+/**
+ * The reason of a `reject` is at most 111 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxRejectReasonLength = 111
 
-/** The id of a `feature` is at least 4 bytes (BIP434). */
+/**
+ * The id of a `feature` is at least 4 bytes (BIP434).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const minFeatureIdLength = 4
 
-/** The id of a `feature` is at most 80 bytes (BIP434). */
+/**
+ * The id of a `feature` is at most 80 bytes (BIP434).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFeatureIdLength = 80
 
-/** The data of a `feature` is at most 512 bytes (BIP434). */
+/**
+ * The data of a `feature` is at most 512 bytes (BIP434).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFeatureDataLength = 512
 
-/** The service bits in use. The services of a peer are 64 such bits; unknown ones are kept. */
+/**
+ * The service bits in use. The services of a peer are 64 such bits; unknown ones are kept.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const Service = {
   /** Serves all blocks. */
   network: 1n,
@@ -50,14 +85,15 @@ const names = new Map<bigint, string>([
 /**
  * Names of service bits, as Bitcoin Core prints them: lowest bit first, `UNKNOWN[2^n]` for those without a name.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
  *
  * console.log(Wire.serviceNames(Wire.Service.network | Wire.Service.witness | 2n)) // ["NETWORK", "UNKNOWN[2^1]", "WITNESS"]
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const serviceNames = (bits: bigint): Array<string> => {
   const found: Array<string> = []
@@ -71,6 +107,9 @@ export const serviceNames = (bits: bigint): Array<string> => {
 /**
  * A network address of `version` and `addr`: 26 bytes. IPv4 is written as an IPv4-mapped IPv6 address
  * (`::ffff:1.2.3.4`).
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface NetworkAddress {
   /** 64 service bits; unknown bits are kept. */
@@ -87,6 +126,9 @@ export interface NetworkAddress {
  * The fields after `receiver` may be missing on the wire, from any of them on, and take defaults: zeros for `sender` and `nonce`,
  * an empty `userAgent`, a `startHeight` of 0 (Bitcoin Core assumes -1, and does not use it), and a `relay` of `true`. `encode`
  * writes all of them. A message that ends inside a field is `Truncated`, and a user agent above 256 bytes is `TooMany`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Version {
   readonly _tag: "version"
@@ -110,37 +152,72 @@ export interface Version {
   readonly relay: boolean
 }
 
-/** Accepts the `version` of the other side. No payload. */
+/**
+ * Accepts the `version` of the other side. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Verack {
   readonly _tag: "verack"
 }
 
-/** BIP339: asks to announce transactions by wtxid. Allowed before `verack` only. No payload. */
+/**
+ * BIP339: asks to announce transactions by wtxid. Allowed before `verack` only. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface WtxidRelay {
   readonly _tag: "wtxidrelay"
 }
 
-/** BIP155: asks for addresses as `addrv2`. Allowed before `verack` only. No payload. */
+/**
+ * BIP155: asks for addresses as `addrv2`. Allowed before `verack` only. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface SendAddrV2 {
   readonly _tag: "sendaddrv2"
 }
 
-/** BIP130: asks to announce blocks with `headers` instead of `inv`. No payload. */
+/**
+ * BIP130: asks to announce blocks with `headers` instead of `inv`. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface SendHeaders {
   readonly _tag: "sendheaders"
 }
 
-/** Asks for addresses of other peers. No payload. */
+/**
+ * Asks for addresses of other peers. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetAddr {
   readonly _tag: "getaddr"
 }
 
-/** BIP35: asks to announce all unconfirmed transactions. No payload. */
+/**
+ * BIP35: asks to announce all unconfirmed transactions. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Mempool {
   readonly _tag: "mempool"
 }
 
-/** BIP152: asks for compact blocks, 9 bytes. Today only `version` 2 has an effect. */
+/**
+ * BIP152: asks for compact blocks, 9 bytes. Today only `version` 2 has an effect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface SendCmpct {
   readonly _tag: "sendcmpct"
   /** Whether to send compact blocks without being asked for them. One byte, 0 or 1; another value is `BadValue`: disconnect. */
@@ -152,6 +229,9 @@ export interface SendCmpct {
 /**
  * BIP434: announces a feature that the sender supports. Allowed before `verack` only. Bytes after the data are `TrailingBytes`
  * under every `Policy`, and a malformed `feature` ends the connection.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Feature {
   readonly _tag: "feature"
@@ -161,28 +241,48 @@ export interface Feature {
   readonly data: Uint8Array
 }
 
-/** Asks for a `pong` with the same nonce (BIP31). */
+/**
+ * Asks for a `pong` with the same nonce (BIP31).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Ping {
   readonly _tag: "ping"
   /** 64 bits; `undefined` in the empty ping of protocol versions up to 60000, which gets no answer. */
   readonly nonce: bigint | undefined
 }
 
-/** Answers a `ping` (BIP31). */
+/**
+ * Answers a `ping` (BIP31).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Pong {
   readonly _tag: "pong"
   /** The 64 bits of the ping. */
   readonly nonce: bigint
 }
 
-/** BIP133: asks not to announce transactions that pay a lower fee rate. */
+/**
+ * BIP133: asks not to announce transactions that pay a lower fee rate.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface FeeFilter {
   readonly _tag: "feefilter"
   /** Satoshi per 1,000 virtual bytes, int64, exact within ±2^53. A peer ignores values outside 0..21e14. */
   readonly feeRate: number
 }
 
-/** BIP61: tells that a message was refused. Bitcoin Core neither sends nor reads it any more. */
+/**
+ * BIP61: tells that a message was refused. Bitcoin Core neither sends nor reads it any more.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Reject {
   readonly _tag: "reject"
   /** Command of the refused message, at most 12 bytes, one character a byte. */

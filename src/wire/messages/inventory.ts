@@ -6,16 +6,36 @@ import { FixedList, type List, OffsetList, readHashes, readList, writeHashes, wr
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "../codec.ts"
 
-/** An `inv`, `getdata` or `notfound` has at most 50,000 items. */
+/**
+ * An `inv`, `getdata` or `notfound` has at most 50,000 items.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxInventoryItems = 50_000
 
-/** A `headers` has at most 2,000 headers. */
+/**
+ * A `headers` has at most 2,000 headers.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxHeaders = 2_000
 
-/** The locator of `getheaders` and `getblocks` has at most 101 hashes. A peer that sends more is disconnected. */
+/**
+ * The locator of `getheaders` and `getblocks` has at most 101 hashes. A peer that sends more is disconnected.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxLocatorHashes = 101
 
-/** The types of inventory items. */
+/**
+ * The types of inventory items.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const InventoryType = {
   /** A transaction by txid. */
   tx: 1,
@@ -39,7 +59,12 @@ export const InventoryType = {
   witnessBlock: 0x40000002
 } as const
 
-/** The type and hash of a transaction or block, 36 bytes. */
+/**
+ * The type and hash of a transaction or block, 36 bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface InventoryItem {
   /** See `InventoryType`; uint32. Unknown types are kept; a program should skip them. */
   readonly type: number
@@ -47,25 +72,45 @@ export interface InventoryItem {
   readonly hash: Uint8Array
 }
 
-/** Announces transactions or blocks: at most 50,000. More is `TooMany`: disconnect. */
+/**
+ * Announces transactions or blocks: at most 50,000. More is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Inv {
   readonly _tag: "inv"
   readonly items: List<InventoryItem>
 }
 
-/** Asks for transactions or blocks: at most 50,000. More is `TooMany`: disconnect. Nodes ask for at most 1,000 at once. */
+/**
+ * Asks for transactions or blocks: at most 50,000. More is `TooMany`: disconnect. Nodes ask for at most 1,000 at once.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetData {
   readonly _tag: "getdata"
   readonly items: List<InventoryItem>
 }
 
-/** Answers a `getdata` with the items that the sender does not have: at most 50,000. More is `TooMany`: message dropped. */
+/**
+ * Answers a `getdata` with the items that the sender does not have: at most 50,000. More is `TooMany`: message dropped.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface NotFound {
   readonly _tag: "notfound"
   readonly items: List<InventoryItem>
 }
 
-/** Asks for the headers after a known block, at most 2,000 of them. */
+/**
+ * Asks for the headers after a known block, at most 2,000 of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetHeaders {
   readonly _tag: "getheaders"
   /** int32; without meaning today. */
@@ -76,7 +121,12 @@ export interface GetHeaders {
   readonly stopHash: Uint8Array
 }
 
-/** Asks for an `inv` of the blocks after a known block, at most 500 of them. */
+/**
+ * Asks for an `inv` of the blocks after a known block, at most 500 of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetBlocks {
   readonly _tag: "getblocks"
   /** int32; without meaning today. */
@@ -90,6 +140,9 @@ export interface GetBlocks {
 /**
  * Block headers, oldest first: at most 2,000. More is `TooMany`: disconnect. On the wire a transaction count follows each header;
  * `encode` writes 0 and `decode` ignores it, as Bitcoin Core does.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Headers {
   readonly _tag: "headers"

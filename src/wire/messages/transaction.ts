@@ -20,7 +20,12 @@ import { hasValidOpcodes } from "../../primitives/scriptPush.ts"
 import { doubleSha256 } from "../../primitives/sha256.ts"
 import type { Codec } from "../codec.ts"
 
-/** The name of an output of a transaction, 36 bytes. */
+/**
+ * The name of an output of a transaction, 36 bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface OutPoint {
   /** 32 bytes, wire order. */
   readonly txid: Uint8Array
@@ -28,7 +33,12 @@ export interface OutPoint {
   readonly index: number
 }
 
-/** An input of a transaction, which spends an output. */
+/**
+ * An input of a transaction, which spends an output.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TransactionInput {
   readonly previousOutput: OutPoint
   readonly script: Uint8Array
@@ -38,7 +48,12 @@ export interface TransactionInput {
   readonly witness: List<Uint8Array>
 }
 
-/** An output of a transaction: an amount and the script that says who can spend it. */
+/**
+ * An output of a transaction: an amount and the script that says who can spend it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TransactionOutput {
   /** Satoshi, int64, exact within ±2^53: four times all bitcoin there will be. */
   readonly value: number
@@ -50,6 +65,9 @@ export interface TransactionOutput {
  *
  * The bytes of a transaction without inputs begin like the witness form. As in Bitcoin Core they are read only if there are
  * no outputs either, and to encode one with outputs is `BadValue`. `decodeRawTransaction` reads what tools write.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Transaction {
   /** uint32, as in Bitcoin Core since its version 28. */
@@ -63,6 +81,9 @@ export interface Transaction {
 /**
  * A transaction on its own. Unknown flags in the witness form, and the witness form without any witness, are `BadValue`: message
  * dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Tx {
   readonly _tag: "tx"
@@ -377,8 +398,6 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
  * Costs nothing for a decoded transaction; one made by hand is encoded. Throws as `txid`
  * does.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -386,6 +405,9 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
  * const input = { previousOutput: { txid: new Uint8Array(32), index: 0 }, script: new Uint8Array(0), sequence: 0, witness: [] }
  * console.log(Wire.transactionSize({ version: 2, inputs: [input], outputs: [], lockTime: 0 })) // 10 + 41 = 51
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const transactionSize = (transaction: Transaction): number => {
   const bytes = original(transaction)
@@ -419,8 +441,6 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
  *
  * Throws a `WireError` for a transaction with a field that does not fit; a decoded transaction has none.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -434,6 +454,9 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
  * const transaction = { version: 2, inputs: [coinbase], outputs: [{ value: 50_0000_0000, script: Uint8Array.of(0x51) }], lockTime: 0 }
  * console.log(Wire.hashToHex(Wire.txid(transaction)) === Wire.hashToHex(Wire.wtxid(transaction))) // false
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction, false)
 
@@ -443,8 +466,6 @@ export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction
  * For a coinbase it is the hash of its bytes too; only the commitment of BIP141 takes zeros in its place. Throws as `txid`
  * does.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -452,6 +473,9 @@ export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction
  * const empty = { version: 1, inputs: [], outputs: [], lockTime: 0 }
  * console.log(Wire.hashToHex(Wire.wtxid(empty)) === Wire.hashToHex(Wire.txid(empty))) // true
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transaction, true)
 
@@ -460,8 +484,6 @@ export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transactio
  *
  * Fails as `encode` does. A transaction with outputs and no inputs is `BadValue`: its bytes would be read as the witness form.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -470,6 +492,9 @@ export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transactio
  * const bytes = Wire.encodeTransaction({ version: 1, inputs: [], outputs: [], lockTime: 0 })
  * console.log(Result.getOrThrow(bytes).length) // 10
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8Array, WireError> =>
   attempt(() =>
@@ -484,8 +509,6 @@ export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8
  * The transaction in the bytes, with or without witnesses. Fails as `decode` does, and with `TrailingBytes` where bytes follow
  * the transaction. See `decodeRawTransaction` for transactions without inputs.
  *
- * @category decoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -494,6 +517,9 @@ export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8
  * const transaction = Wire.decodeTransaction(Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0, 0, 0))
  * console.log(Result.getOrThrow(transaction).version) // 2
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decodeTransaction = (bytes: Uint8Array): Result.Result<Transaction, WireError> =>
   attempt(() => wholeTransaction(bytes, scan))
@@ -540,8 +566,6 @@ const hasSaneScripts = (transaction: Transaction): boolean => {
  *
  * A transaction without inputs has a `txid` but cannot be encoded. Fails as `decodeTransaction` does.
  *
- * @category decoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -553,6 +577,9 @@ const hasSaneScripts = (transaction: Transaction): boolean => {
  * console.log(transaction.inputs.length, transaction.outputs.length) // 0 1
  * console.log(Result.isFailure(Wire.decodeTransaction(bytes))) // true
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decodeRawTransaction = (bytes: Uint8Array): Result.Result<Transaction, WireError> => {
   const extended = decodeTransaction(bytes)

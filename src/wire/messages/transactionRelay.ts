@@ -10,15 +10,28 @@ import {
   writeTransaction
 } from "./transaction.ts"
 
-/** A `getpkgtxns`, and so a `pkgtxns`, has at most 100 transactions. */
+/**
+ * A `getpkgtxns`, and so a `pkgtxns`, has at most 100 transactions.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxPackageTransactions = 100
 
-/** The count of `ancpkginfo` takes one or three bytes: at most 65,535 transactions. */
+/**
+ * The count of `ancpkginfo` takes one or three bytes: at most 65,535 transactions.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxPackageInfo = 65_535
 
 /**
  * Offers to reconcile transaction announcements (BIP330), before `verack`. This package reads and writes the message but does not
  * reconcile; as in Bitcoin Core without reconciliation, an offer after `verack` is ignored.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface SendTxRcncl {
   readonly _tag: "sendtxrcncl"
@@ -31,6 +44,9 @@ export interface SendTxRcncl {
 /**
  * Offers to relay packages (BIP331), before `verack`. This package does not disconnect a peer that sends it later; nor does Bitcoin
  * Core, which does not know the message.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface SendPackages {
   readonly _tag: "sendpackages"
@@ -41,6 +57,9 @@ export interface SendPackages {
 /**
  * The wtxids of the unconfirmed ancestors of a transaction and, last, of the transaction itself (BIP331). Answers a `getdata` of
  * `InventoryType.ancestorPackageInfo`. At most 65,535; more is `TooMany`: message dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface AncPkgInfo {
   readonly _tag: "ancpkginfo"
@@ -48,7 +67,12 @@ export interface AncPkgInfo {
   readonly wtxids: List<Uint8Array>
 }
 
-/** Asks for transactions, all of them or none (BIP331). At most 100; more is `TooMany`: disconnect. */
+/**
+ * Asks for transactions, all of them or none (BIP331). At most 100; more is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetPkgTxns {
   readonly _tag: "getpkgtxns"
   /** 32 bytes each, wire order. */
@@ -57,6 +81,9 @@ export interface GetPkgTxns {
 
 /**
  * Answers a `getpkgtxns` with its transactions, in the same order (BIP331). At most 100; more is `TooMany`: message dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface PkgTxns {
   readonly _tag: "pkgtxns"

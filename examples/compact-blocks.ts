@@ -1,21 +1,21 @@
 /**
- * Compact blocks [152] between two peers in memory: one serves a block by the short ids of its transactions, the other
- * rebuilds it from its mempool and asks for what it lacks. After `npm run build`: `npx node examples/compact-blocks.ts`
+ * Compact blocks (BIP152) between two peers in memory. One sends the short ids of the transactions; the other rebuilds the
+ * block from its mempool and asks for the missing transactions. After `npm run build`: `npx node examples/compact-blocks.ts`
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import { CompactBlock, Connection, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { mineChain, network } from "./regtest-chain.ts"
 
-const { block, compactBlock, witnessFlag } = Wire.InventoryType
+const { compactBlock, witnessBlock } = Wire.InventoryType
 
-/** Answers for one block. The nonce is to be random, and another one for each block. */
+/** Handlers that serve one block. Use a new random nonce for each block. */
 export const serveBlock = (served: Wire.Block, nonce: bigint) =>
   ({
     getdata: Effect.fnUntraced(function* ({ items }, peer) {
       for (const { type } of items) {
         if (type === compactBlock) yield* peer.send(yield* Effect.fromResult(CompactBlock.make(served, { nonce })))
-        else if (type === (block | witnessFlag)) yield* peer.send({ _tag: "block", block: served })
+        else if (type === witnessBlock) yield* peer.send({ _tag: "block", block: served })
       }
     }),
     getblocktxn: (request, peer) =>
@@ -27,13 +27,13 @@ export const serveBlock = (served: Wire.Block, nonce: bigint) =>
       )
   }) satisfies Peer.Handlers
 
-/** What a peer answers for a block, in one form or another. */
+/** The answer of a peer to a getdata for one block, in the form of `type`. */
 const ask = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], type: number, hash: Uint8Array) {
   const [result] = yield* peer.getData([{ type, hash }])
   return result?._tag === "Found" ? result.message : undefined
 })
 
-/** The block that a compact one stands for; by bad luck it has to be fetched whole. */
+/** Rebuilds the block of a compact block. Fetches the whole block when short ids collide. */
 export const rebuildBlock = (peer: Peer.Peer["Service"], message: Wire.CmpctBlock, mempool: CompactBlock.Pool) =>
   Effect.gen(function* () {
     const rebuilt = yield* Effect.fromResult(CompactBlock.rebuild(message, mempool))
@@ -49,20 +49,20 @@ export const rebuildBlock = (peer: Peer.Peer["Service"], message: Wire.CmpctBloc
           yield* peer.disconnect(error.message)
           return yield* error
         }
-        const whole = yield* ask(peer, block | witnessFlag, Wire.blockHash(message.header))
+        const whole = yield* ask(peer, witnessBlock, Wire.blockHash(message.header))
         return whole?._tag === "block" ? whole.block : undefined
       })
     )
   )
 
-/** Fetches a block the compact way; `undefined` when the peer has not got it. */
+/** Fetches a block as a compact block. Returns `undefined` when the peer does not have it. */
 export const fetchBlock = Effect.fnUntraced(function* (
   peer: Peer.Peer["Service"],
   hash: Uint8Array,
   mempool: CompactBlock.Pool
 ) {
   const message = yield* ask(peer, compactBlock, hash)
-  // A node sends the whole block where it is no longer new.
+  // A node sends the whole block when it is not recent.
   if (message?._tag === "block") return message.block
   return message?._tag === "cmpctblock" ? yield* rebuildBlock(peer, message, mempool) : undefined
 })
@@ -77,15 +77,15 @@ export const program = Effect.gen(function* () {
     [
       Peer.make(ours, { network }),
       Peer.make(theirs, { network, services, direction: "inbound", handlers: serveBlock(tip, nonce) }).pipe(
-        // Another node: peers that share their nonces are one, which does not talk to itself.
+        // A node of its own: peers that share a Nonce are one node, and refuse a connection to themselves.
         Effect.provide(Layer.fresh(Nonce.layer))
       )
     ],
     { concurrency: 2 }
   )
-  // Version 2, and new blocks are announced as before.
+  // Version 2 (with witnesses). `announce: false`: new blocks are announced by inv, as before.
   yield* peer.send({ _tag: "sendcmpct", announce: false, version: 2n })
-  // Of a coinbase and two transactions we know one.
+  // The block has a coinbase and two transactions. Our mempool has one of these.
   const rebuilt = yield* fetchBlock(peer, hash, [tip.transactions.at(1)!])
   const { received } = yield* peer.stats
   return {

@@ -1,5 +1,5 @@
 /**
- * A service on top of a peer, put together from layers: the program asks for headers and knows nothing of connections.
+ * A service that uses a peer, built from layers: the program asks for headers and does not depend on connections.
  * After `npm run build`: `npx node examples/layers.ts 127.0.0.1 18444`
  */
 import { NodeRuntime } from "@effect/platform-node"
@@ -7,11 +7,11 @@ import { Console, Context, Effect, Layer } from "effect"
 import { Network, Nonce, Peer, type Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
-/** Where headers come from. */
+/** A source of block headers. */
 export class Headers extends Context.Service<
   Headers,
   {
-    /** Up to 2,000 headers that follow a block. */
+    /** Up to 2,000 headers that follow the block with this hash. */
     readonly after: (hash: Uint8Array) => Effect.Effect<ReadonlyArray<Wire.BlockHeader>, Peer.PeerError>
   }
 >()("examples/Headers") {
@@ -26,7 +26,7 @@ export class Headers extends Context.Service<
   )
 }
 
-/** What it is made of. Another transport, another network or a fake peer is another layer. */
+/** The implementation. To use another transport, another network or a fake peer, provide another layer. */
 export const layer = (host: string, port: number) =>
   Headers.layer.pipe(
     Layer.provide(Peer.layer({ network: Network.regtest, requiredServices: [] })),

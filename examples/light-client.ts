@@ -1,8 +1,9 @@
 /**
- * A light client with bloom filters [37], and a node that serves it: the client says what it looks for, and gets of each
- * block a proof and the transactions that match. After `npm run build`: `npx node examples/light-client.ts`
+ * A light client with bloom filters (BIP37), and a node that serves it. The client sends a filter, and receives from each
+ * block the matching transactions with a proof. After `npm run build`: `npx node examples/light-client.ts`
  *
- * Core serves filters only where it is told to (-peerbloomfilters): they tell the node what the client is after.
+ * Core serves bloom filters with -peerbloomfilters only. A filter tells the node which keys the client looks for; compact
+ * filters (see README) do not.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Random } from "effect"
@@ -16,7 +17,7 @@ const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
   inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: [] }))
 })
 
-/** Options of a peer that serves filtered blocks of a chain, to each remote by its own filter. */
+/** Options of a peer that serves filtered blocks of a chain. Each remote has its own filter. */
 export const serveFilteredBlocks = ({ blocks, hashes }: Chain) => {
   const heights = new Map(hashes.map((hash, height) => [Wire.hashToHex(hash), height]))
   const filters = new WeakMap<Peer.Peer["Service"], BloomFilter.BloomFilter>()
@@ -32,7 +33,7 @@ export const serveFilteredBlocks = ({ blocks, hashes }: Chain) => {
         const filter = filters.get(peer)
         for (const item of items) {
           const block = blocks[heights.get(Wire.hashToHex(item.hash)) ?? -1]
-          // Without a filter there is no answer, as in Core.
+          // Core does not answer either while no filter is loaded.
           if (item.type !== filteredBlock || filter === undefined) continue
           if (block === undefined) {
             yield* peer.send({ _tag: "notfound", items: [item] })
@@ -51,7 +52,7 @@ export const serveFilteredBlocks = ({ blocks, hashes }: Chain) => {
   return { network, services: Wire.Service.network | Wire.Service.bloom, handlers }
 }
 
-/** Loads the filter into a peer and returns what matches in these blocks, each proven to be in its block. */
+/** Loads the filter into a peer and returns the matching transactions of these blocks, each with a verified proof. */
 export const findTransactions = Effect.fnUntraced(function* (
   peer: Peer.Peer["Service"],
   filter: BloomFilter.BloomFilter,
@@ -62,7 +63,7 @@ export const findTransactions = Effect.fnUntraced(function* (
   const found: Array<Wire.Transaction> = []
   for (const result of results) {
     if (result._tag !== "Found" || result.message._tag !== "merkleblock") continue
-    // Who made up the hashes or the transactions is found out here: only what was proven is in `transactions`.
+    // Fails for an invented proof. `transactions` has only those whose hashes are in the proof.
     yield* Effect.fromResult(MerkleBlock.verify(result.message))
     found.push(...(result.transactions ?? []))
   }
@@ -74,7 +75,7 @@ const append = (chain: Chain, ...transactions: ReadonlyArray<Wire.Transaction>):
   return { blocks: [...chain.blocks, block], hashes: [...chain.hashes, Wire.blockHash(block.header)] }
 }
 
-/** A client and a node in memory: a payment to a key of the client, and one that spends it without showing the key. */
+/** A client and a node in memory. One transaction pays to a key of the client; another one spends that output. */
 export const program = Effect.gen(function* () {
   const key = new Uint8Array(20).fill(7)
   const chain = yield* mineChain(110)
@@ -82,7 +83,7 @@ export const program = Effect.gen(function* () {
   const spending = spend(coinOf(payment))
   const { blocks, hashes } = append(append(chain, payment), spending)
 
-  // Few wrong matches are wanted here; a real client hides behind more of them.
+  // A real client chooses a higher rate: false positives hide its keys.
   const filter = BloomFilter.make({
     elements: 10,
     falsePositiveRate: 0.000001,

@@ -1,15 +1,32 @@
-/** Connects to a node and tells what it announces: `npm run build`, then `npx node examples/outbound-peer.ts 127.0.0.1 18444` */
+/**
+ * Connects to a node, and prints the transactions that it announces and each new block, which it fetches. After
+ * `npm run build`: `npx node examples/outbound-peer.ts 127.0.0.1 18444`
+ */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Duration, Effect } from "effect"
-import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+import { Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { connect } from "effect-bitcoin-peer/NodeConnection"
+
+const { block, witnessBlock } = Wire.InventoryType
+
+/** An `inv` has hashes only. A node sends the blocks themselves when it is asked for them. */
+const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer["Service"]) {
+  const blocks = Array.from(items).filter(({ type }) => type === block)
+  const transactions = items.length - blocks.length
+  if (transactions > 0) yield* Console.log(`transactions announced: ${transactions}`)
+  for (const result of yield* peer.getData(blocks.map(({ hash }) => ({ type: witnessBlock, hash })))) {
+    const hash = Wire.hashToHex(result.item.hash)
+    if (result._tag !== "Found" || result.message._tag !== "block") yield* Console.log(`block ${hash}: no answer`)
+    else yield* Console.log(`block ${hash}, transactions: ${result.message.block.transactions.length}`)
+  }
+})
 
 export const main = (host: string, port: number) =>
   Effect.gen(function* () {
-    const peer = yield* Peer.make(yield* connect({ host, port }), {
+    const peer = yield* Peer.dial(connect({ host, port }), {
       network: Network.regtest,
       requiredServices: [],
-      handlers: { inv: ({ items }) => Console.log(`${items.length} announced`) }
+      handlers: { inv: onInv }
     })
     const ping = `${Duration.toMillis(yield* peer.ping)} ms`
     yield* Console.log("connected", { userAgent: peer.info.userAgent, ping })

@@ -4,9 +4,9 @@ import { Console, Effect, Layer } from "effect"
 import { type Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
-const { tx, wtx } = Wire.InventoryType
+const { tx, witnessTx, wtx } = Wire.InventoryType
 
-/** Fetches what one of two peers announces and announces it to the other, which knows nothing of the first. */
+/** Fetches the transactions that one of two peers announces, and announces them to the other. */
 export const relay = Effect.fnUntraced(function* (
   connections: readonly [Connection.Connection["Service"], Connection.Connection["Service"]],
   options: Peer.Options = {}
@@ -20,7 +20,9 @@ export const relay = Effect.fnUntraced(function* (
       ...options,
       handlers: {
         inv: Effect.fnUntraced(function* ({ items }, peer) {
-          const wanted = Array.from(items).filter(({ type }) => type === tx || type === wtx)
+          const wanted = Array.from(items)
+            .filter(({ type }) => type === tx || type === wtx)
+            .map(({ hash, type }) => ({ type: type === tx ? witnessTx : type, hash }))
           for (const result of yield* peer.getData(wanted)) {
             if (result._tag !== "Found" || result.message._tag !== "tx") continue
             const { transaction } = result.message

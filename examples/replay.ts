@@ -1,6 +1,6 @@
 /**
- * Records a connection in Bitcoin Core's format and plays it back to a peer with other handlers: a way to test what they do
- * with real traffic. After `npm run build`: `npx node examples/replay.ts`, or with a capture of a node:
+ * Records a connection in Bitcoin Core's format and replays it to a peer with other handlers, which tests these handlers with
+ * real traffic. After `npm run build`: `npx node examples/replay.ts`, or with a capture of a node:
  * `npx node examples/replay.ts ~/.bitcoin/regtest/message_capture/127.0.0.1_50001/msgs_sent.dat`
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
@@ -10,7 +10,7 @@ import { Capture, Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-
 const options = { network: Network.regtest, services: Wire.Service.network | Wire.Service.witness }
 const nonce = Layer.fresh(Nonce.layer)
 
-/** Two peers in memory, of which the first one is recorded, and what the second one tells it. */
+/** Records the first of two peers in memory while the second one sends to it. */
 const record = Effect.fnUntraced(function* (directory: string) {
   const [ours, theirs] = yield* Connection.makePair()
   const recording = Peer.make(ours, options).pipe(Effect.provide([nonce, Capture.layer({ directory })]))
@@ -18,11 +18,11 @@ const record = Effect.fnUntraced(function* (directory: string) {
   const [peer, other] = yield* Effect.all([recording, node], { concurrency: 2 })
   yield* other.send({ _tag: "feefilter", feeRate: 1000 })
   yield* other.announce([{ type: Wire.InventoryType.block, hash: Network.regtest.genesisHash }])
-  // Its pong comes behind all that.
+  // The pong arrives after the messages above.
   yield* peer.ping
 }, Effect.scoped)
 
-/** A peer made over what came in, as fast as it reads it. Returns what its handlers saw, and how it ended. */
+/** Replays the received messages to a peer, at once. Returns what its handlers saw, and how it ended. */
 export const replay = Effect.fnUntraced(function* (file: string) {
   const seen: Array<string> = []
   const connection = yield* Capture.replay(Capture.read(file), { network: Network.regtest, speed: Infinity })
@@ -40,7 +40,7 @@ export const replay = Effect.fnUntraced(function* (file: string) {
 export const program = Effect.gen(function* () {
   const directory = yield* Effect.flatMap(FileSystem.FileSystem, (fs) => fs.makeTempDirectoryScoped())
   yield* record(directory)
-  // The remote of the in-memory pair is called 192.0.2.2:8333.
+  // 192.0.2.2:8333 is the address of the remote side of the in-memory pair.
   return yield* replay(`${directory}/message_capture/192.0.2.2_8333/msgs_recv.dat`)
 }).pipe(Effect.scoped)
 

@@ -1,6 +1,6 @@
 /**
- * Two peers in memory, on a clock that stands still until it is told to move: a test of hours takes milliseconds, and
- * comes out the same each time. After `npm run build`: `npx node examples/virtual-time.ts`
+ * Two peers in memory under a clock that moves only when the test says so. A test over hours takes milliseconds and has the
+ * same result each time. After `npm run build`: `npx node examples/virtual-time.ts`
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Duration, Effect, Fiber, Layer } from "effect"
@@ -8,7 +8,7 @@ import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
 
 const options = { network: Network.regtest, services: Wire.Service.network | Wire.Service.witness }
-// Two nodes need two of these: peers that share one are one node, which does not talk to itself.
+// Each node needs its own: peers that share a Nonce are one node, and refuse a connection to themselves.
 const nonce = Layer.fresh(Nonce.layer)
 
 export const program = Effect.gen(function* () {

@@ -1,10 +1,10 @@
 /**
- * Lets web pages reach nodes: WebSockets on one side, TCP on the other. After `npm run build`, for the pages of a site and
- * the nodes that they may reach: `npx node examples/websocket-bridge.ts http://127.0.0.1:8000 127.0.0.1:18444`. A page then
+ * A bridge from WebSockets to TCP, so that a web page can reach nodes. After `npm run build`, with the origin of the pages
+ * and the nodes that they may reach: `npx node examples/websocket-bridge.ts http://127.0.0.1:8000 127.0.0.1:18444`. A page then
  * opens `ws://127.0.0.1:8380/?target=127.0.0.1:18444`
  *
- * Every page that a browser on this machine shows can open a WebSocket to this machine, whatever its site. So a bridge has
- * two lists, of sites and of targets, and what is not in them to the letter is refused.
+ * Every page in a browser on this machine can open a WebSocket to this machine, whatever its origin. So the bridge has two
+ * lists, of origins and of targets, and refuses everything that is not in them literally.
  */
 import { NodeRuntime, NodeSocketServer } from "@effect/platform-node"
 import { Console, Effect, Option } from "effect"
@@ -16,39 +16,39 @@ import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 export interface Options {
   /** Default 127.0.0.1. */
   readonly host?: string | undefined
-  /** Default 0, which takes a free one. */
+  /** Default 0: a free port. */
   readonly port?: number | undefined
-  /** `http://127.0.0.1:8000` and such. Who says no `Origin` is no page, could say any, and is let in. */
+  /** For example `http://127.0.0.1:8000`. A client without an `Origin` header is no page; it could claim any, and is accepted. */
   readonly origins: ReadonlyArray<string>
-  /** What `?target=` may name, as `Connection.formatEndpoint` writes it. */
+  /** The allowed values of `?target=`, as `Connection.formatEndpoint` writes them. */
   readonly targets: ReadonlyArray<Connection.Endpoint>
-  /** How many WebSockets at a time. Default 32. */
+  /** The maximum number of open WebSockets. Default 32. */
   readonly maxConnections?: number | undefined
 }
 
 /**
- * Codes for one's own use, with which the bridge closes. It opens each WebSocket first, for of one that does not open a
- * browser tells the page nothing.
+ * Close codes of the bridge, from the range for private use. The bridge opens each WebSocket before it closes it: a browser
+ * gives a page no reason for a WebSocket that did not open.
  */
 export const closeCode = { notAllowed: 4403, tooMany: 4429, notReached: 4502, lost: 4503 } as const
 
-/** A message is held whole before it is handed on: a peer joins 256 KiB of small ones at most, and the largest has 4 MB. */
+/** Each WebSocket message is held in memory as a whole. A peer joins at most 256 KiB of small frames; its largest frame has 4 MB. */
 const maxMessage = 8_388_608
 
 type Bytes = Connection.Connection["Service"]
 
-/** Ends with `from`. When `to` has ended, what is still read is thrown away. */
+/** Copies until `from` ends. Bytes that are read after the end of `to` are dropped. */
 const pump = (from: Bytes, to: Bytes): Effect.Effect<never, Connection.ConnectionError> =>
   from.pull.pipe(
     Effect.flatMap((pieces) => {
       for (const bytes of pieces) to.write(bytes)
-      // Back-pressure: no more is read than the other side takes.
+      // Back-pressure: reads on when the other side has taken the bytes.
       return Effect.ignore(to.drained)
     }),
     Effect.forever({ disableYield: true })
   )
 
-/** Listens, until its scope ends. */
+/** Listens until its scope closes. */
 export const listen = Effect.fnUntraced(function* (options: Options) {
   const origins = new Set(options.origins)
   const targets = new Map(options.targets.map((target) => [Connection.formatEndpoint(target), target]))
@@ -63,7 +63,7 @@ export const listen = Effect.fnUntraced(function* (options: Options) {
   })
 
   const serve = Effect.gen(function* () {
-    // The server gives both; that it does is not in its type.
+    // The server provides both services, but its type does not say so.
     const webSocket = Option.getOrThrow(yield* Effect.serviceOption(Socket.WebSocket))
     const request = Option.getOrThrow(yield* Effect.serviceOption(NodeSocketServer.IncomingMessage))
     const target = targets.get(new URLSearchParams(request.url?.split("?")[1]).get("target") ?? "")
@@ -81,7 +81,7 @@ export const listen = Effect.fnUntraced(function* (options: Options) {
     const node = yield* Effect.result(NodeConnection.connect(target))
     if (node._tag === "Failure") return yield* closeWith(closeCode.notReached, node.failure.message)
     const end = yield* Effect.flip(Effect.raceFirst(pump(node.success, page), pump(page, node.success)))
-    // Does nothing when it was the page that was lost; an orderly end of either is passed on by the end of this scope.
+    // No effect when the page was lost. An orderly end of either side reaches the other when this scope closes.
     if (end.reason._tag === "Reset") yield* closeWith(closeCode.lost, end.message)
   }).pipe(
     Effect.scoped,

@@ -22,7 +22,12 @@ export const make = (options: {
     new InteropError({
       node: options.node,
       operation: `rpc ${method}`,
-      problem: cause instanceof Error ? `${cause.message} ${String(cause.cause ?? "")}`.trimEnd() : String(cause),
+      problem:
+        cause instanceof Error
+          ? cause.cause instanceof Error
+            ? `${cause.message} ${cause.cause.message}`
+            : cause.message
+          : String(cause),
       cause
     })
   return Effect.fnUntraced(function* (

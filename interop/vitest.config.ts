@@ -1,12 +1,14 @@
-import { defineConfig } from "vitest/config"
+/** `npm run test:interop`: tests against real nodes. */
+import config from "../vitest.config.ts"
 
-export default defineConfig({
+export default {
+  ...config,
   root: import.meta.dirname,
   test: {
     include: ["**/*.test.ts"],
     exclude: ["node_modules/**"],
-    // A node takes a core while it starts and while it mines: one after the other, so that no timeout is a matter of luck.
+    // A node uses a whole core while it starts and while it mines. One file at a time, so that no test times out by chance.
     fileParallelism: false,
     testTimeout: 120_000
   }
-})
+}

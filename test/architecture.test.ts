@@ -1,4 +1,4 @@
-/** The plan of the house: rooms on floors, and who may import whom. A type counts as an import. */
+/** The architecture: rooms on floors, and the imports that are allowed between them. An import of a type counts as an import. */
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -6,7 +6,7 @@ import * as path from "node:path"
 const root = path.resolve(import.meta.dirname, "..")
 const src = path.join(root, "src")
 
-/** From the ground up. A room is its closed folder, if it has one, and the public modules that stand on it. */
+/** From the ground up. A room is a closed folder, if it has one, and the public modules that stand on it. */
 const rooms: ReadonlyArray<{ readonly name: string; readonly modules: ReadonlyArray<string> }> = [
   { name: "primitives", modules: [] },
   { name: "address", modules: ["Address"] },
@@ -18,10 +18,10 @@ const rooms: ReadonlyArray<{ readonly name: string; readonly modules: ReadonlyAr
   { name: "connection", modules: ["ConnectionError", "Connection", "NodeConnection"] },
   { name: "transport", modules: ["Transport"] },
   { name: "handshake", modules: ["HandshakeError", "Nonce", "Handshake"] },
-  { name: "peer", modules: ["PeerError", "Peer"] },
+  { name: "peer", modules: ["PeerError", "Peer", "PeerServer"] },
   { name: "capture", modules: ["Capture"] }
 ]
-/** Built on the public modules alone, as a program of a user's is. */
+/** Rooms that use the public modules alone, as the program of a user does. */
 const outer = new Set(["node", "light", "testing", "dashboard", "cli"])
 
 const files = fs
@@ -37,32 +37,38 @@ const roomOf = (file: string): number => {
 }
 const isOuter = (file: string): boolean => file === "index.ts" || outer.has(file.split("/")[0]!)
 
+/** The specifiers of all imports and re-exports of a file. */
+const specifiersOf = (file: string): ReadonlyArray<string> => {
+  const code = fs.readFileSync(file, "utf8").replace(/\/\*[\s\S]*?\*\//g, "")
+  return Array.from(
+    code.matchAll(/^(?:import|export)\b[^"]*?\bfrom "([^"]+)"|^import "([^"]+)"/gm),
+    ([, from, bare]) => from ?? bare!
+  )
+}
+
 const importsOf = (file: string): ReadonlyArray<string> =>
-  Array.from(
-    fs
-      .readFileSync(path.join(src, file), "utf8")
-      .replace(/\/\*[\s\S]*?\*\//g, "")
-      .matchAll(/^(?:import|export)\b[^"]*?\bfrom "(\.[^"]+)"/gm),
-    ([, specifier]) => path.posix.join(path.posix.dirname(file), specifier!)
-  ).filter((file) => files.includes(file))
+  specifiersOf(path.join(src, file))
+    .filter((specifier) => specifier.startsWith("."))
+    .map((specifier) => path.posix.join(path.posix.dirname(file), specifier))
+    .filter((file) => files.includes(file))
 
 const arrows = files.flatMap((from) => importsOf(from).map((to) => ({ from, to })))
 const shown = ({ from, to }: { readonly from: string; readonly to: string }): string => `${from} -> ${to}`
 
-describe("the house", () => {
-  it("has a room for every file", () => {
+describe("the rooms of src", () => {
+  it("have a place for every file", () => {
     assert.deepStrictEqual(
       files.filter((file) => roomOf(file) < 0 && !isOuter(file)),
       []
     )
   })
 
-  it("has no import that runs up", () => {
+  it("do not import from a higher room", () => {
     const up = arrows.filter(({ from, to }) => !isOuter(from) && (isOuter(to) || roomOf(to) > roomOf(from)))
     assert.deepStrictEqual(up.map(shown), [])
   })
 
-  it("has no room whose inside knows the module that stands on it", () => {
+  it("do not import, from inside, the module that stands on them", () => {
     const known = arrows.filter(
       ({ from, to }) =>
         from.includes("/") && !to.includes("/") && !to.endsWith("Error.ts") && roomOf(from) === roomOf(to)
@@ -70,16 +76,35 @@ describe("the house", () => {
     assert.deepStrictEqual(known.map(shown), ["handshake/run.ts -> Nonce.ts"])
   })
 
-  it("is entered by its public modules from the rooms above it", () => {
+  it("are used by the outer rooms through their public modules", () => {
     const inside = arrows.filter(
       ({ from, to }) => isOuter(from) && to.includes("/") && from.split("/")[0] !== to.split("/")[0]
     )
     assert.deepStrictEqual(inside.map(shown), [])
   })
 
-  it("has its closed rooms closed to the outside, too", () => {
+  it("are closed to the users of the package", () => {
     const { exports } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"))
     const closed = rooms.map(({ name }) => name).filter((name) => fs.existsSync(path.join(src, name)))
-    for (const name of [...closed, "cli"]) assert.strictEqual(exports[`./${name}/*`], null, name)
+    for (const name of closed) assert.strictEqual(exports[`./${name}/*`], null, name)
+  })
+})
+
+describe("the other packages and the examples", () => {
+  const packages = path.join(root, "packages")
+  const outside = [
+    path.join(root, "examples"),
+    ...(fs.existsSync(packages) ? fs.readdirSync(packages).map((name) => path.join(packages, name, "src")) : [])
+  ]
+    .flatMap((folder) =>
+      fs.readdirSync(folder, { recursive: true, encoding: "utf8" }).map((name) => path.join(folder, name))
+    )
+    .filter((file) => file.endsWith(".ts"))
+
+  it("import this package by its name, as the program of a user does", () => {
+    const reaching = outside.filter((file) =>
+      specifiersOf(file).some((specifier) => path.resolve(path.dirname(file), specifier).startsWith(src + path.sep))
+    )
+    assert.deepStrictEqual(reaching, [])
   })
 })

@@ -1,4 +1,4 @@
-/** The page of the examples in a real browser, headless: a peer over a WebSocket, through the bridge, to a node on loopback. */
+/** The page of the examples in headless Chromium: a peer over a WebSocket, through the bridge, to a node on loopback. */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer } from "effect"
 import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
@@ -16,14 +16,14 @@ const isInstalled = fs.existsSync(executablePath)
 let browser: Browser
 let page: Page
 
-/** The page and its bridge, which may reach the targets. */
+/** Serves the page, and its bridge to the targets. */
 const serving = Effect.fnUntraced(function* (targets: ReadonlyArray<Connection.Endpoint>) {
   const origin = yield* servePage(0)
   const bridge = yield* Bridge.listen({ origins: [origin], targets })
   return { origin, url: (target: string) => `ws://127.0.0.1:${bridge.port}/?target=${target}` }
 })
 
-/** Opens an address in the page, tells what it shows and what it prints, and leaves it at the end. */
+/** Opens an address in the page, reads what it shows and prints, and leaves it at the end. */
 const open = Effect.fnUntraced(function* (url: string) {
   const printed: Array<string> = []
   const onConsole = (message: ConsoleMessage) => void printed.push(message.text())
@@ -35,7 +35,7 @@ const open = Effect.fnUntraced(function* (url: string) {
     return leave
   })
   yield* Effect.promise(() => page.goto(url))
-  /** Waits until an element says what matches. */
+  /** Waits until the text of an element matches. */
   const shows = (id: string, pattern: RegExp) =>
     Effect.promise(async () => {
       await page.locator(`#${id}`, { hasText: pattern }).waitFor({ timeout: 40_000 })
@@ -48,7 +48,7 @@ const pageOf = (origin: string, bridge: string): string => `${origin}/?bridge=${
 
 const zeros = new Uint8Array(32)
 
-/** Close to 4,000,000 bytes: the bridge cuts it into 60 messages and more. */
+/** Close to 4,000,000 bytes: the bridge splits it into more than 60 WebSocket messages. */
 const bigBlock: Wire.Block = {
   header: { version: 1, previousBlock: zeros, merkleRoot: zeros, timestamp: 0, bits: 0, nonce: 0 },
   transactions: Array.from({ length: 390 }, () => ({
@@ -81,7 +81,7 @@ describe.skipIf(!isInstalled)(title, () => {
 
   afterAll(() => browser?.close())
 
-  it.live("shakes hands, pings, takes a block of 4 MB, and is told of the end", () =>
+  it.live("shakes hands, pings, fetches an announced block of 4 MB, and shows the end", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const connected = yield* Deferred.make<Peer.Peer["Service"]>()
@@ -90,7 +90,10 @@ describe.skipIf(!isInstalled)(title, () => {
           network: Network.regtest,
           userAgent: "/<b>node</b>:1/",
           services: Wire.Service.network | Wire.Service.witness,
-          startHeight: Effect.succeed(104)
+          startHeight: Effect.succeed(104),
+          handlers: {
+            getdata: ({ items }, peer) => Effect.forEach(items, () => peer.send({ _tag: "block", block: bigBlock }))
+          }
         },
         onPeer: (peer) => Deferred.succeed(connected, peer)
       }).pipe(Effect.provide(Layer.fresh(Nonce.layer)), Effect.forkScoped)
@@ -106,9 +109,9 @@ describe.skipIf(!isInstalled)(title, () => {
       const node = yield* Deferred.await(connected)
       assert.match(node.info.userAgent, /^\/effect-bitcoin-peer:/)
       yield* node.ping
-      yield* node.send({ _tag: "block", block: bigBlock })
-      const hash = Wire.hashToHex(Wire.blockHash(bigBlock.header))
-      assert.strictEqual(yield* shows("block", /./), `${hash}, 390 transactions`)
+      const hash = Wire.blockHash(bigBlock.header)
+      yield* node.announce([{ type: Wire.InventoryType.block, hash }])
+      assert.strictEqual(yield* shows("block", /./), `${Wire.hashToHex(hash)}, transactions: 390`)
 
       yield* node.disconnect()
       assert.strictEqual(yield* shows("state", /^disconnected/), "disconnected: the peer closed the connection")
@@ -117,7 +120,7 @@ describe.skipIf(!isInstalled)(title, () => {
     })
   )
 
-  it.live("a page that is left is the end of the peer at the other side", () =>
+  it.live("leaving the page ends the peer on the other side", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { origin, url } = yield* serving([listener.address])
@@ -131,7 +134,7 @@ describe.skipIf(!isInstalled)(title, () => {
     })
   )
 
-  it.live("a page gets to know why there is no peer", () =>
+  it.live("the page shows why there is no peer", () =>
     Effect.gen(function* () {
       const gone = yield* Effect.scoped(Effect.map(NodeConnection.listen({ port: 0 }), ({ address }) => address))
       const { origin, url } = yield* serving([gone])
@@ -149,7 +152,7 @@ describe.skipIf(!isInstalled)(title, () => {
     })
   )
 
-  it.live("a page of another site is not let in", () =>
+  it.live("a page of another origin is refused", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { url } = yield* serving([listener.address])
@@ -160,7 +163,7 @@ describe.skipIf(!isInstalled)(title, () => {
   )
 
   describe("a connection", () => {
-    /** A page that has the program, and a node that it can reach. */
+    /** A page with the program loaded, and a node that it can reach. */
     const programmed = Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { origin, url } = yield* serving([listener.address])
@@ -174,7 +177,7 @@ describe.skipIf(!isInstalled)(title, () => {
       return { listener, url: url(Connection.formatEndpoint(listener.address)), call }
     })
 
-    it.live("ends where more comes than may be held, holds no more, and loses none of it", () =>
+    it.live("ends when more arrives than it may hold, and keeps all that it held", () =>
       Effect.gen(function* () {
         const { call, listener, url } = yield* programmed
         const result = yield* Effect.forkChild(call("hold", url, 1_000_000), { startImmediately: true })
@@ -189,19 +192,19 @@ describe.skipIf(!isInstalled)(title, () => {
         const { end, held, received } = (yield* Fiber.join(result)) as Readonly<Record<string, unknown>>
         assert.strictEqual(end, "connection reset: more than 1000000 bytes came that nobody pulled")
         assert.strictEqual(held, received)
-        // Besides them there are 64 KiB read ahead, and the message that was too much.
+        // In addition: 64 KiB read ahead, and the message that exceeded the limit.
         assert.isAtLeast(Number(held), 900_000)
         assert.isAtMost(Number(held), 1_000_000 + 3 * 65_536)
       })
     )
 
-    it.live("holds its writer back where the other side does not read", () =>
+    it.live("holds its writer back while the other side does not read", () =>
       Effect.gen(function* () {
         const { call, listener, url } = yield* programmed
         const result = yield* Effect.forkChild(call("fillUp", url, 500), { startImmediately: true })
         yield* listener.accept
         const { buffered, written } = (yield* Fiber.join(result)) as Record<"buffered" | "written", number>
-        // What the kernel and the bridge hold, and no more.
+        // At most the buffers of the kernel and of the bridge.
         assert.isBelow(written, 33_554_432)
         assert.isAtMost(buffered, 262_144 + 65_536)
       })

@@ -1,21 +1,21 @@
-/** The examples over real sockets on loopback, in this process and as processes of their own. */
+/** The examples over real sockets on loopback, in this process and as separate processes. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Cause, Console, Deferred, Effect, Fiber, Layer, Queue, type Scope } from "effect"
-import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+import { type Cause, Deferred, Effect, Fiber, Layer, Queue, type Scope } from "effect"
+import { Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import { spawn } from "node:child_process"
 import * as path from "node:path"
 import * as readline from "node:readline"
-import { format } from "node:util"
 import * as Inbound from "../examples/inbound-peer.ts"
 import * as Layers from "../examples/layers.ts"
 import * as Outbound from "../examples/outbound-peer.ts"
-import { coinOf, mineChain, spend } from "../examples/regtest-chain.ts"
+import { coinOf, mineBlock, mineChain, spend } from "../examples/regtest-chain.ts"
 import { serveChain } from "../examples/serving-peer.ts"
+import { printing } from "./support/printing.ts"
 
 const nonce = Layer.fresh(Nonce.layer)
 
-/** A node on a free port, and the peer that it makes of the first who connects. */
+/** A node on a free port, and its peer for the first connection. */
 const serving = Effect.gen(function* () {
   const chain = yield* mineChain(104)
   const node = serveChain(chain)
@@ -28,21 +28,9 @@ const serving = Effect.gen(function* () {
   return { ...listener.address, chain, node, peer: Deferred.await(connected) }
 })
 
-/** Runs an effect that prints to a queue. */
-const printing = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
-  const lines = yield* Queue.unbounded<string>()
-  const current = yield* Console.Console
-  const printer = {
-    ...current,
-    log: (...texts: ReadonlyArray<unknown>) => void Queue.offerUnsafe(lines, format(...texts))
-  }
-  const fiber = yield* Effect.provideService(effect, Console.Console, printer).pipe(Effect.forkScoped)
-  return { fiber, line: Queue.take(lines) }
-})
-
 const root = path.resolve(import.meta.dirname, "..")
 
-/** An example as a process of its own: what it prints, line by line, and all of it once it has ended by itself. */
+/** Starts an example as a process: its lines, and its whole output after it has ended by itself. */
 const start = (name: string, ...args: ReadonlyArray<string>) =>
   Effect.gen(function* () {
     const lines = yield* Queue.unbounded<string, Cause.Done>()
@@ -73,13 +61,16 @@ const run = (name: string, ...args: ReadonlyArray<string>): Effect.Effect<string
   Effect.flatMap(start(name, ...args), ({ ended }) => ended)
 
 describe("the outbound peer", () => {
-  it.live("tells who it met, what was announced and how it ended", () =>
+  it.live("prints the node, announced transactions, each new block and the end", () =>
     Effect.gen(function* () {
       const { chain, host, node, peer, port } = yield* serving
       const { fiber, line } = yield* printing(Outbound.main(host, port))
       assert.match(yield* line, /^connected \{ userAgent: '\/effect-bitcoin-peer:.*\/', ping: '[\d.]+ ms' \}$/)
       yield* node.announceTransaction(spend(coinOf(chain.blocks[104].transactions.at(-1)!)))
-      assert.strictEqual(yield* line, "1 announced")
+      assert.strictEqual(yield* line, "transactions announced: 1")
+      const block = mineBlock(chain, { timestamp: chain.blocks[104].header.timestamp + 1 })
+      yield* node.announceBlock(block)
+      assert.strictEqual(yield* line, `block ${Wire.hashToHex(Wire.blockHash(block.header))}, transactions: 1`)
       yield* (yield* peer).disconnect()
       assert.strictEqual(yield* line, "the peer closed the connection")
       yield* Fiber.join(fiber)
@@ -90,7 +81,7 @@ describe("the outbound peer", () => {
     Effect.gen(function* () {
       const { host, peer, port } = yield* serving
       const { ended, line } = yield* start("outbound-peer.ts", host, String(port))
-      // Its own ping was answered.
+      // The node answered its ping.
       assert.match(yield* line, /^connected /)
       yield* (yield* peer).disconnect()
       assert.match(yield* ended, /\nthe peer closed the connection\n$/)
@@ -99,40 +90,42 @@ describe("the outbound peer", () => {
 })
 
 describe("the inbound peer", () => {
-  it.live("tells who came, shows transactions, tells who left, and goes on", () =>
+  it.live("prints each peer, its transactions and its end, and accepts more peers", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { fiber, line } = yield* printing(Effect.provide(Inbound.serve(listener), nonce))
-      const { blocks } = yield* mineChain(104)
-      const transaction = blocks[104].transactions.at(-1)!
-      for (const _ of ["once", "again"]) {
+      const chain = yield* mineChain(104)
+      const transaction = spend(coinOf(chain.blocks[104].transactions.at(-1)!))
+      for (const _ of ["first", "second"]) {
         yield* Effect.gen(function* () {
+          const node = serveChain(chain)
           const connection = yield* NodeConnection.connect(listener.address)
-          const peer = yield* Peer.make(connection, { network: Network.regtest, requiredServices: [] })
-          assert.match(yield* line, /^127\.0\.0\.1:\d+ came \{ userAgent: '\/effect-bitcoin-peer:.*\/' \}$/)
-          yield* peer.send({ _tag: "tx", transaction })
-          assert.match(yield* line, /^\{\s+version: 2,\s+inputs: \[/)
+          const peer = yield* Peer.make(connection, { ...node.options, requiredServices: [] })
+          yield* node.onPeer(peer).pipe(Effect.forkScoped)
+          assert.match(yield* line, /^127\.0\.0\.1:\d+ connected \{ userAgent: '.*' \}$/)
+          yield* node.announceTransaction(transaction)
+          assert.strictEqual(yield* line, `transaction ${Wire.hashToHex(Wire.txid(transaction))}, outputs: 1`)
         }).pipe(Effect.scoped, Effect.provide(nonce))
-        assert.match(yield* line, /^127\.0\.0\.1:\d+ is gone: the peer closed the connection$/)
+        assert.match(yield* line, /^127\.0\.0\.1:\d+ disconnected: the peer closed the connection$/)
       }
       assert.isUndefined(fiber.pollUnsafe())
     })
   )
 
-  it.live("tells what came that is no peer, and goes on", () =>
+  it.live("prints why a connection was refused, and accepts more", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { fiber, line } = yield* printing(Effect.provide(Inbound.serve(listener), nonce))
       const connection = yield* NodeConnection.connect(listener.address)
-      // It might be a key, until it ends.
+      // Until the connection ends this could be a BIP324 key.
       connection.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"))
       yield* connection.close
-      assert.match(yield* line, /^127\.0\.0\.1:\d+ is no peer: handshake failed: not a Bitcoin node of regtest/)
+      assert.match(yield* line, /^127\.0\.0\.1:\d+ refused: handshake failed: not a Bitcoin node of regtest/)
       assert.isUndefined(fiber.pollUnsafe())
     })
   )
 
-  it.live("listens on the port that it is given", () =>
+  it.live("listens on the given port", () =>
     Effect.gen(function* () {
       const { line } = yield* printing(Inbound.main(0))
       assert.match(yield* line, /^listening on 127\.0\.0\.1:\d+$/)
@@ -140,7 +133,7 @@ describe("the inbound peer", () => {
   )
 })
 
-describe("the service made of layers", () => {
+describe("the service built from layers", () => {
   it.live("fetches headers", () =>
     Effect.gen(function* () {
       const { chain, host, port } = yield* serving
@@ -163,7 +156,7 @@ describe("the service made of layers", () => {
 })
 
 describe("the example of virtual time", () => {
-  it.live("runs as a process, and an hour takes no time", () =>
+  it.live("runs as a process", () =>
     Effect.gen(function* () {
       assert.strictEqual(yield* run("virtual-time.ts"), "{ roundTrip: 100, pings: 31 }\n")
     })

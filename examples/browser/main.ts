@@ -1,11 +1,11 @@
-/** The page: a peer over a WebSocket, for as long as the page is open. `serve.ts` bundles and serves it. */
+/** The program of the page: a peer over a WebSocket, connected while the page is open. `serve.ts` bundles and serves it. */
 import { Duration, Effect, Schedule } from "effect"
 import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 
 const state = document.getElementById("state")!
 const facts = document.getElementById("facts")!
 
-/** As text, never as HTML: what a node says of itself can be anything. */
+/** Shows text, never HTML: a node chooses its user agent, which can contain anything. */
 const show = (name: string, value: string): void => {
   let shown = document.getElementById(name)
   if (shown === null) {
@@ -18,17 +18,24 @@ const show = (name: string, value: string): void => {
   shown.textContent = value
 }
 
+/** A node announces a new block by its hash. Fetches the block and shows it. */
+const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer["Service"]) {
+  const { block, witnessBlock } = Wire.InventoryType
+  const blocks = Array.from(items).filter(({ type }) => type === block)
+  for (const result of yield* peer.getData(blocks.map(({ hash }) => ({ type: witnessBlock, hash })))) {
+    if (result._tag !== "Found" || result.message._tag !== "block") continue
+    const { length } = result.message.block.transactions
+    show("block", `${Wire.hashToHex(result.item.hash)}, transactions: ${length}`)
+  }
+})
+
 const program = Effect.gen(function* () {
   const bridge = new URLSearchParams(location.search).get("bridge") ?? ""
   const connection = yield* Connection.fromWebSocket(() => new WebSocket(bridge))
   const peer = yield* Peer.make(connection, {
     network: Network.regtest,
     requiredServices: [],
-    handlers: {
-      block: ({ block }) => {
-        show("block", `${Wire.hashToHex(Wire.blockHash(block.header))}, ${block.transactions.length} transactions`)
-      }
-    }
+    handlers: { inv: onInv }
   })
   const { services, startHeight, userAgent } = peer.info
   show("userAgent", userAgent)

@@ -1,5 +1,5 @@
 /**
- * Bundles the page, serves it on loopback, and lets it reach a node through the bridge. In a checkout, after
+ * Bundles the page, serves it on loopback, and runs the bridge through which it reaches a node. In a checkout, after
  * `npm run build`: `npx node examples/browser/serve.ts 127.0.0.1:18444`
  */
 import { NodeRuntime } from "@effect/platform-node"
@@ -14,12 +14,12 @@ import * as Bridge from "../websocket-bridge.ts"
 
 const file = (name: string): string => path.join(import.meta.dirname, name)
 
-/** The page's program with all that it imports. */
+/** The program of the page with its imports, as one script. */
 export const bundle = Effect.promise(async () => {
   const build = await rolldown({
     input: file("main.ts"),
     platform: "browser",
-    // From the sources of the package, so that there is nothing to build first.
+    // Resolves the package to its sources, which need no build.
     resolve: { conditionNames: ["@effect-bitcoin-peer/source", "browser", "import", "module", "default"] }
   })
   const { output } = await build.generate({ format: "esm", minify: true })
@@ -27,7 +27,7 @@ export const bundle = Effect.promise(async () => {
   return output[0].code
 })
 
-/** Serves the page on loopback, until its scope ends. */
+/** Serves the page on loopback until its scope closes. */
 export const servePage = Effect.fnUntraced(function* (port: number) {
   const code = yield* bundle
   const page = fs.readFileSync(file("index.html"))

@@ -145,7 +145,7 @@ const endpointOf = (address: string, way: Way, network: Network.Network) => {
 const orFailure = <A>(what: string, parse: () => A): Effect.Effect<A, Failure> =>
   Effect.try({
     try: parse,
-    catch: (error) => new Failure({ message: `${what}: ${error instanceof Error ? error.message : error}` })
+    catch: (error) => new Failure({ message: `${what}: ${error instanceof Error ? error.message : String(error)}` })
   })
 
 const connectCommand = Command.make(

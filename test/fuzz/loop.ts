@@ -31,7 +31,7 @@ const problemOf = (target: Target, input: Uint8Array): { readonly error: unknown
 const longest = 15_000
 
 /** Thrown when enough was tried. */
-const enough = Symbol("enough")
+const enough = new Error("enough tries")
 
 /** Takes pieces out, then makes bytes zero, as long as something is still wrong. */
 export const shrink = (target: Target, input: Uint8Array, tries = 3_000): Uint8Array => {

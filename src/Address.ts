@@ -1,6 +1,6 @@
 /**
- * Addresses of nodes: of IPv4, IPv6, Tor, I2P and CJDNS, as they are in `addrv2` (BIP155), as people write them, and what
- * Bitcoin Core thinks of them. Nothing to do with the addresses that are paid to. Pure and synchronous.
+ * Network addresses of nodes on IPv4, IPv6, Tor, I2P and CJDNS: as bytes (BIP155), as text, and how Bitcoin Core classifies them.
+ * They are not the addresses that receive payments. Pure and synchronous.
  *
  * Every entry of an `addrv2` is an `Address`.
  */
@@ -11,27 +11,37 @@ import * as Result from "effect/Result"
 import { isIn, isReservedIPv4, isReservedIPv6, prefixes } from "./address/ranges.ts"
 import { addressLengths, formatHost as print, formatHostAndPort, onionChecksum, onionVersion } from "./address/text.ts"
 
-/** The networks of BIP155. */
+/**
+ * The networks of BIP155.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const NetworkId = {
   /** 4 bytes. */
   ipv4: 1,
   /** 16 bytes. */
   ipv6: 2,
-  /** 10 bytes. Tor has not had them since 2021: printed, and good for nothing else. */
+  /** 10 bytes. Tor v2 ended in 2021: such an address can be printed, and no message carries it. */
   torV2: 3,
   /** 32 bytes, the key of the onion service. */
   torV3: 4,
   /** 32 bytes, the hash of the destination. */
   i2p: 5,
-  /** 16 bytes, the first of which is 0xfc. */
+  /** 16 bytes; the first one is 0xfc. */
   cjdns: 6
 } as const
 
-/** Where a node is, without a port. */
+/**
+ * A network address without a port.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Host {
   /** See `NetworkId`. */
   readonly networkId: number
-  /** In network order, as long as the network's addresses are. */
+  /** In network order, with the length that the network has. */
   readonly address: Uint8Array
   /**
    * The zone of an IPv6 address (RFC 4007), an index of this machine's interfaces: the 32 of `fe80::1%32`. From 1 to
@@ -40,27 +50,42 @@ export interface Host {
   readonly zone?: number | undefined
 }
 
-/** Where a node listens. */
+/**
+ * A network address and the port on which a node listens.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Address extends Host {
   /** 0 to 65535; 0 for I2P, which has none. */
   readonly port: number
 }
 
-/** Why a text is not the address of a node. */
+/**
+ * Why a text cannot be read as an address.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type AddressReason =
   /**
-   * Neither an IPv4 or IPv6 address nor a name that ends with `.onion` or `.b32.i2p`. Names of DNS are none, nor are the
-   * IPv6 addresses in which Tor v2 and Bitcoin Core's own names hide.
+   * The text is neither an IPv4 or IPv6 address nor a name that ends with `.onion` or `.b32.i2p`. So are names of DNS, and IPv6
+   * addresses that stand for Tor v2 addresses or for names of Bitcoin Core's own.
    */
   | { readonly _tag: "NotAnAddress" }
   /** The port is not a number from 0 to 65535. */
   | { readonly _tag: "BadPort"; readonly port: string }
-  /** A name of Tor that is not one of version 3: its length, its version, or its checksum. */
+  /** A name of Tor whose length, version or checksum is not that of a version 3 address. */
   | { readonly _tag: "BadOnion"; readonly problem: string }
-  /** A name of I2P that is not 52 digits of base32. */
+  /** A name of I2P that does not have 52 digits of base32. */
   | { readonly _tag: "BadI2P" }
 
-/** A text that is not the address of a node. */
+/**
+ * The error of a text that cannot be read as an address.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class AddressError extends Data.TaggedError("AddressError")<{
   readonly text: string
   readonly reason: AddressReason
@@ -69,13 +94,13 @@ export class AddressError extends Data.TaggedError("AddressError")<{
     const { reason, text } = this
     switch (reason._tag) {
       case "NotAnAddress":
-        return `"${text}" is not an address of IPv4, IPv6, Tor, I2P or CJDNS`
+        return `"${text}" is not an IPv4, IPv6, Tor, I2P or CJDNS address`
       case "BadPort":
         return `"${text}": the port "${reason.port}" is not a number from 0 to 65535`
       case "BadOnion":
         return `"${text}" ${reason.problem}`
       case "BadI2P":
-        return `"${text}" has not 52 digits of base32 before .b32.i2p`
+        return `"${text}" does not have 52 digits of base32 before .b32.i2p`
     }
   }
 }
@@ -85,11 +110,11 @@ const failed = (text: string, reason: AddressReason): Result.Result<never, Addre
 
 // ---- text
 
-/** All addresses of CJDNS begin with it. */
+/** The first byte of every CJDNS address. */
 const cjdnsPrefix = 0xfc
 
 const base32 = (text: string): Uint8Array | undefined => {
-  // Other letters become ASCII when they are made large.
+  // Some letters outside ASCII have an ASCII letter as their upper case.
   if (!/^[a-zA-Z2-7]*$/.test(text)) return undefined
   try {
     return base32nopad.decode(text.toUpperCase())
@@ -101,8 +126,8 @@ const base32 = (text: string): Uint8Array | undefined => {
 const parseOnion = (text: string): Result.Result<Host, AddressError> => {
   const bad = (problem: string) => failed(text, { _tag: "BadOnion", problem })
   const bytes = base32(text.slice(0, -".onion".length))
-  if (bytes?.length === 10) return bad("is a name of Tor's version 2, which is no more")
-  if (bytes?.length !== 35) return bad("has not 56 digits of base32 before .onion")
+  if (bytes?.length === 10) return bad("is a Tor version 2 name, which Tor no longer supports")
+  if (bytes?.length !== 35) return bad("does not have 56 digits of base32 before .onion")
   const key = bytes.slice(0, 32)
   if (bytes[34] !== onionVersion) return bad(`has version ${bytes[34]} instead of ${onionVersion}`)
   const [first, second] = onionChecksum(key)
@@ -117,7 +142,7 @@ const parseI2P = (text: string): Result.Result<Host, AddressError> => {
     : failed(text, { _tag: "BadI2P" })
 }
 
-/** A host without zone, and its zone: decimal digits, as in Core. 0 is no zone. */
+/** Splits a zone off: decimal digits, as in Core. Zone 0 means none. */
 const splitZone = (text: string): { readonly ip: string; readonly zone: number } | undefined => {
   const at = text.indexOf("%")
   if (at < 0) return { ip: text, zone: 0 }
@@ -128,9 +153,9 @@ const splitZone = (text: string): { readonly ip: string; readonly zone: number }
 }
 
 /**
- * The host that a text is: an IPv4 address, an IPv6 address without brackets (one of fc00::/8 is of CJDNS), or a name that
- * ends with `.onion` or `.b32.i2p`, of either case. An IPv4 address in an IPv6 one is an IPv4 address. An IPv6 address can
- * have a zone, which is a number: names of interfaces are not looked up.
+ * Reads a host: an IPv4 address, an IPv6 address without brackets (fc00::/8 is CJDNS), or a name that ends with `.onion` or
+ * `.b32.i2p`, in either case. An IPv4-mapped IPv6 address gives the IPv4 address. An IPv6 address can have a zone, which is a
+ * number: names of interfaces are not looked up.
  *
  * @example
  * ```ts
@@ -140,6 +165,9 @@ const splitZone = (text: string): { readonly ip: string; readonly zone: number }
  * console.log(Result.getOrThrow(Address.parseHost("::ffff:1.2.3.4"))) // { networkId: 1, address: Uint8Array [1, 2, 3, 4] }
  * console.log(Result.isFailure(Address.parseHost("example.com"))) // true
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const parseHost = (text: string): Result.Result<Host, AddressError> => {
   const lower = text.toLowerCase()
@@ -155,7 +183,7 @@ export const parseHost = (text: string): Result.Result<Host, AddressError> => {
   return Result.succeed(split.zone === 0 ? host : { ...host, zone: split.zone })
 }
 
-/** The host of an IP address; `undefined` where it is not one of a node. */
+/** The host of an IP address; `undefined` for an IPv6 address that stands for a host of another kind. */
 const hostOf = (ip: NetAddress.IpAddress): Host | undefined => {
   if (NetAddress.isIpv4Address(ip)) {
     return { networkId: NetworkId.ipv4, address: Uint8Array.from(NetAddress.ipv4ToOctets(ip)) }
@@ -164,7 +192,7 @@ const hostOf = (ip: NetAddress.IpAddress): Host | undefined => {
   return address[0] === cjdnsPrefix ? { networkId: NetworkId.cjdns, address } : fromBytes(address)
 }
 
-/** The host and what follows its colon; an IPv6 address may stand without brackets when no port follows. */
+/** Splits host and port. An IPv6 address needs brackets only where a port follows. */
 const splitPort = (text: string): { readonly host: string; readonly port: string | undefined } => {
   const bracketed = /^\[([^[\]]*)\](?::(.*))?$/s.exec(text)
   if (bracketed !== null) return { host: bracketed[1]!, port: bracketed[2] }
@@ -175,10 +203,10 @@ const splitPort = (text: string): { readonly host: string; readonly port: string
 }
 
 /**
- * The address that a text is: a host as in `parseHost`, then a colon and the port. IPv6 and CJDNS need brackets before a
- * port. Without a port it is `defaultPort`, 0 if that is not given; for I2P always 0.
+ * Reads an address: a host as in `parseHost`, a colon and the port. IPv6 and CJDNS need brackets before a port. Without a port
+ * it is `defaultPort`, which is 0 if left out, and always 0 for I2P.
  *
- * What `format` prints is read back as it was.
+ * `parse` reads what `format` prints.
  *
  * @example
  * ```ts
@@ -190,6 +218,9 @@ const splitPort = (text: string): { readonly host: string; readonly port: string
  * const wrong = Address.parse("1.2.3.4:65536")
  * if (Result.isFailure(wrong)) console.log(wrong.failure.reason) // { _tag: "BadPort", port: "65536" }
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const parse = (text: string, defaultPort = 0): Result.Result<Address, AddressError> => {
   const { host, port } = splitPort(text)
@@ -203,8 +234,8 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
 }
 
 /**
- * A host as people write it: IPv6 as RFC 5952 has it, Tor v3 with checksum and version. One whose length is not that of its
- * network, or of an unknown network, is hexadecimal.
+ * A host as people write it: IPv6 in the form of RFC 5952, Tor v3 with checksum and version. A host of an unknown network, or with
+ * the wrong length for its network, is written as hexadecimal.
  *
  * @example
  * ```ts
@@ -213,11 +244,14 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
  * const host = { networkId: Address.NetworkId.torV3, address: new Uint8Array(32) }
  * console.log(Address.formatHost(host)) // aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaam2dqd.onion
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const formatHost = ({ address, networkId, zone }: Host): string => print(networkId, address, zone)
 
 /**
- * An address as people write it, `host:port`, with brackets around IPv6 and CJDNS. Port 0 of I2P is left out.
+ * An address as people write it: `host:port`, with brackets around IPv6 and CJDNS. An I2P address has no port 0.
  *
  * @example
  * ```ts
@@ -226,6 +260,9 @@ export const formatHost = ({ address, networkId, zone }: Host): string => print(
  * const address = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }
  * console.log(Address.format(address)) // 1.2.3.4:8333
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const format = ({ address, networkId, port, zone }: Address): string =>
   formatHostAndPort(networkId, address, port, zone)
@@ -234,15 +271,20 @@ export const format = ({ address, networkId, port, zone }: Address): string =>
 
 const isIPv6 = ({ networkId }: Host): boolean => networkId === NetworkId.ipv6
 
-/** The same host, where it is an IPv4 address in an IPv6 one as IPv4. */
+/**
+ * The same host, with an IPv4-mapped IPv6 address as IPv4.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const canonical = (host: Host): Host =>
   isIPv6(host) && isIn(host.address, prefixes.mapped)
     ? { networkId: NetworkId.ipv4, address: host.address.subarray(12) }
     : host
 
 /**
- * The 16 bytes that a host has in `addr` and `version`: IPv6 as it is, IPv4 mapped into it. Undefined for the networks that
- * need `addrv2`.
+ * The 16 bytes of a host in `addr` and `version`: an IPv6 address, or an IPv4 address mapped into IPv6. `undefined` for networks
+ * that need `addrv2`.
  *
  * @example
  * ```ts
@@ -252,6 +294,9 @@ export const canonical = (host: Host): Host =>
  * console.log(Address.toBytes(host)?.subarray(10)) // Uint8Array [255, 255, 1, 2, 3, 4]
  * console.log(Address.toBytes({ networkId: Address.NetworkId.torV3, address: new Uint8Array(32) })) // undefined
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined => {
   if (networkId === NetworkId.ipv6) return address
@@ -263,8 +308,8 @@ export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined =>
 }
 
 /**
- * The host in the 16 bytes of an `addr` or `version`. Undefined where they are not 16, and for Tor v2 addresses and names of
- * Bitcoin Core's own, which hide in IPv6 and are no hosts.
+ * The host in the 16 bytes of an `addr` or `version`. `undefined` where they are not 16, and where they stand for a Tor v2 address
+ * or a name of Bitcoin Core's own.
  *
  * @example
  * ```ts
@@ -273,22 +318,27 @@ export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined =>
  * const bytes = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4)
  * console.log(Address.fromBytes(bytes)) // { networkId: 1, address: Uint8Array [1, 2, 3, 4] }
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const fromBytes = (bytes: Uint8Array): Host | undefined =>
   bytes.length !== 16 || isIn(bytes, prefixes.onionCat) || isIn(bytes, prefixes.internal)
     ? undefined
     : canonical({ networkId: NetworkId.ipv6, address: bytes })
 
-// ---- what Bitcoin Core thinks of it
+// ---- how Bitcoin Core classifies a host
 
 const isInternal = (host: Host): boolean => isIPv6(host) && isIn(host.address, prefixes.internal)
 
 const isAll = (bytes: Uint8Array, value: number): boolean => bytes.every((byte) => byte === value)
 
 /**
- * Whether a host can be one at all, as Bitcoin Core's `IsValid`: not the unspecified address, not 255.255.255.255, not
- * documentation, not one of Core's own names, CJDNS with its prefix, nothing of Tor v2, of unknown networks, or of a wrong
- * length.
+ * Whether a host can exist, as Bitcoin Core's `IsValid`. False for the unspecified address, 255.255.255.255, documentation
+ * addresses, names of Core's own, CJDNS without its prefix, Tor v2, unknown networks, and a wrong length.
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const isValid = (of: Host): boolean => {
   const host = canonical(of)
@@ -308,7 +358,12 @@ export const isValid = (of: Host): boolean => {
   }
 }
 
-/** Whether a host is this machine: 127.0.0.0/8, 0.0.0.0/8 or ::1. */
+/**
+ * Whether a host is this machine: 127.0.0.0/8, 0.0.0.0/8 or ::1.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const isLocal = (of: Host): boolean => {
   const { address, networkId } = canonical(of)
   if (networkId === NetworkId.ipv4) return address[0] === 127 || address[0] === 0
@@ -328,6 +383,9 @@ export const isLocal = (of: Host): boolean => {
  * const isRoutable = (text: string) => Address.isRoutable(Result.getOrThrow(Address.parseHost(text)))
  * console.log(isRoutable("8.8.8.8"), isRoutable("192.168.1.1"), isRoutable("::1")) // true false false
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const isRoutable = (of: Host): boolean => {
   const host = canonical(of)
@@ -336,7 +394,7 @@ export const isRoutable = (of: Host): boolean => {
   return host.networkId !== NetworkId.ipv6 || !isReservedIPv6(host.address)
 }
 
-/** The IPv4 address that a routable host is, or is a tunnel to. */
+/** The IPv4 address of a routable host, or of the tunnel that it is. */
 const linkedIPv4 = ({ address, networkId }: Host): Uint8Array | undefined => {
   if (networkId === NetworkId.ipv4) return address
   if (networkId !== NetworkId.ipv6) return undefined
@@ -345,11 +403,11 @@ const linkedIPv4 = ({ address, networkId }: Host): Uint8Array | undefined => {
   return isIn(address, prefixes.rfc4380) ? address.subarray(12).map((byte) => ~byte) : undefined
 }
 
-/** Bitcoin Core's own numbers of the networks. */
+/** The numbers that Bitcoin Core gives to networks, by those of BIP155. */
 const netClass: ReadonlyArray<number> = [0, 1, 2, 0, 3, 4, 5]
 const internalClass = 6
 
-/** The number of a network and the first bits of an address, the rest of the last byte filled with ones. */
+/** The number of a network and the first bits of an address; the other bits of the last byte are ones. */
 const bits = (networkClass: number, address: Uint8Array, count: number): ReadonlyArray<number> => {
   const whole = count >> 3
   const rest = count & 7
@@ -371,11 +429,11 @@ const groupBytes = (of: Host): ReadonlyArray<number> => {
 }
 
 /**
- * The part of its network a host belongs to, as a key: who has one address of it is likely to have others. The bytes of
- * Bitcoin Core's `GetGroup` without a map of autonomous systems, in hexadecimal.
+ * The group of a host, as a key: hosts of one group probably belong to one operator. The bytes of Bitcoin Core's `GetGroup`
+ * without a map of autonomous systems, as hexadecimal.
  *
- * /16 of IPv4, also where it is tunnelled through IPv6 (6to4, Teredo, NAT64, SIIT); /32 of IPv6, /36 of Hurricane Electric;
- * 4 bits of Tor and I2P, and of CJDNS behind its prefix. All that is not routable is one group.
+ * A group is a /16 of IPv4, also where it is tunnelled through IPv6 (6to4, Teredo, NAT64, SIIT); a /32 of IPv6, or a /36 of
+ * Hurricane Electric; 4 bits of Tor or I2P; 4 bits of CJDNS after its prefix. All hosts that are not routable are one group.
  *
  * @example
  * ```ts
@@ -385,6 +443,9 @@ const groupBytes = (of: Host): ReadonlyArray<number> => {
  * const group = (text: string) => Address.group(Result.getOrThrow(Address.parseHost(text)))
  * console.log(group("1.2.3.4"), group("2002:102:304::1"), group("10.0.0.1")) // 010102 010102 00
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const group = (host: Host): string =>
   groupBytes(host)

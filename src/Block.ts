@@ -1,9 +1,9 @@
 /**
- * What a block says of itself: whether its transactions and witnesses are those that its header commits to, and its height.
- * Pure and synchronous; nothing here looks at proof of work, or at what the transactions do.
+ * Checks that a block is the one that its header commits to, and reads its height. Pure and synchronous; proof of work and the
+ * validity of transactions are not checked.
  *
- * A block that its header does not commit to is *mutated*: someone changed it on the way. It says nothing about the block
- * with this hash, which another peer may still send (CVE-2024-52921).
+ * A block with other transactions or witnesses than its header commits to is *mutated*: someone changed it on the way. It says
+ * nothing about the block with this hash, which another peer may still send (CVE-2024-52921).
  */
 import { doubleSha256 } from "./primitives/sha256.ts"
 import { merkleTree } from "./wire/messages/block.ts"
@@ -34,12 +34,12 @@ export type Mutation =
   | "UnexpectedWitness"
 
 const descriptions: { readonly [M in Mutation]: string } = {
-  NoCoinbase: "the first transaction is no coinbase",
+  NoCoinbase: "the first transaction is not a coinbase",
   OtherTransactions: "the header commits to other transactions",
-  RepeatedTransactions: "transactions repeat",
-  NoReservedValue: "the coinbase has no witness for the commitment",
+  RepeatedTransactions: "the block repeats transactions",
+  NoReservedValue: "the coinbase has a commitment without its witness",
   OtherWitnesses: "the coinbase commits to other witnesses",
-  UnexpectedWitness: "witnesses without a commitment"
+  UnexpectedWitness: "the block has witnesses without a commitment"
 }
 
 /**
@@ -58,25 +58,25 @@ export const describeMutation = (mutation: Mutation): string => descriptions[mut
  */
 export interface CheckOptions {
   /**
-   * The first height with segregated witness: `Network.segwitHeight`, or 0. From there on, a commitment to witnesses is
-   * always checked; below, it is not, and no transaction may have a witness. The height is that of the coinbase (BIP34),
-   * which nobody can change without changing the merkle root.
+   * The first height with segregated witness: `Network.segwitHeight`, or 0. From this height on, a commitment to witnesses is
+   * checked; below it, no transaction may have a witness. The height is the one in the coinbase (BIP34), which cannot be changed
+   * without changing the merkle root.
    *
-   * Left out, a block without any witness passes whatever its coinbase commits to. It is then either older than segregated
-   * witness or was asked for without witnesses (`InventoryType.block`).
+   * If left out, a block without any witness passes, whatever its coinbase commits to. Such a block is older than segregated
+   * witness, or was requested without witnesses (`InventoryType.block`).
    */
   readonly segwitHeight?: number | undefined
-  /** The wtxids that are known, by the place in the block: hashing is most of the work. Taken for right. */
+  /** Known wtxids, by index in the block. They are not checked, and save hashing, which is most of the work. */
   readonly wtxids?: ReadonlyArray<Uint8Array | undefined> | undefined
 }
 
 const zeros = new Uint8Array(32)
 
-/** How the output of a coinbase starts that commits to the witnesses: OP_RETURN, 36 bytes, a tag (BIP141). */
+/** The beginning of the script that commits to the witnesses: OP_RETURN, a push of 36 bytes, a tag (BIP141). */
 const commitmentPrefix = Uint8Array.of(0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed)
 const commitmentSize = 38
 
-/** The hash that the coinbase commits to; the last output with one counts. */
+/** The hash to which the coinbase commits, in the last of its outputs that has one. */
 const commitmentOf = (coinbase: Wire.Transaction): Uint8Array | undefined => {
   let commitment: Uint8Array | undefined
   for (const { script } of coinbase.outputs) {
@@ -87,7 +87,7 @@ const commitmentOf = (coinbase: Wire.Transaction): Uint8Array | undefined => {
   return commitment
 }
 
-/** The number that a script pushes first, where it is one of at most 4 bytes and not negative. */
+/** The number that a script pushes first; `undefined` unless it has at most 4 bytes and is not negative. */
 const pushedNumber = (script: Uint8Array): number | undefined => {
   const opcode = script[0]
   if (opcode === undefined) return undefined
@@ -99,12 +99,10 @@ const pushedNumber = (script: Uint8Array): number | undefined => {
 }
 
 /**
- * The height that the coinbase of a block states (BIP34); `undefined` where it states none.
+ * The height in the coinbase of a block (BIP34); `undefined` where there is none.
  *
- * It is only certain for blocks that have to state it: on mainnet from 227,931 on. Older ones may state any number.
+ * Blocks must have it from 227,931 on, on mainnet. In an older block, the number can be anything.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Block } from "effect-bitcoin-peer"
@@ -115,6 +113,9 @@ const pushedNumber = (script: Uint8Array): number | undefined => {
  * const coinbase = { version: 1, inputs: [{ previousOutput, script, sequence: 0, witness: [] }], outputs: [], lockTime: 0 }
  * console.log(Block.height({ header, transactions: [coinbase] })) // 481815
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const height = (block: Wire.Block): number | undefined => {
   const coinbase = block.transactions.at(0)
@@ -131,12 +132,12 @@ const witnessMutation = (
   const hasAny = transactions.some(({ inputs }) => hasWitness(inputs))
   const commitment = commitmentOf(coinbase)
   const stated = segwitHeight === undefined ? undefined : pushedNumber(input.script)
-  // Without a height, the block itself has to tell: with witnesses it is not older than them.
+  // Where the height says nothing, a witness in the block does: the block is not older than segregated witness.
   const isChecked = stated === undefined ? hasAny : stated >= segwitHeight!
   if (!isChecked || commitment === undefined) return hasAny ? "UnexpectedWitness" : undefined
   const reserved = input.witness.at(0)
   if (input.witness.length !== 1 || reserved?.length !== 32) return "NoReservedValue"
-  // The wtxid of the coinbase counts as zeros. Without a witness, a txid is a wtxid.
+  // The coinbase counts as zeros. For a transaction without witness, the txid is the wtxid.
   const hashes = transactions.map((transaction, index) =>
     index === 0
       ? zeros
@@ -149,13 +150,11 @@ const witnessMutation = (
 }
 
 /**
- * Why a block is not the one that its header commits to; `undefined` where it is.
+ * Why a block is not the one that its header commits to; `undefined` if it is.
  *
- * The rules are those of Bitcoin Core's `IsBlockMutated`, but that a block without coinbase is always mutated. Takes the time
- * of hashing each transaction once, twice where it has a witness.
+ * The rules are those of Bitcoin Core's `IsBlockMutated`, except that a block without coinbase is always mutated. Each transaction
+ * is hashed once, and once more where it has a witness.
  *
- * @category predicates
- * @since 0.1.0
  * @example
  * ```ts
  * import { Block, Network, Wire } from "effect-bitcoin-peer"
@@ -169,6 +168,9 @@ const witnessMutation = (
  * console.log(Block.mutation({ header, transactions: [coinbase] }, { segwitHeight })) // undefined
  * console.log(Block.mutation({ header, transactions: [{ ...coinbase, lockTime: 1 }] }, { segwitHeight })) // OtherTransactions
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const mutation = (block: Wire.Block, options: CheckOptions = {}): Mutation | undefined => {
   const transactions = Array.from(block.transactions)
@@ -181,7 +183,7 @@ export const mutation = (block: Wire.Block, options: CheckOptions = {}): Mutatio
 }
 
 /**
- * Whether a block is not the one that its header commits to. `mutation` says why.
+ * Whether a block is not the one that its header commits to. `mutation` gives the reason.
  *
  * @category predicates
  * @since 0.1.0

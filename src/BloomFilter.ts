@@ -1,9 +1,9 @@
 /**
- * Bloom filters of BIP37: a set of bytes that may say of more than was inserted that it is in it, and never of less. A
- * light client sends one in `filterload`, and gets to see only the transactions that match.
+ * Bloom filters (BIP37): sets of byte strings that contain everything that was inserted, and by chance some other strings. A light
+ * client sends one in `filterload`, and then receives only the transactions that match.
  *
- * A filter is a plain object that is changed in place: by `insert`, and by `matches`, which adds outpoints as the filter
- * asks for. Pure otherwise. Bits, sizes and rules are those of Bitcoin Core's `CBloomFilter`.
+ * A filter is a plain object that is changed in place: by `insert`, and by `matches`, which adds outpoints as the filter's `update`
+ * says. Nothing else is impure. Bits, sizes and rules are those of Bitcoin Core's `CBloomFilter`.
  */
 import { setU32At } from "./primitives/bytes.ts"
 import { murmur3 } from "./primitives/murmur3.ts"
@@ -11,32 +11,46 @@ import { isPayToPubkey, nextPush } from "./primitives/scriptPush.ts"
 import * as Wire from "./Wire.ts"
 
 /**
- * What `matches` adds when an output matches, so that whoever spends it matches as well: nothing, the outpoint, or the
- * outpoint of pay-to-pubkey and bare multisig outputs only (others are spent with an input that shows what matched).
+ * What `matches` adds to the filter when an output matches, so that a transaction that spends it matches as well: nothing, its
+ * outpoint, or its outpoint only for pay-to-pubkey and bare multisig (the inputs that spend other outputs contain the matching
+ * bytes themselves).
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Update = "none" | "all" | "p2pubkeyOnly"
 
-/** A bloom filter. Changed in place. */
+/**
+ * A bloom filter. It is changed in place.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BloomFilter {
-  /** The bits, at most 36,000 bytes. A filter of 0 bytes contains and matches everything, and nothing is added to it. */
+  /** The bits, at most 36,000 bytes. A filter of 0 bytes contains and matches everything, and inserting does nothing. */
   readonly bytes: Uint8Array
-  /** At most 50; a filter without any contains everything. */
+  /** At most 50. A filter with 0 hash functions contains everything. */
   readonly hashFunctions: number
   /** uint32. */
   readonly tweak: number
   readonly update: Update
 }
 
-/** How to make a filter. */
+/**
+ * How `make` makes a filter.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface MakeOptions {
-  /** How many will be inserted, at least 1. Outpoints that `matches` adds count too. */
+  /** The number of elements to be inserted, at least 1. Outpoints that `matches` adds count too. */
   readonly elements: number
   /**
-   * How many of those that are not in it the full filter says to contain, as a fraction of 1. More hides better what one
-   * looks for, and costs bandwidth.
+   * The share, from 0 to 1, of other strings that the full filter contains. A higher rate hides the elements better and costs
+   * bandwidth.
    */
   readonly falsePositiveRate: number
-  /** A random uint32, so that two filters differ in what they are wrong about. */
+  /** A random uint32, so that two filters contain different strings by chance. */
   readonly tweak: number
   /** "all" by default. */
   readonly update?: Update | undefined
@@ -45,8 +59,8 @@ export interface MakeOptions {
 const updates: ReadonlyArray<Update> = ["none", "all", "p2pubkeyOnly"]
 
 /**
- * An empty filter of the size that fits, but at most 36,000 bytes and 50 hash functions. As in Core, few elements with a
- * high rate round down to 0 bytes, and above 144,000 elements no hash function is left: both match everything.
+ * An empty filter of the right size, at most 36,000 bytes and 50 hash functions. As in Core, few elements with a high rate give 0
+ * bytes, and more than 144,000 elements give 0 hash functions: such filters match everything.
  *
  * @example
  * ```ts
@@ -58,6 +72,9 @@ const updates: ReadonlyArray<Update> = ["none", "all", "p2pubkeyOnly"]
  * console.log(BloomFilter.contains(filter, publicKeyHash)) // true
  * console.log(BloomFilter.toFilterLoad(filter).filter.length) // 23
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (options: MakeOptions): BloomFilter => {
   const { falsePositiveRate, tweak, update = "all" } = options
@@ -69,7 +86,7 @@ export const make = (options: MakeOptions): BloomFilter => {
 }
 
 /**
- * The filter that a peer asks for, in bytes of its own. Reserved flags are left out.
+ * The filter in a `filterload`, with a copy of its bytes. Reserved flags are ignored.
  *
  * @example
  * ```ts
@@ -81,17 +98,20 @@ export const make = (options: MakeOptions): BloomFilter => {
  *   filterclear: (_, peer) => void filters.delete(peer)
  * }
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const fromFilterLoad = (message: Wire.FilterLoad): BloomFilter => ({
   bytes: message.filter.slice(),
   hashFunctions: message.hashFunctions,
   tweak: message.tweak,
-  // 3 means nothing, so nothing is added; the other bits are reserved.
+  // Flags of 3 have no meaning: nothing is added. The other bits are reserved.
   update: updates[message.flags & 3] ?? "none"
 })
 
 /**
- * The message that asks for this filter as it is now: what is inserted later is not in it.
+ * The `filterload` for this filter, with a copy of its bytes: elements that are inserted later are not in it.
  *
  * @example
  * ```ts
@@ -101,6 +121,9 @@ export const fromFilterLoad = (message: Wire.FilterLoad): BloomFilter => ({
  * const filter = BloomFilter.make({ elements: 3, falsePositiveRate: 0.01, tweak: 0, update: "none" })
  * console.log(Result.getOrThrow(Wire.encode(BloomFilter.toFilterLoad(filter))).length) // 1 + 3 + 4 + 4 + 1 = 13
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const toFilterLoad = ({ bytes, hashFunctions, tweak, update }: BloomFilter): Wire.FilterLoad => ({
   _tag: "filterload",
@@ -110,12 +133,12 @@ export const toFilterLoad = ({ bytes, hashFunctions, tweak, update }: BloomFilte
   flags: updates.indexOf(update)
 })
 
-/** The bit that a hash function means, by its number. */
+/** The bit of an element for one of the hash functions. */
 const bitOf = ({ bytes, tweak }: BloomFilter, hashFunction: number, data: Uint8Array): number =>
   murmur3(Math.imul(hashFunction, 0xfba4c795) + tweak, data) % (bytes.length * 8)
 
 /**
- * Adds bytes: a public key or its hash, a script hash, a txid in wire order, the data of a `filteradd`.
+ * Inserts an element: a public key or its hash, a script hash, a txid in wire order, or the data of a `filteradd`.
  *
  * @example
  * ```ts
@@ -125,6 +148,9 @@ const bitOf = ({ bytes, tweak }: BloomFilter, hashFunction: number, data: Uint8A
  * BloomFilter.insert(filter, Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"))
  * console.log(BloomFilter.contains(filter, new Uint8Array(32))) // false
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const insert = (self: BloomFilter, data: Uint8Array): void => {
   if (self.bytes.length === 0) return
@@ -134,7 +160,12 @@ export const insert = (self: BloomFilter, data: Uint8Array): void => {
   }
 }
 
-/** Whether bytes were inserted: false is certain, true may be wrong. */
+/**
+ * Whether an element was inserted: false is certain, true can be by chance.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const contains = (self: BloomFilter, data: Uint8Array): boolean => {
   if (self.bytes.length === 0) return true
   for (let i = 0; i < self.hashFunctions; i++) {
@@ -144,7 +175,7 @@ export const contains = (self: BloomFilter, data: Uint8Array): boolean => {
   return true
 }
 
-/** As on the wire, 36 bytes. */
+/** An outpoint as on the wire, 36 bytes. */
 const outPointBytes = (txid: Uint8Array, index: number): Uint8Array => {
   const bytes = new Uint8Array(36)
   bytes.set(txid)
@@ -153,7 +184,7 @@ const outPointBytes = (txid: Uint8Array, index: number): Uint8Array => {
 }
 
 /**
- * Adds an outpoint: a transaction that spends it matches.
+ * Inserts an outpoint, so that a transaction that spends it matches.
  *
  * @example
  * ```ts
@@ -164,15 +195,23 @@ const outPointBytes = (txid: Uint8Array, index: number): Uint8Array => {
  * BloomFilter.insertOutPoint(filter, { txid, index: 0 })
  * console.log(BloomFilter.containsOutPoint(filter, { txid, index: 0 })) // true
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const insertOutPoint = (self: BloomFilter, { index, txid }: Wire.OutPoint): void =>
   insert(self, outPointBytes(txid, index))
 
-/** Whether an outpoint was inserted, by `insertOutPoint` or by `matches`. */
+/**
+ * Whether an outpoint was inserted, by `insertOutPoint` or by `matches`.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const containsOutPoint = (self: BloomFilter, { index, txid }: Wire.OutPoint): boolean =>
   contains(self, outPointBytes(txid, index))
 
-/** Whether something that a script pushes is in the filter. What is behind a push that is cut off does not count. */
+/** Whether the filter contains data that a script pushes. A push that is cut off ends the search. */
 const containsPush = (self: BloomFilter, script: Uint8Array): boolean => {
   for (let push = nextPush(script, 0); push !== undefined; push = nextPush(script, push.end)) {
     if (push.end > push.start && contains(self, script.subarray(push.start, push.end))) return true
@@ -181,14 +220,14 @@ const containsPush = (self: BloomFilter, script: Uint8Array): boolean => {
 }
 
 /**
- * Whether a transaction matches: by its txid, by something that an output's script pushes, by an outpoint that it
- * spends, or by something that an input's script pushes. Witnesses are not looked at.
+ * Whether a transaction matches: by its txid, by data that the script of an output pushes, by an outpoint that it spends, or by
+ * data that the script of an input pushes. Witnesses are not searched.
  *
- * Every output is looked at, whatever matched before, and the outpoints of those that match are added as `update` says:
- * call it once for each transaction, in the order of the block. The txid can be given where it is known.
+ * All outputs are searched, even after a match, and the outpoints of matching ones are inserted as `update` says. So call it once
+ * for each transaction, in the order of the block. Give the txid where it is known, to save hashing.
  *
- * Whatever filter and transaction are, what scripts push is hashed once for each hash function, so at most 50 times. That
- * is 0.5 s for a push of 4 MB, and at worst 1 s, for 2 million pushes of one byte (Node 24 on our machine).
+ * The data of each push is hashed once for each hash function, so at most 50 times. For a transaction of 4 MB that is 0.5 s with
+ * one push, and at worst 1 s, with 2 million pushes of one byte (Node 24 on our machine).
  *
  * @example
  * ```ts
@@ -200,6 +239,9 @@ const containsPush = (self: BloomFilter, script: Uint8Array): boolean => {
  * const payment = { version: 2, inputs: [], outputs: [{ value: 1000, script: Uint8Array.of(0, 20, ...key) }], lockTime: 0 }
  * console.log(BloomFilter.matches(filter, payment)) // true
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const matches = (
   self: BloomFilter,

@@ -1,11 +1,11 @@
 /**
- * Compact blocks (BIP152, version 2): a block as the short ids of its transactions, and back, from the transactions that
- * are there already.
+ * Compact blocks (BIP152, version 2): makes a block into short transaction ids, and rebuilds it from transactions that the receiver
+ * has already.
  *
- * `make` gives the `cmpctblock` for a block. Who receives it calls `rebuild` with its mempool and has the block, or an
- * `Incomplete` whose `request` asks the sender for the rest; `complete` takes the answer. Who sent it answers with
- * `answer`. What can go wrong is a `CompactBlockError`: either the sender misbehaved, or it was bad luck and the whole
- * block has to be asked for. Pure; nothing here looks at proof of work, or at what the transactions do.
+ * The sender makes a `cmpctblock` with `make`. The receiver calls `rebuild` with its mempool, and gets the block or an `Incomplete`,
+ * whose `request` asks the sender for the missing transactions. The sender answers that with `answer`, and the receiver gives the
+ * answer to `complete`. A failure is a `CompactBlockError`: either the peer misbehaved, or a short id collided by chance and the
+ * receiver asks for the whole block. Pure and synchronous; proof of work and the validity of transactions are not checked.
  */
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
@@ -17,19 +17,24 @@ import { sipHash, sipKey } from "./primitives/siphash.ts"
 import { attempt } from "./wire/fail.ts"
 import * as Wire from "./Wire.ts"
 
-/** Why a block could not be rebuilt, or a question about one not be answered. */
+/**
+ * Why a block was not rebuilt, or a `getblocktxn` not answered.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type CompactBlockReason =
-  /** The message stands for no block, or asks for what is in none: the peer misbehaves. */
+  /** The message cannot stand for a block, or asks for an index that the block does not have: the peer misbehaves. */
   | { readonly _tag: "Invalid"; readonly problem: string }
   /** A `blocktxn` has more or fewer transactions than were asked for: the peer misbehaves. */
   | { readonly _tag: "WrongCount"; readonly expected: number; readonly received: number }
-  /** The answer is about another block than the question. Ignore it, the right one may still come. */
+  /** The answer is about another block than the request. Ignore it: the right answer may still come. */
   | { readonly _tag: "OtherBlock"; readonly expected: Uint8Array; readonly received: Uint8Array }
   /** Two transactions of the block have the same short id, by chance: ask for the whole block. */
   | { readonly _tag: "ShortIdCollision"; readonly shortId: number }
   /**
-   * The header, or the coinbase for the witnesses, commits to other transactions: one of the pool has the short id of
-   * another by chance, or the peer sent wrong ones, which cannot be told apart. Ask for the whole block.
+   * The block is not the one that its header commits to, see `Block.Mutation`: a transaction of the pool has the short id of
+   * another one by chance, or the peer sent wrong transactions, and nobody can tell which. Ask for the whole block.
    */
   | { readonly _tag: "Mutated"; readonly problem: string }
 
@@ -39,7 +44,7 @@ const describe = (reason: CompactBlockReason): string => {
     case "Mutated":
       return reason.problem
     case "WrongCount":
-      return `${reason.received} transactions came, ${reason.expected} were asked for`
+      return `the answer has ${reason.received} transactions instead of ${reason.expected}`
     case "OtherBlock":
       return `the answer is about block ${Wire.hashToHex(reason.received)}, not ${Wire.hashToHex(reason.expected)}`
     case "ShortIdCollision":
@@ -47,13 +52,18 @@ const describe = (reason: CompactBlockReason): string => {
   }
 }
 
-/** A compact block that led to no block. */
+/**
+ * The error of a compact block that did not give a block.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class CompactBlockError extends Data.TaggedError("CompactBlockError")<{ readonly reason: CompactBlockReason }> {
   override get message(): string {
     return describe(this.reason)
   }
 
-  /** Whether no honest peer sends such a message. Otherwise the whole block is to be asked for. */
+  /** Whether no honest peer sends such a message. If false, ask for the whole block. */
   get misbehaved(): boolean {
     return this.reason._tag === "Invalid" || this.reason._tag === "WrongCount"
   }
@@ -69,10 +79,10 @@ const refuse = (reason: Wire.WireReason): never => {
 // ---- short ids
 
 /**
- * The function that gives the short id, 48 bits, of a transaction by its wtxid, for the messages with this header and
- * nonce: SipHash-2-4 whose key is the SHA-256 of both.
+ * The function from a wtxid to the short id of 48 bits in a message with this header and nonce: SipHash-2-4 with the SHA-256 of
+ * both as key.
  *
- * Throws a `WireError` for a header that cannot be encoded, which a decoded one never is.
+ * Throws a `WireError` for a header that cannot be encoded; a decoded header always can.
  *
  * @example
  * ```ts
@@ -83,6 +93,9 @@ const refuse = (reason: Wire.WireReason): never => {
  * const shortId = CompactBlock.shortIds(header, 7n)
  * console.log(shortId(zeros) === CompactBlock.shortIds(header, 8n)(zeros)) // false
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const shortIds = (header: Wire.BlockHeader, nonce: bigint): ((wtxid: Uint8Array) => number) => {
   const writer = new Writer(88)
@@ -97,18 +110,23 @@ export const shortIds = (header: Wire.BlockHeader, nonce: bigint): ((wtxid: Uint
   }
 }
 
-// ---- the side that has the block
+// ---- the sender of the block
 
-/** How a block is made compact. */
+/**
+ * How `make` makes a block compact.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface MakeOptions {
-  /** 64 random bits, for this block alone: so nobody can make transactions whose short ids collide. */
+  /** 64 random bits, for this message only, so that nobody can make transactions whose short ids collide. */
   readonly nonce: bigint
-  /** Places of transactions, beside the coinbase, that the peer most likely has not got; 10 KB in all at most [152]. */
+  /** Indexes of transactions, beside the coinbase, that the peer probably lacks: at most 10 KB together (BIP152). */
   readonly prefilled?: Iterable<number> | undefined
 }
 
 /**
- * The `cmpctblock` that stands for a block. The coinbase is prefilled, and what the options say.
+ * The `cmpctblock` of a block, with the coinbase and the transactions of `options.prefilled` in full.
  *
  * Fails with `BadValue` for a block without transactions, a place outside of the block and what cannot be encoded, with
  * `TooMany` for more than 65,535 transactions.
@@ -131,6 +149,9 @@ export interface MakeOptions {
  * console.log(message.shortIds.length, message.prefilled.length) // 0 1
  * console.log(Result.getOrThrow(CompactBlock.rebuild(message, []))._tag) // Complete
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (block: Wire.Block, options: MakeOptions): Result.Result<Wire.CmpctBlock, Wire.WireError> =>
   attempt(() => {
@@ -138,7 +159,7 @@ export const make = (block: Wire.Block, options: MakeOptions): Result.Result<Wir
     const transactions = Array.from(block.transactions)
     const count = transactions.length
     const limit = Wire.maxCompactTransactions
-    if (count === 0) refuse({ _tag: "BadValue", field: "prefilled", problem: "has no coinbase" })
+    if (count === 0) refuse({ _tag: "BadValue", field: "prefilled", problem: "lacks the coinbase" })
     if (count > limit) refuse({ _tag: "TooMany", field: "shortIds", count, limit })
     const whole = new Set([0, ...(options.prefilled ?? [])])
     for (const index of whole) {
@@ -157,8 +178,8 @@ export const make = (block: Wire.Block, options: MakeOptions): Result.Result<Wir
   })
 
 /**
- * The `blocktxn` that answers a `getblocktxn` about this block. Fails with `OtherBlock`, and with `Invalid` for a place that
- * is not in the block: the peer misbehaves.
+ * The `blocktxn` that answers a `getblocktxn` about this block. Fails with `OtherBlock`, and with `Invalid` for an index that the
+ * block does not have: the peer misbehaves.
  *
  * @example
  * ```ts
@@ -173,6 +194,9 @@ export const make = (block: Wire.Block, options: MakeOptions): Result.Result<Wir
  *     )
  * })
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const answer = (
   block: Wire.Block,
@@ -184,41 +208,66 @@ export const answer = (
   const transactions: Array<Wire.Transaction> = []
   for (const index of indexes) {
     const transaction = block.transactions.at(index)
-    if (transaction === undefined) return fail({ _tag: "Invalid", problem: `no transaction ${index} in the block` })
+    if (transaction === undefined) return fail({ _tag: "Invalid", problem: `the block has no transaction ${index}` })
     transactions.push(transaction)
   }
   return Result.succeed({ _tag: "blocktxn", blockHash, transactions })
 }
 
-// ---- the side that wants it
+// ---- the receiver of the block
 
-/** A transaction whose wtxid is known: hashing is most of the work of `rebuild`. */
+/**
+ * A transaction with its wtxid, which saves `rebuild` most of its work.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface PoolEntry {
-  /** 32 bytes, wire order. Taken for right: with a wrong one the witnesses of a rebuilt block are not known to be right. */
+  /** 32 bytes in wire order. It is not checked: with a wrong one, a rebuilt block may have other witnesses. */
   readonly wtxid: Uint8Array
   readonly transaction: Wire.Transaction
 }
 
-/** Where transactions are looked for: a mempool, and what else is at hand. The same one may come twice. */
+/**
+ * The transactions to rebuild a block from: a mempool and others. The same transaction may occur twice.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Pool = Iterable<Wire.Transaction | PoolEntry>
 
-/** A block some of whose transactions have to be asked for. */
+/**
+ * A block that lacks transactions, and the request for them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Incomplete {
   readonly _tag: "Incomplete"
   readonly header: Wire.BlockHeader
-  /** To be sent to whoever sent the compact block. */
+  /** The message to send to the peer that sent the compact block. */
   readonly request: Wire.GetBlockTxn
-  /** In the order of the block, with the wtxid where it is known; `undefined` at the places that `request` names. */
+  /** The transactions in the order of the block; `undefined` at the indexes of `request`. */
   readonly found: ReadonlyArray<Found | undefined>
 }
 
-/** A transaction of the block that is there. */
+/**
+ * A transaction of the block, with its wtxid where it is known.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Found {
   readonly transaction: Wire.Transaction
   readonly wtxid: Uint8Array | undefined
 }
 
-/** What became of a compact block. */
+/**
+ * The result of `rebuild`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Rebuilt = { readonly _tag: "Complete"; readonly block: Wire.Block } | Incomplete
 
 /**
@@ -229,15 +278,15 @@ export type Rebuilt = { readonly _tag: "Complete"; readonly block: Wire.Block } 
  */
 export type CheckOptions = Pick<Block.CheckOptions, "segwitHeight">
 
-/** The short ids in rising order, each with its place in the block. */
+/** The short ids in rising order, each with its index in the block. */
 interface Wanted {
   readonly ids: Float64Array
   readonly places: Uint16Array
 }
 
 /**
- * Where an id is in a sorted list, or -1. The hash of a `Map` has no secret: 16,000 ids made to share a bucket take 0.5 s
- * to put into one, where honest ones take 2 ms, and four times as many take sixteen times as long.
+ * The position of an id in a sorted list, or -1. A `Map` would be open to attack, since its hash has no secret: 16,000 ids made to
+ * share a bucket take 0.5 s to insert, where honest ones take 2 ms, and four times as many take sixteen times as long.
  */
 const search = (ids: Float64Array, id: number): number => {
   let from = 0
@@ -252,15 +301,15 @@ const search = (ids: Float64Array, id: number): number => {
   return -1
 }
 
-/** Puts the prefilled transactions at their places. */
+/** Puts the prefilled transactions at their indexes. */
 const prefill = (message: Wire.CmpctBlock, found: Array<Found | undefined>): CompactBlockReason | undefined => {
   let last = -1
   for (const { index, transaction } of message.prefilled) {
     if (transaction.inputs.length === 0 && transaction.outputs.length === 0) {
-      return { _tag: "Invalid", problem: `the prefilled transaction ${index} is empty` }
+      return { _tag: "Invalid", problem: `prefilled transaction ${index} is empty` }
     }
     if (index <= last || index >= found.length) {
-      return { _tag: "Invalid", problem: `no place ${index} for a prefilled transaction` }
+      return { _tag: "Invalid", problem: `the block has no index ${index} for a prefilled transaction` }
     }
     last = index
     found[index] = { transaction, wtxid: undefined }
@@ -268,7 +317,7 @@ const prefill = (message: Wire.CmpctBlock, found: Array<Found | undefined>): Com
   return undefined
 }
 
-/** The short ids fill the places that are free, in order. */
+/** The short ids with the indexes that are left, in order. */
 const wantedOf = (message: Wire.CmpctBlock, found: ReadonlyArray<unknown>): Wanted | CompactBlockReason => {
   const ids = Float64Array.from(message.shortIds).toSorted()
   for (let i = 1; i < ids.length; i++) {
@@ -283,7 +332,7 @@ const wantedOf = (message: Wire.CmpctBlock, found: ReadonlyArray<unknown>): Want
   return { ids, places }
 }
 
-/** Two different transactions of the pool with one short id leave its place empty, for it is unknown which one is meant. */
+/** Fills in transactions of the pool. Where two different ones have the same short id, neither is taken: either may be meant. */
 const fillFrom = (
   pool: Pool,
   shortId: (wtxid: Uint8Array) => number,
@@ -293,7 +342,7 @@ const fillFrom = (
   const { ids, places } = wanted
   const collided = new Set<number>()
   let missing = ids.length
-  // As in Core, nobody looks for collisions once all is there: the merkle root tells.
+  // As in Core, the search ends once nothing is missing. The merkle root shows whether a transaction was wrong.
   if (missing === 0) return
   for (const entry of pool) {
     const known = "wtxid" in entry ? entry : { transaction: entry, wtxid: Wire.wtxid(entry) }
@@ -314,12 +363,12 @@ const fillFrom = (
 }
 
 /**
- * The block that a `cmpctblock` stands for, from the transactions of a pool; or what has to be asked for.
+ * Rebuilds the block of a `cmpctblock` from the transactions of a pool, or gives the request for the missing ones.
  *
- * A complete block is the one that the header commits to, and so does its coinbase to the witnesses [141]. Fails with
- * `Invalid` (the peer misbehaves), `ShortIdCollision` and `Mutated` (ask for the whole block), as in Bitcoin Core. Time
- * and memory are bounded by the sizes of the message and of the pool, whatever is in the message: about 1 µs an
- * entry of the pool, and 5 more where its wtxid is not given.
+ * A complete block was checked by `Block.mutation`: its transactions and witnesses are those that the header commits to. Fails, as
+ * in Bitcoin Core, with `Invalid` (the peer misbehaves), `ShortIdCollision` or `Mutated` (ask for the whole block). The sizes of
+ * message and pool bound time and memory, whatever the message contains: about 1 µs for each entry of the pool, and 5 µs more where
+ * its wtxid is not given.
  *
  * @example
  * ```ts
@@ -337,6 +386,9 @@ const fillFrom = (
  *   })
  * }
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const rebuild = (
   message: Wire.CmpctBlock,
@@ -364,10 +416,10 @@ export const rebuild = (
 }
 
 /**
- * The block, with the transactions that were missing: from the `blocktxn` that answers the request, or from the whole
- * block, which a node may send in its place. The state can be completed again, for instance with another's answer.
+ * Completes a block with the missing transactions, from the `blocktxn` that answers the request, or from the whole block, which a
+ * node may send instead. An `Incomplete` can be completed again, with the answer of another peer.
  *
- * Fails with `OtherBlock` (not the answer), `WrongCount` (the peer misbehaves) and `Mutated` (ask for the whole block).
+ * Fails with `OtherBlock` (this is not the answer), `WrongCount` (the peer misbehaves) or `Mutated` (ask for the whole block).
  *
  * @example
  * ```ts
@@ -377,6 +429,9 @@ export const rebuild = (
  * export const blockOf = (incomplete: CompactBlock.Incomplete, answer: Wire.BlockTxn): Wire.Block | undefined =>
  *   Result.getOrElse(CompactBlock.complete(incomplete, answer), () => undefined)
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const complete = (
   { found, header, request }: Incomplete,
@@ -404,9 +459,7 @@ export const complete = (
   return checked(header, all as Array<Found>, options)
 }
 
-// ---- what a header commits to
-
-/** The block, if it is the one that its header commits to, as in Core. */
+/** The block, if it is the one that its header commits to. */
 const checked = (
   header: Wire.BlockHeader,
   all: ReadonlyArray<Found>,

@@ -1,9 +1,10 @@
 /**
- * Compact filters of blocks (BIP158): which scripts a block pays to or spends from, in some 20 bits each. A light client
- * downloads filters (BIP157), asks them for its scripts, and downloads the blocks that match. Pure and synchronous.
+ * Compact filters (BIP158): the scripts that a block pays to or spends from, in about 20 bits each. A light client downloads
+ * filters (BIP157), searches them for its scripts, and downloads the blocks that match. Pure and synchronous.
  *
- * A filter never misses a script of its block. It matches a script that is not there once in 784,931 times.
+ * A filter matches every script of its block, and one in 784,931 other scripts by chance.
  */
+import * as Bytes from "effect/Bytes"
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
 import { Reader } from "./wire/reader.ts"
@@ -12,25 +13,40 @@ import { doubleSha256 } from "./primitives/sha256.ts"
 import { sipHash, type SipKey, sipKey } from "./primitives/siphash.ts"
 import * as Wire from "./Wire.ts"
 
-/** The type of the filters of this module in the messages of BIP157. */
+/**
+ * The type of basic filters, those of this module, in the messages of BIP157.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const basicFilterType = 0
 
-/** One in so many scripts that are not in a block matches its filter. */
+/**
+ * One in this many scripts that are not in a block matches its filter by chance.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const falsePositiveRate = 784_931
 
-/** Why a filter, or a chain of filter headers, is not one. */
+/**
+ * Why a filter cannot be read or built, or filter headers are wrong.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type CompactFilterReason =
   /** The count of elements is not a CompactSize in its shortest form. */
   | { readonly _tag: "BadCount" }
   /** The bytes end before the last of `count` elements. */
   | { readonly _tag: "Truncated"; readonly count: number }
-  /** `bytes` whole bytes are left over after the last element. */
+  /** Whole bytes, `bytes` of them, are left over after the last element. */
   | { readonly _tag: "TrailingBytes"; readonly bytes: number }
-  /** A filter cannot be built: no script is known for the output that a transaction of the block spends. */
+  /** A filter cannot be built, because the script of an output that the block spends is not known. */
   | { readonly _tag: "MissingScript"; readonly output: Wire.OutPoint }
-  /** Something that must be 32 bytes is not. */
+  /** A hash does not have 32 bytes. */
   | { readonly _tag: "BadHash"; readonly length: number }
-  /** The filter header of the block at `height` is not the one that is known. */
+  /** The filter header at `height` is not the known one. */
   | { readonly _tag: "WrongHeader"; readonly height: number }
 
 const describe = (reason: CompactFilterReason): string => {
@@ -42,17 +58,20 @@ const describe = (reason: CompactFilterReason): string => {
     case "TrailingBytes":
       return `${reason.bytes} bytes are left over after the last element`
     case "MissingScript":
-      return `no script for output ${reason.output.index} of ${Wire.hashToHex(reason.output.txid)}`
+      return `the script of output ${reason.output.index} of ${Wire.hashToHex(reason.output.txid)} is not known`
     case "BadHash":
       return `a hash has ${reason.length} bytes instead of 32`
     case "WrongHeader":
-      return `the filter header at height ${reason.height} is not the one that is known`
+      return `the filter header at height ${reason.height} is not the known one`
   }
 }
 
 /**
- * A filter that is none, that cannot be built, or headers that do not verify. Whoever sent such a filter or such headers
- * is broken or lies: ask another peer.
+ * The error of a filter that cannot be read or built, or of filter headers that are wrong. A peer that sent them is broken or
+ * lies: ask another one.
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class CompactFilterError extends Data.TaggedError("CompactFilterError")<{
   readonly reason: CompactFilterReason
@@ -65,22 +84,27 @@ export class CompactFilterError extends Data.TaggedError("CompactFilterError")<{
 const failed = (reason: CompactFilterReason): Result.Result<never, CompactFilterError> =>
   Result.fail(new CompactFilterError({ reason }))
 
-/** A filter that was checked, to be asked for scripts. */
+/**
+ * A filter whose form was checked, ready to be searched.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CompactFilter {
-  /** The block it is of, 32 bytes in wire order; its first 16 are the key of the hash. */
+  /** The hash of its block, 32 bytes in wire order. The first 16 bytes are the key of the hash function. */
   readonly blockHash: Uint8Array
-  /** How many different scripts are in it. */
+  /** The number of different scripts in the filter. */
   readonly count: number
-  /** As in `cfilter`: the count and the coded set. A view over what was decoded. */
+  /** The bytes of `cfilter`: the count and the coded set. A view over the decoded bytes. */
   readonly bytes: Uint8Array
 }
 
 /**
- * The filter in a `cfilter`, with `blockHash` in wire order.
+ * Reads the filter in a `cfilter`; `blockHash` is in wire order.
  *
- * Steps through all elements once, in time linear in the bytes whatever count they claim, and allocates nothing. Fails
- * with `BadCount`, `Truncated`, `TrailingBytes` (as Bitcoin Core does; what fills the last byte is not looked at) and
- * `BadHash`. Whether it is the filter of that block only its hash says: see `verifyHeaders`.
+ * Steps through all elements once, in time linear in the bytes whatever the count says, and allocates nothing. Fails with
+ * `BadCount`, `Truncated`, `TrailingBytes` (as Bitcoin Core does; the bits that fill up the last byte are ignored) or `BadHash`.
+ * Only the hash of a filter shows that it belongs to the block: see `verifyHeaders`.
  *
  * @example
  * ```ts
@@ -91,13 +115,16 @@ export interface CompactFilter {
  * const filter = Result.getOrThrow(CompactFilter.decode(genesis, Uint8Array.of(1, 0x9d, 0xfc, 0xa8)))
  * console.log(filter.count, CompactFilter.matches(filter, Uint8Array.of(0x51))) // 1 false
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decode = (blockHash: Uint8Array, bytes: Uint8Array): Result.Result<CompactFilter, CompactFilterError> => {
   if (blockHash.length !== 32) return failed({ _tag: "BadHash", length: blockHash.length })
   const start = readStart(bytes)
   if (start === undefined) return failed({ _tag: "BadCount" })
   const { count, offset } = start
-  // Each element takes at least its remainder and the end of its quotient.
+  // Each element takes at least its remainder and the last bit of its quotient.
   if (count * (remainderBits + 1) > (bytes.length - offset) * 8) return failed({ _tag: "Truncated", count })
   const reader = makeReader(bytes, offset)
   for (let i = 0; i < count; i++) if (!advance(reader)) return failed({ _tag: "Truncated", count })
@@ -116,7 +143,7 @@ const readStart = (bytes: Uint8Array): { readonly count: number; readonly offset
   }
 }
 
-/** The hash of the script that is asked for or built, low half first; used at once. */
+/** A hash, low half first. Written and read at once, so that no script needs an array. */
 const hash = new Uint32Array(2)
 
 const numberOf = (key: SipKey, script: Uint8Array, range: number): number => {
@@ -125,7 +152,7 @@ const numberOf = (key: SipKey, script: Uint8Array, range: number): number => {
 }
 
 /**
- * Whether a script may be one that the block pays to or spends from; false is certain. See `matchesAny` for several.
+ * Whether the block may pay to or spend from a script; false is certain. See `matchesAny` for several scripts.
  *
  * @example
  * ```ts
@@ -137,14 +164,16 @@ const numberOf = (key: SipKey, script: Uint8Array, range: number): number => {
  * const filter = Result.getOrThrow(CompactFilter.decode(blockHash, bytes))
  * console.log(CompactFilter.matches(filter, Uint8Array.of(0x51))) // true
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const matches = (filter: CompactFilter, script: Uint8Array): boolean => matchesAny(filter, [script])
 
 /**
- * Whether one of the scripts may be one that the block pays to or spends from; false is certain.
+ * Whether the block may pay to or spend from one of the scripts; false is certain.
  *
- * Takes the time of hashing and sorting the scripts and of one walk through the filter, which ends at the first match.
- * An empty script is in no filter.
+ * It hashes and sorts the scripts, then reads the filter once, up to the first match. No filter contains an empty script.
  *
  * @example
  * ```ts
@@ -157,6 +186,9 @@ export const matches = (filter: CompactFilter, script: Uint8Array): boolean => m
  * const filter = Result.getOrThrow(CompactFilter.decode(blockHash, bytes))
  * console.log(CompactFilter.matchesAny(filter, [other, mine]), CompactFilter.matchesAny(filter, [other])) // true false
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const matchesAny = (filter: CompactFilter, scripts: ReadonlyArray<Uint8Array>): boolean => {
   if (filter.count === 0 || scripts.length === 0) return false
@@ -173,16 +205,16 @@ export const matchesAny = (filter: CompactFilter, scripts: ReadonlyArray<Uint8Ar
   return false
 }
 
-/** The scripts, each once: what is in two outputs is one element. */
+/** The numbers of different scripts, in rising order: a script of two outputs is one element. */
 const different = (key: SipKey, scripts: Iterable<Uint8Array>): Float64Array => {
-  // By 53 bits of the hash; those that share them are compared.
+  // Keyed by 53 bits of the hash. Scripts that share them are compared.
   const found = new Map<number, ReadonlyArray<Uint8Array>>()
   const halves: Array<number> = []
   for (const script of scripts) {
     sipHash(key, script, hash)
     const bucket = hash[1]! * 0x200000 + (hash[0]! >>> 11)
     const same = found.get(bucket)
-    if (same?.some((other) => sameBytes(other, script))) continue
+    if (same?.some((other) => Bytes.Equivalence(other, script))) continue
     found.set(bucket, same === undefined ? [script] : [...same, script])
     halves.push(hash[1]!, hash[0]!)
   }
@@ -194,12 +226,6 @@ const different = (key: SipKey, scripts: Iterable<Uint8Array>): Float64Array => 
   return numbers
 }
 
-const sameBytes = (one: Uint8Array, other: Uint8Array): boolean => {
-  if (one.length !== other.length) return false
-  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false
-  return true
-}
-
 const countBytes = (count: number): Uint8Array => {
   if (count < 0xfd) return Uint8Array.of(count)
   return count <= 0xffff
@@ -208,8 +234,8 @@ const countBytes = (count: number): Uint8Array => {
 }
 
 /**
- * The bytes of a filter of any elements, each taken once, for the block with that hash (32 bytes, wire order). `build` is
- * for the elements of a block.
+ * The bytes of a filter of any elements, for the block with this hash (32 bytes in wire order). Equal elements count once. See
+ * `build` for the elements of a block.
  *
  * @example
  * ```ts
@@ -217,27 +243,35 @@ const countBytes = (count: number): Uint8Array => {
  *
  * console.log(CompactFilter.encode(new Uint8Array(32), [])) // Uint8Array [0]
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encode = (blockHash: Uint8Array, elements: Iterable<Uint8Array>): Uint8Array => {
   const numbers = different(sipKey(blockHash), elements)
   return encodeSet(countBytes(numbers.length), numbers)
 }
 
-/** Where the scripts come from that the transactions of a block spend, the coinbase left out. */
+/**
+ * The scripts of the outputs that the inputs of a block spend, those of the coinbase left out.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type PreviousScripts =
-  /** In the order of the inputs. */
+  /** The scripts in the order of the inputs. */
   | ReadonlyArray<Uint8Array>
-  /** Undefined where it is not known. */
+  /** A function that finds the script of an output; `undefined` where it is not known. */
   | ((output: Wire.OutPoint) => Uint8Array | undefined)
 
 const opReturn = 0x6a
 
-/** Unspendable outputs and empty scripts are left out [158]. */
+/** Whether the filter contains the script of an output: not if it is empty or unspendable (BIP158). */
 const isElement = (script: Uint8Array): boolean => script.length > 0 && script[0] !== opReturn
 
 /**
- * The bytes of the basic filter of a block: the scripts of all its outputs, but for OP_RETURN and empty ones, and those of
- * all outputs that it spends, but for empty ones. Outputs that are spent in the block they are made in need not be given.
+ * The bytes of the basic filter of a block: the scripts of its outputs, except OP_RETURN and empty ones, and the scripts of the
+ * outputs that it spends, except empty ones. A function for `previous` need not know outputs of the block itself.
  *
  * Fails with `MissingScript`.
  *
@@ -255,6 +289,9 @@ const isElement = (script: Uint8Array): boolean => script.length > 0 && script[0
  * const filter = Result.getOrThrow(CompactFilter.decode(Wire.blockHash(header), bytes))
  * console.log(filter.count, CompactFilter.matches(filter, script)) // 1 true
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const build = (block: Wire.Block, previous: PreviousScripts): Result.Result<Uint8Array, CompactFilterError> => {
   const elements: Array<Uint8Array> = []
@@ -292,7 +329,7 @@ const outputsOf = (block: Wire.Block): Map<string, Uint8Array> => {
 }
 
 /**
- * The hash of a filter, as in `cfheaders`: SHA-256 twice over its bytes, the count included. 32 bytes, wire order.
+ * The hash of a filter, as in `cfheaders`: SHA-256 twice over its bytes, count included. 32 bytes in wire order.
  *
  * @example
  * ```ts
@@ -302,12 +339,18 @@ const outputsOf = (block: Wire.Block): Map<string, Uint8Array> => {
  * const header = CompactFilter.filterHeader(hash, new Uint8Array(32))
  * console.log(Wire.hashToHex(header)) // 21584579b7eb08997773e5aeff3a7f932700042d0ed2a6129012b7d7ae81b750
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const filterHash = (bytes: Uint8Array): Uint8Array => doubleSha256(bytes)
 
 /**
- * The filter header of a block: SHA-256 twice over the hash of its filter and the filter header of the block before, zeros
- * for the genesis block. All are 32 bytes in wire order. `filterHash` has an example.
+ * The filter header of a block: SHA-256 twice over the hash of its filter and the filter header of the previous block, which is
+ * zeros for the genesis block. All are 32 bytes in wire order. See the example of `filterHash`.
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const filterHeader = (hash: Uint8Array, previous: Uint8Array): Uint8Array => {
   const both = new Uint8Array(64)
@@ -316,22 +359,27 @@ export const filterHeader = (hash: Uint8Array, previous: Uint8Array): Uint8Array
   return doubleSha256(both)
 }
 
-/** What a `cfheaders` is verified against. */
+/**
+ * The filter headers that `verifyHeaders` compares with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface KnownHeaders {
-  /** The height that was asked for: that of the first hash in the answer. */
+  /** The requested height, which is that of the first hash in the answer. */
   readonly startHeight: number
-  /** Filter headers at heights 1,000, 2,000 and so on: the list of a `cfcheckpt`. None that is missing is looked at. */
+  /** Filter headers at heights 1,000, 2,000 and so on, as in a `cfcheckpt`. Heights after its end are not compared. */
   readonly checkpoints?: Wire.List<Uint8Array> | undefined
-  /** The filter header before the first, where it is known. */
+  /** The filter header before the first one, where it is known. */
   readonly previous?: Uint8Array | undefined
 }
 
 /**
- * The filter headers of the blocks that a `cfheaders` is about, by height, if they agree with what is known.
+ * The filter headers of the blocks of a `cfheaders`, by height, if they agree with the known ones.
  *
- * The header before the first is compared with `previous`, with the checkpoint at its height, or with zeros before the
- * genesis block; every header at a multiple of 1,000 with its checkpoint. The filter of a block is then right if the header
- * that it makes is the one in this list. Fails with `WrongHeader` for the first that differs.
+ * The header before the first one is compared with `previous`, with the checkpoint at its height, or with zeros before the genesis
+ * block; each header at a multiple of 1,000 is compared with its checkpoint. A filter is right if its header is the one in this
+ * list. Fails with `WrongHeader` for the first header that differs.
  *
  * @example
  * ```ts
@@ -344,6 +392,9 @@ export interface KnownHeaders {
  * console.log(Result.isSuccess(CompactFilter.verifyHeaders(answer, { startHeight: 0 }))) // true
  * console.log(Result.isSuccess(CompactFilter.verifyHeaders(answer, { startHeight: 5, previous: hashes[0] }))) // false
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const verifyHeaders = (
   answer: Wire.CFHeaders,
@@ -354,11 +405,11 @@ export const verifyHeaders = (
       height % Wire.compactFilterCheckpointInterval !== 0 || height === 0
         ? undefined
         : checkpoints?.at(height / Wire.compactFilterCheckpointInterval - 1)
-    return known === undefined || sameBytes(known, header)
+    return known === undefined || Wire.hashEquals(known, header)
   }
   let header = answer.previousFilterHeader
   const before = startHeight === 0 ? zeros : previous
-  if ((before !== undefined && !sameBytes(before, header)) || !isRight(header, startHeight - 1)) {
+  if ((before !== undefined && !Wire.hashEquals(before, header)) || !isRight(header, startHeight - 1)) {
     return failed({ _tag: "WrongHeader", height: startHeight - 1 })
   }
   const headers: Array<Uint8Array> = []

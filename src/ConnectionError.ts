@@ -1,5 +1,5 @@
 import * as Data from "effect/Data"
-import { stackless } from "./primitives/withoutStackTrace.ts"
+import { withoutStackTrace } from "./primitives/withoutStackTrace.ts"
 
 /** One side of a connection: a host name or an address without brackets, and a port. */
 export interface Endpoint {
@@ -132,8 +132,9 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{ reado
 }
 
 /** The remote's end, or our own. */
-export const closedError = (): ConnectionError => stackless(() => new ConnectionError({ reason: { _tag: "Closed" } }))
+export const closedError = (): ConnectionError =>
+  withoutStackTrace(() => new ConnectionError({ reason: { _tag: "Closed" } }))
 
 /** The connection broke. */
 export const resetError = (cause: unknown): ConnectionError =>
-  stackless(() => new ConnectionError({ reason: { _tag: "Reset", cause } }))
+  withoutStackTrace(() => new ConnectionError({ reason: { _tag: "Reset", cause } }))

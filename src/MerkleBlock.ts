@@ -1,38 +1,55 @@
 /**
- * Filtered blocks of BIP37: which transactions of a block matched, and the part of its merkle tree that proves that they
- * are in it. Pure; the message is `Wire.MerkleBlock`, and the filter is `BloomFilter` or whatever one likes.
+ * Filtered blocks (BIP37): the transactions of a block that match, and the part of its merkle tree that proves that they are in the
+ * block. Pure and synchronous. The message is `Wire.MerkleBlock`; the filter is a `BloomFilter` or any function.
  */
 import * as Data from "effect/Data"
 import * as Result from "effect/Result"
 import { doubleSha256 } from "./primitives/sha256.ts"
 import * as Wire from "./Wire.ts"
 
-/** No block has more transactions: its weight of 4,000,000 holds so many of the smallest legal ones, of 240 each. */
+/**
+ * The most transactions that a block can have: the smallest legal one has a weight of 240, and a block one of 4,000,000.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxTransactions = 16_666
 
-/** A transaction that a filtered block proves to be in its block. */
+/**
+ * A transaction that a filtered block proves to be in its block.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Match {
-  /** Its place in the block; 0 is the coinbase. */
+  /** Its index in the block; 0 is the coinbase. */
   readonly index: number
   /** 32 bytes in wire order. */
   readonly txid: Uint8Array
 }
 
-/** Why a filtered block proves nothing. Who sends such a one is broken or lies; what to do about it is up to the caller. */
+/**
+ * Why a filtered block proves nothing. Its sender is broken or lies; the caller decides what to do about it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type MerkleBlockReason =
-  /** It says that the block has no transactions. */
+  /** The message says that the block has no transactions. */
   | { readonly _tag: "NoTransactions" }
-  /** It says that the block has more transactions than a block can have. */
+  /** The message says that the block has more transactions than a block can have. */
   | { readonly _tag: "TooManyTransactions"; readonly count: number; readonly limit: number }
-  /** It has more hashes than the block has transactions. */
+  /** The message has more hashes than the block has transactions. */
   | { readonly _tag: "TooManyHashes"; readonly count: number; readonly limit: number }
-  /** The tree has more nodes to visit than there are hashes, or flags. */
+  /** The tree needs more hashes than the message has. */
   | { readonly _tag: "MissingHashes" }
+  /** The tree needs more flags than the message has. */
   | { readonly _tag: "MissingFlags" }
-  /** Hashes, or whole bytes of flags, are left over when all nodes were visited. */
+  /** Hashes are left over after all nodes were visited. */
   | { readonly _tag: "UnusedHashes"; readonly count: number }
+  /** Whole bytes of flags are left over after all nodes were visited. */
   | { readonly _tag: "UnusedFlags"; readonly count: number }
-  /** Both children of a node are the same, so that it could stand for more transactions than there are [CVE-2012-2459]. */
+  /** The two children of a node are equal, so that the tree could stand for more transactions (CVE-2012-2459). */
   | { readonly _tag: "RepeatedHash" }
   /** The root of the tree is not the one in the header. */
   | { readonly _tag: "WrongRoot"; readonly root: Uint8Array }
@@ -60,14 +77,19 @@ const describe = (reason: MerkleBlockReason): string => {
   }
 }
 
-/** A filtered block that proves nothing. */
+/**
+ * The error of a filtered block that proves nothing.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class MerkleBlockError extends Data.TaggedError("MerkleBlockError")<{ readonly reason: MerkleBlockReason }> {
   override get message(): string {
     return `merkleblock: ${describe(this.reason)}`
   }
 }
 
-/** How many nodes the tree has at a height; 0 is the height of the transactions. */
+/** The number of nodes of the tree at a height; 0 is the height of the transactions. */
 const widthAt = (transactions: number, height: number): number => Math.ceil(transactions / 2 ** height)
 
 const heightOf = (transactions: number): number => {
@@ -84,24 +106,19 @@ const parentOf = (left: Uint8Array, right: Uint8Array): Uint8Array => {
   return doubleSha256(pair)
 }
 
-const same = (a: Uint8Array, b: Uint8Array): boolean => {
-  for (let i = 0; i < 32; i++) if (a[i] !== b[i]) return false
-  return true
-}
-
 const failed = (reason: MerkleBlockReason): Result.Result<never, MerkleBlockError> =>
   Result.fail(new MerkleBlockError({ reason }))
 
 /**
- * The transactions that a filtered block proves to be in the block of its header, in their order; none is legal.
+ * The transactions that a filtered block proves to be in the block of its header, in their order. The list may be empty.
  *
- * All checks of BIP37 and of Bitcoin Core are made: the counts, that all hashes and flags are used (the bits that fill up
- * the last byte of flags are not looked at, as in Core), that no node has two equal children (CVE-2012-2459), and that
- * the root is the header's. The work is bounded by the bytes of the message and by `maxTransactions`.
+ * It makes all checks of BIP37 and of Bitcoin Core: the counts, that all hashes and flags are used (the bits that fill up the last
+ * byte of flags are ignored, as in Core), that no node has two equal children (CVE-2012-2459), and that the root is the one in the
+ * header. The size of the message and `maxTransactions` bound the work.
  *
- * Neither the header's proof of work nor its place in the chain is looked at, and nothing proves that no transaction was
- * left out. A transaction of 64 bytes in the block can pose as an inner node, with a forged one below it
- * (CVE-2017-12842): where much money depends on a match, it takes more than this.
+ * It does not check proof of work or the place of the header in the chain, and no filtered block proves that no transaction was
+ * left out. A transaction of 64 bytes in the block can pose as an inner node with a forged transaction below it (CVE-2017-12842):
+ * do not let much money depend on this proof alone.
  *
  * @example
  * ```ts
@@ -117,6 +134,9 @@ const failed = (reason: MerkleBlockReason): Result.Result<never, MerkleBlockErro
  * const lie = MerkleBlock.verify({ ...message, hashes: [new Uint8Array(32)] })
  * if (Result.isFailure(lie)) console.log(lie.failure.reason._tag) // WrongRoot
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const verify = (message: Wire.MerkleBlock): Result.Result<ReadonlyArray<Match>, MerkleBlockError> => {
   const { flags, hashes, header, transactionCount } = message
@@ -132,7 +152,7 @@ export const verify = (message: Wire.MerkleBlock): Result.Result<ReadonlyArray<M
   let flagsUsed = 0
   let problem: MerkleBlockReason | undefined
 
-  /** The hash of a node; `undefined` when there is a problem. */
+  /** The hash of a node; `undefined` where there is a problem. */
   const visit = (height: number, index: number): Uint8Array | undefined => {
     if (flagsUsed >= flags.length * 8) {
       problem = { _tag: "MissingFlags" }
@@ -148,11 +168,11 @@ export const verify = (message: Wire.MerkleBlock): Result.Result<ReadonlyArray<M
     }
     const left = visit(height - 1, index * 2)
     if (left === undefined) return undefined
-    // The last node of an odd row has one child, which is taken twice.
+    // The parent of the last node of an odd row has this one child, which counts twice.
     if (index * 2 + 1 >= widthAt(transactionCount, height - 1)) return parentOf(left, left)
     const right = visit(height - 1, index * 2 + 1)
     if (right === undefined) return undefined
-    if (same(left, right)) {
+    if (Wire.hashEquals(left, right)) {
       problem = { _tag: "RepeatedHash" }
       return undefined
     }
@@ -165,22 +185,26 @@ export const verify = (message: Wire.MerkleBlock): Result.Result<ReadonlyArray<M
   if (unusedHashes > 0) return failed({ _tag: "UnusedHashes", count: unusedHashes })
   const unusedFlags = flags.length - Math.ceil(flagsUsed / 8)
   if (unusedFlags > 0) return failed({ _tag: "UnusedFlags", count: unusedFlags })
-  return same(root, header.merkleRoot) ? Result.succeed(matches) : failed({ _tag: "WrongRoot", root })
+  return Wire.hashEquals(root, header.merkleRoot) ? Result.succeed(matches) : failed({ _tag: "WrongRoot", root })
 }
 
-/** A filtered block, and what is to be sent behind it. */
+/**
+ * A filtered block, and the transactions to send after it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Filtered {
   readonly merkleBlock: Wire.MerkleBlock
-  /** The transactions that matched, in their order; BIP37 has them sent without witnesses. */
+  /** The matching transactions, in their order. BIP37 sends them without witnesses. */
   readonly transactions: ReadonlyArray<Wire.Transaction>
 }
 
 /**
- * Filters a block: `matches` is asked once for each transaction, in their order, with its txid and its place.
+ * Filters a block: `matches` is called once for each transaction, in order, with its txid and its index.
  *
- * With a bloom filter that is `(transaction, txid) => BloomFilter.matches(filter, transaction, txid)`, with a set of txids
- * `(_, txid) => wanted.has(Wire.hashToHex(txid))`. A block has at least one transaction; what is made of one without
- * proves nothing.
+ * For a bloom filter, `matches` is `(transaction, txid) => BloomFilter.matches(filter, transaction, txid)`; for a set of txids,
+ * `(_, txid) => wanted.has(Wire.hashToHex(txid))`. The filtered block of a block without transactions proves nothing.
  *
  * @example
  * ```ts
@@ -194,6 +218,9 @@ export interface Filtered {
  * const { merkleBlock } = MerkleBlock.make({ header, transactions }, ({ lockTime }) => lockTime === 2)
  * console.log(Result.getOrThrow(MerkleBlock.verify(merkleBlock)).map(({ index }) => index)) // [1]
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (
   block: Wire.Block,

@@ -1,14 +1,13 @@
 /**
- * The messages of the Bitcoin peer-to-peer protocol and the bytes they are made of: types, limits, `encode`, `decode` and
- * the frames of the version 1 transport. Pure and synchronous: nothing here reads a socket, knows a time or keeps a
- * connection.
+ * The messages of the Bitcoin peer-to-peer protocol and their bytes: types, limits, `encode`, `decode` and the frames of the
+ * version 1 transport. Pure and synchronous: nothing here reads a socket, knows the time or keeps a connection.
  *
  * A message is a plain object whose `_tag` is its command, so that it can be spread and compared. Hashes are 32 bytes
- * in wire order, as views over the bytes that arrived; `hashToHex` prints them the usual way round. Lists of a decoded
- * message are views as well (see `List`): `decode` checks all of them, and makes an element when it is asked for.
+ * in wire order, as views over the bytes that arrived; `hashToHex` prints them reversed, as people write them. The lists of a
+ * decoded message are views as well (see `List`): `decode` checks all elements, and makes one each time it is asked for.
  *
- * What is wrong with received bytes or with a message to send is a `WireError`, as a `Result` or an event. No input from
- * the network causes anything else.
+ * Bytes that cannot be read, and messages that cannot be written, give a `WireError`, in a `Result` or an event. No input from
+ * the network throws.
  */
 export { maxPayloadLength } from "./wire/limits.ts"
 export {

@@ -1,15 +1,20 @@
+/** The error of the codec: why bytes are not a message, or a message cannot be written. */
 import * as Data from "effect/Data"
 import { encode as hex } from "effect/encoding/Hex"
 
 /**
- * Why bytes could not be turned into a message, or a message into bytes.
+ * Why bytes could not be decoded into a message, or a message encoded into bytes.
  *
- * `WrongMagic`, `PayloadTooLarge` and `NotAuthentic` make the rest of the stream unreadable: the parser stops and the
- * peer disconnects. The others spoil one message only: it is dropped and counted and the connection stays, unless the
- * `Policy` says otherwise.
+ * After `WrongMagic`, `PayloadTooLarge` or `NotAuthentic` the stream cannot be read on: the parser stops and the peer
+ * disconnects. The other reasons concern one message: it is dropped and counted, and the connection stays unless the `Policy`
+ * says otherwise. A peer is also disconnected for a list of an `inv`, `getdata`, `addr` … that is longer than the protocol
+ * allows (`TooMany`).
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export type WireReason =
-  /** The four bytes that start a frame are another network's, or this is not Bitcoin. Disconnect. */
+  /** The four bytes at the start of a frame are those of another network or of another protocol. Disconnect. */
   | { readonly _tag: "WrongMagic"; readonly expected: Uint8Array; readonly received: Uint8Array }
   /** A header announces more than `limit` bytes. Disconnect, before anything is allocated. */
   | { readonly _tag: "PayloadTooLarge"; readonly length: number; readonly limit: number }
@@ -17,15 +22,15 @@ export type WireReason =
   | { readonly _tag: "BadChecksum" }
   /** The command is not printable ASCII padded with zeros. Message dropped. */
   | { readonly _tag: "BadCommand" }
-  /** The authentication tag of an encrypted packet is wrong [324]: somebody altered it, or lost count. Disconnect. */
+  /** The authentication tag of an encrypted packet (BIP324) is wrong: it was altered, or the ciphers are out of step. Disconnect. */
   | { readonly _tag: "NotAuthentic" }
-  /** A command of one byte that nobody has given a meaning [324]. Message dropped. */
+  /** The command is a short id of one byte (BIP324) without a meaning. Message dropped. */
   | { readonly _tag: "UnknownShortId"; readonly id: number }
-  /** The payload ends before `field`, which starts at byte `offset`, is complete. Message dropped. */
+  /** The payload ends inside `field`, which starts at byte `offset`. Message dropped. */
   | { readonly _tag: "Truncated"; readonly field: string; readonly offset: number }
   /** A length or count is not written in its shortest form, or is above 0x02000000. Message dropped. */
   | { readonly _tag: "BadCompactSize"; readonly field: string; readonly offset: number }
-  /** A list or string is longer than the protocol allows. Message dropped, or not sent. */
+  /** A list or string is longer than the protocol allows. Message not sent, or dropped; some lists disconnect the peer. */
   | { readonly _tag: "TooMany"; readonly field: string; readonly count: number; readonly limit: number }
   /** A field has a value that the protocol does not allow. Message dropped, or not sent. */
   | { readonly _tag: "BadValue"; readonly field: string; readonly problem: string }
@@ -60,8 +65,11 @@ const describe = (reason: WireReason): string => {
 }
 
 /**
- * Bytes that are not a message, or a message that cannot be bytes. `command` is the message type it happened in, as
- * far as it was readable; `reason` says what was wrong and each reason's comment what it leads to.
+ * Bytes that cannot be read as a message, or a message that cannot be written. `command` is the type of the message as far as
+ * it could be read, else empty; the comment of each `reason` says what it leads to.
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class WireError extends Data.TaggedError("WireError")<{
   readonly command: string

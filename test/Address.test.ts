@@ -26,7 +26,7 @@ const onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion"
 const i2p = "UDHDrtrcetjm5sxzskjyr5ztpeszydbh4dpl3pl4utgqqw2v4jna.b32.I2P"
 
 describe("text", () => {
-  it("prints IPv6 as RFC 5952 has it", () => {
+  it("prints IPv6 in the form of RFC 5952", () => {
     for (const [given, expected] of [
       ["0000:0000:0000:0000:0000:0000:0000:0000", "::"],
       ["000:0000:000:00:0:00:000:0000", "::"],
@@ -73,7 +73,7 @@ describe("text", () => {
     assert.strictEqual(address("1.2.3.4").port, 0)
   })
 
-  it("tells the networks apart", () => {
+  it("reads the address of each network", () => {
     for (const [text, networkId, expected] of [
       ["1.2.3.4", NetworkId.ipv4, "01020304"],
       ["1a1b:2a2b:3a3b:4a4b:5a5b:6a6b:7a7b:8a8b", NetworkId.ipv6, "1a1b2a2b3a3b4a4b5a5b6a6b7a7b8a8b"],
@@ -106,7 +106,7 @@ describe("text", () => {
     }
   })
 
-  it("takes nothing that is no address", () => {
+  it("refuses a text that is not an address", () => {
     for (const text of [
       "",
       ":8333",
@@ -141,7 +141,7 @@ describe("text", () => {
       "localhost",
       "example.com.",
       "totally bogus",
-      // A name of Core's own tables, and OnionCat.
+      // They stand for a name of Core's own, and for a Tor v2 address.
       "[fd6b:88c0:8724:1:2:3:4:5]",
       "[fd87:d87e:eb43::1]"
     ]) {
@@ -204,9 +204,9 @@ describe("text", () => {
       const reason = reasonOf(Address.parseHost(text))
       return reason._tag === "BadOnion" ? reason.problem : reason._tag
     }
-    const bad = "has not 56 digits of base32 before .onion"
+    const bad = "does not have 56 digits of base32 before .onion"
     for (const [text, expected] of [
-      ["6hzph5hv6337r6p2.onion", "is a name of Tor's version 2, which is no more"],
+      ["6hzph5hv6337r6p2.onion", "is a Tor version 2 name, which Tor no longer supports"],
       ["pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscsad.onion", "has a wrong checksum"],
       ["pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscrye.onion", "has version 4 instead of 3"],
       ["pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd\0wtf.onion", bad],
@@ -215,7 +215,7 @@ describe("text", () => {
       [".onion", bad],
       [`${onion.slice(0, 56)}..onion`, bad],
       [`sub.${onion}`, bad],
-      // The dotless i would be an I when made large.
+      // The upper case of the dotless i is I.
       [onion.replace("i", "ı"), bad],
       ["udhdrtrcetjm5sxzskjyr5ztpeszydbh4dpl3pl4utgqqw2v4jn=.b32.i2p", "BadI2P"],
       ["udhdrtrcetjm5sxzskjyr5ztpeszydbh4dpl3pl4utgqqw2v4jna=.b32.i2p", "BadI2P"],
@@ -235,7 +235,7 @@ describe("text", () => {
     }))
   for (const [name, generator] of Object.entries({
     ipv4: of(NetworkId.ipv4, 4),
-    // 0x20 keeps it out of the ranges of other networks.
+    // 0x20 keeps it out of the ranges that stand for other networks.
     ipv6: of(NetworkId.ipv6, 16, 0x20),
     torV3: of(NetworkId.torV3, 32),
     i2p: of(NetworkId.i2p, 32),
@@ -294,24 +294,24 @@ describe("the 16 bytes of addr", () => {
     }
   })
 
-  it("are not to be had for other networks", () => {
+  it("do not exist for other networks", () => {
     for (const text of [onion, i2p, "fc00::1"]) assert.isUndefined(Address.toBytes(host(text)))
   })
 
-  it("are no host where Tor v2 or a name hides, or where they are not 16", () => {
+  it("are not a host where they stand for Tor v2 or for a name of Core, or where they are not 16", () => {
     assert.isUndefined(Address.fromBytes(fromHex("fd87d87eeb430102030405060708090a")))
     assert.isUndefined(Address.fromBytes(internal("ca978112ca1bbdcafac2").address))
     for (const size of [0, 4, 15, 17]) assert.isUndefined(Address.fromBytes(new Uint8Array(size)))
   })
 })
 
-describe("what Core thinks of a host", () => {
+describe("as Core classifies a host", () => {
   const check = (is: (host: Address.Host) => boolean, yes: ReadonlyArray<string>, no: ReadonlyArray<string>): void => {
     for (const text of yes) assert.isTrue(is(host(text)), text)
     for (const text of no) assert.isFalse(is(host(text)), text)
   }
 
-  it("isValid: any that could be a host", () => {
+  it("isValid: every host that can exist", () => {
     check(
       Address.isValid,
       ["127.0.0.1", "12.34.56.78", "fe80::1", "1122:3344:5566:7788:9900:aabb:ccdd:eeff", onion, i2p, "fc00::1"],
@@ -339,7 +339,7 @@ describe("what Core thinks of a host", () => {
     )
   })
 
-  it("isRoutable: of none of the ranges, whose borders these are", () => {
+  it("isRoutable: every host outside the reserved ranges, tested at their borders", () => {
     check(
       Address.isRoutable,
       [
@@ -410,7 +410,7 @@ describe("what Core thinks of a host", () => {
     assert.isFalse(Address.isRoutable({ networkId: NetworkId.ipv6, address: host("fc00::1").address }))
   })
 
-  it("group: the part of the network", () => {
+  it("group: the first bits of the network", () => {
     for (const [text, expected] of [
       ["127.0.0.1", "00"],
       ["::1", "00"],

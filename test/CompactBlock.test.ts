@@ -228,7 +228,7 @@ describe("a message of a peer that misbehaves", () => {
     const request: Wire.GetBlockTxn = { _tag: "getblocktxn", blockHash: Wire.blockHash(block.header), indexes: [1, 10] }
     const error = errorOf(CompactBlock.answer(block, request))
     assert.isTrue(error.misbehaved)
-    assert.strictEqual(error.message, "no transaction 10 in the block")
+    assert.strictEqual(error.message, "the block has no transaction 10")
   })
 })
 
@@ -267,18 +267,18 @@ describe("bad luck, for which the whole block is asked", () => {
     const part = incomplete(made({}, old), [])
     const { blockHash } = part.request
     const answer: Wire.BlockTxn = { _tag: "blocktxn", blockHash, transactions: [transaction(0)] }
-    unlucky(CompactBlock.complete(part, answer), "Mutated", "witnesses without a commitment")
+    unlucky(CompactBlock.complete(part, answer), "Mutated", "the block has witnesses without a commitment")
     const [coinbase] = all
     const bare = { ...coinbase, inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [] })) }
     const stripped = { ...message, prefilled: [{ index: 0, transaction: bare }] }
-    unlucky(CompactBlock.rebuild(stripped, others), "Mutated", "the coinbase has no witness for the commitment")
+    unlucky(CompactBlock.rebuild(stripped, others), "Mutated", "the coinbase has a commitment without its witness")
     // What is more than 32 bytes alone is none either.
     const twice = {
       ...coinbase,
       inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [zeros, zeros] }))
     }
     const longer = { ...message, prefilled: [{ index: 0, transaction: twice }] }
-    unlucky(CompactBlock.rebuild(longer, others), "Mutated", "the coinbase has no witness for the commitment")
+    unlucky(CompactBlock.rebuild(longer, others), "Mutated", "the coinbase has a commitment without its witness")
   })
 
   it("is the last output of the coinbase that commits to other witnesses, whatever those before it do", () => {
@@ -300,7 +300,7 @@ describe("bad luck, for which the whole block is asked", () => {
 
   it("is a first transaction that is no coinbase", () => {
     const first = { ...message, prefilled: [{ index: 0, transaction: transaction(5) }] }
-    unlucky(CompactBlock.rebuild(first, others), "Mutated", "the first transaction is no coinbase")
+    unlucky(CompactBlock.rebuild(first, others), "Mutated", "the first transaction is not a coinbase")
   })
 
   it("is a list that repeats its end and keeps its merkle root (CVE-2012-2459)", () => {
@@ -308,7 +308,7 @@ describe("bad luck, for which the whole block is asked", () => {
     const three = Array.from(odd.transactions)
     const repeated = { ...odd, transactions: [...three, three[2]] }
     const prefilled = [0, 1, 2, 3]
-    unlucky(CompactBlock.rebuild(made({ prefilled }, repeated), []), "Mutated", "transactions repeat")
+    unlucky(CompactBlock.rebuild(made({ prefilled }, repeated), []), "Mutated", "the block repeats transactions")
     assert.strictEqual(rebuilt(made({ prefilled: [1, 2] }, odd), [])._tag, "Complete")
   })
 

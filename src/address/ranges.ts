@@ -1,12 +1,12 @@
-/** Ranges of addresses that mean something special, as in Bitcoin Core's netaddress.cpp. */
+/** Ranges of IP addresses with a special meaning, as in Bitcoin Core's netaddress.cpp. */
 
 /** Ranges of IPv6 by their first bytes. */
 export const prefixes = {
-  /** ::ffff:0:0/96, an IPv4 address */
+  /** ::ffff:0:0/96, IPv4-mapped: an IPv4 address follows */
   mapped: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
-  /** fd87:d87e:eb43::/48, OnionCat, where Tor v2 addresses used to hide */
+  /** fd87:d87e:eb43::/48, OnionCat, which stood for Tor v2 addresses */
   onionCat: [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43],
-  /** fd6b:88c0:8724::/48, where Bitcoin Core keeps names in its own tables */
+  /** fd6b:88c0:8724::/48, which stands for names in Bitcoin Core's own tables */
   internal: [0xfd, 0x6b, 0x88, 0xc0, 0x87, 0x24],
   /** 2001:db8::/32, for documentation */
   rfc3849: [0x20, 0x01, 0x0d, 0xb8],
@@ -18,19 +18,19 @@ export const prefixes = {
   rfc6145: [0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0],
   /** 2001::/32, Teredo: the last four bytes are an IPv4 address, inverted */
   rfc4380: [0x20, 0x01, 0, 0],
-  /** fe80::/64, of the link */
+  /** fe80::/64, link-local */
   rfc4862: [0xfe, 0x80, 0, 0, 0, 0, 0, 0],
   /** 2001:470::/32, the tunnels of Hurricane Electric */
   heNet: [0x20, 0x01, 0x04, 0x70]
 } as const
 
-/** Whether the address that starts at `offset` starts with these bytes. */
+/** Whether the bytes at `offset` begin with a prefix. */
 export const isIn = (bytes: Uint8Array, prefix: ReadonlyArray<number>, offset = 0): boolean => {
   for (let i = 0; i < prefix.length; i++) if (bytes[offset + i] !== prefix[i]) return false
   return true
 }
 
-/** Private, of benchmarks, of the link, of a carrier, of documentation. */
+/** Whether an IPv4 address is private, shared by a carrier, link-local, or reserved for benchmarks or documentation. */
 export const isReservedIPv4 = (bytes: Uint8Array): boolean => {
   const [first, second, third] = bytes as unknown as readonly [number, number, number]
   switch (first) {
@@ -53,7 +53,7 @@ export const isReservedIPv4 = (bytes: Uint8Array): boolean => {
   }
 }
 
-/** Of the link, unique local, ORCHID and ORCHIDv2. */
+/** Whether an IPv6 address is link-local, unique local, or ORCHID of either version. */
 export const isReservedIPv6 = (bytes: Uint8Array): boolean =>
   isIn(bytes, prefixes.rfc4862) ||
   (bytes[0]! & 0xfe) === 0xfc || // RFC 4193

@@ -1,20 +1,20 @@
-/** Addresses of nodes as people write them. */
+/** Writes the addresses of nodes as text. */
 import { base32nopad } from "@scure/base"
 import * as NetAddress from "effect/net/NetAddress"
 import { encode as hex } from "effect/encoding/Hex"
 import { sha3 } from "../primitives/sha256.ts"
 
-/** Length of an address by its network of BIP155; 0 where the network is unknown. */
+/** The length of an address by its network (BIP155); 0 for network 0, which does not exist. */
 export const addressLengths: ReadonlyArray<number> = [0, 4, 16, 10, 32, 32, 16]
 
 const base32 = (bytes: Uint8Array): string => base32nopad.encode(bytes).toLowerCase()
 
-/** The version of Tor's addresses that are 32 bytes. */
+/** The version in the names of Tor v3. */
 export const onionVersion = 3
 
 const onionPrefix = Uint8Array.from(".onion checksum", (character) => character.charCodeAt(0))
 
-/** Tor's rend-spec-v3: base32 of the key, of two bytes of this checksum and of the version. */
+/** The checksum in a name of Tor v3 (rend-spec-v3): the name is base32 of the key, these two bytes and the version. */
 export const onionChecksum = (key: Uint8Array): Uint8Array =>
   sha3(Uint8Array.of(...onionPrefix, ...key, onionVersion)).subarray(0, 2)
 
@@ -47,7 +47,7 @@ export const formatHost = (networkId: number, address: Uint8Array, zone = 0): st
 /** A host and its port, with brackets around an IPv6 or CJDNS address. */
 export const formatHostAndPort = (networkId: number, address: Uint8Array, port: number, zone?: number): string => {
   const host = formatHost(networkId, address, zone)
-  // I2P has no ports: the only legal one is 0.
+  // I2P has no ports: 0 is the only legal one.
   if (networkId === 5 && port === 0) return host
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
 }

@@ -1,4 +1,4 @@
-/** The rules by which a connected peer ends, and what is said about it. */
+/** The rules by which messages end a connected peer. */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -8,7 +8,7 @@ import type { Policy } from "../Policy.ts"
 import { command as commandOf, type Message, Service, WireError } from "../Wire.ts"
 import { rejectCode, versionOf } from "../handshake/machine.ts"
 import { type EndReason, PeerError } from "../PeerError.ts"
-import { stackless } from "../primitives/withoutStackTrace.ts"
+import { withoutStackTrace } from "../primitives/withoutStackTrace.ts"
 
 /**
  * What bloom messages lead to: without NODE_BLOOM on our side they end a peer of version 70011 or more (BIP111), and those of
@@ -115,7 +115,8 @@ export const endOfDropped = (error: WireError, ours: Bloom): EndReason | undefin
 export const endOfConnection = (error: ConnectionError): EndReason =>
   error.reason._tag === "Closed" ? { _tag: "RemoteClosed" } : { _tag: "ConnectionLost", error }
 
-export const ended = (end: EndReason): PeerError => stackless(() => new PeerError({ reason: { _tag: "Ended", end } }))
+export const ended = (end: EndReason): PeerError =>
+  withoutStackTrace(() => new PeerError({ reason: { _tag: "Ended", end } }))
 
 export const violation = (command: string, problem: string): EndReason => ({
   _tag: "ProtocolViolation",
@@ -125,7 +126,7 @@ export const violation = (command: string, problem: string): EndReason => ({
 
 const ownPayload = "payload"
 
-/** A payload that the codec of a caller's own message type could not read. */
+/** The end for a payload that the codec of a caller's own message type could not read. */
 export const malformed = (command: string): Effect.Effect<never, EndReason> =>
   Effect.fail({
     _tag: "BadMessage",
@@ -139,13 +140,13 @@ export const isOwnMalformed = (reason: unknown): boolean =>
   reason.error.reason._tag === "BadValue" &&
   reason.error.reason.field === ownPayload
 
-/** What the race of the loops ended with; an interruption comes from the scope. */
+/** The end reason in the exit of the loops. Only the scope interrupts them. */
 export const reasonOf = (exit: Exit.Exit<never, EndReason>): EndReason =>
   Exit.isSuccess(exit) || Exit.hasInterrupts(exit)
     ? { _tag: "ScopeClosed" }
     : Option.getOrElse(Exit.findErrorOption(exit), (): EndReason => ({ _tag: "Defect", cause: exit.cause }))
 
-/** The reject [61] that a policy with rejects sends before it ends a peer for this reason. */
+/** The `reject` (BIP61) to send before a peer ends for this reason, under a policy with rejects. */
 export const rejectFor = (end: EndReason): Message | undefined => {
   switch (end._tag) {
     case "BadMessage":

@@ -1,5 +1,5 @@
 /**
- * MurmurHash3 (x86, 32 bits), the hash of bloom filters (BIP37): fast, and nothing that resists an attacker.
+ * MurmurHash3 (x86, 32 bits), the hash function of bloom filters (BIP37). It is fast and does not resist an attacker.
  *
  * https://github.com/aappleby/smhasher/blob/master/src/MurmurHash3.cpp
  */
@@ -10,7 +10,7 @@ const scramble = (k: number): number => {
   return Math.imul((product << 15) | (product >>> 17), 0x1b873593)
 }
 
-/** An unsigned 32-bit number; of the seed the lowest 32 bits count. */
+/** The hash as an unsigned 32-bit number. Only the low 32 bits of the seed count. */
 export const murmur3 = (seed: number, bytes: Uint8Array): number => {
   const length = bytes.length
   const blocks = length & ~3
@@ -21,7 +21,7 @@ export const murmur3 = (seed: number, bytes: Uint8Array): number => {
   }
   let tail = 0
   for (let i = length - 1; i >= blocks; i--) tail = (tail << 8) | bytes[i]
-  // Without a tail this changes nothing, for zero is scrambled to zero.
+  // Without a tail this changes nothing, because `scramble(0)` is 0.
   h ^= scramble(tail) ^ length
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)

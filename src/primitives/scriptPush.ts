@@ -1,9 +1,9 @@
-/** As much of scripts as bloom filters need: what they push, and the two forms that show public keys. */
+/** The parts of Bitcoin Script that bloom filters and raw transactions need: pushes, the two forms with bare public keys, valid opcodes. */
 import { u32At } from "./bytes.ts"
 
 const pushData1 = 0x4c
 const pushData2 = 0x4d
-/** The last opcode that pushes what follows it. */
+/** The last opcode that pushes the bytes after it. */
 const pushData4 = 0x4e
 const smallNumber1 = 0x51
 const smallNumber16 = 0x60
@@ -11,13 +11,13 @@ const checkSig = 0xac
 const checkMultisig = 0xae
 const maxMultisigKeys = 20
 
-/** The data of a push: from where to where it lies in the script. */
+/** The data of a push: its start and end in the script. */
 export interface Push {
   readonly start: number
   readonly end: number
 }
 
-/** The push at an offset, where there is an opcode that pushes; `undefined` if it is cut off. */
+/** The push of the opcode at an offset, which must be one that pushes; `undefined` if its data is cut off. */
 const pushAt = (script: Uint8Array, offset: number): Push | undefined => {
   const opcode = script[offset]
   const width = opcode < pushData1 ? 0 : opcode === pushData1 ? 1 : opcode === pushData2 ? 2 : 4
@@ -34,7 +34,7 @@ const pushAt = (script: Uint8Array, offset: number): Push | undefined => {
   return start + size > script.length ? undefined : { start, end: start + size }
 }
 
-/** The first push at or behind an offset; `undefined` if there is none, or if it is cut off. */
+/** The first push at or after an offset; `undefined` if there is none, or if it is cut off. */
 export const nextPush = (script: Uint8Array, offset: number): Push | undefined => {
   let at = offset
   while (at < script.length && script[at] > pushData4) at++
@@ -60,7 +60,7 @@ export const hasValidOpcodes = (script: Uint8Array): boolean => {
   return true
 }
 
-/** Whether bytes are as long as their first one says of a public key. */
+/** Whether pushed data has the length of a public key with its first byte. */
 const isPublicKey = (script: Uint8Array, { end, start }: Push): boolean => {
   const first = script[start]
   const size = first === 2 || first === 3 ? 33 : first === 4 || first === 6 || first === 7 ? 65 : 0
@@ -77,7 +77,7 @@ const isSinglePublicKey = (script: Uint8Array): boolean => {
   )
 }
 
-/** The number of 1 to 20 at an offset, in its shortest form; 0 for anything else. */
+/** The number from 1 to 20 at an offset, in its shortest form; 0 for anything else. */
 const numberAt = (script: Uint8Array, offset: number): number => {
   const opcode = script[offset]
   if (opcode >= smallNumber1 && opcode <= smallNumber16) return opcode - smallNumber1 + 1
@@ -103,5 +103,5 @@ const isMultisig = (script: Uint8Array): boolean => {
   return total >= required && total === keys && offset + numberWidth(total) === script.length - 1
 }
 
-/** Whether an output shows the keys that can spend it: pay to public key, or bare multisig, as Core's `Solver` says. */
+/** Whether a script is pay-to-pubkey or bare multisig, as Core's `Solver` says. */
 export const isPayToPubkey = (script: Uint8Array): boolean => isSinglePublicKey(script) || isMultisig(script)

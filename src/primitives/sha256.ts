@@ -1,16 +1,27 @@
 /**
- * The one place that hashes. `@noble/hashes` for what is short, `node:crypto` for the rest where it is to be had (not in
- * browsers); it is asked for at run time, so that a bundler finds no `node:` import.
+ * SHA-256, for the whole package. Short inputs are hashed by `@noble/hashes`, long ones by `node:crypto` where it works. It is looked
+ * up at run time, so that a bundler finds no `node:` import.
  */
 import { sha256 as noble } from "@noble/hashes/sha2.js"
 import { sha3_256 } from "@noble/hashes/sha3.js"
 
-const nodeHash = globalThis.process?.getBuiltinModule?.("node:crypto")?.hash
+type NodeHash = (algorithm: "sha256", bytes: Uint8Array, encoding: "buffer") => Uint8Array
+
+/** `crypto.hash` of Node, if it gives the right hash of no bytes: other runtimes have parts of `node:crypto`. */
+const probed = (hash: NodeHash | undefined): NodeHash | undefined => {
+  try {
+    const empty = hash?.("sha256", new Uint8Array(0), "buffer")
+    return empty?.length === 32 && empty[0] === 0xe3 ? hash : undefined
+  } catch {
+    return undefined
+  }
+}
+const nodeHash = probed(globalThis.process?.getBuiltinModule?.("node:crypto")?.hash)
 
 /**
- * Up to two blocks of SHA-256 (119 bytes and the padding) noble is faster, if its objects are used again. Node 24 on our
- * machine, µs for the double hash of 8, 55, 80, 119, 183 and 1,000 bytes: noble with kept objects 0.78, 0.79, 1.2, 1.2,
- * 1.6, 6; `crypto.hash` 1.5, 1.5, 1.5, 1.5, 1.6, 2; noble's one-shot function 1.5 and more.
+ * Up to two blocks of SHA-256 (119 bytes and padding) noble is faster, if its objects are reused. Double hashes of 8, 55, 80, 119,
+ * 183 and 1,000 bytes take (µs, Node 24 on our machine): noble with reused objects 0.78, 0.79, 1.2, 1.2, 1.6, 6; `crypto.hash` 1.5,
+ * 1.5, 1.5, 1.5, 1.6, 2; the function of noble that makes new objects 1.5 and more.
  */
 const shortSize = nodeHash === undefined ? Infinity : 119
 
@@ -34,7 +45,7 @@ const long = (bytes: Uint8Array): Uint8Array => {
 export const doubleSha256 = (bytes: Uint8Array): Uint8Array =>
   bytes.length <= shortSize ? shortInto(bytes, new Uint8Array(32)) : long(bytes)
 
-/** The first four bytes of the same as a little-endian number, for which nothing need be kept. */
+/** The first four bytes of `doubleSha256` as a little-endian number, without allocating a hash. */
 export const checksum = (bytes: Uint8Array): number => {
   const hash = bytes.length <= shortSize ? shortInto(bytes, scratch) : long(bytes)
   return (hash[0] | (hash[1] << 8) | (hash[2] << 16) | (hash[3] << 24)) >>> 0
@@ -43,5 +54,5 @@ export const checksum = (bytes: Uint8Array): number => {
 /** SHA-256 once, for the keys of short ids. */
 export const sha256: (bytes: Uint8Array) => Uint8Array = noble
 
-/** For Tor v3 addresses only. */
+/** SHA3-256, for Tor v3 addresses only. */
 export const sha3: (bytes: Uint8Array) => Uint8Array = sha3_256

@@ -12,7 +12,7 @@ import { withWriter } from "../wire/writer.ts"
 import { type Direction, noAad, tagSize } from "./bip324Cipher.ts"
 import { type Parser, type ParserEvent, type ParserOptions, readableCommand, readCommand } from "../wire/frameV1.ts"
 import { commandOf, type Message, readMessage, writeMessage } from "../wire/messages.ts"
-import { Pieces } from "../wire/partialPayload.ts"
+import { PartialPayload } from "../wire/partialPayload.ts"
 import { unreadable } from "../wire/fail.ts"
 import { WireError } from "../WireError.ts"
 
@@ -154,7 +154,7 @@ class StreamParser implements PacketParser {
   #maskedSize = 0
   /** What the packet takes behind the length, header and tag included; 0 as long as it is not known. */
   #wanted = 0
-  #pieces: Pieces | undefined
+  #pieces: PartialPayload | undefined
 
   /** The garbage, up to 4 KB, is let go with the first packet. */
   constructor({ garbage, ...options }: PacketParserOptions) {
@@ -207,7 +207,7 @@ class StreamParser implements PacketParser {
       this.#open([chunk.subarray(start, end)], events)
       return end
     }
-    this.#pieces ??= new Pieces(this.#wanted)
+    this.#pieces ??= new PartialPayload(this.#wanted)
     const offset = this.#pieces.keep(chunk, start)
     if (this.#pieces.arrived === this.#wanted) {
       const parts = this.#pieces.parts()

@@ -1,3 +1,4 @@
+/** The type of a codec: each message type has one, in messages/. */
 import type { Reader } from "./reader.ts"
 import type { Writer } from "./writer.ts"
 

@@ -1,19 +1,19 @@
-/** How a `WireError` comes about, and where it becomes a value. */
+/** Throws `WireError`s inside the codec, and catches them at its edge. */
 import * as Result from "effect/Result"
-import { stackless } from "../primitives/withoutStackTrace.ts"
+import { withoutStackTrace } from "../primitives/withoutStackTrace.ts"
 import { maxPayloadLength } from "./limits.ts"
 import { WireError, type WireReason } from "../WireError.ts"
 
-/** Throws where a caller's message cannot be written. */
+/** Throws for a message of the caller that cannot be written. */
 export const fail = (command: string, reason: WireReason): never => {
   throw new WireError({ command, reason })
 }
 
-/** For bytes that came from the network: who sends us rubbish shall not cost more than who sends messages. */
+/** The error for received bytes. It has no stack trace, so that malformed messages cost no more than good ones. */
 export const unreadable = (command: string, reason: WireReason): WireError =>
-  stackless(() => new WireError({ command, reason }))
+  withoutStackTrace(() => new WireError({ command, reason }))
 
-/** Throws where received bytes cannot be read. */
+/** Throws for received bytes that cannot be read. */
 export const failReading = (command: string, reason: WireReason): never => {
   throw unreadable(command, reason)
 }
@@ -25,7 +25,7 @@ export const checkLength = (command: string, payload: Uint8Array): void => {
   }
 }
 
-/** Only `WireError` is a result; anything else is a defect of this package or of a caller's own list. */
+/** Turns a thrown `WireError` into a `Result`. Anything else is a defect of this package or of a list of the caller's own. */
 export const attempt = <A>(evaluate: () => A): Result.Result<A, WireError> => {
   try {
     return Result.succeed(evaluate())

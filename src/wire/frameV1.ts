@@ -2,15 +2,15 @@
  * Frames of the version 1 transport: a header of 24 bytes (magic, command of 12 bytes padded with zeros, length as uint32,
  * first four bytes of SHA-256(SHA-256(payload))) and the payload.
  *
- * The parser does no input or output and knows no time. It never looks at a byte twice, whatever the chunks are, and
- * never holds more than has arrived plus 256 KiB.
+ * The parser does no input or output and knows no time. However the bytes are cut into chunks, it looks at each byte once, and
+ * it never holds more than has arrived plus 256 KiB.
  */
 import type * as Result from "effect/Result"
 import { i32At, plainBytes, setU32At, u32At } from "../primitives/bytes.ts"
 import { maxPayloadLength } from "./limits.ts"
 import { withWriter, type Writer } from "./writer.ts"
 import { checkCommand, type Message, readMessage, type TrailingBytes, writeMessage } from "./messages.ts"
-import { Pieces } from "./partialPayload.ts"
+import { PartialPayload } from "./partialPayload.ts"
 import { checksum } from "../primitives/sha256.ts"
 import { attempt, fail, unreadable } from "./fail.ts"
 import { WireError, type WireReason } from "../WireError.ts"
@@ -21,54 +21,79 @@ const commandSize = 12
 const lengthAt = 16
 const checksumAt = 20
 
-/** A message and the bytes it took, header included. */
+/**
+ * A message and the bytes it took, header included.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Received {
   readonly _tag: "Received"
   readonly message: Message
   readonly size: number
 }
 
-/** Bytes, header included, that were not a message; the connection can go on. */
+/**
+ * A frame that is not a message, with the bytes it took, header included. The connection can go on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Dropped {
   readonly _tag: "Dropped"
   readonly error: WireError
   readonly size: number
 }
 
-/** What a frame turned out to be. */
+/**
+ * What a parser makes of one frame.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type ParserEvent = Received | Dropped
 
-/** Turns chunks of bytes into messages, however the chunks are cut. It is not shared: one parser a connection. */
+/**
+ * Turns chunks of bytes into messages, however the chunks are cut. Each connection needs a parser of its own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Parser {
   /**
-   * The frames that are complete with this chunk. Messages are views over the chunk, which must not be written to
+   * Takes a chunk and returns the frames that it completes. Messages are views over the chunk, which must not be written to
    * afterwards.
    */
   readonly push: (chunk: Uint8Array) => ReadonlyArray<ParserEvent>
-  /** Set once the stream cannot be read any further; `push` returns nothing from then on. */
+  /** Set once the stream cannot be read on; `push` returns nothing from then on. */
   readonly failure: WireError | undefined
-  /** Bytes held back for a frame that is not complete. */
+  /** Bytes held for a frame that is not complete yet. */
   readonly buffered: number
 }
 
-/** How strict a parser is; the defaults are those of Bitcoin Core. */
+/**
+ * How strict a parser is. The defaults are those of Bitcoin Core.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ParserOptions {
-  /** The four bytes every frame of this network starts with. */
+  /** The four bytes at the start of every frame of the network. */
   readonly magic: Uint8Array
-  /** A wrong checksum: drop the message (the default), or fail. */
+  /** Whether a wrong checksum drops the message (the default) or fails the parser. */
   readonly badChecksum?: "drop" | "disconnect" | undefined
-  /** A payload or command that cannot be read: drop the message (the default), or fail. */
+  /** Whether a payload or command that cannot be read drops the message (the default) or fails the parser. */
   readonly malformed?: "drop" | "disconnect" | undefined
-  /** Bytes left over after a payload: tolerate them (the default), or treat the message as malformed. */
+  /** Whether bytes after the last field are tolerated (the default) or make the message malformed. */
   readonly trailingBytes?: TrailingBytes
   /**
-   * Commands whose payloads are handed out as they came, as `Unknown`: decoding is then up to who needs it. A block of 1 MB
-   * is there 50 µs sooner.
+   * Commands whose payloads are not decoded but handed out as `Unknown`, for a program that passes them on. It saves 50 µs for a
+   * block of 1 MB.
    */
   readonly undecoded?: ReadonlyArray<string> | undefined
   /**
-   * Sees each frame whose checksum and command are right, before its payload is read, and so also those that turn out to be
-   * malformed. The payload is a view over the chunk. Must not throw.
+   * Called with each frame whose checksum and command are right, before its payload is decoded; so also with a malformed one.
+   * The payload is a view over the chunk. Must not throw.
    */
   readonly onFrame?: ((command: string, payload: Uint8Array) => void) | undefined
 }
@@ -83,12 +108,12 @@ interface Remembered {
 }
 
 /**
- * Commands by the bits of their bytes: making the string anew took a tenth of the time of a stream of pings. Who invents
- * commands only takes the places of others.
+ * A cache of commands by the hash of their 12 bytes: making the string each time took a tenth of the time of a stream of pings.
+ * It has a fixed size, so invented commands only evict others.
  */
 const remembered: Array<Remembered | undefined> = Array.from({ length: 256 })
 
-/** The 12 bytes from `offset` on: printable ASCII padded with zeros, or empty, as in Bitcoin Core. `undefined` where it is neither. */
+/** The command in the 12 bytes at `offset`: printable ASCII padded with zeros, or empty, as in Bitcoin Core; else `undefined`. */
 export const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
   const first = i32At(bytes, offset)
   const second = i32At(bytes, offset + 4)
@@ -117,7 +142,7 @@ const spellCommand = (bytes: Uint8Array, offset: number): string | undefined => 
   return command
 }
 
-/** The beginning of a command that is not one and starts at `offset`, for people to read. */
+/** The printable beginning of a bad command at `offset`, for error messages. */
 export const readableCommand = (bytes: Uint8Array, offset: number): string => {
   let command = ""
   for (let i = offset; i < offset + commandSize; i++) {
@@ -133,13 +158,13 @@ class FrameParser implements Parser {
   readonly #options: ParserOptions
   #failure: WireError | undefined
 
-  /** A header that did not lie wholly in one chunk, or whose payload does not. */
+  /** The header of a frame that is not complete yet. */
   readonly #header = new Uint8Array(headerSize)
   #headerLength = 0
-  /** Length of the payload, once the header is complete. */
+  /** Length of its payload, once the header is complete. */
   #length = 0
-  /** What of the payload has arrived, where it does not lie in one chunk. */
-  #pieces: Pieces | undefined
+  /** The part of its payload that has arrived, unless all of it comes in one chunk. */
+  #payload: PartialPayload | undefined
 
   constructor(options: ParserOptions) {
     this.#magic = options.magic.slice()
@@ -151,7 +176,7 @@ class FrameParser implements Parser {
   }
 
   get buffered(): number {
-    return this.#headerLength + (this.#pieces?.arrived ?? 0)
+    return this.#headerLength + (this.#payload?.arrived ?? 0)
   }
 
   push(input: Uint8Array): ReadonlyArray<ParserEvent> {
@@ -164,7 +189,7 @@ class FrameParser implements Parser {
     return events
   }
 
-  /** Goes on with the frame that earlier chunks began; returns where the next one starts. */
+  /** Continues the frame that earlier chunks began; returns where the next frame starts. */
   #resume(chunk: Uint8Array, events: Array<ParserEvent>): number {
     let offset = 0
     if (this.#headerLength < headerSize) {
@@ -172,23 +197,23 @@ class FrameParser implements Parser {
       if (this.#failure !== undefined || this.#headerLength < headerSize) return offset
     }
     const end = offset + this.#length
-    if (this.#pieces === undefined && end <= chunk.length) {
+    if (this.#payload === undefined && end <= chunk.length) {
       this.#complete(this.#header, 0, chunk.subarray(offset, end), events)
       this.#release()
       return end
     }
-    // The payload may be wholly in the next chunk.
+    // All of the payload may be in the next chunk, which then needs no copy.
     if (offset === chunk.length) return offset
-    this.#pieces ??= new Pieces(this.#length)
-    const next = this.#pieces.keep(chunk, offset)
-    if (this.#pieces.arrived === this.#length) {
-      this.#complete(this.#header, 0, this.#pieces.join(), events)
+    this.#payload ??= new PartialPayload(this.#length)
+    const next = this.#payload.keep(chunk, offset)
+    if (this.#payload.arrived === this.#length) {
+      this.#complete(this.#header, 0, this.#payload.join(), events)
       this.#release()
     }
     return next
   }
 
-  /** Reads the frame that starts at `offset`, or keeps the beginning of it. */
+  /** Reads the frame that starts at `offset`, or keeps its beginning; returns where the next frame starts. */
   #next(chunk: Uint8Array, offset: number, events: Array<ParserEvent>): number {
     const payload = offset + headerSize
     if (payload > chunk.length) return this.#keepHeader(chunk, offset)
@@ -199,14 +224,14 @@ class FrameParser implements Parser {
     if (end > chunk.length) {
       this.#keepHeader(chunk, offset)
       if (payload === chunk.length) return payload
-      this.#pieces = new Pieces(length)
-      return this.#pieces.keep(chunk, payload)
+      this.#payload = new PartialPayload(length)
+      return this.#payload.keep(chunk, payload)
     }
     this.#complete(chunk, offset, chunk.subarray(payload, end), events)
     return end
   }
 
-  /** Takes what belongs to the header from `offset` on, and checks what can be told by now. */
+  /** Copies bytes of the header from `offset` on, and checks the fields that are complete. */
   #keepHeader(chunk: Uint8Array, offset: number): number {
     const before = this.#headerLength
     const end = Math.min(chunk.length, offset + headerSize - before)
@@ -245,14 +270,14 @@ class FrameParser implements Parser {
     this.#failure = unreadable(command, reason)
   }
 
-  /** Lets go of everything kept, so that the next frame gets buffers of its own. */
+  /** Forgets the frame in work, so that the next one gets buffers of its own. */
   #release(): void {
     this.#headerLength = 0
     this.#length = 0
-    this.#pieces = undefined
+    this.#payload = undefined
   }
 
-  /** Decides on a frame that is there as a whole: checksum first, then the command, then the payload, as Core does. */
+  /** Judges a complete frame as Core does: first the checksum, then the command, then the payload. */
   #complete(header: Uint8Array, offset: number, payload: Uint8Array, events: Array<ParserEvent>): void {
     const size = headerSize + payload.length
     const command = readCommand(header, offset + commandAt)
@@ -284,23 +309,20 @@ class FrameParser implements Parser {
   }
 }
 
-/** The checksum of no bytes at all, 5df6e0e2: every third message of a handshake has it. */
+/** The checksum of an empty payload, 5df6e0e2: every third message of a handshake has it. */
 const emptyChecksum = 0xe2e0f65d
 
 const checksumOf = (payload: Uint8Array): number => (payload.length === 0 ? emptyChecksum : checksum(payload))
 
 /**
- * A parser of version 1 frames, which takes the bytes of one connection in chunks of any size.
+ * A parser of version 1 frames for the bytes of one connection, in chunks of any size.
  *
- * A frame that is wholly in a chunk is decoded as a view over it; a chunk handed to `push` must therefore not be
- * written to any more. Frames that are wrong become `Dropped` events and the stream goes on: `BadChecksum` (looked at
- * first, then the payload is not), `BadCommand`, and whatever `decode` fails with. `WrongMagic`, noticed at the first
- * byte that differs, a length above 4,000,000 (`PayloadTooLarge`, noticed as soon as the header is there) and, with
- * "disconnect", the others are final: `push` returns what came before and `failure` is set. A header costs no memory
- * before its payload arrives, and buffers are never more than 256 KiB ahead of it.
+ * Messages are views over the chunks, which therefore must not be written to after `push`. A bad frame becomes a `Dropped`
+ * event and the stream goes on: `BadChecksum` (checked first), `BadCommand`, and every reason that `decode` fails with.
+ * `WrongMagic`, at the first byte that differs, and `PayloadTooLarge`, as soon as the header is there, are final: `push`
+ * returns the events before them and `failure` is set. With "disconnect", so are the others. A header costs no memory before
+ * its payload arrives, and buffers are never more than 256 KiB larger than what has arrived.
  *
- * @category constructors
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -312,10 +334,13 @@ const checksumOf = (payload: Uint8Array): number => (payload.length === 0 ? empt
  * console.log(parser.push(bytes.subarray(0, 30)), parser.buffered) // [] 30
  * console.log(parser.push(bytes.subarray(30))) // [{ _tag: "Received", message: { _tag: "ping", nonce: 7n }, size: 32 }]
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makeParser = (options: ParserOptions): Parser => new FrameParser(options)
 
-/** Fills in the header of the frame whose payload ends at the writer's offset. */
+/** Writes the header of the frame that starts at `start` and whose payload ends at the writer's offset. */
 const writeHeader = (writer: Writer, start: number, magic: Uint8Array): void => {
   const { bytes, command, offset } = writer
   bytes.set(magic, start)
@@ -342,7 +367,7 @@ export const writeFrames = (magic: Uint8Array, messages: ReadonlyArray<Message>)
     return writer.take()
   })
 
-/** The frame of a payload that is written as it is, whatever it holds. */
+/** The frame of a payload that is not read. Throws nothing: the caller has checked command and length. */
 export const frameOf = (magic: Uint8Array, command: string, payload: Uint8Array): Uint8Array =>
   withWriter((writer) => {
     writer.begin(command)
@@ -354,12 +379,10 @@ export const frameOf = (magic: Uint8Array, command: string, payload: Uint8Array)
   })
 
 /**
- * Messages as version 1 frames, one behind the other in one fresh buffer.
+ * Messages as version 1 frames, one after the other in one fresh buffer.
  *
- * `magic` is the network's four bytes. Fails as `encode` does, for all messages if for one.
+ * `magic` is the network's four bytes. Fails as `encode` does: for all messages if one of them cannot be encoded.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -369,6 +392,9 @@ export const frameOf = (magic: Uint8Array, command: string, payload: Uint8Array)
  * const bytes = Wire.encodeFrames(magic, [{ _tag: "verack" }, { _tag: "ping", nonce: 1n }])
  * console.log(Result.getOrThrow(bytes).length) // 24 + 24 + 8 = 56
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encodeFrames = (
   magic: Uint8Array,
@@ -381,8 +407,6 @@ export const encodeFrames = (
  * `magic` is the network's four bytes. Fails with `BadValue` where the command is not 1 to 12 printable ASCII characters
  * or the magic is not 4 bytes, and with `PayloadTooLarge` above 4,000,000 bytes.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -392,6 +416,9 @@ export const encodeFrames = (
  * const frame = Wire.encodeFrame(magic, "ping", Uint8Array.of(1, 2, 3))
  * console.log(Result.getOrThrow(frame).length) // 24 + 3 = 27
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encodeFrame = (
   magic: Uint8Array,
@@ -407,5 +434,5 @@ export const encodeFrame = (
     return frameOf(magic, command, payload)
   })
 
-/** The payload in a frame that was written here. */
+/** The payload of a frame that this module wrote. */
 export const payloadOf = (frame: Uint8Array): Uint8Array => frame.subarray(headerSize)

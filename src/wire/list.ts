@@ -1,15 +1,37 @@
+/** The lists of messages: arrays of the caller, and lazy views over the payload of a decoded message. */
 import { hashAt } from "../primitives/bytes.ts"
 import { fail } from "./fail.ts"
 import type { Reader } from "./reader.ts"
 import type { Writer } from "./writer.ts"
 
 /**
- * A list that is read, never changed: every array is one, and so are the lists of decoded messages, which are views
- * over the payload and make an element when it is asked for, a new one each time. Use `for … of`, `at`, or
- * `Array.from(list)`.
+ * A read-only list. Every array is one. The list of a decoded message is not an array but a lazy view over the payload:
  *
- * A list of a decoded message never fails: the whole payload was checked when the message was decoded. It keeps the
- * payload alive, and with it the chunk that arrived from the network; copy what is to be kept for long.
+ * - `list[0]` is `undefined`: use `list.at(0)`, `for … of`, or `Array.from(list)`, which gives an array of the elements.
+ * - Each access makes a new element, so `list.at(0) === list.at(0)` is false. Compare hashes with `hashEquals`.
+ * - `structuredClone` and `postMessage` throw, and `deepStrictEqual` with an array fails: convert with `Array.from` first.
+ *   `JSON.stringify` and `console.log` show the elements.
+ * - It keeps the payload alive, and with it the chunk that arrived from the network. Copy the elements to keep for long.
+ *
+ * Reading never fails, because the whole payload was checked when the message was decoded. `length` costs nothing and an
+ * element some 20 to 100 ns; a view over an `inv` of 50 is made in 0.4 µs, where 50 objects take 5.3 µs.
+ *
+ * @example
+ * ```ts
+ * import { Result } from "effect"
+ * import { Wire } from "effect-bitcoin-peer"
+ *
+ * const items = [{ type: Wire.InventoryType.block, hash: new Uint8Array(32) }]
+ * const payload = Result.getOrThrow(Wire.encode({ _tag: "inv", items }))
+ * const message = Result.getOrThrow(Wire.decode("inv", payload))
+ * if (message._tag === "inv") {
+ *   console.log(message.items.length, message.items.at(0)?.type) // 1 2
+ *   console.log(Array.from(message.items, ({ type }) => type)) // [2]
+ * }
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface List<out A> extends Iterable<A> {
   readonly length: number
@@ -40,8 +62,8 @@ class ListIterator<A> implements IterableIterator<A> {
 /**
  * A list that is a view over `bytes` from `start` to `end`.
  *
- * Its fields, and those of the iterators, are only declared and so not defined before they are assigned: there are many
- * such objects, and a block of 34,000 views is read in 1.6 ms instead of 2.0.
+ * Its fields, and those of the iterators, are declared only, so that they are not defined twice: a block with 34,000 such views
+ * is read in 1.6 ms instead of 2.0.
  */
 export abstract class ListView<A> implements List<A> {
   declare readonly bytes: Uint8Array
@@ -56,7 +78,7 @@ export abstract class ListView<A> implements List<A> {
     this.length = length
   }
 
-  /** The element at an index that is in the list. */
+  /** The element at an index, which must be in the list. */
   abstract get(index: number): A
 
   at(index: number): A | undefined {
@@ -123,7 +145,7 @@ export class OffsetList<A> extends ListView<A> {
   }
 }
 
-/** Walks from one element to the next, and needs nothing else. */
+/** Steps from one element to the next; needs neither cursor nor table. */
 class SequenceIterator<A> implements IterableIterator<A> {
   declare readonly list: SequenceList<A>
   declare index: number
@@ -147,7 +169,7 @@ class SequenceIterator<A> implements IterableIterator<A> {
   }
 }
 
-/** Where `SequenceList.get` was last, and where all elements start once somebody jumped. */
+/** Where `SequenceList.get` was last, and the offsets of all elements once an access was not in order. */
 interface Cursor {
   index: number
   offset: number
@@ -155,9 +177,9 @@ interface Cursor {
 }
 
 /**
- * Elements that lie one behind the other. Walking from the first to the last needs no table of where they start (it
- * would cost as much as the elements of a small transaction); jumping makes one. `for … of` does without a cursor, which
- * most lists never need: the same block was read in 2.4 ms when each list had one.
+ * Elements of different sizes, one after the other. Access in order needs no table of their offsets, which would cost as much as
+ * the elements of a small transaction; the first access out of order makes it. `for … of` needs no cursor either: the block of
+ * 34,000 views was read in 2.4 ms when each list had one.
  */
 export abstract class SequenceList<A> extends ListView<A> {
   declare private cursor: Cursor | undefined
@@ -201,7 +223,7 @@ export abstract class SequenceList<A> extends ListView<A> {
   }
 }
 
-/** Whether a list is the view that `read` makes elements of, so that its bytes can be copied as they are. */
+/** Whether a list is a view whose elements `read` makes, so that its bytes can be copied. */
 export const isViewOf = <A>(
   list: List<A>,
   read: (bytes: Uint8Array, offset: number) => A
@@ -226,7 +248,7 @@ export const readList = <A>(
 export const readHashes = (reader: Reader, field: string, limit?: number): FixedList<Uint8Array> =>
   readList(reader, field, 32, hashAt, limit)
 
-/** Writes the elements of a list that is no view. */
+/** Writes the elements of a list that is not a view. */
 export const writeEach = <A>(
   writer: Writer,
   list: List<A>,
@@ -236,7 +258,7 @@ export const writeEach = <A>(
   const { length } = list
   const array = Array.isArray(list) ? (list as Array<A>) : undefined
   for (let i = 0; i < length; i++) {
-    // What people make is an array, which needs no call for an element.
+    // Most lists of a caller are arrays, whose elements need no call.
     const element = array === undefined ? list.at(i) : array[i]
     if (element === undefined) {
       fail(writer.command, { _tag: "BadValue", field, problem: `has no element ${i}` })
@@ -247,8 +269,8 @@ export const writeEach = <A>(
 }
 
 /**
- * Writes the count and the elements, of at least `size` bytes each. They are copied where `list` is a view that `read`
- * makes elements of.
+ * Writes the count and the elements, of at least `size` bytes each. Where `list` is a view whose elements `read` makes, the bytes
+ * are copied.
  */
 export const writeList = <A>(
   writer: Writer,

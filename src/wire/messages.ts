@@ -1,4 +1,4 @@
-/** All messages, and the one place where a command leads to a codec. */
+/** The union of all messages, and the table that leads from a command to its codec. */
 import type * as Result from "effect/Result"
 import { plainBytes } from "../primitives/bytes.ts"
 import { Reader } from "./reader.ts"
@@ -18,18 +18,26 @@ import * as transaction from "./messages/transaction.ts"
 import * as transactionRelay from "./messages/transactionRelay.ts"
 
 /**
- * A message with a command that this package does not know. It is no error: hand it on or ignore it, the connection
- * stays.
+ * A message whose command this package does not know. It is not an error: the connection stays, and a program may handle it or
+ * ignore it.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Unknown {
   readonly _tag: "Unknown"
-  /** 1 to 12 printable ASCII characters; a received one can also be empty. */
+  /** 1 to 12 printable ASCII characters; the command of a received message can also be empty. */
   readonly command: string
-  /** As it came, at most 4,000,000 bytes. */
+  /** Not decoded, at most 4,000,000 bytes. */
   readonly payload: Uint8Array
 }
 
-/** Messages with a type of their own. The tag is the command on the wire. */
+/**
+ * A message that has a type of its own. Its tag is the command on the wire.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type KnownMessage =
   | control.Version
   | control.Verack
@@ -74,7 +82,12 @@ export type KnownMessage =
   | transactionRelay.PkgTxns
   | alert.Alert
 
-/** Whatever a peer can send: a plain object with a tag, never changed. */
+/**
+ * Any message that a peer can send: a plain object with a tag. No message is ever changed in place.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Message = KnownMessage | Unknown
 
 const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessage, { readonly _tag: Tag }>> } = {
@@ -122,28 +135,27 @@ const codecs: { readonly [Tag in KnownMessage["_tag"]]: Codec<Extract<KnownMessa
   alert: alert.alert
 }
 
-/** A `Map`, because a peer can also send the command "constructor". */
+/** A `Map` and not an object, because a peer can send the command "constructor". */
 const byCommand = new Map<string, Codec<Message>>(Object.entries(codecs) as Array<[string, Codec<Message>]>)
 
 /**
  * The commands of all messages with a type of their own, each once.
  *
- * @category constants
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
  *
  * console.log(Wire.commands.slice(0, 3)) // ["version", "verack", "wtxidrelay"]
  * ```
+ *
+ * @category constants
+ * @since 0.1.0
  */
 export const commands = Object.freeze(Object.keys(codecs)) as ReadonlyArray<KnownMessage["_tag"]>
 
 /**
- * The command that a message has on the wire: its tag, or what an `Unknown` says.
+ * The command of a message on the wire: its tag, or the `command` of an `Unknown`.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -151,12 +163,15 @@ export const commands = Object.freeze(Object.keys(codecs)) as ReadonlyArray<Know
  * console.log(Wire.command({ _tag: "ping", nonce: 1n })) // ping
  * console.log(Wire.command({ _tag: "Unknown", command: "greeting", payload: new Uint8Array(0) })) // greeting
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const commandOf = (message: Message): string => (message._tag === "Unknown" ? message.command : message._tag)
 
 export type TrailingBytes = "tolerate" | "malformed" | undefined
 
-/** Throws `WireError`. */
+/** Decodes a payload. Throws `WireError`. */
 export const readMessage = (command: string, payload: Uint8Array, trailingBytes: TrailingBytes): Message => {
   const codec = byCommand.get(command)
   if (codec === undefined) return { _tag: "Unknown", command, payload }
@@ -168,7 +183,7 @@ export const readMessage = (command: string, payload: Uint8Array, trailingBytes:
   return message
 }
 
-/** For payloads that did not come through the parser, which looks at the length before it keeps anything. */
+/** For a payload that did not come through a parser, which checks its length. Throws `WireError`. */
 export const readPayload = (command: string, payload: Uint8Array, trailingBytes: TrailingBytes): Message => {
   checkLength(command, payload)
   return readMessage(command, plainBytes(payload), trailingBytes)
@@ -183,7 +198,7 @@ export const checkCommand = (command: string): void => {
   }
 }
 
-/** Writes the payload behind what the writer holds. Throws `WireError`. */
+/** Appends the payload of a message to the writer. Throws `WireError`. */
 export const writeMessage = (writer: Writer, message: Message): void => {
   writer.begin(commandOf(message))
   if (message._tag === "Unknown") {
@@ -194,21 +209,24 @@ export const writeMessage = (writer: Writer, message: Message): void => {
   }
 }
 
-/** How strict `decode` is. */
+/**
+ * How strict `decode` is.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface DecodeOptions {
-  /** Bytes left over after the last field: tolerate them (the default, as Core does), or `TrailingBytes`. */
+  /** Whether bytes after the last field are tolerated (the default, as in Core) or fail with `TrailingBytes`. */
   readonly trailingBytes?: TrailingBytes
 }
 
 /**
  * The payload of a message, without frame, in a fresh buffer.
  *
- * Fails with `BadValue` where a number does not fit its field, a hash is not 32 bytes, an address has not the length of
- * its network or a character is not one byte; with `TooMany` above the limit of a list or string; with
- * `PayloadTooLarge` above 4,000,000 bytes. A list of a decoded message is copied as it came, byte for byte.
+ * Fails with `BadValue` where a number does not fit its field, a hash is not 32 bytes, an address does not have the length of
+ * its network, a character is not one byte or a transaction with outputs has no inputs; with `TooMany` above the limit of a
+ * list or string; with `PayloadTooLarge` above 4,000,000 bytes. The list of a decoded message is copied byte for byte.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -217,6 +235,9 @@ export interface DecodeOptions {
  * const payload = Wire.encode({ _tag: "ping", nonce: 1n })
  * console.log(Result.getOrThrow(payload)) // Uint8Array(8) [1, 0, 0, 0, 0, 0, 0, 0]
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encode = (message: Message): Result.Result<Uint8Array, WireError> =>
   attempt(() =>
@@ -227,16 +248,15 @@ export const encode = (message: Message): Result.Result<Uint8Array, WireError> =
   )
 
 /**
- * The message that a payload holds; an `Unknown` for a command this package does not know.
+ * The message in a payload; an `Unknown` for a command that this package does not know.
  *
- * The whole payload is checked: every count against its limit and against the bytes that follow before anything is
- * allocated, every length, and that all bytes are there. The lists, hashes and scripts of the message are views over
- * `payload`, which must not be written to afterwards. Fails with `Truncated`, `BadCompactSize`, `TooMany`, `BadValue`
- * or `TrailingBytes` (always for `feature`, else only where `options` say so), and with `PayloadTooLarge` above
- * 4,000,000 bytes. Such a message is dropped and counted; the connection stays unless the `Policy` says otherwise.
+ * The whole payload is checked: every length, that all bytes are there, and every count, before anything is allocated for it.
+ * The lists, hashes and scripts of the message are views over `payload`, which must not be written to afterwards.
  *
- * @category decoding
- * @since 0.1.0
+ * Fails with `Truncated`, `BadCompactSize`, `TooMany`, `BadValue` or `TrailingBytes` (always for `feature`, else only where
+ * `options` say so), and with `PayloadTooLarge` above 4,000,000 bytes. As in Bitcoin Core, a list is only judged too long once
+ * all of the message was read: a message that is cut off as well is `Truncated`.
+ *
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -248,6 +268,9 @@ export const encode = (message: Message): Result.Result<Uint8Array, WireError> =
  * const short = Wire.decode("feefilter", Uint8Array.of(0xe8, 3))
  * if (Result.isFailure(short)) console.log(short.failure.message) // feefilter: payload ends inside "feeRate" at byte 0
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decode = (
   command: string,

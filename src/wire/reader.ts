@@ -1,6 +1,6 @@
 /**
- * Reads a payload. Throws `WireError` and nothing else; `Wire` and the parser catch it. Every read is checked against the end
- * before it happens, so that no input can cause another exception.
+ * Reads a payload. Throws `WireError` and nothing else; `decode` and the parsers catch it. Every read is checked against the end
+ * of the payload first, so that no input causes another exception.
  */
 import { compactSizeAt, compactSizeWidth, i32At, i64At, u32At, u64At, viewOf } from "../primitives/bytes.ts"
 import { failReading } from "./fail.ts"
@@ -41,7 +41,7 @@ export class Reader {
     return this.bytes[this.offset++]
   }
 
-  /** Ports are the only big-endian numbers of the protocol. */
+  /** For ports, the only big-endian numbers of the protocol. */
   u16be(field: string): number {
     const offset = this.offset
     this.skip(2, field)
@@ -94,7 +94,7 @@ export class Reader {
     return value
   }
 
-  /** A CompactSize that carries 64 bits instead of a size. */
+  /** A CompactSize that carries 64 bits, for services in `addrv2`, instead of a size. */
   compactBits(field: string): bigint {
     const offset = this.offset
     if (offset >= this.end) this.truncated(field)
@@ -146,7 +146,7 @@ export class Reader {
     this.skip(this.compactSize(field), field)
   }
 
-  /** One character a byte, so that nothing is lost whatever the bytes are. */
+  /** A string with one character for each byte, so that no byte is lost. */
   text(field: string, limit: number): string {
     return String.fromCharCode.apply(null, this.varBytes(field, limit) as unknown as Array<number>)
   }

@@ -1,3 +1,4 @@
+/** Addresses of other peers: `addr`, and `addrv2` (BIP155), which also carries Tor, I2P and CJDNS. */
 import { compactSizeAt, compactSizeWidth, u32At, u64At, varBytesAt, viewOf } from "../../primitives/bytes.ts"
 import { type Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
@@ -7,44 +8,73 @@ import { type List, OffsetList, readList, writeList } from "../list.ts"
 import type { Codec } from "../codec.ts"
 import { type NetworkAddress, writeAddress } from "./control.ts"
 
-/** An `addr` or `addrv2` has at most 1,000 addresses. */
+/**
+ * An `addr` or `addrv2` has at most 1,000 addresses.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAddresses = 1_000
 
-/** An address of `addrv2` is at most 512 bytes (BIP155), whatever its network. */
+/**
+ * An address of `addrv2` is at most 512 bytes (BIP155), whatever its network.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAddressLength = 512
 
-/** An address and when it was last seen, 30 bytes. */
+/**
+ * An address of `addr` with the time it was last seen, 30 bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TimestampedAddress extends NetworkAddress {
   /** Unix seconds, uint32. */
   readonly timestamp: number
 }
 
-/** Addresses of other peers: at most 1,000, more is `TooMany` and the message is dropped. */
+/**
+ * Addresses of other peers: at most 1,000. More is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Addr {
   readonly _tag: "addr"
   readonly addresses: List<TimestampedAddress>
 }
 
-/** An address of BIP155. */
+/**
+ * An address of BIP155.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface AddressV2 {
   /** Unix seconds, uint32. */
   readonly timestamp: number
   /** 64 service bits; unknown bits are kept. */
   readonly services: bigint
-  /** 1 IPv4 (4 bytes), 2 IPv6 (16), 3 Tor v2 (10), 4 Tor v3 (32), 5 I2P (32), 6 CJDNS (16). */
+  /** 1 IPv4 (4 bytes), 2 IPv6 (16), 4 Tor v3 (32), 5 I2P (32), 6 CJDNS (16). */
   readonly networkId: number
-  /** In network order, as long as the network's addresses are. */
+  /** In network order, with the length that the network has. */
   readonly address: Uint8Array
   /** 0 to 65535; 0 for I2P. */
   readonly port: number
 }
 
 /**
- * Addresses of other peers in the form of BIP155, at most 1,000.
+ * Addresses of other peers in the form of BIP155: at most 1,000. More is `TooMany`: disconnect.
  *
- * As in Bitcoin Core, entries of an unknown network are dropped from a decoded message, and so are those that hide an
- * address of another network (IPv4, Tor v2 or Core's internal names) in an IPv6 one. A known network with a wrong
- * length (`BadValue`), or an address above 512 bytes (`TooMany`), spoils the whole message. None of these is written.
+ * As in Bitcoin Core, `decode` leaves out entries of unknown networks, whatever their length (3, Tor v2, is unknown), and
+ * entries with an IPv6 address that stands for one of another network (IPv4, Tor v2 or Core's internal names). A known network
+ * with a wrong length (`BadValue`), or an address above 512 bytes (`TooMany`), drops the whole message. `encode` refuses all of
+ * these with `BadValue`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface AddrV2 {
   readonly _tag: "addrv2"
@@ -139,7 +169,7 @@ const writeAddressV2 = (writer: Writer, address: AddressV2): void => {
   writer.u16be(address.port, "addresses.port")
 }
 
-/** Without address: timestamp, services, network id, length, port. */
+/** An entry without its address: timestamp, services, network id, length, port. */
 const minAddressV2Size = 9
 
 export const addrv2: Codec<AddrV2> = {
@@ -153,7 +183,7 @@ export const addrv2: Codec<AddrV2> = {
     }
     reader.atMost(maxAddresses, count, "addresses")
     const view = new OffsetList(reader.bytes, start, reader.offset, offsets, readAddressV2)
-    // What was dropped shall not come back when the bytes are copied: such a list is written entry by entry.
+    // A view is encoded by copying its bytes. Where entries were left out, an array keeps them from coming back.
     return { _tag: "addrv2", addresses: offsets.length === count ? view : Array.from(view) }
   },
   encode: (writer, message) =>
@@ -162,12 +192,10 @@ export const addrv2: Codec<AddrV2> = {
 
 /**
  * An address as people write it: `1.2.3.4:8333` (IPv4, also where it is mapped into IPv6), `[2001:db8::1]:8333` (IPv6
- * and CJDNS), `….onion:8333` (Tor, with the checksum of version 3), `….b32.i2p` (the port, 0, is left out).
+ * and CJDNS), `….onion:8333` (Tor, with the checksum of version 3), `….b32.i2p` (without its port, which is 0).
  *
- * An address of an unknown network is written as hexadecimal.
+ * The address of an unknown network is written as hexadecimal.
  *
- * @category encoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -175,6 +203,9 @@ export const addrv2: Codec<AddrV2> = {
  * const address = { timestamp: 0, services: 1n, networkId: 1, address: Uint8Array.of(1, 2, 3, 4), port: 8333 }
  * console.log(Wire.formatAddress(address)) // 1.2.3.4:8333
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const formatAddress = (address: NetworkAddress | AddressV2): string => {
   const { address: bytes, port } = address

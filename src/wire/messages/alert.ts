@@ -1,48 +1,62 @@
+/** `alert`, a message that is only decoded, for old captures. */
 import { i32At, skipVarBytesAt, varBytesAt } from "../../primitives/bytes.ts"
 import { Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
 import { type List, readList, SequenceList } from "../list.ts"
 import type { Codec } from "../codec.ts"
 
-/** The comment of an `alert` is at most 65,536 bytes. */
+/**
+ * The comment of an `alert` is at most 65,536 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAlertCommentLength = 65_536
 
-/** The status bar and the reserved text of an `alert` are at most 256 bytes. */
+/**
+ * The status bar and the reserved text of an `alert` are at most 256 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxAlertStatusLength = 256
 
 /**
- * A signed warning to the operators of nodes. Bitcoin Core stopped to send them in 2016 and published the key: they are
- * worth nothing, and are decoded for old captures alone. To encode one is `BadValue`; no signature is looked at.
+ * A signed warning to the operators of nodes. Bitcoin Core stopped sending alerts in 2016 and published the key, so they prove
+ * nothing. They are decoded for old captures; the signature is not checked, and to encode an alert is `BadValue`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Alert {
   readonly _tag: "alert"
-  /** The bytes that are signed, in which all fields but `signature` are. */
+  /** The signed bytes, which hold all fields but `signature`. */
   readonly payload: Uint8Array
-  /** DER of ECDSA over SHA-256(SHA-256(payload)). */
+  /** ECDSA over SHA-256(SHA-256(payload)), as DER. */
   readonly signature: Uint8Array
   /** int32 */
   readonly version: number
-  /** Unix seconds, int64, exact within ±2^53: no longer relayed then. */
+  /** Not relayed after this time: unix seconds, int64, exact within ±2^53. */
   readonly relayUntil: number
-  /** Unix seconds, int64, exact within ±2^53: no longer in force then. */
+  /** Not in force after this time: unix seconds, int64, exact within ±2^53. */
   readonly expiration: number
   /** int32 */
   readonly id: number
-  /** int32: all alerts up to this id are void. */
+  /** All alerts up to this id are void; int32. */
   readonly cancel: number
-  /** int32 each: these alerts are void as well. */
+  /** The ids of other alerts that are void; int32 each. */
   readonly alsoCancel: List<number>
-  /** The protocol versions it is for, from this one, int32. */
+  /** The lowest protocol version that the alert is for; int32. */
   readonly minimumVersion: number
-  /** To this one, int32. */
+  /** The highest protocol version that the alert is for; int32. */
   readonly maximumVersion: number
-  /** The user agents it is for, as bytes; none for all. */
+  /** The user agents that the alert is for, as bytes; empty for all. */
   readonly userAgents: List<Uint8Array>
   /** int32 */
   readonly priority: number
   /** Not shown; at most 65,536 bytes, one character a byte. */
   readonly comment: string
-  /** What to show; at most 256 bytes, one character a byte. */
+  /** The text to show; at most 256 bytes, one character a byte. */
   readonly statusBar: string
   /** At most 256 bytes, one character a byte. */
   readonly reserved: string
@@ -70,7 +84,7 @@ export const alert: Codec<Alert> = {
     const payload = outer.varBytes("payload")
     const end = outer.offset
     const signature = outer.varBytes("signature")
-    // Ends where the payload does. What a later version adds to it is left alone, as old nodes did.
+    // A reader that ends where the signed bytes do. Fields that a later version added are ignored, as old nodes did.
     const reader = new Reader(outer.bytes.subarray(0, end), outer.command, end - payload.length)
     return {
       _tag: "alert",
@@ -91,5 +105,6 @@ export const alert: Codec<Alert> = {
       reserved: reader.text("reserved", maxAlertStatusLength)
     }
   },
-  encode: (writer: Writer) => writer.badValue("_tag", "is a message that is decoded only: nobody takes alerts any more")
+  encode: (writer: Writer) =>
+    writer.badValue("_tag", "is a message that is only decoded: no node accepts alerts any more")
 }

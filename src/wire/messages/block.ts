@@ -1,3 +1,4 @@
+/** Blocks, their headers, hashes and merkle trees. */
 import type * as Result from "effect/Result"
 import type { WireError } from "../../WireError.ts"
 import { attempt } from "../fail.ts"
@@ -16,13 +17,18 @@ import {
 } from "./transaction.ts"
 import type { Codec } from "../codec.ts"
 
-/** 80 bytes, all that proof of work covers. */
+/**
+ * The header of a block, 80 bytes. Its hash is the hash of the block.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BlockHeader {
-  /** int32; bits of it signal readiness for soft forks (BIP9). */
+  /** int32; its bits signal readiness for soft forks (BIP9). */
   readonly version: number
-  /** Hash of the block before, 32 bytes in wire order. */
+  /** Hash of the previous block, 32 bytes in wire order. */
   readonly previousBlock: Uint8Array
-  /** Root of the txids, 32 bytes in wire order. */
+  /** Merkle root of the txids, 32 bytes in wire order. */
   readonly merkleRoot: Uint8Array
   /** Unix seconds, uint32. */
   readonly timestamp: number
@@ -32,15 +38,23 @@ export interface BlockHeader {
   readonly nonce: number
 }
 
-/** A header and its transactions, with or without witnesses. */
+/**
+ * A block: a header and its transactions, with or without witnesses.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Block {
   readonly header: BlockHeader
   readonly transactions: List<Transaction>
 }
 
 /**
- * A block. Each of its transactions was checked to be well-formed when it was decoded, and nothing else: neither proof of
- * work nor the merkle root.
+ * A block. `decode` checks that each transaction is well-formed, and nothing else: neither proof of work nor the merkle root. See
+ * `Block.mutation`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface BlockMessage {
   readonly _tag: "block"
@@ -71,7 +85,7 @@ export const writeHeader = (writer: Writer, header: BlockHeader): void => {
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
   readTransaction(new Reader(bytes, "block", offset))
 
-/** The count and the transactions behind it. */
+/** Reads a count and so many transactions, as a view. */
 export const readTransactions = (reader: Reader): List<Transaction> => {
   const count = reader.count("transactions", minTransactionSize)
   const first = reader.offset
@@ -102,10 +116,8 @@ export const block: Codec<BlockMessage> = {
 /**
  * The hash of a block, 32 bytes in wire order: SHA-256 twice over the 80 bytes of its header.
  *
- * Throws a `WireError` for a header that cannot be encoded, which a decoded one never is.
+ * Throws a `WireError` for a header that cannot be encoded; a decoded header always can.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -120,6 +132,9 @@ export const block: Codec<BlockMessage> = {
  * }
  * console.log(Wire.hashToHex(Wire.blockHash(genesis))) // 000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const blockHash = (header: BlockHeader): Uint8Array =>
   withWriter((writer) => {
@@ -134,8 +149,8 @@ const sameHash = (bytes: Uint8Array, one: number, other: number): boolean => {
 }
 
 /**
- * The root, and whether anywhere in the tree a hash is paired with its equal: then the list has a longer or shorter sister
- * with the same root [CVE-2012-2459].
+ * The merkle root, and whether a hash in the tree is paired with an equal one: then another list, longer or shorter, has the same
+ * root (CVE-2012-2459).
  */
 export const merkleTree = (
   txids: ReadonlyArray<Uint8Array>
@@ -147,7 +162,7 @@ export const merkleTree = (
   let ambiguous = false
   while (count > 1) {
     for (let i = 0; i + 1 < count; i += 2) ambiguous ||= sameHash(level, i * 32, i * 32 + 32)
-    // The last hash of an odd level is paired with itself.
+    // An odd level pairs its last hash with itself.
     if (count % 2 === 1) level.copyWithin(count * 32, (count - 1) * 32, count * 32)
     count = Math.ceil(count / 2)
     for (let i = 0; i < count; i++) level.set(doubleSha256(level.subarray(i * 64, i * 64 + 64)), i * 32)
@@ -158,10 +173,8 @@ export const merkleTree = (
 /**
  * The merkle root of hashes of 32 bytes in wire order, as in a block header; zeros for no hashes.
  *
- * It does not look for the repeated hashes of CVE-2012-2459, with which two different lists have one root.
+ * Two different lists can have one root (CVE-2012-2459). This function does not notice; `Block.mutation` does.
  *
- * @category combinators
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -169,21 +182,22 @@ export const merkleTree = (
  * const only = Wire.hashFromHex("4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b")
  * console.log(Wire.hashToHex(Wire.merkleRoot([only]))) // a block with one transaction: the root is its txid
  * ```
+ *
+ * @category combinators
+ * @since 0.1.0
  */
 export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merkleTree(txids).root
 
 /**
- * The header in the first 80 bytes of a block, `merkleblock` or `cmpctblock`; what follows is not looked at, so that who
- * passes blocks on pays for no more. Fails with `Truncated` where there are fewer.
+ * The header in the first 80 bytes of a block, `merkleblock` or `cmpctblock`. The other bytes are not read, which saves a program
+ * that passes blocks on the time of decoding them. Fails with `Truncated` where there are fewer than 80 bytes.
  *
- * @category decoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
  * import { Wire } from "effect-bitcoin-peer"
  *
- * // A block whose bytes are passed on as they came: see `undecoded` of `makeParser`.
+ * // The hash of a block that is passed on without decoding it: see `undecoded` of `makeParser`.
  * const relay = (message: Wire.Message) =>
  *   message._tag === "Unknown" && message.command === "block"
  *     ? Result.map(Wire.decodeBlockHeader(message.payload), Wire.blockHash)
@@ -191,6 +205,9 @@ export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merk
  *
  * console.log(relay({ _tag: "verack" })) // undefined
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decodeBlockHeader = (bytes: Uint8Array): Result.Result<BlockHeader, WireError> =>
   attempt(() => {

@@ -1,63 +1,94 @@
-/** The messages of BIP37: a filter for what a peer announces, and blocks of which only what matched is sent. */
+/** The messages of bloom filters (BIP37): the filter of a connection, and filtered blocks. */
 import { maxCompactSize } from "../limits.ts"
 import { type List, readHashes, writeHashes } from "../list.ts"
 import { fail } from "../fail.ts"
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "../codec.ts"
 
-/** A bloom filter is at most 36,000 bytes. */
+/**
+ * A bloom filter is at most 36,000 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFilterSize = 36_000
 
-/** A bloom filter has at most 50 hash functions. */
+/**
+ * A bloom filter has at most 50 hash functions.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFilterHashFunctions = 50
 
-/** What `filteradd` adds is at most 520 bytes, the most that a script can push. */
+/**
+ * The element of a `filteradd` is at most 520 bytes, the largest push of a script.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFilterElementSize = 520
 
 /**
- * BIP37: only transactions that match this bloom filter shall be announced, and it is the filter of filtered blocks; it
- * replaces the one before. Needs `Service.bloom` on the other side. More than 36,000 bytes or 50 hash functions is
- * `TooMany`: disconnect. `BloomFilter` makes and reads it.
+ * BIP37: asks to announce only transactions that match this bloom filter, and sets the filter of filtered blocks. Replaces the
+ * previous filter. The receiver must offer `Service.bloom`. More than 36,000 bytes or 50 hash functions is `TooMany`:
+ * disconnect. `BloomFilter` makes and reads it.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface FilterLoad {
   readonly _tag: "filterload"
-  /** At most 36,000 bytes; bit n is bit n % 8, counted from the lowest, of byte n / 8. */
+  /** At most 36,000 bytes. Bit n of the filter is bit n % 8, counted from the lowest, of byte n / 8. */
   readonly filter: Uint8Array
   /** At most 50; uint32. */
   readonly hashFunctions: number
-  /** Makes the hash functions differ from filter to filter; uint32. */
+  /** Makes the hash functions of two filters differ; uint32. */
   readonly tweak: number
   /** One byte. Its lowest two bits say which outpoints are added on a match: 0 none, 1 all, 2 pay to pubkey only. */
   readonly flags: number
 }
 
-/** BIP37: one more element for the filter. More than 520 bytes is `TooMany`: disconnect. */
+/**
+ * BIP37: adds an element to the filter. More than 520 bytes is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface FilterAdd {
   readonly _tag: "filteradd"
   /** At most 520 bytes. */
   readonly data: Uint8Array
 }
 
-/** BIP37: no filter any more, everything shall be announced. No payload. */
+/**
+ * BIP37: removes the filter, and so asks to announce all transactions. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface FilterClear {
   readonly _tag: "filterclear"
 }
 
 /**
- * BIP37: a block as its header and the part of its merkle tree that proves which transactions matched. Answers a
- * `getdata` for a filtered block; the transactions that matched follow as `tx` messages of their own.
+ * BIP37: the header of a block and the part of its merkle tree that proves which transactions matched. Answers a `getdata` for a
+ * filtered block; the matching transactions follow as `tx` messages.
  *
- * Decoded it is well-formed and nothing else: `MerkleBlock.verify` says which transactions it proves, and whether it
- * does. Hashes and flags are limited by the bytes of the message alone.
+ * `decode` checks the form only. `MerkleBlock.verify` checks the proof and gives the transactions. Hashes and flags have no limit
+ * but the size of the message.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface MerkleBlock {
   readonly _tag: "merkleblock"
   readonly header: BlockHeader
-  /** How many transactions the whole block has; uint32. */
+  /** The number of transactions of the whole block; uint32. */
   readonly transactionCount: number
-  /** Of nodes of the merkle tree, depth first; 32 bytes each in wire order. */
+  /** Hashes of nodes of the merkle tree, depth first; 32 bytes each in wire order. */
   readonly hashes: List<Uint8Array>
-  /** A bit a visited node, depth first, lowest bit first: whether something below it, or it itself, matched. */
+  /** One bit for each visited node, depth first, lowest bit first: whether the node, or a node below it, matched. */
   readonly flags: Uint8Array
 }
 

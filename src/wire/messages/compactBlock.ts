@@ -1,3 +1,4 @@
+/** The messages of compact blocks (BIP152): `cmpctblock`, `getblocktxn` and `blocktxn`. */
 import { Reader } from "../reader.ts"
 import { u32At } from "../../primitives/bytes.ts"
 import { type Writer } from "../writer.ts"
@@ -12,48 +13,69 @@ import {
   writeTransaction
 } from "./transaction.ts"
 
-/** A `cmpctblock` stands for at most 65,535 transactions, whose indexes have 16 bits. */
+/**
+ * A `cmpctblock` stands for at most 65,535 transactions: indexes have 16 bits.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactTransactions = 65_535
 
-/** A transaction that comes whole in a `cmpctblock`. */
+/**
+ * A transaction that a `cmpctblock` contains in full.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface PrefilledTransaction {
-  /** Its place in the block, 0 to 65535. On the wire, how many places after the one before. */
+  /** Its index in the block, 0 to 65535. On the wire, the difference to the previous index. */
   readonly index: number
   /** With its witnesses. */
   readonly transaction: Transaction
 }
 
 /**
- * BIP152, version 2: a block by the short ids of its transactions, but for those that who receives it most likely has not
- * got. `CompactBlock` puts it together.
+ * BIP152, version 2: a block as short transaction ids, with the transactions that the receiver probably lacks included in full.
+ * `CompactBlock` rebuilds the block.
  *
- * Short ids and prefilled transactions together are at most 65,535, more is `TooMany`. An index above 65535 is `BadValue`.
- * Message dropped.
+ * More than 65,535 short ids and prefilled transactions together is `TooMany`, an index above 65535 is `BadValue`: message
+ * dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface CmpctBlock {
   readonly _tag: "cmpctblock"
   readonly header: BlockHeader
-  /** 64 bits, which make the short ids of this message others than those of any other. */
+  /** 64 bits, which make the short ids of this message differ from those of any other. */
   readonly nonce: bigint
-  /** 48 bits each, those of the transactions that are not prefilled, in the order of the block. */
+  /** 48 bits for each transaction that is not prefilled, in the order of the block. */
   readonly shortIds: List<number>
-  /** In the order of the block; the coinbase at least, as a rule. */
+  /** In the order of the block; usually at least the coinbase. */
   readonly prefilled: List<PrefilledTransaction>
 }
 
 /**
- * BIP152: asks for transactions of a block that a `cmpctblock` stood for. An index above 65535 is `BadValue`: message
- * dropped. A peer that asks for none at all is disconnected.
+ * BIP152: asks for transactions of a block that came as `cmpctblock`. An index above 65535 is `BadValue`: message dropped. A peer
+ * that asks for no transaction is disconnected.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface GetBlockTxn {
   readonly _tag: "getblocktxn"
   /** 32 bytes, wire order. */
   readonly blockHash: Uint8Array
-  /** Places in the block, 0 to 65535, each above the one before. On the wire, how many places after the one before. */
+  /** Indexes in the block, 0 to 65535, in rising order. On the wire, the differences between them. */
   readonly indexes: List<number>
 }
 
-/** BIP152: the transactions that a `getblocktxn` asked for, in its order. */
+/**
+ * BIP152: the transactions that a `getblocktxn` asked for, in its order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BlockTxn {
   readonly _tag: "blocktxn"
   /** 32 bytes, wire order. */
@@ -77,7 +99,7 @@ const writeShortId = (writer: Writer, shortId: number): void => {
   for (let i = 0; i < shortIdSize; i++) writer.bytes[offset + i] = Math.floor(shortId / 2 ** (8 * i))
 }
 
-/** An index is written as its distance from the first place it could have. */
+/** Reads an index, which is written as its distance from `first`, the lowest that it can be. */
 const readIndex = (reader: Reader, first: number, field: string): number => {
   const index = first + reader.compactSize(field)
   return index > maxIndex ? reader.badValue(field, `is above ${maxIndex}`) : index

@@ -1,26 +1,50 @@
+/** The messages of compact filters (BIP157). The filters themselves are in CompactFilter.ts. */
 import { maxCompactSize } from "../limits.ts"
 import { type Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
 import { type List, readHashes, writeHashes } from "../list.ts"
 import type { Codec } from "../codec.ts"
 
-/** A `getcfilters` asks for the filters of at most 1,000 blocks. */
+/**
+ * A `getcfilters` asks for the filters of at most 1,000 blocks.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactFilters = 1_000
 
-/** A `getcfheaders` asks for, and a `cfheaders` has, the filter hashes of at most 2,000 blocks. */
+/**
+ * A `getcfheaders` asks for, and a `cfheaders` has, the filter hashes of at most 2,000 blocks.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactFilterHeaders = 2_000
 
-/** A filter in a `cfilter` is at most 262,144 bytes: no block of 4,000,000 weight has more elements than fit [btcd]. */
+/**
+ * A filter in a `cfilter` is at most 262,144 bytes: a block of 4,000,000 weight has no more elements than fit into that (the limit of btcd).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCompactFilterLength = 262_144
 
-/** A `cfcheckpt` has the filter header of each block whose height is a multiple of 1,000, from 1,000 on. */
+/**
+ * A `cfcheckpt` has the filter header of each block whose height is a multiple of 1,000, the first at 1,000.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const compactFilterCheckpointInterval = 1_000
 
 /**
- * Asks for the filters of a range of blocks (BIP157). Who is asked without offering `Service.compactFilters` disconnects.
+ * Asks for the filters of a range of blocks (BIP157). A receiver that does not offer `Service.compactFilters` disconnects.
  *
- * The rest needs the chain, and is for whoever serves: Bitcoin Core also disconnects for a type other than 0, a last block
- * that it does not know or will not tell of, a first height above the last one, and more than 1,000 blocks.
+ * The other checks need the chain and belong to the handler of a serving node: Bitcoin Core also disconnects for a type other
+ * than 0, a last block that it does not know or does not serve, a first height above the last one, and more than 1,000 blocks.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface GetCFilters {
   readonly _tag: "getcfilters"
@@ -32,7 +56,12 @@ export interface GetCFilters {
   readonly stopHash: Uint8Array
 }
 
-/** The filter of a block (BIP157); one for each block of a `getcfilters`, in order. */
+/**
+ * The filter of a block (BIP157). A `getcfilters` is answered with one for each block, in order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CFilter {
   readonly _tag: "cfilter"
   /** One byte; 0 is the basic filter of BIP158. */
@@ -40,13 +69,18 @@ export interface CFilter {
   /** 32 bytes, wire order. */
   readonly blockHash: Uint8Array
   /**
-   * As it is hashed: the number of elements and the coded set. At most 262,144 bytes, more is `TooMany` and the message is
+   * The number of elements and the coded set, which are the bytes that are hashed. At most 262,144; more is `TooMany`: message
    * dropped. See `CompactFilter.decode`.
    */
   readonly filter: Uint8Array
 }
 
-/** Asks for the filter hashes of a range of blocks (BIP157), at most 2,000; otherwise as `GetCFilters`. */
+/**
+ * Asks for the filter hashes of a range of at most 2,000 blocks (BIP157). All else is as for `GetCFilters`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetCFHeaders {
   readonly _tag: "getcfheaders"
   /** One byte; 0 is the basic filter of BIP158. */
@@ -58,8 +92,11 @@ export interface GetCFHeaders {
 }
 
 /**
- * Answers a `getcfheaders` (BIP157): filter hashes, from which `CompactFilter.verifyHeaders` makes the filter headers. At
- * most 2,000, more is `TooMany`: disconnect.
+ * Answers a `getcfheaders` (BIP157) with filter hashes. `CompactFilter.verifyHeaders` makes filter headers of them. At most
+ * 2,000; more is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface CFHeaders {
   readonly _tag: "cfheaders"
@@ -67,13 +104,18 @@ export interface CFHeaders {
   readonly filterType: number
   /** Hash of the last block, 32 bytes in wire order. */
   readonly stopHash: Uint8Array
-  /** The filter header of the block before the first, 32 bytes in wire order; zeros before the genesis block. */
+  /** The filter header of the block before the first one, 32 bytes in wire order; zeros before the genesis block. */
   readonly previousFilterHeader: Uint8Array
   /** 32 bytes each, by height. */
   readonly filterHashes: List<Uint8Array>
 }
 
-/** Asks for the filter headers of all blocks at multiples of 1,000 (BIP157); otherwise as `GetCFilters`. */
+/**
+ * Asks for the filter headers of all blocks at multiples of 1,000 (BIP157). All else is as for `GetCFilters`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetCFCheckpt {
   readonly _tag: "getcfcheckpt"
   /** One byte; 0 is the basic filter of BIP158. */
@@ -82,14 +124,19 @@ export interface GetCFCheckpt {
   readonly stopHash: Uint8Array
 }
 
-/** Answers a `getcfcheckpt` (BIP157). */
+/**
+ * Answers a `getcfcheckpt` (BIP157).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CFCheckpt {
   readonly _tag: "cfcheckpt"
   /** One byte; 0 is the basic filter of BIP158. */
   readonly filterType: number
   /** Hash of the last block of the chain, 32 bytes in wire order. */
   readonly stopHash: Uint8Array
-  /** Filter headers of the blocks at height 1,000, 2,000 and so on, 32 bytes each. */
+  /** Filter headers of the blocks at heights 1,000, 2,000 and so on, 32 bytes each. */
   readonly filterHeaders: List<Uint8Array>
 }
 

@@ -1,27 +1,63 @@
+/** The messages of the handshake, of keep-alive and of settings: `version`, `ping`, `sendheaders`, `feefilter` and others. */
 import type { Reader } from "../reader.ts"
 import type { Writer } from "../writer.ts"
 import { fail, failReading } from "../fail.ts"
 import type { Codec } from "../codec.ts"
 
-/** A user agent is at most 256 bytes (BIP14). */
+/**
+ * A user agent is at most 256 bytes (BIP14).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxUserAgentLength = 256
 
-/** A command, in a frame and in `reject`, is at most 12 bytes. */
+/**
+ * A command, in a frame and in `reject`, is at most 12 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxCommandLength = 12
 
-/** The reason of a `reject` is at most 111 bytes. */
+/**
+ * The reason of a `reject` is at most 111 bytes.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxRejectReasonLength = 111
 
-/** The id of a `feature` is at least 4 bytes (BIP434). */
+/**
+ * The id of a `feature` is at least 4 bytes (BIP434).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const minFeatureIdLength = 4
 
-/** The id of a `feature` is at most 80 bytes (BIP434). */
+/**
+ * The id of a `feature` is at most 80 bytes (BIP434).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFeatureIdLength = 80
 
-/** The data of a `feature` is at most 512 bytes (BIP434). */
+/**
+ * The data of a `feature` is at most 512 bytes (BIP434).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxFeatureDataLength = 512
 
-/** The service bits in use. A peer's services are the sum of such bits, 64 in all; unknown ones are kept. */
+/**
+ * The service bits in use. The services of a peer are 64 such bits; unknown ones are kept.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const Service = {
   /** Serves all blocks. */
   network: 1n,
@@ -49,14 +85,15 @@ const names = new Map<bigint, string>([
 /**
  * Names of service bits, as Bitcoin Core prints them: lowest bit first, `UNKNOWN[2^n]` for those without a name.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
  *
  * console.log(Wire.serviceNames(Wire.Service.network | Wire.Service.witness | 2n)) // ["NETWORK", "UNKNOWN[2^1]", "WITNESS"]
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const serviceNames = (bits: bigint): Array<string> => {
   const found: Array<string> = []
@@ -68,8 +105,11 @@ export const serviceNames = (bits: bigint): Array<string> => {
 }
 
 /**
- * A network address as in `version` and `addr`: 26 bytes. IPv4 is written as an IPv4-mapped IPv6 address
+ * A network address of `version` and `addr`: 26 bytes. IPv4 is written as an IPv4-mapped IPv6 address
  * (`::ffff:1.2.3.4`).
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface NetworkAddress {
   /** 64 service bits; unknown bits are kept. */
@@ -81,77 +121,117 @@ export interface NetworkAddress {
 }
 
 /**
- * First message of a connection, both ways. At least 46 bytes.
+ * The first message of a connection, in both directions. At least 46 bytes.
  *
- * Fields after `receiver` may be missing on the wire, all from some field on, and take defaults: zeros for `sender`
- * and `nonce`, an empty `userAgent`, a `startHeight` of 0 (Bitcoin Core assumes -1, and uses it for nothing), and a
- * `relay` of `true`. All of them are always written. A message that ends inside of a field is `Truncated`, a user agent
- * that is too long is `TooMany`: the handshake cannot succeed.
+ * The fields after `receiver` may be missing on the wire, from any of them on, and take defaults: zeros for `sender` and `nonce`,
+ * an empty `userAgent`, a `startHeight` of 0 (Bitcoin Core assumes -1, and does not use it), and a `relay` of `true`. `encode`
+ * writes all of them. A message that ends inside a field is `Truncated`, and a user agent above 256 bytes is `TooMany`.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Version {
   readonly _tag: "version"
   /** int32. */
   readonly protocolVersion: number
-  /** 64 service bits of who sends this; see `Service`. */
+  /** The 64 service bits of the sender; see `Service`. */
   readonly services: bigint
   /** Unix seconds, int64; a negative time is read as 0. */
   readonly timestamp: number
-  /** The remote side, as who sends this sees it. */
+  /** The address of the receiver, as the sender sees it. */
   readonly receiver: NetworkAddress
-  /** Not used by anyone today: zeros but for the services. */
+  /** The address of the sender. No node uses it today: zeros but for the services. */
   readonly sender: NetworkAddress
-  /** 64 random bits, by which a connection to oneself is noticed; 0 when missing. */
+  /** 64 random bits. A node that receives its own nonce is connected to itself. 0 when missing. */
   readonly nonce: bigint
   /** BIP14; at most 256 bytes, one character a byte. */
   readonly userAgent: string
   /** Height of the best block, int32. */
   readonly startHeight: number
-  /** BIP37: whether transactions shall be announced; true when missing. */
+  /** BIP37: whether the sender wants transactions announced; true when missing. */
   readonly relay: boolean
 }
 
-/** The other side's `version` is accepted. No payload. */
+/**
+ * Accepts the `version` of the other side. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Verack {
   readonly _tag: "verack"
 }
 
-/** BIP339: transactions shall be announced by wtxid. Before `verack` only. No payload. */
+/**
+ * BIP339: asks to announce transactions by wtxid. Allowed before `verack` only. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface WtxidRelay {
   readonly _tag: "wtxidrelay"
 }
 
-/** BIP155: addresses shall be sent as `addrv2`. Before `verack` only. No payload. */
+/**
+ * BIP155: asks for addresses as `addrv2`. Allowed before `verack` only. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface SendAddrV2 {
   readonly _tag: "sendaddrv2"
 }
 
-/** BIP130: blocks shall be announced with `headers` instead of `inv`. No payload. */
+/**
+ * BIP130: asks to announce blocks with `headers` instead of `inv`. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface SendHeaders {
   readonly _tag: "sendheaders"
 }
 
-/** Asks for addresses of other peers. No payload. */
+/**
+ * Asks for addresses of other peers. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetAddr {
   readonly _tag: "getaddr"
 }
 
-/** BIP35: asks for the announcement of all unconfirmed transactions. No payload. */
+/**
+ * BIP35: asks to announce all unconfirmed transactions. No payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Mempool {
   readonly _tag: "mempool"
 }
 
-/** BIP152, 9 bytes. Only `version` 2 counts today. */
+/**
+ * BIP152: asks for compact blocks, 9 bytes. Today only `version` 2 has an effect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface SendCmpct {
   readonly _tag: "sendcmpct"
-  /** Whether blocks shall be sent without being asked for; one byte that must be 0 or 1, else `BadValue`. */
+  /** Whether to send compact blocks without being asked for them. One byte, 0 or 1; another value is `BadValue`: disconnect. */
   readonly announce: boolean
   /** 64 bits. */
   readonly version: bigint
 }
 
 /**
- * BIP434: something that who sends this can do, before `verack` only. Nothing may follow the data (`TrailingBytes`,
- * whatever the `Policy`); a malformed one ends the connection.
+ * BIP434: announces a feature that the sender supports. Allowed before `verack` only. Bytes after the data are `TrailingBytes`
+ * under every `Policy`, and a malformed `feature` ends the connection.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Feature {
   readonly _tag: "feature"
@@ -161,37 +241,57 @@ export interface Feature {
   readonly data: Uint8Array
 }
 
-/** Asks for a `pong` with the same nonce (BIP31). */
+/**
+ * Asks for a `pong` with the same nonce (BIP31).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Ping {
   readonly _tag: "ping"
-  /** 64 bits; `undefined` in the empty ping of protocol versions up to 60000, which is not answered. */
+  /** 64 bits; `undefined` in the empty ping of protocol versions up to 60000, which gets no answer. */
   readonly nonce: bigint | undefined
 }
 
-/** Answers a `ping` (BIP31). */
+/**
+ * Answers a `ping` (BIP31).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Pong {
   readonly _tag: "pong"
-  /** 64 bits, those of the ping. */
+  /** The 64 bits of the ping. */
   readonly nonce: bigint
 }
 
-/** BIP133: transactions that pay less shall not be announced. */
+/**
+ * BIP133: asks not to announce transactions that pay a lower fee rate.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface FeeFilter {
   readonly _tag: "feefilter"
-  /** Satoshi per 1,000 virtual bytes, int64. Exact within ±2^53; outside of 0..21e14 it is to be ignored. */
+  /** Satoshi per 1,000 virtual bytes, int64, exact within ±2^53. A peer ignores values outside 0..21e14. */
   readonly feeRate: number
 }
 
-/** BIP61: something was refused. Bitcoin Core neither sends nor reads it any more. */
+/**
+ * BIP61: tells that a message was refused. Bitcoin Core neither sends nor reads it any more.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Reject {
   readonly _tag: "reject"
-  /** Command of the message that was refused, at most 12 bytes, one character a byte. */
+  /** Command of the refused message, at most 12 bytes, one character a byte. */
   readonly rejected: string
   /** One byte. */
   readonly code: number
-  /** For people to read, at most 111 bytes, one character a byte. */
+  /** A text for people, at most 111 bytes, one character a byte. */
   readonly reason: string
-  /** 32 bytes, wire order. Only where `rejected` is "tx" or "block", and even there it may be missing. */
+  /** 32 bytes in wire order, where `rejected` is "tx" or "block"; it may be missing there, too. */
   readonly hash: Uint8Array | undefined
 }
 
@@ -222,7 +322,7 @@ export const version: Codec<Version> = {
       services,
       timestamp,
       receiver,
-      // Properties are evaluated in this order, so each one sees whether something is left.
+      // The properties are evaluated in this order, so each one reads what the ones before it left.
       sender: reader.remaining > 0 ? readAddress(reader, "sender") : { ...unspecified, address: new Uint8Array(16) },
       nonce: reader.remaining > 0 ? reader.u64("nonce") : 0n,
       userAgent: reader.remaining > 0 ? reader.text("userAgent", maxUserAgentLength) : "",
@@ -245,7 +345,7 @@ export const version: Codec<Version> = {
 
 const empty = <M>(message: M): Codec<M> => ({ decode: () => message, encode: () => {} })
 
-// The messages without payload are one frozen object each: there is nothing in them to tell apart.
+// Two messages without payload do not differ, so each type is one frozen object.
 export const verack = empty<Verack>(Object.freeze({ _tag: "verack" }))
 export const wtxidrelay = empty<WtxidRelay>(Object.freeze({ _tag: "wtxidrelay" }))
 export const sendaddrv2 = empty<SendAddrV2>(Object.freeze({ _tag: "sendaddrv2" }))

@@ -1,3 +1,4 @@
+/** Inventory (`inv`, `getdata`, `notfound`), and headers with the messages that ask for them by a locator. */
 import { u32At, viewOf } from "../../primitives/bytes.ts"
 import { type Reader } from "../reader.ts"
 import { type Writer } from "../writer.ts"
@@ -5,16 +6,36 @@ import { FixedList, type List, OffsetList, readHashes, readList, writeHashes, wr
 import { type BlockHeader, headerSize, readHeader, writeHeader } from "./block.ts"
 import type { Codec } from "../codec.ts"
 
-/** An `inv`, `getdata` or `notfound` has at most 50,000 items. */
+/**
+ * An `inv`, `getdata` or `notfound` has at most 50,000 items.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxInventoryItems = 50_000
 
-/** A `headers` has at most 2,000 headers. */
+/**
+ * A `headers` has at most 2,000 headers.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxHeaders = 2_000
 
-/** The locator of `getheaders` and `getblocks` has at most 101 hashes; who sends more is disconnected. */
+/**
+ * The locator of `getheaders` and `getblocks` has at most 101 hashes. A peer that sends more is disconnected.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxLocatorHashes = 101
 
-/** What an inventory item is. In `getdata` alone, `witnessFlag` can be added to `tx` and `block`. */
+/**
+ * The types of inventory items.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const InventoryType = {
   /** A transaction by txid. */
   tx: 1,
@@ -26,69 +47,102 @@ export const InventoryType = {
   compactBlock: 4,
   /** A transaction by wtxid (BIP339). */
   wtx: 5,
-  /** In `notfound` alone: a package that `getpkgtxns` asked for, by the hash of its wtxids (BIP331). */
+  /** Only in `notfound`: a package that `getpkgtxns` asked for, by the hash of its wtxids (BIP331). */
   packageTransactions: 6,
-  /** In `getdata` alone: the unconfirmed ancestors of a transaction by wtxid, as `ancpkginfo` (BIP331). */
+  /** Only in `getdata`: the unconfirmed ancestors of a transaction, by its wtxid, as `ancpkginfo` (BIP331). */
   ancestorPackageInfo: 7,
-  /** Together with its witnesses (BIP144): a flag that is added to `tx` or `block`. */
+  /** Only in `getdata`: a flag that asks for a `tx` or `block` with its witnesses (BIP144). */
   witnessFlag: 0x40000000,
-  /** In `getdata` alone: a transaction by txid, with its witnesses (BIP144). */
+  /** Only in `getdata`: a transaction by txid, with its witnesses (BIP144). */
   witnessTx: 0x40000001,
-  /** In `getdata` alone: a block with its witnesses (BIP144). `block` asks for one without them. */
+  /** Only in `getdata`: a block with its witnesses (BIP144). `block` asks for it without them. */
   witnessBlock: 0x40000002
 } as const
 
-/** Names a transaction or block, 36 bytes. */
+/**
+ * The type and hash of a transaction or block, 36 bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface InventoryItem {
-  /** See `InventoryType`; uint32. Unknown types are kept as they came and are to be skipped. */
+  /** See `InventoryType`; uint32. Unknown types are kept; a program should skip them. */
   readonly type: number
   /** 32 bytes, wire order. */
   readonly hash: Uint8Array
 }
 
-/** Announces transactions or blocks: at most 50,000, more is `TooMany`. */
+/**
+ * Announces transactions or blocks: at most 50,000. More is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Inv {
   readonly _tag: "inv"
   readonly items: List<InventoryItem>
 }
 
-/** Asks for transactions or blocks: at most 50,000, more is `TooMany`; ask for at most 1,000 at a time. */
+/**
+ * Asks for transactions or blocks: at most 50,000. More is `TooMany`: disconnect. Nodes ask for at most 1,000 at once.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetData {
   readonly _tag: "getdata"
   readonly items: List<InventoryItem>
 }
 
-/** Answers a `getdata` for what is not there: at most 50,000 items, more is `TooMany`. */
+/**
+ * Answers a `getdata` with the items that the sender does not have: at most 50,000. More is `TooMany`: message dropped.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface NotFound {
   readonly _tag: "notfound"
   readonly items: List<InventoryItem>
 }
 
-/** Asks for the headers after a known block, at most 2,000 of them. */
+/**
+ * Asks for the headers after a known block, at most 2,000 of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetHeaders {
   readonly _tag: "getheaders"
-  /** int32; has no meaning any more. */
+  /** int32; without meaning today. */
   readonly protocolVersion: number
   /** Block hashes from the tip backwards, at most 101 of 32 bytes in wire order. More is `TooMany`: disconnect. */
   readonly locator: List<Uint8Array>
-  /** The last block that is wanted, 32 bytes in wire order; zeros for as many as possible. */
-  readonly stopHash: Uint8Array
-}
-
-/** Asks for an `inv` of the blocks after a known block, at most 500 of them. */
-export interface GetBlocks {
-  readonly _tag: "getblocks"
-  /** int32; has no meaning any more. */
-  readonly protocolVersion: number
-  /** Block hashes from the tip backwards, at most 101 of 32 bytes in wire order. More is `TooMany`: disconnect. */
-  readonly locator: List<Uint8Array>
-  /** The last block that is wanted, 32 bytes in wire order; zeros for as many as possible. */
+  /** The last block that the sender wants, 32 bytes in wire order; zeros for as many as possible. */
   readonly stopHash: Uint8Array
 }
 
 /**
- * Block headers, oldest first: at most 2,000, more is `TooMany`. On the wire each is followed by a transaction count,
- * which is written as 0 and, as in Bitcoin Core, not looked at.
+ * Asks for an `inv` of the blocks after a known block, at most 500 of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GetBlocks {
+  readonly _tag: "getblocks"
+  /** int32; without meaning today. */
+  readonly protocolVersion: number
+  /** Block hashes from the tip backwards, at most 101 of 32 bytes in wire order. More is `TooMany`: disconnect. */
+  readonly locator: List<Uint8Array>
+  /** The last block that the sender wants, 32 bytes in wire order; zeros for as many as possible. */
+  readonly stopHash: Uint8Array
+}
+
+/**
+ * Block headers, oldest first: at most 2,000. More is `TooMany`: disconnect. On the wire a transaction count follows each header;
+ * `encode` writes 0 and `decode` ignores it, as Bitcoin Core does.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Headers {
   readonly _tag: "headers"
@@ -169,10 +223,10 @@ const writeHeaderEntry = (writer: Writer, header: BlockHeader): void => {
 
 const entrySize = headerSize + 1
 
-/** Of entries that are written differently than they came. */
+/** Reads like `readHeader`, but marks a list whose bytes must not be copied: `encode` writes its counts as 0. */
 const readOddHeader = (bytes: Uint8Array, offset: number): BlockHeader => readHeader(bytes, offset)
 
-/** Entries with another transaction count than 0, which takes a byte, or more of them. */
+/** Reads headers with transaction counts that are not 0, each of one or more bytes. */
 const readOddHeaders = (reader: Reader, count: number): List<BlockHeader> => {
   const start = reader.offset
   const offsets: Array<number> = []

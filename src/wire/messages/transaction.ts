@@ -1,3 +1,4 @@
+/** Transactions, with witnesses and without (BIP144), and their ids. */
 import * as Result from "effect/Result"
 import type { WireError } from "../../WireError.ts"
 import { attempt, checkLength, failReading } from "../fail.ts"
@@ -19,7 +20,12 @@ import { hasValidOpcodes } from "../../primitives/scriptPush.ts"
 import { doubleSha256 } from "../../primitives/sha256.ts"
 import type { Codec } from "../codec.ts"
 
-/** Names an output of a transaction, 36 bytes. */
+/**
+ * The name of an output of a transaction, 36 bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface OutPoint {
   /** 32 bytes, wire order. */
   readonly txid: Uint8Array
@@ -27,19 +33,29 @@ export interface OutPoint {
   readonly index: number
 }
 
-/** Spends an output. */
+/**
+ * An input of a transaction, which spends an output.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TransactionInput {
   readonly previousOutput: OutPoint
   readonly script: Uint8Array
   /** uint32. */
   readonly sequence: number
-  /** The stack of BIP141; empty without a witness. */
+  /** The witness stack of the input (BIP141), empty where it has none. */
   readonly witness: List<Uint8Array>
 }
 
-/** An amount and who can spend it. */
+/**
+ * An output of a transaction: an amount and the script that says who can spend it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TransactionOutput {
-  /** Satoshi, int64. Exact within ±2^53, four times all the money there is. */
+  /** Satoshi, int64, exact within ±2^53: four times all bitcoin there will be. */
   readonly value: number
   readonly script: Uint8Array
 }
@@ -49,6 +65,9 @@ export interface TransactionOutput {
  *
  * The bytes of a transaction without inputs begin like the witness form. As in Bitcoin Core they are read only if there are
  * no outputs either, and to encode one with outputs is `BadValue`. `decodeRawTransaction` reads what tools write.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Transaction {
   /** uint32, as in Bitcoin Core since its version 28. */
@@ -60,8 +79,11 @@ export interface Transaction {
 }
 
 /**
- * A transaction. Malformed (`BadValue`) are unknown flags in the witness form, and the witness form where no input has
- * a witness.
+ * A transaction on its own. Unknown flags in the witness form, and the witness form without any witness, are `BadValue`: message
+ * dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Tx {
   readonly _tag: "tx"
@@ -98,7 +120,7 @@ const stackAt = (bytes: Uint8Array, offset: number): List<Uint8Array> => {
   return count === 0 ? none : new Stack(bytes, offset + compactSizeWidth(bytes[offset]), stackEnd(bytes, offset), count)
 }
 
-/** The stacks of all inputs, which lie behind the outputs. */
+/** The witness stacks of all inputs, which come after the outputs. */
 class Stacks extends SequenceList<List<Uint8Array>> {
   read(offset: number): List<Uint8Array> {
     return stackAt(this.bytes, offset)
@@ -121,7 +143,7 @@ const inputAt = (bytes: Uint8Array, offset: number, witness: List<Uint8Array>): 
 
 const inputEnd = (bytes: Uint8Array, offset: number): number => skipVarBytesAt(bytes, offset + 36) + 4
 
-/** Walks through inputs and stacks side by side: each stack is stepped over once. */
+/** Steps through inputs and stacks side by side, so that each stack is read once. */
 class InputIterator implements IterableIterator<TransactionInput> {
   declare readonly bytes: Uint8Array
   declare left: number
@@ -151,7 +173,7 @@ class InputIterator implements IterableIterator<TransactionInput> {
 }
 
 class Inputs extends SequenceList<TransactionInput> {
-  /** Where the transaction lies that these inputs were decoded from. */
+  /** The bytes from which the transaction of these inputs was decoded. */
   declare readonly from: number
   declare readonly to: number
   declare readonly stacks: Stacks | undefined
@@ -193,7 +215,7 @@ class Outputs extends SequenceList<TransactionOutput> {
   }
 }
 
-/** Where the parts of a transaction lie. */
+/** The offsets of the parts of a transaction. */
 interface Layout {
   from: number
   inputs: number
@@ -202,12 +224,12 @@ interface Layout {
   outputs: number
   outputsEnd: number
   outputCount: number
-  /** Start of the first stack; -1 in the plain form. */
+  /** Start of the first witness stack; -1 in the plain form. */
   witness: number
   to: number
 }
 
-/** Filled by `scan` and read at once, so that a block costs no object a transaction. */
+/** `scan` fills it and `scanned` reads it at once, so that the transactions of a block need no object each. */
 const layout: Layout = {
   from: 0,
   inputs: 0,
@@ -251,7 +273,7 @@ const scanStacks = (reader: Reader, inputs: number): void => {
   if (items === 0) reader.badValue("inputs.witness", "is present though no input has a witness")
 }
 
-/** Checks the transaction without witness form at the reader's offset: no inputs are no marker of the witness form. */
+/** Like `scan`, but a count of 0 inputs is not read as the marker of the witness form. */
 const scanWithoutWitness = (reader: Reader): void => {
   layout.from = reader.offset
   layout.witness = -1
@@ -275,7 +297,7 @@ const scan = (reader: Reader): void => {
     const flags = reader.u8("flags")
     if (flags > 1) reader.badValue("flags", `are unknown: ${flags}`)
     scanInputs(reader, flags === 0 ? 0 : reader.count("inputs", minInputSize))
-    // Without inputs and flags, what was read as flags was the count of outputs.
+    // With flags 0 it was no witness form: the byte was the count of outputs, and there are no inputs and outputs.
     scanOutputs(reader, flags === 0 ? 0 : reader.count("outputs", minOutputSize))
     if (flags === 1) {
       layout.witness = reader.offset
@@ -328,7 +350,7 @@ export const hasWitness = (inputs: List<TransactionInput>): boolean => {
   return false
 }
 
-/** The bytes a transaction was decoded from, if it still is what they say. */
+/** The bytes from which a transaction was decoded; `undefined` if it was changed or made by hand. */
 const original = (transaction: Transaction): Uint8Array | undefined => {
   const { inputs, outputs } = transaction
   return inputs instanceof Inputs &&
@@ -373,11 +395,9 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
 /**
  * The bytes that a transaction takes on the wire, with its witnesses where it has some.
  *
- * Costs nothing for a decoded transaction; one made by hand is encoded. Throws a `WireError` for a transaction that cannot
- * be encoded, which a decoded one never is.
+ * Costs nothing for a decoded transaction; one made by hand is encoded. Throws as `txid`
+ * does.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -385,6 +405,9 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
  * const input = { previousOutput: { txid: new Uint8Array(32), index: 0 }, script: new Uint8Array(0), sequence: 0, witness: [] }
  * console.log(Wire.transactionSize({ version: 2, inputs: [input], outputs: [], lockTime: 0 })) // 10 + 41 = 51
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const transactionSize = (transaction: Transaction): number => {
   const bytes = original(transaction)
@@ -416,10 +439,8 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
 /**
  * The id of a transaction, 32 bytes in wire order: SHA-256 twice over its form without witnesses.
  *
- * Throws a `WireError` for a transaction that cannot be encoded, which a decoded one never is.
+ * Throws a `WireError` for a transaction with a field that does not fit; a decoded transaction has none.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -433,17 +454,18 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
  * const transaction = { version: 2, inputs: [coinbase], outputs: [{ value: 50_0000_0000, script: Uint8Array.of(0x51) }], lockTime: 0 }
  * console.log(Wire.hashToHex(Wire.txid(transaction)) === Wire.hashToHex(Wire.wtxid(transaction))) // false
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction, false)
 
 /**
  * The id of a transaction with its witnesses (BIP141), 32 bytes in wire order. Equal to `txid` where there are none.
  *
- * For the coinbase this is the hash of its bytes, not the zeros that BIP141's commitment takes in its place. Throws as
- * `txid` does.
+ * For a coinbase it is the hash of its bytes too; only the commitment of BIP141 takes zeros in its place. Throws as `txid`
+ * does.
  *
- * @category getters
- * @since 0.1.0
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
@@ -451,14 +473,17 @@ export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction
  * const empty = { version: 1, inputs: [], outputs: [], lockTime: 0 }
  * console.log(Wire.hashToHex(Wire.wtxid(empty)) === Wire.hashToHex(Wire.txid(empty))) // true
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transaction, true)
 
 /**
- * The bytes of a transaction, with its witnesses where it has some (BIP144). Fails as `encode` does.
+ * The bytes of a transaction, with its witnesses where it has some (BIP144).
  *
- * @category encoding
- * @since 0.1.0
+ * Fails as `encode` does. A transaction with outputs and no inputs is `BadValue`: its bytes would be read as the witness form.
+ *
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -467,6 +492,9 @@ export const wtxid = (transaction: Transaction): Uint8Array => hashOf(transactio
  * const bytes = Wire.encodeTransaction({ version: 1, inputs: [], outputs: [], lockTime: 0 })
  * console.log(Result.getOrThrow(bytes).length) // 10
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8Array, WireError> =>
   attempt(() =>
@@ -478,11 +506,9 @@ export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8
   )
 
 /**
- * The transaction that the bytes hold, with or without witnesses. Fails as `decode` does, and with `TrailingBytes` if
- * there is more than a transaction.
+ * The transaction in the bytes, with or without witnesses. Fails as `decode` does, and with `TrailingBytes` where bytes follow
+ * the transaction. See `decodeRawTransaction` for transactions without inputs.
  *
- * @category decoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -491,6 +517,9 @@ export const encodeTransaction = (transaction: Transaction): Result.Result<Uint8
  * const transaction = Wire.decodeTransaction(Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0, 0, 0))
  * console.log(Result.getOrThrow(transaction).version) // 2
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decodeTransaction = (bytes: Uint8Array): Result.Result<Transaction, WireError> =>
   attempt(() => wholeTransaction(bytes, scan))
@@ -519,7 +548,7 @@ const maxScriptSize = 10_000
 
 const isSane = (script: Uint8Array): boolean => script.length <= maxScriptSize && hasValidOpcodes(script)
 
-/** Whether all scripts can be run, those of a coinbase's input apart. */
+/** Whether all scripts have valid opcodes, as Core's `CheckTxScriptsSanity`. The input of a coinbase is not a script. */
 const hasSaneScripts = (transaction: Transaction): boolean => {
   if (!isCoinbase(transaction)) {
     for (const { script } of transaction.inputs) if (!isSane(script)) return false
@@ -529,16 +558,14 @@ const hasSaneScripts = (transaction: Transaction): boolean => {
 }
 
 /**
- * The transaction that the bytes of a tool hold, which may lack its inputs yet, as `createrawtransaction` and PSBT make it.
+ * The transaction in bytes that a tool wrote, which may have no inputs yet: `createrawtransaction` and PSBT write such ones.
  *
- * Such bytes can mean two things: no inputs and one output, or the witness form (BIP144). As Bitcoin Core's
- * `decoderawtransaction` does, both are tried, and the witness form is taken unless its scripts make no sense and those of
- * the other do, or only the other can be read. From the network comes the witness form alone: see `decodeTransaction`.
+ * The bytes of a transaction without inputs begin like the witness form (BIP144). As `decoderawtransaction` of Bitcoin Core does,
+ * this function tries both forms and takes the witness form, unless only the other form can be read or only the other form has
+ * scripts of valid opcodes. Nodes accept no transaction without inputs: see `decodeTransaction`.
  *
- * A transaction without inputs has a `txid`, and cannot be encoded. Fails as `decodeTransaction` does.
+ * A transaction without inputs has a `txid` but cannot be encoded. Fails as `decodeTransaction` does.
  *
- * @category decoding
- * @since 0.1.0
  * @example
  * ```ts
  * import { Result } from "effect"
@@ -550,6 +577,9 @@ const hasSaneScripts = (transaction: Transaction): boolean => {
  * console.log(transaction.inputs.length, transaction.outputs.length) // 0 1
  * console.log(Result.isFailure(Wire.decodeTransaction(bytes))) // true
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const decodeRawTransaction = (bytes: Uint8Array): Result.Result<Transaction, WireError> => {
   const extended = decodeTransaction(bytes)

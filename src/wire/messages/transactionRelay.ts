@@ -1,4 +1,4 @@
-/** Transaction relay that Bitcoin Core does not do by default, or not yet: reconciliation [330] and packages [331]. */
+/** Messages of transaction relay that Bitcoin Core does not use by default: reconciliation (BIP330) and packages (BIP331). */
 import { Reader } from "../reader.ts"
 import { type List, OffsetList, readHashes, writeHashes, writeList } from "../list.ts"
 import type { Codec } from "../codec.ts"
@@ -10,27 +10,43 @@ import {
   writeTransaction
 } from "./transaction.ts"
 
-/** A `getpkgtxns`, and so a `pkgtxns`, has at most 100 transactions. */
+/**
+ * A `getpkgtxns`, and so a `pkgtxns`, has at most 100 transactions.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxPackageTransactions = 100
 
-/** The count of `ancpkginfo` takes one or three bytes: at most 65,535 transactions. */
+/**
+ * The count of `ancpkginfo` takes one or three bytes: at most 65,535 transactions.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxPackageInfo = 65_535
 
 /**
- * Offers to reconcile transaction announcements (BIP330). Before `verack` only: after it, it ends the connection. This
- * package reads and writes it, and does not reconcile.
+ * Offers to reconcile transaction announcements (BIP330), before `verack`. This package reads and writes the message but does not
+ * reconcile; as in Bitcoin Core without reconciliation, an offer after `verack` is ignored.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface SendTxRcncl {
   readonly _tag: "sendtxrcncl"
   /** uint32; 1 today. */
   readonly version: number
-  /** 64 bits, the sender's part of the salt of short ids. */
+  /** 64 bits: the sender's part of the salt of short ids. */
   readonly salt: bigint
 }
 
 /**
- * Offers to relay packages (BIP331). Before `verack` only; whoever sends it later may be disconnected by others, and is
- * not by this package, as it is not by Bitcoin Core, which does not know the message.
+ * Offers to relay packages (BIP331), before `verack`. This package does not disconnect a peer that sends it later; nor does Bitcoin
+ * Core, which does not know the message.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface SendPackages {
   readonly _tag: "sendpackages"
@@ -39,8 +55,11 @@ export interface SendPackages {
 }
 
 /**
- * The unconfirmed ancestors of a transaction and, last, the transaction itself (BIP331): answers a `getdata` of
- * `InventoryType.ancestorPackageInfo`. At most 65,535, more is `TooMany` and the message is dropped.
+ * The wtxids of the unconfirmed ancestors of a transaction and, last, of the transaction itself (BIP331). Answers a `getdata` of
+ * `InventoryType.ancestorPackageInfo`. At most 65,535; more is `TooMany`: message dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface AncPkgInfo {
   readonly _tag: "ancpkginfo"
@@ -48,7 +67,12 @@ export interface AncPkgInfo {
   readonly wtxids: List<Uint8Array>
 }
 
-/** Asks for transactions, all of them or none (BIP331). At most 100, more is `TooMany`: disconnect. */
+/**
+ * Asks for transactions, all of them or none (BIP331). At most 100; more is `TooMany`: disconnect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GetPkgTxns {
   readonly _tag: "getpkgtxns"
   /** 32 bytes each, wire order. */
@@ -56,8 +80,10 @@ export interface GetPkgTxns {
 }
 
 /**
- * Answers a `getpkgtxns` with its transactions, in the same order (BIP331). At most 100, more is `TooMany` and the message
- * is dropped.
+ * Answers a `getpkgtxns` with its transactions, in the same order (BIP331). At most 100; more is `TooMany`: message dropped.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface PkgTxns {
   readonly _tag: "pkgtxns"

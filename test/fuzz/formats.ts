@@ -1,4 +1,4 @@
-/** Targets for what is pure beside the messages: packets, captures, filters, compact blocks, proofs, addresses, proxies. */
+/** Targets for the other pure readers: packets, captures, filters, blocks, proofs, addresses, transactions of tools, proxies. */
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
 import { isDeepStrictEqual } from "node:util"
@@ -24,13 +24,13 @@ import { bounded, comparable, cut, hashOf, parseWith, type Target } from "./rule
 const joined = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => new Uint8Array(Buffer.concat(parts))
 
 interface Effort {
-  /** Bytes that take memory beside the input. */
+  /** Bytes of memory that any input may take. */
   readonly beside?: number
-  /** Bytes of memory for each of the input. */
+  /** Bytes of memory for each byte of the input. */
   readonly perByte?: number | undefined
 }
 
-/** In one piece, then in pieces of several sizes: the same comes of it. */
+/** Checks that one chunk and chunks of several sizes give the same result. */
 const whateverTheChunks = <A>(
   input: Uint8Array,
   parse: (chunks: ReadonlyArray<Uint8Array>) => A,
@@ -52,11 +52,11 @@ const whateverTheChunks = <A>(
 const secretsOf = (seed: Uint8Array, initiator: boolean) => deriveSecrets(sha256(seed), network.magic, initiator)
 const noSeed = new Uint8Array(32)
 
-/** What is in a packet: its header byte, then its contents, with a length before both. */
+/** A packet in an input: a length, then the header byte and the contents. */
 const packetOf = (header: number, contents: Uint8Array): Uint8Array =>
   joined(u32(contents.length + 1), Uint8Array.of(header), contents)
 
-/** The packets that an input stands for, sealed, and the contents of those that are no decoys. */
+/** The sealed packets of an input, and the contents of those that are not decoys. */
 const sealed = (input: Uint8Array) => {
   const { send } = secretsOf(noSeed, true)
   const packets: Array<Uint8Array> = []
@@ -85,7 +85,7 @@ const opened = (bytes: Uint8Array, malformed: "drop" | "disconnect") =>
         malformed
       })
       return comparable(parseWith(parser, chunks, true))
-      // A packet of 20 bytes takes buffers of its own to be opened.
+      // Opening a packet of 20 bytes allocates buffers.
     },
     { perByte: 24 }
   ) as { readonly events: ReadonlyArray<Wire.ParserEvent>; readonly failure: Wire.WireReason | undefined }
@@ -133,7 +133,7 @@ const packets: Target = {
 
 const ownKey = { privateKey: noSeed, publicKey: new Uint8Array(64).fill(7) }
 
-/** What becomes of an exchange; the shared secret is a hash of their key, for nothing here depends on the mathematics. */
+/** The result of a key exchange. The shared secret is a hash of the key: nothing here depends on the mathematics. */
 const exchanged = (role: "initiator" | "responder", chunks: ReadonlyArray<Uint8Array>): unknown => {
   const exchange = KeyExchange.make(role, network.magic)
   const left = [...chunks]
@@ -174,7 +174,7 @@ const keyExchange: Target = {
   },
   check: (input) => {
     for (const role of ["initiator", "responder"] as const) {
-      // Keys and ciphers, beside what came.
+      // Keys and ciphers, in addition to the input.
       whateverTheChunks(input, (chunks) => exchanged(role, chunks), { beside: 8_192 })
     }
   }
@@ -210,11 +210,11 @@ const capture: Target = {
   check: checkCapture
 }
 
-// ---- blocks in parts
+// ---- compact blocks and filtered blocks
 
 const zeros = new Uint8Array(32)
 
-/** A block whose transactions are what the dice say, beside a coinbase. */
+/** A block with a coinbase and random transactions. */
 const blockOf = (dice: Dice): Wire.Block => {
   const coinbase: Wire.Transaction = {
     version: 1,
@@ -237,7 +237,7 @@ const blockOf = (dice: Dice): Wire.Block => {
 const isCommittedTo = ({ header, transactions }: Wire.Block): boolean =>
   Buffer.compare(Wire.merkleRoot(Array.from(transactions, Wire.txid)), header.merkleRoot) === 0
 
-/** The first four bytes are the seed of the block whose transactions are at hand, so that some are found. */
+/** The first four bytes seed the block whose transactions are the pool, so that some are found. */
 const checkCompactBlock = (input: Uint8Array): void => {
   const payload = input.subarray(4)
   const message = Wire.decode("cmpctblock", payload)
@@ -341,7 +341,7 @@ const compactFilter: Target = {
   check: checkCompactFilter
 }
 
-/** A uint16 with the length of a filterload, that, and a transaction. */
+/** A uint16 with the length of a filterload, the filterload, and a transaction. */
 const checkBloom = (input: Uint8Array): void => {
   const size = (input[0] ?? 0) | ((input[1] ?? 0) << 8)
   const load = Wire.decode("filterload", input.subarray(2, 2 + size))
@@ -355,7 +355,7 @@ const checkBloom = (input: Uint8Array): void => {
   assert.ok(BloomFilter.contains(filter, element), "what was inserted is not contained")
   if (Result.isSuccess(tx) && tx.success._tag === "tx") {
     const { transaction } = tx.success
-    // Up to 50 hash functions for each push, of which a byte can be one.
+    // Up to 50 hash functions for each push, and a push can be one byte.
     const found = bounded("matching", input.length * 50, () => BloomFilter.matches(filter, transaction))
     if (found) assert.ok(BloomFilter.matches(filter, transaction), "it matches once only")
     BloomFilter.insert(filter, Wire.txid(transaction))
@@ -409,9 +409,9 @@ const address: Target = {
   }
 }
 
-// ---- what proxies say
+// ---- answers of proxies
 
-/** Runs a dialogue on what came, as far as that goes: it ends, or fails with its own error. */
+/** Runs a dialogue on the input as far as it goes. It must end, or fail with its own error. */
 const talk = (dialogue: Dialogue<unknown>, input: Uint8Array): void => {
   try {
     let offset = 0

@@ -10,12 +10,14 @@ import { acceptStream, connectStream, createSession } from "../../src/connection
 import { socks5 } from "../../src/connection/net/socks5.ts"
 import { sha256 } from "../../src/primitives/sha256.ts"
 import * as Address from "../../src/Address.ts"
+import * as Block from "../../src/Block.ts"
 import * as BloomFilter from "../../src/BloomFilter.ts"
 import * as Capture from "../../src/Capture.ts"
 import * as CompactBlock from "../../src/CompactBlock.ts"
 import * as CompactFilter from "../../src/CompactFilter.ts"
 import * as MerkleBlock from "../../src/MerkleBlock.ts"
 import * as Wire from "../../src/Wire.ts"
+import { genesis, mineBlock } from "../../examples/regtest-chain.ts"
 import { type Dice, dice } from "../support/dice.ts"
 import { encoded, plain } from "../support/generators.ts"
 import { commandField, mutate, network, payloadOf, somePayload, u32 } from "./inputs.ts"
@@ -283,6 +285,67 @@ const compactBlock: Target = {
   check: checkCompactBlock
 }
 
+/** A block that is not mutated has its merkle root, a coinbase, and a coinbase that commits to its witnesses if it has any. */
+const checkMutation = (input: Uint8Array): void => {
+  const message = Wire.decode("block", input)
+  if (Result.isFailure(message) || message.success._tag !== "block") return
+  const { block } = message.success
+  for (const segwitHeight of [undefined, 0, 1_000_000]) {
+    const mutation = bounded("checking a block", input.length, () => Block.mutation(block, { segwitHeight }), 16)
+    assert.equal(Block.isMutated(block, { segwitHeight }), mutation !== undefined)
+    const bare = Array.from(block.transactions, (transaction) => ({
+      ...transaction,
+      inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: [] }))
+    }))
+    const cut = Block.mutation({ ...block, transactions: bare }, { segwitHeight })
+    if (mutation === "NoCoinbase" || mutation === "OtherTransactions" || mutation === "RepeatedTransactions") {
+      // These do not depend on witnesses.
+      assert.equal(cut, mutation)
+    } else {
+      assert.ok(isCommittedTo(block) && Wire.isCoinbase(block.transactions.at(0)!))
+      assert.ok(cut === undefined || cut === "NoReservedValue")
+    }
+  }
+}
+
+const mutatedBlock: Target = {
+  name: "mutation",
+  make: (dice) => {
+    const payload = dice.chance(0.3)
+      ? payloadOf(dice, "block")
+      : encoded({
+          _tag: "block",
+          block: mineBlock(
+            { blocks: [genesis], hashes: [Wire.blockHash(genesis.header)] },
+            { timestamp: 1_700_000_000, transactions: Array.from(blockOf(dice).transactions).slice(1) }
+          )
+        })
+    return dice.chance(0.3) ? payload : mutate(dice, payload)
+  },
+  check: checkMutation
+}
+
+const rawTransaction: Target = {
+  name: "rawtransaction",
+  make: (dice) => {
+    const payload = payloadOf(dice, "tx")
+    // Without its inputs: version, the count of outputs and what follows.
+    return dice.chance(0.8) ? payload : mutate(dice, joined(payload.subarray(0, 4), Uint8Array.of(0), dice.bytes(60)))
+  },
+  check: (input) => {
+    const result = bounded("reading a transaction", input.length, () => Wire.decodeRawTransaction(input))
+    const strict = Wire.decodeTransaction(input)
+    if (Result.isFailure(result)) return assert.ok(Result.isFailure(strict), "only the strict form can be read")
+    const transaction = result.success
+    assert.equal(Wire.transactionSize(transaction), input.length)
+    assert.equal(Wire.txid(transaction).length, 32)
+    const again = Wire.encodeTransaction(transaction)
+    const isUnwritable = transaction.inputs.length === 0 && transaction.outputs.length > 0
+    assert.equal(Result.isFailure(again), isUnwritable, "encoded though it cannot be read again, or the reverse")
+    if (Result.isSuccess(again)) assert.deepEqual(again.success, input)
+  }
+}
+
 const checkMerkleBlock = (input: Uint8Array): void => {
   const message = Wire.decode("merkleblock", input)
   if (Result.isFailure(message) || message.success._tag !== "merkleblock") return
@@ -385,6 +448,7 @@ const texts = [
   "explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion:8333",
   "udhdrtrcetjm5sxzskjyr5ztpeszydbh4dpl3pl4utgqqw2v4jna.b32.i2p",
   "fe80::1%eth0",
+  "[fe80::1%32]:8333",
   "0x7f.1",
   "[::1"
 ]
@@ -473,6 +537,8 @@ export const formats: ReadonlyArray<Target> = [
   keyExchange,
   capture,
   compactBlock,
+  mutatedBlock,
+  rawTransaction,
   merkleBlock,
   compactFilter,
   bloom,

@@ -8,7 +8,7 @@ const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, "hex"
 
 const opTrue = Uint8Array.of(0x51)
 /** OP_HASH160 <hash160 of OP_TRUE> OP_EQUAL, to which the nodes mine. */
-const payToScriptHash = hex("a914da1745e9b549bd0bfa1a569971c77eba30cd5a4b87")
+export const payToScriptHash = hex("a914da1745e9b549bd0bfa1a569971c77eba30cd5a4b87")
 /** OP_0 <sha256 of OP_TRUE> [141]: spent with a witness and nothing else. */
 const payToWitnessScriptHash = Uint8Array.of(0, 32, ...createHash("sha256").update(opTrue).digest())
 

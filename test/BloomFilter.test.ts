@@ -45,7 +45,7 @@ describe("murmur3", () => {
     }
   })
 
-  it("takes the lowest 32 bits of the seed", () => {
+  it("uses the lowest 32 bits of the seed", () => {
     assert.strictEqual(murmur3(0xfba4c795 + 2 ** 32, fromHex("00")), 0xea3f0b17)
     assert.strictEqual(murmur3(0xfba4c795 - 2 ** 32, fromHex("00")), 0xea3f0b17)
   })
@@ -71,12 +71,12 @@ describe("a filter", () => {
       for (const data of inserted) BloomFilter.insert(filter, fromHex(data))
       assert.strictEqual(toHex(encoded(BloomFilter.toFilterLoad(filter))), expected)
       for (const data of inserted) assert.isTrue(BloomFilter.contains(filter, fromHex(data)))
-      // One bit of the first differs.
+      // It differs from the first one in one bit.
       assert.isFalse(BloomFilter.contains(filter, fromHex("19108ad8ed9bb6274d3980bab5a85c048f0950c8")))
     }
   })
 
-  it("is as large as the formula says, within 36,000 bytes and 50 hash functions", () => {
+  it("has the size of the formula, at most 36,000 bytes and 50 hash functions", () => {
     const sizes = (elements: number, rate: number): ReadonlyArray<number> => {
       const { bytes, hashFunctions } = filterOf(elements, rate)
       return [bytes.length, hashFunctions]
@@ -107,7 +107,7 @@ describe("a filter", () => {
     assert.isTrue(BloomFilter.matches(filter, coreTransaction("transaction")))
   })
 
-  it("of zeros contains nothing, one of ones or without hash functions everything", () => {
+  it("of zeros contains nothing; one of ones, or with 0 hash functions, contains everything", () => {
     const load = { _tag: "filterload", filter: new Uint8Array(9), hashFunctions: 3, tweak: 1, flags: 0 } as const
     const matches = (message: Wire.FilterLoad): boolean =>
       BloomFilter.matches(BloomFilter.fromFilterLoad(message), coreTransaction("transaction"))
@@ -117,7 +117,7 @@ describe("a filter", () => {
   })
 
   it.prop(
-    "contains all that was inserted, and after a trip over the wire too",
+    "contains every inserted element, also after encoding and decoding",
     [Arbitrary.array(bytes(80), { maxLength: 30 }), u32, integer(1, 50)],
     ([elements, tweak, size]) => {
       const filter = BloomFilter.make({ elements: size, falsePositiveRate: 0.001, tweak })
@@ -130,7 +130,7 @@ describe("a filter", () => {
     { arbitrary: { runs: 100, seed: 1 } }
   )
 
-  it("is wrong about as often as it was asked to be", () => {
+  it("has about the false positive rate of the options", () => {
     const filter = BloomFilter.make({ elements: 1_000, falsePositiveRate: 0.01, tweak: 12_345 })
     const element = (number: number): Uint8Array => Uint8Array.of(number, number >> 8, number >> 16)
     for (let i = 0; i < 1_000; i++) BloomFilter.insert(filter, element(i))
@@ -183,7 +183,7 @@ describe("a transaction (Core's bloom_match)", () => {
     assert.isFalse(matchesWith((filter) => BloomFilter.insert(filter, other)))
   })
 
-  it("matches by what an input pushes: signature, public key", () => {
+  it("matches by data that an input pushes: signature, public key", () => {
     for (const hex of [
       "30450220070aca44506c5cef3a16ed519d7c3c39f8aab192c4e1c90d065f37b8a4af6141022100a8e160b856c2d43d27d8fba71e5aef6405b8643ac4cb7cb3c462aced7f14711a01",
       "046d11fee51b0e60666d5049a9101a72741df480b96ee26488a4d3466b95c9a40ac5eeef87e10a5cd336c19a84565f80fa6c547957b7700ff4dfbdefe76036c339"
@@ -192,7 +192,7 @@ describe("a transaction (Core's bloom_match)", () => {
     }
   })
 
-  it("matches by what an output pushes, and then whoever spends that output matches", () => {
+  it("matches by data that an output pushes, and then a transaction that spends this output matches", () => {
     assert.isTrue(matchesWith(data("a266436d2965547608b9e15d9032a7b9d64fa431")))
     assert.isFalse(matchesWith(data("0000006d2965547608b9e15d9032a7b9d64fa431")))
     const filter = small()
@@ -202,7 +202,7 @@ describe("a transaction (Core's bloom_match)", () => {
     assert.isTrue(BloomFilter.matches(filter, spending))
   })
 
-  it("matches by an outpoint that it spends, given as such or as 36 bytes", () => {
+  it("matches by an outpoint that it spends, inserted as outpoint or as 36 bytes", () => {
     const matchesOutPoint = (point: Wire.OutPoint): boolean =>
       matchesWith((filter) => BloomFilter.insertOutPoint(filter, point))
     assert.isTrue(matchesOutPoint(outPoint(prevout, 0)))
@@ -212,7 +212,7 @@ describe("a transaction (Core's bloom_match)", () => {
   })
 
   it.prop(
-    "and a filter that was never seen before cost no defect",
+    "of any kind and a filter of any kind cause no defect",
     [transaction, bytes(100), integer(0, 50), integer(0, 255)],
     ([tx, filter, hashFunctions, flags]) => {
       const made = BloomFilter.fromFilterLoad({ _tag: "filterload", filter, hashFunctions, tweak: 0, flags })
@@ -222,7 +222,7 @@ describe("a transaction (Core's bloom_match)", () => {
   )
 })
 
-describe("what scripts push", () => {
+describe("the data that scripts push", () => {
   const element = Uint8Array.of(1, 2, 3)
   const filter = small("none")
   BloomFilter.insert(filter, element)
@@ -234,7 +234,7 @@ describe("what scripts push", () => {
       lockTime: 0
     })
 
-  it("counts in every form of a push, behind any opcodes", () => {
+  it("counts in every form of a push, after any opcodes", () => {
     assert.isTrue(matches(3, ...element))
     assert.isTrue(matches(0x4c, 3, ...element))
     assert.isTrue(matches(0x4d, 3, 0, ...element))
@@ -244,7 +244,7 @@ describe("what scripts push", () => {
     assert.isFalse(matches(...element))
   })
 
-  it("does not count where the push is cut off, nor behind it", () => {
+  it("does not count in a push that is cut off, nor after it", () => {
     assert.isFalse(matches(3, 1, 2))
     assert.isFalse(matches(0x4c))
     assert.isFalse(matches(0x4d, 3))
@@ -280,7 +280,7 @@ describe("the update rule", () => {
     pushed: concat([33], key, [0x75])
   }
 
-  it("adds the outpoint of what matched: none, all, or only where public keys are shown", () => {
+  it("adds outpoints of matching outputs: none, all, or only for bare public keys", () => {
     for (const [update, expected] of [
       ["none", []],
       ["all", ["publicKey", "multisig", "witness", "pushed"]],
@@ -302,7 +302,7 @@ describe("the update rule", () => {
     }
   })
 
-  it("looks at every output, though the txid or an output before it matched", () => {
+  it("searches every output, even if the txid or an earlier output matched", () => {
     const outputs = [scripts.witness, scripts.publicKey].map((script) => ({ value: 0, script }))
     const payment = { version: 1, inputs: [], outputs, lockTime: 0 }
     const filter = small()
@@ -311,7 +311,7 @@ describe("the update rule", () => {
     for (const index of [0, 1]) assert.isTrue(BloomFilter.containsOutPoint(filter, { txid: Wire.txid(payment), index }))
   })
 
-  it("knows pay to public key and bare multisig as Core's Solver does", () => {
+  it("recognises pay-to-pubkey and bare multisig as Core's Solver does", () => {
     const keys = (count: number): Uint8Array => concat(...Array.from({ length: count }, () => concat([33], key)))
     for (const [script, expected] of [
       [scripts.publicKey, true],
@@ -377,7 +377,7 @@ describe("a filtered block (Core's merkle_block tests)", () => {
     assert.deepStrictEqual(filtered(coreBlock("block4"), other), [3, 6])
   })
 
-  it("merkle_block_2: a spender in the same block matches when outpoints are added, and not with none", () => {
+  it("merkle_block_2: a spender in the same block matches if outpoints are added, and else does not", () => {
     for (const [update, expected] of [
       ["all", [0, 1, 2, 3]],
       ["none", [0, 1, 3]]
@@ -397,7 +397,7 @@ describe("a filtered block (Core's merkle_block tests)", () => {
     assert.strictEqual(toHex(encoded(merkleBlock)), core["merkleBlock3"])
   })
 
-  it("merkle_block_4: only pay to public key is added, or nothing", () => {
+  it("merkle_block_4: outpoints are added only for pay-to-pubkey, or not at all", () => {
     for (const [update, expected] of [
       ["p2pubkeyOnly", [true, false]],
       ["none", [false, false]],

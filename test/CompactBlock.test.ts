@@ -1,4 +1,4 @@
-/** Blocks made compact and rebuilt: what is found, what is asked for, and what is noticed. */
+/** Compact blocks: making, rebuilding, requests for missing transactions, and errors. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
@@ -10,7 +10,7 @@ import { readBlock, readCapture, readVector } from "./support/vectors.ts"
 const zeros = new Uint8Array(32)
 const nonce = 0x0123456789abcdefn
 
-/** Each with a witness, unless told otherwise. */
+/** A transaction, with a witness unless given otherwise. */
 const transaction = (
   lockTime: number,
   witness: ReadonlyArray<Uint8Array> = [Uint8Array.of(0x51)]
@@ -54,7 +54,7 @@ const tagOf = (result: Result.Result<unknown, CompactBlock.CompactBlockError>) =
 const same = (actual: Wire.Block, expected: Uint8Array): void =>
   assert.isTrue(Buffer.compare(bytesOf(actual), expected) === 0, "another block")
 
-describe("a block made compact", () => {
+describe("a compact block", () => {
   it("has its coinbase and the short ids of the others, by wtxid", () => {
     const shortId = CompactBlock.shortIds(block.header, nonce)
     assert.deepStrictEqual(
@@ -81,7 +81,7 @@ describe("a block made compact", () => {
     same(whole(rebuilt(received, others)), bytes)
   })
 
-  it("is refused where it has no transactions, or a prefilled one is not in it", () => {
+  it("is refused for a block without transactions, or a prefilled index that the block does not have", () => {
     const reasonOf = (of: Wire.Block, prefilled: ReadonlyArray<number>) => {
       const result = CompactBlock.make(of, { nonce, prefilled })
       return Result.isFailure(result) && result.failure.reason._tag
@@ -93,8 +93,8 @@ describe("a block made compact", () => {
   })
 })
 
-describe("a block rebuilt", () => {
-  it("is complete when all transactions are in the pool, in any order, with others among them, twice as well", () => {
+describe("a rebuilt block", () => {
+  it("is complete when the pool has all transactions, in any order, among others, even twice", () => {
     const strangers = Array.from({ length: 50 }, (_, index) => transaction(1_000 + index))
     const pool = [...strangers, ...others.slice(1).toReversed(), ...others.slice(1), others[0]]
     same(whole(rebuilt(message, pool)), bytes)
@@ -104,7 +104,7 @@ describe("a block rebuilt", () => {
     same(whole(rebuilt(message, byWtxid.values())), bytes)
   })
 
-  it("names what is missing, by its place in the block, and is completed by it", () => {
+  it("lists the indexes of missing transactions, and is completed with them", () => {
     for (const missing of [[1], [9], [1, 2, 5, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9]]) {
       const pool = others.filter((_, index) => !missing.includes(index + 1))
       const part = incomplete(message, pool)
@@ -138,7 +138,7 @@ describe("a block rebuilt", () => {
     assert.strictEqual(tagOf(CompactBlock.complete(part, { _tag: "block", block: stripped })), "Mutated")
   })
 
-  it("can be completed after an answer that was wrong", () => {
+  it("can be completed after a wrong answer", () => {
     const part = incomplete(message, others.slice(1))
     const { blockHash } = part.request
     const wrong: Wire.BlockTxn = { _tag: "blocktxn", blockHash, transactions: [transaction(77)] }
@@ -158,7 +158,7 @@ describe("any block", () => {
   const choice = Arbitrary.array(integer(0, 1), { minLength: 40, maxLength: 40 })
 
   it.prop(
-    "is the same again, whatever is prefilled and whatever the pool lacks",
+    "is rebuilt, for any prefilled transactions and any pool",
     [sizes, choice, choice, integer(0, 0xffffffff)],
     ([size, prefilling, pooling, seed]) => {
       const transactions = Array.from({ length: size }, (_, index) =>
@@ -206,7 +206,7 @@ describe("a message of a peer that misbehaves", () => {
     invalid({ prefilled: [{ index: 0, transaction: { version: 1, inputs: [], outputs: [], lockTime: 0 } }] })
   })
 
-  it("leaves a place for which there is neither a short id nor a transaction", () => {
+  it("leaves an index with neither a short id nor a transaction", () => {
     const [{ transaction }] = message.prefilled as ReadonlyArray<Wire.PrefilledTransaction>
     const last = { index: message.shortIds.length, transaction }
     assert.strictEqual(tagOf(CompactBlock.rebuild({ ...message, prefilled: [last] }, others)), "Mutated")
@@ -214,7 +214,7 @@ describe("a message of a peer that misbehaves", () => {
     invalid({ prefilled: [last, { ...last, index: 65_535 }] })
   })
 
-  it("answers with more or fewer transactions than were asked for", () => {
+  it("answers with more or fewer transactions than requested", () => {
     const part = incomplete(message, others.slice(2))
     const { blockHash } = part.request
     for (const transactions of [[], others.slice(0, 1), others.slice(0, 3)]) {
@@ -224,7 +224,7 @@ describe("a message of a peer that misbehaves", () => {
     }
   })
 
-  it("asks for a place that is not in the block", () => {
+  it("asks for an index that the block does not have", () => {
     const request: Wire.GetBlockTxn = { _tag: "getblocktxn", blockHash: Wire.blockHash(block.header), indexes: [1, 10] }
     const error = errorOf(CompactBlock.answer(block, request))
     assert.isTrue(error.misbehaved)
@@ -232,7 +232,7 @@ describe("a message of a peer that misbehaves", () => {
   })
 })
 
-describe("bad luck, for which the whole block is asked", () => {
+describe("a failure without misbehaviour, after which the whole block is requested,", () => {
   const unlucky = (result: Result.Result<unknown, CompactBlock.CompactBlockError>, tag: string, problem?: string) => {
     const error = errorOf(result)
     assert.strictEqual(error.reason._tag, tag)
@@ -254,14 +254,14 @@ describe("bad luck, for which the whole block is asked", () => {
     unlucky(CompactBlock.rebuild(message, pool), "Mutated", "the header commits to other transactions")
   })
 
-  it("is a witness that is another one, though the txid is the same", () => {
+  it("is another witness for the same txid", () => {
     const part = incomplete(message, others.slice(1))
     const { blockHash } = part.request
     const answer: Wire.BlockTxn = { _tag: "blocktxn", blockHash, transactions: [transaction(0, [zeros])] }
     unlucky(CompactBlock.complete(part, answer), "Mutated", "the coinbase commits to other witnesses")
   })
 
-  it("is a witness where the coinbase commits to none, and a commitment without its witness", () => {
+  it("is a witness without commitment, or a commitment without its witness", () => {
     const plainly = [transaction(0, [])]
     const old = blockOf(plainly)
     const part = incomplete(made({}, old), [])
@@ -272,7 +272,7 @@ describe("bad luck, for which the whole block is asked", () => {
     const bare = { ...coinbase, inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [] })) }
     const stripped = { ...message, prefilled: [{ index: 0, transaction: bare }] }
     unlucky(CompactBlock.rebuild(stripped, others), "Mutated", "the coinbase has a commitment without its witness")
-    // What is more than 32 bytes alone is none either.
+    // It must be one item of 32 bytes.
     const twice = {
       ...coinbase,
       inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [zeros, zeros] }))
@@ -281,7 +281,7 @@ describe("bad luck, for which the whole block is asked", () => {
     unlucky(CompactBlock.rebuild(longer, others), "Mutated", "the coinbase has a commitment without its witness")
   })
 
-  it("is the last output of the coinbase that commits to other witnesses, whatever those before it do", () => {
+  it("is a last commitment to other witnesses, whatever earlier ones commit to", () => {
     const [coinbase] = all
     const outputs = Array.from(coinbase.outputs)
     const right = outputs.at(-1)!
@@ -298,12 +298,12 @@ describe("bad luck, for which the whole block is asked", () => {
     unlucky(CompactBlock.rebuild(bad, others), "Mutated", "the coinbase commits to other witnesses")
   })
 
-  it("is a first transaction that is no coinbase", () => {
+  it("is a first transaction that is not a coinbase", () => {
     const first = { ...message, prefilled: [{ index: 0, transaction: transaction(5) }] }
     unlucky(CompactBlock.rebuild(first, others), "Mutated", "the first transaction is not a coinbase")
   })
 
-  it("is a list that repeats its end and keeps its merkle root (CVE-2012-2459)", () => {
+  it("is a repeated end of the list, with the same merkle root (CVE-2012-2459)", () => {
     const odd = blockOf([transaction(0, []), transaction(1, [])])
     const three = Array.from(odd.transactions)
     const repeated = { ...odd, transactions: [...three, three[2]] }
@@ -312,7 +312,7 @@ describe("bad luck, for which the whole block is asked", () => {
     assert.strictEqual(rebuilt(made({ prefilled: [1, 2] }, odd), [])._tag, "Complete")
   })
 
-  it("is an answer about another block, which is ignored", () => {
+  it("is an answer about another block", () => {
     const part = incomplete(message, [])
     const answer: Wire.BlockTxn = { _tag: "blocktxn", blockHash: zeros, transactions: others }
     unlucky(CompactBlock.complete(part, answer), "OtherBlock")
@@ -340,19 +340,19 @@ describe("two transactions of the pool with one short id", () => {
     prefilled
   }
 
-  it("are both left out, for it is unknown which one is meant", () => {
+  it("are both left out, because either may be meant", () => {
     assert.strictEqual(shortId(one.wtxid), shortId(other.wtxid))
     assert.deepStrictEqual(incomplete(colliding, [one, other, entry(1)]).request.indexes, [2, 3])
     assert.deepStrictEqual(incomplete(colliding, [one, other, one, other, entry(1)]).request.indexes, [2, 3])
   })
 
-  it("are one when the same comes twice", () => {
+  it("count as one if they are the same transaction", () => {
     assert.deepStrictEqual(incomplete(colliding, [one, one, entry(1)]).request.indexes, [3])
   })
 })
 
 describe("the largest message", () => {
-  it("is asked for all that is not in the pool", () => {
+  it("gives a request for every transaction that the pool lacks", () => {
     const shortIds = Array.from({ length: 65_534 }, (_, index) => index * 2 ** 20)
     const received = decoded("cmpctblock", encoded({ ...message, shortIds })) as Wire.CmpctBlock
     const part = incomplete(received, others)
@@ -375,7 +375,7 @@ describe("real compact blocks", () => {
       return { payload, message, transactions, bytes: readBlock(file) }
     }
 
-    it(`${compact}: encodes to the same bytes, as it came and as plain data`, () => {
+    it(`${compact}: encodes to the same bytes, as decoded and as plain data`, () => {
       const { message, payload } = read()
       assert.deepStrictEqual(encoded(message), payload)
       assert.deepStrictEqual(encoded(plain(message)), payload)
@@ -386,7 +386,7 @@ describe("real compact blocks", () => {
       same(whole(rebuilt(message, transactions)), bytes)
     })
 
-    it(`${compact}: with every third transaction missing they are asked for, and complete it`, () => {
+    it(`${compact}: every third transaction is missing, requested, and completes it`, () => {
       const { bytes, message, transactions } = read()
       const missing = transactions.flatMap((_, index) => (index % 3 === 1 ? [index] : []))
       const part = incomplete(
@@ -399,7 +399,7 @@ describe("real compact blocks", () => {
       same(Result.getOrThrow(CompactBlock.complete(part, received)), bytes)
     })
 
-    it(`${compact}: made here from the block it is the same message`, () => {
+    it(`${compact}: made from the block, it is the same message`, () => {
       const { message, payload } = read()
       const prefilled = Array.from(message.prefilled, ({ index }) => index)
       const again = CompactBlock.make(decodedBlock(file), { nonce: message.nonce, prefilled })
@@ -408,7 +408,7 @@ describe("real compact blocks", () => {
   }
 
   for (const file of ["block482683", "21868c2c", "block928816"]) {
-    it(`${file}: with witnesses, it is made compact and rebuilt`, () => {
+    it(`${file}: a block with witnesses is made compact and rebuilt`, () => {
       const block = decodedBlock(file)
       const received = decoded("cmpctblock", encoded(made({}, block))) as Wire.CmpctBlock
       same(whole(rebuilt(received, block.transactions)), readBlock(file))
@@ -426,7 +426,7 @@ describe("real compact blocks", () => {
     assert.deepStrictEqual(Wire.blockHash(first.header), second.header.previousBlock)
   })
 
-  it("light-client: the blocktxn is what Core answers to the getblocktxn, from the block it was told of", () => {
+  it("light-client: our answer to the getblocktxn is the blocktxn that Core sent", () => {
     const sent = readCapture("light-client-sent").map(({ command, payload }) => decoded(command, payload))
     const received = readCapture("light-client-received").map(({ command, payload }) => decoded(command, payload))
     const request = received.find((message) => message._tag === "getblocktxn")!
@@ -449,7 +449,7 @@ describe("real compact blocks", () => {
       const message = decoded(command, payload)
       return message._tag === "sendcmpct" ? [message] : []
     })
-    // Core asks whoever gave it a block to send the next ones unasked.
+    // Core asks a peer that gave it a block to send the next ones unasked.
     assert.deepStrictEqual(asked, [
       { _tag: "sendcmpct", announce: false, version: 2n },
       { _tag: "sendcmpct", announce: true, version: 2n }

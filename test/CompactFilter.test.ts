@@ -17,7 +17,7 @@ const reasonOf = (result: Result.Result<unknown, CompactFilter.CompactFilterErro
   return result.failure.reason
 }
 
-/** The walk through all numbers of a filter. */
+/** All numbers of a filter. */
 const numbersOf = (filter: CompactFilter.CompactFilter, offset: number): Array<number> => {
   const reader = makeReader(filter.bytes, offset)
   return Array.from({ length: filter.count }, () => {
@@ -121,7 +121,7 @@ describe("the filters that a Bitcoin Core node sent", () => {
 })
 
 describe("building a filter", () => {
-  it("takes the scripts of all outputs but OP_RETURN and empty ones, and of what is spent, each once", () => {
+  it("takes the scripts of outputs, except OP_RETURN and empty ones, and of spent outputs, each once", () => {
     const [spent, paid] = [script(1), script(2)]
     const unspendable = Uint8Array.of(0x6a, 1, 2)
     const none = new Uint8Array(0)
@@ -131,7 +131,7 @@ describe("building a filter", () => {
     assert.deepStrictEqual(built, CompactFilter.encode(Wire.blockHash(header), [paid, spent, unspendable]))
   })
 
-  it("asks a function for each output that is spent, and knows those of the block itself", () => {
+  it("calls a function for each spent output, and finds those of the block itself", () => {
     const first = coinbase(script(1))
     const own = { txid: Wire.txid(first), index: 0 }
     const other = { txid: blockHash, index: 7 }
@@ -146,16 +146,16 @@ describe("building a filter", () => {
     assert.deepStrictEqual(reasonOf(CompactFilter.build(block, [script(3)])), { _tag: "MissingScript", output: own })
   })
 
-  it("of nothing is a zero", () => {
+  it("of no elements is a zero", () => {
     assert.deepStrictEqual(CompactFilter.encode(blockHash, []), Uint8Array.of(0))
     const filter = Result.getOrThrow(CompactFilter.decode(blockHash, Uint8Array.of(0)))
     assert.isFalse(CompactFilter.matchesAny(filter, scripts(10)))
   })
 })
 
-describe("asking a filter", () => {
+describe("searching a filter", () => {
   it.prop(
-    "finds every element, alone and among many others, and what it finds is what a set of all numbers says",
+    "finds every element, alone and among others, and agrees with a set of all numbers",
     { elements: Arbitrary.array(bytes(80, 1), { maxLength: 300 }), key: bytesOf(32), others: integer(0, 200) },
     ({ elements, key, others }) => {
       const filter = Result.getOrThrow(CompactFilter.decode(key, CompactFilter.encode(key, elements)))
@@ -184,11 +184,11 @@ describe("asking a filter", () => {
     for (let from = 1; from <= 100; from++) {
       if (CompactFilter.matchesAny(filter, scripts(10_000, from * 10_000))) found++
     }
-    // 1,000,000 questions: 1.27 are expected.
+    // 1,000,000 searches: 1.27 matches are expected.
     assert.isBelow(found, 8)
   })
 
-  it("for an empty script says no", () => {
+  it("never finds an empty script", () => {
     const filter = Result.getOrThrow(CompactFilter.decode(blockHash, CompactFilter.encode(blockHash, scripts(3))))
     assert.isFalse(CompactFilter.matches(filter, new Uint8Array(0)))
     assert.isTrue(CompactFilter.matchesAny(filter, [new Uint8Array(0), script(1)]))
@@ -253,14 +253,14 @@ describe("a broken filter", () => {
     }
   })
 
-  it("with bytes behind the last element is TrailingBytes", () => {
+  it("with bytes after the last element is TrailingBytes", () => {
     const longer = concat(whole, [0, 0, 0])
     assert.deepStrictEqual(reasonOf(CompactFilter.decode(blockHash, longer)), { _tag: "TrailingBytes", bytes: 3 })
     const fewer = concat([49], whole.subarray(1))
     assert.strictEqual(reasonOf(CompactFilter.decode(blockHash, fewer))._tag, "TrailingBytes")
   })
 
-  it("whose count lies costs nothing", () => {
+  it("with a wrong count costs nothing", () => {
     for (const count of [[0xfe, 0, 0, 0, 2], [0xfd, 0xff, 0xff], [51]]) {
       const lying = concat(count, whole.subarray(1))
       assert.strictEqual(reasonOf(CompactFilter.decode(blockHash, lying))._tag, "Truncated")
@@ -275,7 +275,7 @@ describe("a broken filter", () => {
     }
   })
 
-  it("of ones alone, or of zeros alone, as long as a message can be, is read once and no more", () => {
+  it("of the largest size, all ones or all zeros, is read in time linear in its bytes", () => {
     for (const byte of [0xff, 0]) {
       const long = new Uint8Array(4_000_000).fill(byte)
       long.set([0xfe, 0, 0, 2, 0])
@@ -289,7 +289,7 @@ describe("a broken filter", () => {
   })
 
   it.prop(
-    "of any bytes is a Result, and what decodes can be asked",
+    "of any bytes is a Result, and one that decodes can be searched",
     [bytes(60), integer(0, 6)],
     ([tail, count]) => {
       const result = CompactFilter.decode(blockHash, concat([count], tail))
@@ -326,7 +326,7 @@ describe("verifying headers", () => {
     }
   })
 
-  it("finds the first checkpoint that a wrong filter hash leads past", () => {
+  it("fails at the first checkpoint after a wrong filter hash", () => {
     const wrong = answer(500, 2_400)
     const changed = Array.from(wrong.filterHashes)
     changed[100] = blockHash
@@ -334,7 +334,7 @@ describe("verifying headers", () => {
     assert.deepStrictEqual(reasonOf(result), { _tag: "WrongHeader", height: 1_000 })
   })
 
-  it("compares the header before the first: with a checkpoint, with what is known, with zeros before the genesis", () => {
+  it("compares the header before the first one: with a checkpoint, a known header, or zeros before the genesis block", () => {
     const wrong = (from: number): Wire.CFHeaders => ({ ...answer(from, from + 1), previousFilterHeader: blockHash })
     for (const [from, known] of [
       [0, {}],
@@ -346,13 +346,13 @@ describe("verifying headers", () => {
         height: from - 1
       })
     }
-    // Where nothing is known nothing is compared.
+    // Without a known header nothing is compared.
     assert.isTrue(Result.isSuccess(CompactFilter.verifyHeaders(wrong(7), { startHeight: 7, checkpoints })))
   })
 })
 
 describe("a full block", () => {
-  it("matches the scripts of all its outputs, with false previous scripts of any kind", () => {
+  it("matches the scripts of all its outputs, with any previous scripts", () => {
     const { block } = decoded("block", readBlock("block482683")) as Wire.BlockMessage
     const built = Result.getOrThrow(CompactFilter.build(block, () => script(7)))
     const filter = Result.getOrThrow(CompactFilter.decode(Wire.blockHash(block.header), built))

@@ -22,7 +22,7 @@ const blockOf = (transactions: ReadonlyArray<Wire.Transaction>): Wire.Block => (
   transactions
 })
 
-/** A block of so many transactions, filtered for some of them. */
+/** A block with a number of transactions, filtered for some of them. */
 const filtered = (count: number, ...indexes: ReadonlyArray<number>): Wire.MerkleBlock =>
   MerkleBlock.make(blockOf(transactionsOf(count)), (_, __, index) => indexes.includes(index)).merkleBlock
 
@@ -41,7 +41,7 @@ describe("a filtered block", () => {
   const counts = [1, 2, 3, 4, 7, 17, 56, 100, 127, 256, 312, 513, 1000, 4095]
 
   it.prop(
-    "proves the transactions it was made for, over the wire too, and not one when a bit of a hash differs",
+    "proves the chosen transactions, also after decoding, and none once a bit of a hash differs",
     [integer(0, counts.length - 1), integer(0, 7), u32, u32],
     ([which, rarity, seed, damage]) => {
       const count = counts[which]
@@ -63,7 +63,7 @@ describe("a filtered block", () => {
 
       const payload = encoded(merkleBlock)
       assert.deepStrictEqual(plain(matchesOf(decoded("merkleblock", payload) as Wire.MerkleBlock)), expected)
-      // The bound that Core's merkleblock.h gives, behind the header.
+      // The bound of Core's merkleblock.h, for the bytes after the header.
       const leaves = Math.min(count, 1 + indexes.size * (1 + Math.ceil(Math.log2(count))))
       assert.isAtMost(payload.length - 80, 10 + Math.ceil((258 * leaves) / 8))
 
@@ -91,7 +91,7 @@ describe("a filtered block", () => {
     assert.deepStrictEqual(Array.from(merkleBlock.hashes), [a, b, Wire.merkleRoot([c, c])])
   })
 
-  it("asks once for each transaction, in their order, with its txid", () => {
+  it("calls the filter once for each transaction, in order, with its txid", () => {
     const asked: Array<readonly [number, Uint8Array, number]> = []
     MerkleBlock.make(blockOf(transactionsOf(5)), ({ lockTime }, txid, index) => {
       asked.push([lockTime, txid, index])
@@ -147,7 +147,7 @@ describe("verify refuses", () => {
     })
   })
 
-  it("no bits that fill up the last byte of flags, as Core", () => {
+  it("no message for the bits that fill up the last byte of flags, as Core", () => {
     const flags = Uint8Array.from(message.flags, (byte, index) => (index === 1 ? byte | 0x80 : byte))
     assert.notDeepEqual(flags, message.flags)
     assert.deepStrictEqual(matchesOf({ ...message, flags }), matchesOf(message))
@@ -156,12 +156,12 @@ describe("verify refuses", () => {
   it("a root that is not the header's", () => {
     const header = { ...message.header, merkleRoot: noHash }
     assert.deepStrictEqual(reasonOf({ ...message, header }), { _tag: "WrongRoot", root: message.header.merkleRoot })
-    // The same hashes and flags for another count of transactions are another tree.
+    // With another count of transactions, the same hashes and flags are another tree.
     assert.strictEqual(MerkleBlock.verify({ ...message, transactionCount: 5 })._tag, "Failure")
   })
 
-  it("equal children, with which a block could be given more transactions (CVE-2012-2459)", () => {
-    // Transactions 9 and 10 stand twice at the end: the root is that of ten transactions. Core's pmt_malleability.
+  it("equal children, which could stand for more transactions (CVE-2012-2459)", () => {
+    // Transactions 9 and 10 are repeated at the end, and the root is that of ten transactions (Core's pmt_malleability).
     const transactions = transactionsOf(10)
     const repeated = [...transactions, transactions[8], transactions[9]]
     assert.deepStrictEqual(blockOf(repeated).header, blockOf(transactions).header)
@@ -170,7 +170,7 @@ describe("verify refuses", () => {
   })
 
   it.prop(
-    "or accepts whatever decodes, and costs no defect",
+    "or accepts every message that decodes, without a defect",
     [messages.merkleblock, integer(0, 40), bytes(20)],
     ([message, transactionCount, flags]) =>
       [message, { ...message, transactionCount }, { ...message, transactionCount, flags }].every((message) =>
@@ -179,14 +179,14 @@ describe("verify refuses", () => {
     { arbitrary: { runs: 300, seed: 2 } }
   )
 
-  it("the largest message there is without walking through more than its tree", () => {
+  it("the largest message without visiting more nodes than its tree has", () => {
     const hashes = Array.from({ length: 16_666 }, (_, index) => Uint8Array.from({ length: 32 }, (_, i) => index >> i))
     const flags = new Uint8Array(3_000_000).fill(0xff)
     assert.strictEqual(reasonOf({ ...message, transactionCount: 16_666, hashes, flags })._tag, "UnusedFlags")
   })
 })
 
-describe("filtered blocks of others", () => {
+describe("filtered blocks that other software made", () => {
   it("merkle300025: proves two transactions of block 300025, and the block filtered for these has the same bytes", () => {
     const block = (decoded("block", readBlock("block300025")) as Wire.BlockMessage).block
     const txids = Array.from(block.transactions, (transaction) => Wire.hashToHex(Wire.txid(transaction)))
@@ -201,7 +201,7 @@ describe("filtered blocks of others", () => {
     const { merkleBlock, transactions } = MerkleBlock.make(block, (_, txid) => wanted.has(Wire.hashToHex(txid)))
     assert.strictEqual(Buffer.compare(encoded(merkleBlock), payload), 0)
 
-    // bcoin's own form: behind the message their count, and the transactions that match.
+    // A form of bcoin's own: the message, then the count of matching transactions, then these.
     const extended = readVector("merkleblock/merkle300025-extended.raw")
     const bytes = transactions.map((transaction) => Result.getOrThrow(Wire.encodeTransaction(transaction)))
     assert.strictEqual(Buffer.compare(concat(payload, [2], ...bytes), extended), 0)
@@ -229,7 +229,7 @@ describe("filtered blocks of others", () => {
   })
 
   for (const { file } of blocks) {
-    it(`${file}: filtered for every 50th transaction proves these`, () => {
+    it(`${file}: filtered for every 50th transaction, it proves these`, () => {
       const block = (decoded("block", readBlock(file)) as Wire.BlockMessage).block
       const { merkleBlock } = MerkleBlock.make(block, (_, __, index) => index % 50 === 0)
       const expected = Array.from(block.transactions, Wire.txid).filter((_, index) => index % 50 === 0)

@@ -1,3 +1,4 @@
+/** Properties of the codec: round trips, malformed bytes, wrong counts, incremental parsing. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
@@ -19,13 +20,13 @@ const magic = Uint8Array.of(0xf9, 0xbe, 0xb4, 0xd9)
 
 const commands = [...examples.map(Wire.command), "alert"]
 
-/** Walks through everything that is lazy. */
+/** Reads every element of every lazy list. */
 const touch = (value: unknown): string =>
   JSON.stringify(value, (_, part) => (typeof part === "bigint" ? `${part}` : part))
 
 /**
- * Decodes without a defect; what decodes can be walked through and encoded, but for alerts, the numbers that a `number`
- * cannot hold and an unknown command that is not one.
+ * Whether decoding, reading all lists and encoding again work without a defect. Not encoded are alerts, integers beyond 2^53 and
+ * unknown commands that no frame can have.
  */
 const isTotal = (command: string, payload: Uint8Array): boolean => {
   const result = Wire.decode(command, payload)
@@ -92,7 +93,7 @@ describe("arbitrary bytes", () => {
   )
 
   it.prop(
-    "behind a legal beginning decode as every command to a Result",
+    "after a legal beginning decode as every command to a Result",
     [message, integer(0, 400), bytes(400)],
     ([example, cut, tail]) => isTotal(Wire.command(example), concat(encoded(example).subarray(0, cut), tail)),
     { arbitrary: { runs: 1_000, seed: 2 } }
@@ -111,7 +112,7 @@ describe("arbitrary bytes", () => {
   )
 })
 
-describe("a count that lies", () => {
+describe("a wrong count", () => {
   const counts = [
     [0xfd, 0xff, 0xff],
     [0xfe, 0xff, 0xff, 0xff, 0xff],
@@ -139,7 +140,7 @@ describe("a count that lies", () => {
         const result = Wire.decode(command, Uint8Array.from(count))
         return Result.isFailure(result) ? result.failure.reason._tag : "decoded"
       })
-      // The elements are not there, and a message that is not there is not judged; `headers` is, by its count alone.
+      // A message that is cut off is not judged too long; `headers` is, by its count alone.
       const cut = command === "headers" ? "TooMany" : "Truncated"
       assert.deepStrictEqual(reasons, [cut, "BadCompactSize", cut, "BadCompactSize", "BadCompactSize"])
     }
@@ -181,7 +182,7 @@ describe("incremental parsing", () => {
 
 describe("a transaction", () => {
   it.prop(
-    "has the same ids decoded, rebuilt, and with lists of both kinds",
+    "has the same ids decoded, as plain data, and with lists of both kinds",
     [transaction],
     ([made]) => {
       const read = Result.getOrThrow(Wire.decodeTransaction(Result.getOrThrow(Wire.encodeTransaction(made))))

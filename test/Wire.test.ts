@@ -1,3 +1,4 @@
+/** Hashes, encoding and decoding of single messages, CompactSize and errors. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Wire from "../src/Wire.ts"
 import { decoded, encoded, examples, reasonOf } from "./support/generators.ts"
@@ -38,7 +39,7 @@ describe("hashes", () => {
     assert.throws(() => Wire.blockHash({ ...header, bits: -1 }), Wire.WireError)
   })
 
-  it("of a merkle tree pair the last one with itself", () => {
+  it("of an odd level of a merkle tree: the last one is paired with itself", () => {
     const [a, b, c] = [1, 2, 3].map((byte) => new Uint8Array(32).fill(byte))
     assert.deepStrictEqual(Wire.merkleRoot([]), new Uint8Array(32))
     assert.deepStrictEqual(Wire.merkleRoot([a]), a)
@@ -50,13 +51,13 @@ describe("hashes", () => {
 })
 
 describe("a message", () => {
-  it("has its tag as command, or what an Unknown says", () => {
+  it("has its tag as command, and an Unknown its `command`", () => {
     for (const message of examples) {
       assert.strictEqual(Wire.command(message), message._tag === "Unknown" ? message.command : message._tag)
     }
   })
 
-  it("that was encoded is never written to again, small or large", () => {
+  it("once encoded is never written to again, small or large", () => {
     const item = (byte: number) => ({ type: byte, hash: new Uint8Array(32).fill(byte) })
     for (const count of [1, 1_000, 7_000, 8_000, 50_000]) {
       const payload = encoded({ _tag: "inv", items: Array.from({ length: count }, () => item(1)) })
@@ -74,7 +75,7 @@ describe("a message", () => {
     }
   })
 
-  it("can come in one of Node's buffers, and its views are plain", () => {
+  it("can be in a Buffer of Node, and its views are plain Uint8Arrays", () => {
     const unknown = { _tag: "Unknown", command: "x", payload: Buffer.from([1, 2, 3]) } as const
     assert.deepStrictEqual(encoded(unknown), Uint8Array.of(1, 2, 3))
     const hash = encoded({ _tag: "inv", items: [{ type: 1, hash: new Uint8Array(32) }] })
@@ -112,7 +113,7 @@ describe("a CompactSize", () => {
 })
 
 describe("a WireError", () => {
-  it("says in one line what was wrong, with the command", () => {
+  it("tells in one line what was wrong, with the command", () => {
     const result = Wire.decode("pong", Uint8Array.of(1))
     assert.strictEqual(
       result._tag === "Failure" && result.failure.message,

@@ -1,3 +1,4 @@
+/** Version 1 frames: writing, and parsing however the bytes are cut. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { createHash } from "node:crypto"
@@ -17,7 +18,7 @@ const unknown = (size: number): Wire.Message => ({
   payload: new Uint8Array(size).fill(1)
 })
 
-/** Read through a function, so that no assertion narrows it for good. */
+/** A function, because TypeScript keeps the type of a property that an assertion has narrowed. */
 const failureOf = (parser: Wire.Parser): Wire.WireError | undefined => parser.failure
 
 const patch = (bytes: Uint8Array, offset: number, ...values: ReadonlyArray<number>): Uint8Array => {
@@ -26,11 +27,11 @@ const patch = (bytes: Uint8Array, offset: number, ...values: ReadonlyArray<numbe
   return patched
 }
 
-/** What the events were, in one line. */
+/** The events, in one line. */
 const summary = (events: ReadonlyArray<Wire.ParserEvent>): string =>
   events.map((event) => (event._tag === "Received" ? Wire.command(event.message) : event.error.reason._tag)).join(" ")
 
-/** A header of the given command and length, as it stands there. */
+/** A header with the given command and length. */
 const header = (command: ReadonlyArray<number>, length: number): Uint8Array => {
   const bytes = new Uint8Array(24)
   bytes.set(magic)
@@ -59,7 +60,7 @@ describe("the frame of a message", () => {
     )
   })
 
-  it("stands behind the one before, and each call gives a buffer of its own", () => {
+  it("follows the previous frame, and each call gives a new buffer", () => {
     const both = frames(ping(1n), { _tag: "verack" })
     assert.deepStrictEqual(both, concat(frames(ping(1n)), frames({ _tag: "verack" })))
     assert.strictEqual(both.buffer.byteLength, both.length)
@@ -78,7 +79,7 @@ describe("the frame of a message", () => {
   })
 })
 
-describe("what arrives (protocol.md, section 2)", () => {
+describe("received bytes (protocol.md, section 2)", () => {
   it("fails on a wrong magic, and returns the messages before it", () => {
     const parser = Wire.makeParser({ magic })
     assert.strictEqual(summary(parser.push(concat(frames(ping(1n)), patch(frames(ping(2n)), 1, 0)))), "ping")
@@ -125,7 +126,7 @@ describe("what arrives (protocol.md, section 2)", () => {
     assert.strictEqual(other.failure?.reason._tag, "PayloadTooLarge")
   })
 
-  it("takes a payload of exactly 4,000,000 bytes, whole and in pieces", () => {
+  it("reads a payload of exactly 4,000,000 bytes, in one chunk and in several", () => {
     const bytes = frames(unknown(4_000_000), ping(1n))
     for (const size of [bytes.length, 4_000_024, 65_536, 1_460]) {
       const parser = Wire.makeParser({ magic })
@@ -165,7 +166,7 @@ describe("what arrives (protocol.md, section 2)", () => {
     }
   })
 
-  it("looks at the checksum before the command, as Bitcoin Core does", () => {
+  it("checks the checksum before the command, as Bitcoin Core does", () => {
     assert.strictEqual(summary(Wire.makeParser({ magic }).push(header([1], 0))), "BadChecksum")
   })
 
@@ -178,7 +179,7 @@ describe("what arrives (protocol.md, section 2)", () => {
     })
   })
 
-  it("hands out an unknown command, even one that objects have, with its payload", () => {
+  it("hands out an unknown command with its payload, even the name of a property of objects", () => {
     const names = ["greeting", "constructor", "__proto__", "toString", "twelve-chars", " ~"]
     const bytes = concat(...names.map((name) => named(ascii(name))))
     const events = Wire.makeParser({ magic }).push(bytes)
@@ -188,8 +189,8 @@ describe("what arrives (protocol.md, section 2)", () => {
     )
   })
 
-  it("takes no command for another, however many came before and however they alternate", () => {
-    // More than any table of commands holds, which begin, or begin and end, in the same way.
+  it("never takes one command for another, after any number of others in any order", () => {
+    // More commands than the cache holds, with the same beginnings, or the same beginnings and ends.
     const digits = Array.from({ length: 10_000 }, (_, index) => String(index).padStart(4, "0"))
     for (const names of [
       digits,
@@ -240,7 +241,7 @@ describe("what arrives (protocol.md, section 2)", () => {
     }
   })
 
-  it("tolerates bytes left over after a payload unless the policy does not, but never after feature", () => {
+  it("tolerates trailing bytes unless the policy forbids them, but never after feature", () => {
     const long = frames({ _tag: "Unknown", command: "pong", payload: new Uint8Array(9) })
     assert.strictEqual(summary(Wire.makeParser({ magic }).push(long)), "pong")
     assert.strictEqual(summary(Wire.makeParser({ magic, trailingBytes: "malformed" }).push(long)), "TrailingBytes")
@@ -257,7 +258,7 @@ describe("what arrives (protocol.md, section 2)", () => {
     )
   })
 
-  it("takes Node's buffers, and hands out plain Uint8Arrays", () => {
+  it("reads Buffers of Node, and hands out plain Uint8Arrays", () => {
     const [event] = Wire.makeParser({ magic }).push(Buffer.from(frames(unknown(5))))
     assert.isTrue(event._tag === "Received" && event.message._tag === "Unknown")
     const payload = ((event as Wire.Received).message as Wire.Unknown).payload
@@ -292,7 +293,7 @@ describe("incremental parsing", () => {
     }
   })
 
-  it("tells how many bytes it holds back", () => {
+  it("tells how many bytes it holds", () => {
     const bytes = frames(unknown(100))
     const parser = Wire.makeParser({ magic })
     for (let i = 0; i < bytes.length - 1; i++) {
@@ -318,7 +319,7 @@ describe("incremental parsing", () => {
 
 const payloadOf = (event: Wire.ParserEvent): Uint8Array => ((event as Wire.Received).message as Wire.Unknown).payload
 
-/** Bytes of array buffers that `run` leaves behind. */
+/** Bytes of array buffers that are still there after `run`. */
 const allocated = (run: () => unknown): number => {
   const before = process.memoryUsage().arrayBuffers
   const kept = run()
@@ -328,12 +329,12 @@ const allocated = (run: () => unknown): number => {
 }
 
 describe("buffers", () => {
-  it("a frame that is wholly in a chunk is a view over it", () => {
+  it("a frame within one chunk is a view over it", () => {
     const chunk = frames(unknown(50))
     assert.strictEqual(payloadOf(Wire.makeParser({ magic }).push(chunk)[0]).buffer, chunk.buffer)
   })
 
-  it("a payload that is wholly in a chunk is a view over it, though its header came before", () => {
+  it("a payload within one chunk is a view over it, even if its header came in an earlier one", () => {
     const bytes = frames(unknown(50))
     const parser = Wire.makeParser({ magic })
     parser.push(bytes.slice(0, 24))
@@ -341,7 +342,7 @@ describe("buffers", () => {
     assert.strictEqual(payloadOf(parser.push(chunk)[0]).buffer, chunk.buffer)
   })
 
-  it("what was handed out survives later input, wherever it was cut", () => {
+  it("a message survives later input, wherever its frame was cut", () => {
     for (const cut of [1, 24, 30, 73]) {
       const parser = Wire.makeParser({ magic })
       const payloads: Array<Uint8Array> = []
@@ -355,7 +356,7 @@ describe("buffers", () => {
     }
   })
 
-  it("what encode gives is never written to again", () => {
+  it("an encoded message is never written to again", () => {
     const first = encoded(ping(1n))
     encoded(ping(2n))
     frames(ping(3n))
@@ -397,11 +398,11 @@ describe("buffers", () => {
   })
 })
 
-describe("what is left undecoded", () => {
+describe("an undecoded command", () => {
   const block = examples.find((message): message is Wire.BlockMessage => message._tag === "block")!
   const payload = encoded(block)
 
-  it("is handed out as it came, whatever it holds, while the rest is decoded", () => {
+  it("is handed out without decoding, even if malformed, while others are decoded", () => {
     const parser = Wire.makeParser({ magic, undecoded: ["block", "constructor"] })
     const damaged: Wire.Message = { _tag: "Unknown", command: "block", payload: payload.subarray(0, 7) }
     const events = parser.push(frames(block, ping(1n), damaged))
@@ -411,12 +412,12 @@ describe("what is left undecoded", () => {
     )
   })
 
-  it("has its checksum looked at all the same", () => {
+  it("has its checksum checked all the same", () => {
     const parser = Wire.makeParser({ magic, undecoded: ["block"] })
     assert.strictEqual(summary(parser.push(patch(frames(block), 30, 1))), "BadChecksum")
   })
 
-  it("of a block tells its header, from 80 bytes on", () => {
+  it("of a block gives its header, from 80 bytes on", () => {
     assert.deepStrictEqual(Result.getOrThrow(Wire.decodeBlockHeader(payload)), block.block.header)
     assert.deepStrictEqual(Result.getOrThrow(Wire.decodeBlockHeader(payload.subarray(0, 80))), block.block.header)
     assert.deepStrictEqual(reasonOf(Wire.decodeBlockHeader(payload.subarray(0, 79))), {
@@ -435,7 +436,7 @@ describe("onFrame", () => {
   }
   const malformed: Wire.Message = { _tag: "Unknown", command: "pong", payload: Uint8Array.of(1) }
 
-  it("sees the payloads as they were on the wire, malformed and unknown ones too, however they are cut", () => {
+  it("gets each payload as it was on the wire, malformed and unknown ones too, however it is cut", () => {
     const stream = frames({ _tag: "verack" }, malformed, unknown(100))
     for (const size of [1, 30, stream.length]) {
       const parser = parserOf()
@@ -448,14 +449,14 @@ describe("onFrame", () => {
     }
   })
 
-  it("sees the one that ends the connection", () => {
+  it("gets the payload that ends the connection", () => {
     const parser = parserOf({ malformed: "disconnect" })
     parser.push(frames(malformed))
     assert.strictEqual(failureOf(parser)?.reason._tag, "Truncated")
     assert.lengthOf(seen, 1)
   })
 
-  it("does not see what has a wrong checksum or no command", () => {
+  it("does not get a payload with a wrong checksum or a bad command", () => {
     const parser = parserOf()
     parser.push(concat(patch(frames(ping(1n)), 20, 0), named([0xff]), frames(ping(2n))))
     assert.deepStrictEqual(

@@ -1,3 +1,4 @@
+/** Addresses in `addr` and `addrv2`: limits, what is dropped, and how they print. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Wire from "../src/Wire.ts"
@@ -13,7 +14,7 @@ const entry = (networkId: number, address: Uint8Array, services: bigint = 0n): W
   port: 8333
 })
 
-/** An entry as bytes, whatever it is. */
+/** An entry as bytes, legal or not. */
 const raw = (networkId: number, address: Uint8Array): Uint8Array =>
   concat(
     [1, 0, 0, 0, 0, networkId],
@@ -118,8 +119,8 @@ describe("addrv2", () => {
     }
   })
 
-  it("drops entries of unknown networks, of any length, and what was dropped is not written again", () => {
-    // Tor v2 is unknown since it ended, as in Core.
+  it("drops entries of unknown networks, of any length, and does not write them again", () => {
+    // 3, Tor v2, is unknown, as in Core.
     for (const networkId of [0, 3, 7, 255]) {
       for (const length of [0, 3, 4, 10, 16, 32, 512]) {
         const payload = concat([3], raw(2, ipv6), raw(networkId, new Uint8Array(length)), raw(1, new Uint8Array(4)))
@@ -128,7 +129,7 @@ describe("addrv2", () => {
         assert.deepStrictEqual(encoded(message), concat([2], raw(2, ipv6), raw(1, new Uint8Array(4))))
         const unknown: Wire.AddrV2 = { _tag: "addrv2", addresses: [entry(networkId, new Uint8Array(length))] }
         assert.strictEqual(reasonOf(Wire.encode(unknown))._tag, "BadValue")
-        // It has to be there all the same.
+        // Its bytes must be there all the same.
         for (const cut of [payload.subarray(0, -7 - 4), payload.subarray(0, -1)]) {
           assert.strictEqual(reasonOf(Wire.decode("addrv2", cut))._tag, "Truncated")
         }
@@ -136,7 +137,7 @@ describe("addrv2", () => {
     }
   })
 
-  it("drops an entry of Tor v2 with 3 bytes in front of trailing bytes, as Core does", () => {
+  it("drops an entry of network 3 with 3 bytes, and tolerates the bytes after it, as Core does", () => {
     const payload = bytesOf("01050075000003030303030300fe5b62000000000000")
     assert.deepStrictEqual(plain(decoded("addrv2", payload)), { _tag: "addrv2", addresses: [] })
   })
@@ -165,7 +166,7 @@ const print = (networkId: number, hex: string, port = 8333): string =>
   Wire.formatAddress({ ...entry(networkId, bytesOf(hex)), port })
 
 describe("an address prints", () => {
-  // The examples of Core's net_tests, with keys and names as Tor and I2P print them.
+  // The examples of Core's net_tests.
   const onionKey = "79bcc625184b05194975c28b66b66b0469f7f6556fb1ac3189a79b40dda32f1f"
   const i2pHash = "a2894dabaec08c0051a481a6dac88b64f98232ae42d4b6fd2fa81952dfe36a87"
 
@@ -175,7 +176,7 @@ describe("an address prints", () => {
     assert.strictEqual(print(6, "fc000001000200030004000500060007"), "[fc00:1:2:3:4:5:6:7]:8333")
   })
 
-  it("of version and addr as IPv4 where it is mapped", () => {
+  it("as IPv4 where version and addr have it mapped into IPv6", () => {
     const address = { services: 0n, address: bytesOf("00000000000000000000ffff01020304"), port: 18444 }
     assert.strictEqual(Wire.formatAddress(address), "1.2.3.4:18444")
     assert.strictEqual(Wire.formatAddress({ ...address, address: ipv6 }), "[2001:db8::1]:18444")

@@ -1,3 +1,4 @@
+/** The messages of compact blocks (BIP152). */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Wire from "../src/Wire.ts"
@@ -8,7 +9,7 @@ const example = <Tag extends Wire.Message["_tag"]>(tag: Tag) =>
 const compact = example("cmpctblock")
 const request = example("getblocktxn")
 const { transaction } = compact.prefilled.at(0)!
-/** The smallest there is: 10 bytes. */
+/** The smallest transaction: 10 bytes. */
 const empty: Wire.Transaction = { version: 1, inputs: [], outputs: [], lockTime: 0 }
 const hash = new Uint8Array(32)
 /** Header and nonce. */
@@ -18,7 +19,7 @@ const problem = (message: Wire.Message): Wire.WireReason => reasonOf(Wire.encode
 const numbers = (length: number): ReadonlyArray<number> => Array.from({ length }, (_, index) => index)
 
 describe("indexes", () => {
-  it("are absolute, and on the wire the distance from the place behind the one before", () => {
+  it("are absolute, and written as the distance from the lowest possible one", () => {
     const payload = encoded({ _tag: "getblocktxn", blockHash: hash, indexes: [0, 1, 5, 300] })
     assert.deepStrictEqual(payload, concat(hash, [4, 0, 0, 3, 0xfd, 0x26, 0x01]))
     const { indexes } = decoded("getblocktxn", payload) as Wire.GetBlockTxn
@@ -26,7 +27,7 @@ describe("indexes", () => {
     assert.strictEqual(indexes.at(-1), 300)
   })
 
-  it("of prefilled transactions are as well", () => {
+  it("of prefilled transactions are written so, too", () => {
     const message = { ...compact, shortIds: [], prefilled: [3, 4].map((index) => ({ index, transaction: empty })) }
     const payload = encoded(message)
     const ten = encoded({ _tag: "tx", transaction: empty })
@@ -40,7 +41,7 @@ describe("indexes", () => {
     assert.isUndefined(prefilled.at(2))
   })
 
-  it("end at 65535: more is malformed, however it is reached", () => {
+  it("end at 65535: a higher one is malformed, as one distance or as a sum", () => {
     const last = [0xfd, 0xff, 0xff]
     const legal = decoded("getblocktxn", concat(hash, [1], last)) as Wire.GetBlockTxn
     assert.deepStrictEqual(Array.from(legal.indexes), [65_535])
@@ -63,7 +64,7 @@ describe("indexes", () => {
     }
   })
 
-  it("that do not rise, or are none, are not written", () => {
+  it("that do not rise, or are not integers of 16 bits, are not written", () => {
     for (const indexes of [[1, 1], [2, 1], [-1], [0.5], [65_536], [Number.NaN]]) {
       assert.strictEqual(problem({ ...request, indexes })._tag, "BadValue")
       const prefilled = indexes.map((index) => ({ index, transaction }))
@@ -71,7 +72,7 @@ describe("indexes", () => {
     }
   })
 
-  it("may be all there are, 65,536, and are none more", () => {
+  it("are at most 65,536, which is every index there is", () => {
     const all = encoded({ ...request, indexes: numbers(65_536) })
     assert.strictEqual(all.length, 32 + 5 + 65_536)
     assert.strictEqual((decoded("getblocktxn", all) as Wire.GetBlockTxn).indexes.at(-1), 65_535)
@@ -105,7 +106,7 @@ describe("short ids", () => {
     }
   })
 
-  it("and prefilled transactions are 65,535 together at most", () => {
+  it("and prefilled transactions together are at most 65,535", () => {
     const most = { ...compact, shortIds: numbers(65_534), prefilled: [{ index: 0, transaction: empty }] }
     const payload = encoded(most)
     assert.deepStrictEqual(encoded(plain(decoded("cmpctblock", payload))), payload)
@@ -120,7 +121,7 @@ describe("short ids", () => {
   })
 })
 
-describe("counts that lie", () => {
+describe("counts without their elements", () => {
   const counts: ReadonlyArray<ReadonlyArray<number>> = [
     [0xfd, 0xfd, 0xff],
     [0xfe, 0, 0, 1, 0],
@@ -143,7 +144,7 @@ describe("counts that lie", () => {
   })
 })
 
-describe("bytes left over", () => {
+describe("bytes after the last field", () => {
   it("are tolerated unless the options say otherwise", () => {
     for (const tag of ["cmpctblock", "getblocktxn", "blocktxn"] as const) {
       const payload = concat(encoded(example(tag)), [1])

@@ -1,3 +1,4 @@
+/** The messages of the handshake, of keep-alive and of settings. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Wire from "../src/Wire.ts"
 import { concat, decoded, encoded, examples, reasonOf } from "./support/generators.ts"
@@ -14,7 +15,7 @@ describe("version", () => {
   const version = example("version")
   const payload = encoded(version)
 
-  it("takes the defaults for the fields that are missing", () => {
+  it("gives missing fields their defaults", () => {
     const zeros = { services: 0n, address: new Uint8Array(16), port: 0 }
     const defaults = { sender: zeros, nonce: 0n, userAgent: "", startHeight: 0, relay: true }
     const { nonce, sender, startHeight, userAgent } = version
@@ -47,7 +48,7 @@ describe("version", () => {
     assert.strictEqual((decoded("version", concat(payload.slice(0, -1), [2])) as Wire.Version).relay, true)
   })
 
-  it("has a user agent of at most 256 bytes, whatever they are", () => {
+  it("has a user agent of at most 256 bytes of any value", () => {
     const userAgent = "\u0000é\u00ff".padEnd(256, "x")
     const longest = { ...version, userAgent }
     assert.deepStrictEqual(decoded("version", encoded(longest)), longest)
@@ -62,7 +63,7 @@ describe("version", () => {
     assert.strictEqual(refused({ ...version, userAgent: "€" })._tag, "BadValue")
   })
 
-  it("is refused with a number that does not fit, and nothing wraps", () => {
+  it("is refused with a number that does not fit its field", () => {
     const { receiver } = version
     for (const wrong of [
       { ...version, protocolVersion: 2 ** 31 },
@@ -85,7 +86,7 @@ describe("version", () => {
 })
 
 describe("messages without payload", () => {
-  it("tolerate bytes unless told otherwise", () => {
+  it("tolerate trailing bytes unless the options forbid them", () => {
     for (const command of ["verack", "wtxidrelay", "sendaddrv2", "sendheaders", "getaddr", "mempool"]) {
       assert.deepStrictEqual(decoded(command, Uint8Array.of(1)), { _tag: command } as Wire.Message)
       const strict = Wire.decode(command, Uint8Array.of(1, 2), { trailingBytes: "malformed" })
@@ -149,7 +150,7 @@ describe("feature", () => {
     assert.strictEqual(malformed("feature", raw(4, 513))._tag, "TooMany")
   })
 
-  it("never tolerates anything behind", () => {
+  it("never tolerates trailing bytes", () => {
     const tail = concat(encoded(feature("abcd", 0)), [0])
     const result = Wire.decode("feature", tail, { trailingBytes: "tolerate" })
     assert.deepStrictEqual(reasonOf(result), { _tag: "TrailingBytes", count: 1 })
@@ -159,7 +160,7 @@ describe("feature", () => {
 describe("reject", () => {
   const reject = example("reject")
 
-  it("has a hash for tx and block only, and may lack it", () => {
+  it("may have a hash, for tx and block only", () => {
     for (const rejected of ["tx", "block"]) {
       const full = { ...reject, rejected }
       assert.deepStrictEqual(decoded("reject", encoded(full)), full)

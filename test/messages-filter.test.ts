@@ -1,3 +1,4 @@
+/** The messages of bloom filters (BIP37). */
 import { assert, describe, it } from "@effect/vitest"
 import * as Wire from "../src/Wire.ts"
 import { concat, decoded, encoded, examples, plain, reasonOf } from "./support/generators.ts"
@@ -29,7 +30,7 @@ describe("filterload", () => {
     assert.deepStrictEqual(reasonOf(Wire.decode("filterload", Uint8Array.of(0, 51, 0, 0, 0, 0, 0, 0, 0, 0))), tooMany)
   })
 
-  it("may have an empty filter, and no hash functions", () => {
+  it("may have an empty filter and 0 hash functions", () => {
     const message: Wire.FilterLoad = { ...largest, filter: new Uint8Array(0), hashFunctions: 0 }
     assert.deepStrictEqual(plain(decoded("filterload", encoded(message))), message)
   })
@@ -52,7 +53,7 @@ describe("filteradd", () => {
 })
 
 describe("merkleblock", () => {
-  it("has as many hashes and flags as there are bytes for", () => {
+  it("has no limit of hashes and flags but the size of the payload", () => {
     const fixed = encoded({ ...merkleblock, hashes: [], flags: new Uint8Array(0) }).subarray(0, 84)
     const hashes = 124_990
     const payload = concat(fixed, [0xfe, 0x3e, 0xe8, 1, 0], new Uint8Array(hashes * 32), [3, 1, 2, 3])
@@ -83,8 +84,8 @@ describe("merkleblock", () => {
   })
 })
 
-describe("bytes left over", () => {
-  it("are tolerated, or TrailingBytes where that is asked for", () => {
+describe("bytes after the last field", () => {
+  it("are tolerated, or TrailingBytes where the options say so", () => {
     for (const command of ["filterload", "filteradd", "filterclear", "merkleblock"]) {
       const payload = concat(encoded(examples.find((message) => message._tag === command)!), [1, 2])
       assert.strictEqual(decoded(command, payload)._tag, command)

@@ -1,3 +1,4 @@
+/** The messages of compact filters (BIP157), of reconciliation and packages (BIP330, BIP331), and alerts. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Wire from "../src/Wire.ts"
 import { concat, decoded, encoded, plain, reasonOf } from "./support/generators.ts"
@@ -42,7 +43,7 @@ describe("compact filter messages", () => {
     assert.deepStrictEqual(reasonOf(Wire.decode("cfheaders", payload)), tooMany)
   })
 
-  it("cfcheckpt is as long as a payload can be", () => {
+  it("cfcheckpt has no limit but the size of a payload", () => {
     const count = Math.floor((Wire.maxPayloadLength - 38) / 32)
     const message: Wire.CFCheckpt = { _tag: "cfcheckpt", filterType: 0, stopHash: hash, filterHeaders: hashes(count) }
     assert.strictEqual((decoded("cfcheckpt", encoded(message)) as Wire.CFCheckpt).filterHeaders.length, count)
@@ -58,7 +59,7 @@ describe("compact filter messages", () => {
     assert.deepStrictEqual(reasonOf(Wire.decode("cfilter", payload)), tooMany)
   })
 
-  it("a count that lies is Truncated before anything is made", () => {
+  it("a count without its elements is Truncated before anything is allocated", () => {
     const lie = [0xfe, 0, 0, 0, 2]
     for (const [command, payload] of [
       ["cfilter", concat([0], hash, [0xfe, 0, 0, 4, 0])],
@@ -134,7 +135,7 @@ describe("reconciliation and packages", () => {
 
 describe("alert", () => {
   const text = (value: string): Uint8Array => concat([value.length], new TextEncoder().encode(value))
-  /** The fields of the last alert's form, one after the other. */
+  /** The signed bytes of an alert, field by field. */
   const fields = (comment: Uint8Array = text("comment")): Uint8Array =>
     concat(
       [1, 0, 0, 0],
@@ -160,7 +161,7 @@ describe("alert", () => {
       [2, 8, 9]
     )
 
-  it("is decoded with all fields of what is signed", () => {
+  it("is decoded with all fields of the signed bytes", () => {
     const payload = fields()
     assert.deepStrictEqual(plain(decoded("alert", alert(payload))), {
       _tag: "alert",
@@ -186,11 +187,11 @@ describe("alert", () => {
     assert.deepStrictEqual(reasonOf(Wire.encode(decoded("alert", alert(fields())))), {
       _tag: "BadValue",
       field: "_tag",
-      problem: "is a message that is decoded only: nobody takes alerts any more"
+      problem: "is a message that is only decoded: no node accepts alerts any more"
     })
   })
 
-  it("cut at any byte is Truncated, in the frame of the message and in what is signed", () => {
+  it("cut at any byte is Truncated, in the outer fields and in the signed bytes", () => {
     const whole = alert(fields())
     for (let size = 0; size < whole.length; size++) {
       assert.strictEqual(reasonOf(Wire.decode("alert", whole.subarray(0, size)))._tag, "Truncated")

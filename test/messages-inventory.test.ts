@@ -1,3 +1,4 @@
+/** Inventory, headers and locators; and the lists of decoded messages. */
 import { assert, describe, it } from "@effect/vitest"
 import { inspect } from "node:util"
 import * as Wire from "../src/Wire.ts"
@@ -55,7 +56,7 @@ describe("headers", () => {
     )
   })
 
-  it("does not look at the transaction counts, and writes them as 0", () => {
+  it("ignores the transaction counts, and writes them as 0", () => {
     const bytes = encoded({ _tag: "headers", headers: [header] }).subarray(1, 81)
     const payload = concat([3], bytes, [0xfd, 0x00, 0x10], bytes, [7], bytes, [0xfe, 0, 0, 1, 0])
     const message = decoded("headers", payload) as Wire.Headers
@@ -99,7 +100,7 @@ describe("a list of a decoded message", () => {
   const inv: Wire.Inv = { _tag: "inv", items: [1, 2, 3].map((type) => ({ type, hash: new Uint8Array(32).fill(type) })) }
   const { items: list } = decoded("inv", encoded(inv)) as Wire.Inv
 
-  it("has elements where an array has them", () => {
+  it("has the elements of an array at the same indexes", () => {
     const array = Array.from(list)
     assert.deepStrictEqual(array, Array.from(inv.items))
     for (const index of [0, 1, 2, 3, -1, -3, -4, 1.7, -0.5, Number.NaN, Infinity]) {
@@ -107,7 +108,7 @@ describe("a list of a decoded message", () => {
     }
   })
 
-  it("can be walked through twice, and two walks do not disturb each other", () => {
+  it("can be iterated twice, also at the same time", () => {
     assert.deepStrictEqual(Array.from(list), Array.from(list))
     const pairs: Array<string> = []
     for (const a of list) for (const b of list) pairs.push(`${a.type}${b.type}`)
@@ -119,12 +120,12 @@ describe("a list of a decoded message", () => {
     assert.include(inspect(list), "type: 2")
   })
 
-  it("has views over the payload, so that nothing is copied", () => {
+  it("makes views over the payload, without copies", () => {
     const payload = encoded(inv)
     assert.strictEqual((decoded("inv", payload) as Wire.Inv).items.at(0)?.hash.buffer, payload.buffer)
   })
 
-  it("is not the only kind that can be sent: any object with length, at and iterator is one", () => {
+  it("may be any object with length, at and iterator when it is sent", () => {
     const own: Wire.List<Wire.InventoryItem> = {
       length: 2,
       at: (index) => inv.items.at(index),
@@ -134,18 +135,18 @@ describe("a list of a decoded message", () => {
       _tag: "inv",
       items: Array.from(inv.items).slice(0, 2)
     })
-    // Encoding something else meanwhile must not disturb the buffer in use.
+    // A list that encodes another message must not disturb the buffer in use.
     const nested = { ...own, at: (index: number) => (encoded({ _tag: "ping", nonce: 1n }), inv.items.at(index)) }
     assert.deepStrictEqual(encoded({ _tag: "inv", items: nested }), encoded({ _tag: "inv", items: own }))
   })
 
-  it("is copied only where it belongs: that of another message is refused", () => {
+  it("is copied only into a message with the same elements, and else refused", () => {
     const addr = decoded("addr", encoded(examples.find((message) => message._tag === "addr")!)) as Wire.Addr
     const wrong = addr.addresses as unknown as Wire.List<Wire.InventoryItem>
     assert.strictEqual(reasonOf(Wire.encode({ _tag: "inv", items: wrong }))._tag, "BadValue")
   })
 
-  it("is refused where it has less elements than its length says", () => {
+  it("is refused where it has fewer elements than its length says", () => {
     const short = {
       length: 4,
       at: (index: number) => inv.items.at(index),

@@ -7,11 +7,11 @@ import { limits, tooManyHeaders } from "./support/limits.ts"
 
 describe("a message above a limit", () => {
   for (const { command, cut, field, reason, whole } of limits) {
-    it(`${command} ${field}: is ${reason} where all of it is there, and Truncated where it is cut off`, () => {
+    it(`${command} ${field}: is ${reason} if complete, and Truncated if cut off`, () => {
       const found = reasonOf(Wire.decode(command, whole.payload))
       assert.strictEqual(found._tag, reason)
       assert.strictEqual("field" in found && found.field, field)
-      // What follows the last field changes nothing.
+      // Trailing bytes change nothing.
       const longer = new Uint8Array(whole.payload.length + 1)
       longer.set(whole.payload)
       assert.deepStrictEqual(reasonOf(Wire.decode(command, longer)), found)

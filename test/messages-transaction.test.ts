@@ -1,3 +1,4 @@
+/** Transactions in both forms, and blocks. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Wire from "../src/Wire.ts"
@@ -50,7 +51,7 @@ describe("a transaction", () => {
     assert.isTrue(Result.isFailure(Wire.decodeTransaction(concat(version, [0], oneOutput, lockTime))))
   })
 
-  it("without inputs is refused where it has outputs, in whatever message, for its bytes would not be read again", () => {
+  it("with outputs but no inputs is refused in every message, because its bytes would be read as the witness form", () => {
     const made = { ...transaction, inputs: [] }
     const { header } = (examples.find((message) => message._tag === "block") as Wire.BlockMessage).block
     const results = [
@@ -73,7 +74,7 @@ describe("a transaction", () => {
       assert(reason._tag === "BadValue")
       assert.strictEqual(reason.field, "inputs")
     }
-    // Tools make them, and their ids are those of the bytes.
+    // Tools make such transactions. Their ids are the hashes of these bytes.
     const raw = concat(version, [0], oneOutput, lockTime)
     const read = Result.getOrThrow(Wire.decodeRawTransaction(raw))
     assert.deepStrictEqual(Wire.txid(plain(read)), Wire.txid(read))
@@ -92,7 +93,7 @@ describe("a transaction", () => {
     assert.strictEqual(decoded("tx", concat(write(transaction), [0]))._tag, "tx")
   })
 
-  it("keeps amounts that no number can hold, as long as its outputs are not rebuilt", () => {
+  it("keeps amounts beyond 2^53, as long as its outputs are not rebuilt", () => {
     const bytes = concat(version, oneInput, [1], new Uint8Array(7).fill(0xff), [0x7f, 0], lockTime)
     const huge = read(bytes)
     assert.deepStrictEqual(write(huge), bytes)
@@ -131,7 +132,7 @@ describe("a transaction", () => {
     )
   })
 
-  it("has lists that can be walked through by several at once, and left half way", () => {
+  it("has lists that can be iterated at the same time, and left half way", () => {
     const item = (byte: number) => new Uint8Array(byte).fill(byte)
     const made: Wire.Transaction = {
       version: 1,
@@ -139,7 +140,7 @@ describe("a transaction", () => {
         previousOutput: { txid: new Uint8Array(32).fill(byte), index: byte },
         script: item(byte),
         sequence: byte,
-        // One without, between those that have some.
+        // One input without witness, between two with one.
         witness: byte === 2 ? [] : [item(byte), item(0), item(200)]
       })),
       outputs: [1, 2, 3].map((value) => ({ value, script: item(value) })),
@@ -190,7 +191,7 @@ describe("a transaction", () => {
     assert.strictEqual(reasonOf(Wire.encodeTransaction(large))._tag, "PayloadTooLarge")
   })
 
-  it("has the id that everyone knows", () => {
+  it("has the known id", () => {
     // The coinbase of the genesis block.
     const bytes = bytesOf(
       "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d0104455468652054696d6573" +
@@ -208,7 +209,7 @@ describe("a transaction", () => {
 describe("a block", () => {
   const block = examples.find((message) => message._tag === "block") as Wire.BlockMessage
 
-  it("has transactions whose lists can be put together anew", () => {
+  it("has transactions whose lists can be combined", () => {
     const other = { ...transaction, outputs: [{ value: 7, script: Uint8Array.of(1, 2, 3) }] }
     const two = { ...block, block: { ...block.block, transactions: [transaction, other] } }
     const [first, second] = (decoded("block", encoded(two)) as Wire.BlockMessage).block.transactions

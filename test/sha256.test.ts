@@ -24,7 +24,7 @@ afterEach(() => {
 })
 
 describe("SHA-256 twice", () => {
-  it("is what Node's createHash gives, for short and long inputs", () => compare(Sha256))
+  it("equals createHash of Node, for short and long inputs", () => compare(Sha256))
 
   it("is the same where there is no node:crypto, as in a browser", async () => {
     vi.resetModules()
@@ -35,7 +35,7 @@ describe("SHA-256 twice", () => {
     compare(module)
   })
 
-  it("gives a buffer that later hashes do not write to", () => {
+  it("gives a buffer that later hashes do not overwrite", () => {
     for (const size of [10, 1_000]) {
       const first = Sha256.doubleSha256(new Uint8Array(size))
       const copy = first.slice()

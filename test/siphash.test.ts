@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { sipHash, sipKey } from "../src/primitives/siphash.ts"
 import * as Wire from "../src/Wire.ts"
 
-/** The hash as the paper and Core print it: 16 digits, the highest first. */
+/** The hash as the paper and Core print it: 16 digits, highest first. */
 const hashOf = (key: Uint8Array, bytes: Uint8Array): string => {
   const out = new Uint32Array(2)
   sipHash(sipKey(key), bytes, out)
@@ -13,7 +13,7 @@ const hashOf = (key: Uint8Array, bytes: Uint8Array): string => {
 const counting = (length: number, from = 0): Uint8Array => Uint8Array.from({ length }, (_, index) => from + index)
 const words = (...numbers: ReadonlyArray<bigint>): Uint8Array => new Uint8Array(BigUint64Array.from(numbers).buffer)
 
-/** Of the empty message, 00, 00 01, … 00 01 … 3e, under the key 00 01 … 0f. */
+/** The hashes of the empty message, 00, 00 01, … 00 01 … 3e, with the key 00 01 … 0f. */
 const ofThePaper = `
   726fdb47dd0e0e31 74f839c593dc67fd 0d6c8009d9a94f5a 85676696d7fb7e2d cf2794e0277187b7 18765564cd99a68d
   cbc9466e58fee3ce ab0200f58b01d137 93f5f5799a932462 9e0082df0ba9e4b0 7a5dbbc594ddb9f3 f4b32f46226bada7

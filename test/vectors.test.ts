@@ -14,7 +14,7 @@ const sameBytes = (actual: Uint8Array, expected: Uint8Array): void =>
 
 describe("captures of a Bitcoin Core node", () => {
   for (const name of captures) {
-    it(`${name}: every message decodes and encodes to the same bytes, as it came and as plain arrays`, () => {
+    it(`${name}: every message decodes and encodes to the same bytes, as decoded and as plain arrays`, () => {
       let known = 0
       for (const { command, payload } of readCapture(name)) {
         const message = Result.getOrThrow(Wire.decode(command, payload, { trailingBytes: "malformed" }))
@@ -50,7 +50,7 @@ describe("captures of a Bitcoin Core node", () => {
     })
   }
 
-  it("light-client-sent: the addrv2 entries print as they were made", () => {
+  it("light-client-sent: the addrv2 entries print the addresses that the node was given", () => {
     const payload = readCapture("light-client-sent").find(({ command }) => command === "addrv2")!.payload
     const message = decoded("addrv2", payload) as Wire.AddrV2
     const printed = Array.from(message.addresses, Wire.formatAddress)
@@ -102,12 +102,12 @@ describe("blocks", () => {
       index === 0 ? new Uint8Array(32) : Wire.wtxid(transaction)
     )
     const pair = [Wire.merkleRoot(wtxids), coinbase.inputs.at(0)!.witness.at(0)!]
-    // SHA-256 twice over root and reserved value is what a merkle tree of two does.
+    // A merkle tree of two hashes is SHA-256 twice over root and reserved value.
     const commitment = Array.from(coinbase.outputs).findLast((output) => hex(output.script).startsWith("6a24aa21a9ed"))!
     assert.strictEqual(hex(Wire.merkleRoot(pair)), hex(commitment.script.subarray(6, 38)))
   })
 
-  it("mainnet 1 to 255: each block names the one before, back to the genesis block", () => {
+  it("mainnet 1 to 255: each block names the previous one, back to the genesis block", () => {
     let previous = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
     const chain = readChain()
     assert.strictEqual(chain.length, 255)
@@ -132,7 +132,7 @@ describe("transactions of Bitcoin Core", () => {
     }
   })
 
-  it("tx_invalid.json: what decodes encodes to the same bytes, nothing throws", () => {
+  it("tx_invalid.json: a transaction that decodes encodes to the same bytes, and none throws", () => {
     for (const bytes of readTransactions("tx_invalid")) {
       const result = Wire.decodeTransaction(bytes)
       if (Result.isSuccess(result)) sameBytes(Result.getOrThrow(Wire.encodeTransaction(result.success)), bytes)

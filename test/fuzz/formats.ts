@@ -1,4 +1,4 @@
-/** Targets for what is pure beside the messages: packets, captures, filters, compact blocks, proofs, addresses, proxies. */
+/** Targets for the other pure readers: packets, captures, filters, blocks, proofs, addresses, transactions of tools, proxies. */
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
 import { isDeepStrictEqual } from "node:util"
@@ -10,12 +10,14 @@ import { acceptStream, connectStream, createSession } from "../../src/connection
 import { socks5 } from "../../src/connection/net/socks5.ts"
 import { sha256 } from "../../src/primitives/sha256.ts"
 import * as Address from "../../src/Address.ts"
+import * as Block from "../../src/Block.ts"
 import * as BloomFilter from "../../src/BloomFilter.ts"
 import * as Capture from "../../src/Capture.ts"
 import * as CompactBlock from "../../src/CompactBlock.ts"
 import * as CompactFilter from "../../src/CompactFilter.ts"
 import * as MerkleBlock from "../../src/MerkleBlock.ts"
 import * as Wire from "../../src/Wire.ts"
+import { genesis, mineBlock } from "../../examples/regtest-chain.ts"
 import { type Dice, dice } from "../support/dice.ts"
 import { encoded, plain } from "../support/generators.ts"
 import { commandField, mutate, network, payloadOf, somePayload, u32 } from "./inputs.ts"
@@ -24,13 +26,13 @@ import { bounded, comparable, cut, hashOf, parseWith, type Target } from "./rule
 const joined = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => new Uint8Array(Buffer.concat(parts))
 
 interface Effort {
-  /** Bytes that take memory beside the input. */
+  /** Bytes of memory that any input may take. */
   readonly beside?: number
-  /** Bytes of memory for each of the input. */
+  /** Bytes of memory for each byte of the input. */
   readonly perByte?: number | undefined
 }
 
-/** In one piece, then in pieces of several sizes: the same comes of it. */
+/** Checks that one chunk and chunks of several sizes give the same result. */
 const whateverTheChunks = <A>(
   input: Uint8Array,
   parse: (chunks: ReadonlyArray<Uint8Array>) => A,
@@ -52,11 +54,11 @@ const whateverTheChunks = <A>(
 const secretsOf = (seed: Uint8Array, initiator: boolean) => deriveSecrets(sha256(seed), network.magic, initiator)
 const noSeed = new Uint8Array(32)
 
-/** What is in a packet: its header byte, then its contents, with a length before both. */
+/** A packet in an input: a length, then the header byte and the contents. */
 const packetOf = (header: number, contents: Uint8Array): Uint8Array =>
   joined(u32(contents.length + 1), Uint8Array.of(header), contents)
 
-/** The packets that an input stands for, sealed, and the contents of those that are no decoys. */
+/** The sealed packets of an input, and the contents of those that are not decoys. */
 const sealed = (input: Uint8Array) => {
   const { send } = secretsOf(noSeed, true)
   const packets: Array<Uint8Array> = []
@@ -85,7 +87,7 @@ const opened = (bytes: Uint8Array, malformed: "drop" | "disconnect") =>
         malformed
       })
       return comparable(parseWith(parser, chunks, true))
-      // A packet of 20 bytes takes buffers of its own to be opened.
+      // Opening a packet of 20 bytes allocates buffers.
     },
     { perByte: 24 }
   ) as { readonly events: ReadonlyArray<Wire.ParserEvent>; readonly failure: Wire.WireReason | undefined }
@@ -133,7 +135,7 @@ const packets: Target = {
 
 const ownKey = { privateKey: noSeed, publicKey: new Uint8Array(64).fill(7) }
 
-/** What becomes of an exchange; the shared secret is a hash of their key, for nothing here depends on the mathematics. */
+/** The result of a key exchange. The shared secret is a hash of the key: nothing here depends on the mathematics. */
 const exchanged = (role: "initiator" | "responder", chunks: ReadonlyArray<Uint8Array>): unknown => {
   const exchange = KeyExchange.make(role, network.magic)
   const left = [...chunks]
@@ -174,7 +176,7 @@ const keyExchange: Target = {
   },
   check: (input) => {
     for (const role of ["initiator", "responder"] as const) {
-      // Keys and ciphers, beside what came.
+      // Keys and ciphers, in addition to the input.
       whateverTheChunks(input, (chunks) => exchanged(role, chunks), { beside: 8_192 })
     }
   }
@@ -210,11 +212,11 @@ const capture: Target = {
   check: checkCapture
 }
 
-// ---- blocks in parts
+// ---- compact blocks and filtered blocks
 
 const zeros = new Uint8Array(32)
 
-/** A block whose transactions are what the dice say, beside a coinbase. */
+/** A block with a coinbase and random transactions. */
 const blockOf = (dice: Dice): Wire.Block => {
   const coinbase: Wire.Transaction = {
     version: 1,
@@ -237,7 +239,7 @@ const blockOf = (dice: Dice): Wire.Block => {
 const isCommittedTo = ({ header, transactions }: Wire.Block): boolean =>
   Buffer.compare(Wire.merkleRoot(Array.from(transactions, Wire.txid)), header.merkleRoot) === 0
 
-/** The first four bytes are the seed of the block whose transactions are at hand, so that some are found. */
+/** The first four bytes seed the block whose transactions are the pool, so that some are found. */
 const checkCompactBlock = (input: Uint8Array): void => {
   const payload = input.subarray(4)
   const message = Wire.decode("cmpctblock", payload)
@@ -281,6 +283,67 @@ const compactBlock: Target = {
     return joined(seed, own.chance(0.4) ? payload : mutate(own, payload))
   },
   check: checkCompactBlock
+}
+
+/** A block that is not mutated has its merkle root, a coinbase, and a coinbase that commits to its witnesses if it has any. */
+const checkMutation = (input: Uint8Array): void => {
+  const message = Wire.decode("block", input)
+  if (Result.isFailure(message) || message.success._tag !== "block") return
+  const { block } = message.success
+  for (const segwitHeight of [undefined, 0, 1_000_000]) {
+    const mutation = bounded("checking a block", input.length, () => Block.mutation(block, { segwitHeight }), 16)
+    assert.equal(Block.isMutated(block, { segwitHeight }), mutation !== undefined)
+    const bare = Array.from(block.transactions, (transaction) => ({
+      ...transaction,
+      inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: [] }))
+    }))
+    const cut = Block.mutation({ ...block, transactions: bare }, { segwitHeight })
+    if (mutation === "NoCoinbase" || mutation === "OtherTransactions" || mutation === "RepeatedTransactions") {
+      // These do not depend on witnesses.
+      assert.equal(cut, mutation)
+    } else {
+      assert.ok(isCommittedTo(block) && Wire.isCoinbase(block.transactions.at(0)!))
+      assert.ok(cut === undefined || cut === "NoReservedValue")
+    }
+  }
+}
+
+const mutatedBlock: Target = {
+  name: "mutation",
+  make: (dice) => {
+    const payload = dice.chance(0.3)
+      ? payloadOf(dice, "block")
+      : encoded({
+          _tag: "block",
+          block: mineBlock(
+            { blocks: [genesis], hashes: [Wire.blockHash(genesis.header)] },
+            { timestamp: 1_700_000_000, transactions: Array.from(blockOf(dice).transactions).slice(1) }
+          )
+        })
+    return dice.chance(0.3) ? payload : mutate(dice, payload)
+  },
+  check: checkMutation
+}
+
+const rawTransaction: Target = {
+  name: "rawtransaction",
+  make: (dice) => {
+    const payload = payloadOf(dice, "tx")
+    // Without its inputs: version, the count of outputs and what follows.
+    return dice.chance(0.8) ? payload : mutate(dice, joined(payload.subarray(0, 4), Uint8Array.of(0), dice.bytes(60)))
+  },
+  check: (input) => {
+    const result = bounded("reading a transaction", input.length, () => Wire.decodeRawTransaction(input))
+    const strict = Wire.decodeTransaction(input)
+    if (Result.isFailure(result)) return assert.ok(Result.isFailure(strict), "only the strict form can be read")
+    const transaction = result.success
+    assert.equal(Wire.transactionSize(transaction), input.length)
+    assert.equal(Wire.txid(transaction).length, 32)
+    const again = Wire.encodeTransaction(transaction)
+    const isUnwritable = transaction.inputs.length === 0 && transaction.outputs.length > 0
+    assert.equal(Result.isFailure(again), isUnwritable, "encoded though it cannot be read again, or the reverse")
+    if (Result.isSuccess(again)) assert.deepEqual(again.success, input)
+  }
 }
 
 const checkMerkleBlock = (input: Uint8Array): void => {
@@ -341,7 +404,7 @@ const compactFilter: Target = {
   check: checkCompactFilter
 }
 
-/** A uint16 with the length of a filterload, that, and a transaction. */
+/** A uint16 with the length of a filterload, the filterload, and a transaction. */
 const checkBloom = (input: Uint8Array): void => {
   const size = (input[0] ?? 0) | ((input[1] ?? 0) << 8)
   const load = Wire.decode("filterload", input.subarray(2, 2 + size))
@@ -355,7 +418,7 @@ const checkBloom = (input: Uint8Array): void => {
   assert.ok(BloomFilter.contains(filter, element), "what was inserted is not contained")
   if (Result.isSuccess(tx) && tx.success._tag === "tx") {
     const { transaction } = tx.success
-    // Up to 50 hash functions for each push, of which a byte can be one.
+    // Up to 50 hash functions for each push, and a push can be one byte.
     const found = bounded("matching", input.length * 50, () => BloomFilter.matches(filter, transaction))
     if (found) assert.ok(BloomFilter.matches(filter, transaction), "it matches once only")
     BloomFilter.insert(filter, Wire.txid(transaction))
@@ -385,6 +448,7 @@ const texts = [
   "explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion:8333",
   "udhdrtrcetjm5sxzskjyr5ztpeszydbh4dpl3pl4utgqqw2v4jna.b32.i2p",
   "fe80::1%eth0",
+  "[fe80::1%32]:8333",
   "0x7f.1",
   "[::1"
 ]
@@ -409,9 +473,9 @@ const address: Target = {
   }
 }
 
-// ---- what proxies say
+// ---- answers of proxies
 
-/** Runs a dialogue on what came, as far as that goes: it ends, or fails with its own error. */
+/** Runs a dialogue on the input as far as it goes. It must end, or fail with its own error. */
 const talk = (dialogue: Dialogue<unknown>, input: Uint8Array): void => {
   try {
     let offset = 0
@@ -473,6 +537,8 @@ export const formats: ReadonlyArray<Target> = [
   keyExchange,
   capture,
   compactBlock,
+  mutatedBlock,
+  rawTransaction,
   merkleBlock,
   compactFilter,
   bloom,

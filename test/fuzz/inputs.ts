@@ -1,4 +1,4 @@
-/** What the fuzzer starts from, messages made and recorded, and what it does to them. All is drawn from dice. */
+/** The inputs of the fuzzer: generated and recorded messages, and random changes to them. All randomness comes from dice. */
 import * as Effect from "effect/Effect"
 import * as Arbitrary from "effect/Arbitrary"
 import { checksum } from "../../src/primitives/sha256.ts"
@@ -28,7 +28,7 @@ const generated = (): ReadonlyArray<Payload> => [
   )
 ]
 
-/** Messages that others wrote: large ones would slow everything down, and are as deep as the small ones. */
+/** Messages that other software wrote. Large ones would slow the run down, and contain nothing that small ones do not. */
 const recorded = (): ReadonlyArray<Payload> =>
   [
     ...Vectors.captures.flatMap(Vectors.readCapture),
@@ -45,7 +45,7 @@ const recorded = (): ReadonlyArray<Payload> =>
     ...Vectors.readTransactions("tx_invalid").map((payload) => ({ command: "tx", payload }))
   ].filter(({ payload }) => payload.length <= 20_000)
 
-/** All that there is to start from, by command. */
+/** All messages to start from, by command. */
 const corpus = Map.groupBy([...generated(), ...recorded()], ({ command }) => command)
 const commands = Array.from(corpus.keys())
 
@@ -70,17 +70,17 @@ const numbers = [
   [0, 0, 0, 0, 0, 0, 0, 0x80]
 ]
 
-/** How large an input grows at most, but for what it starts from. */
+/** The size to which changes may grow an input. */
 const largest = 200_000
 
-/** A range, short more often than long. */
+/** A random range, more often short than long. */
 const range = (dice: Dice, length: number): readonly [start: number, end: number] => {
   const start = dice.below(length + 1)
   const size = dice.chance(0.7) ? dice.below(40) : dice.below(length + 1)
   return [start, Math.min(length, start + size)]
 }
 
-/** A place to overwrite: counts and lengths are at the beginning more often than not. */
+/** A random offset, often near the beginning, where counts and lengths are. */
 const place = (dice: Dice, length: number): number => dice.below(dice.chance(0.5) ? Math.min(length, 100) : length)
 
 const changed = (dice: Dice, bytes: Uint8Array): Uint8Array => {
@@ -115,7 +115,7 @@ const changed = (dice: Dice, bytes: Uint8Array): Uint8Array => {
     case 8:
       return joined(before, somePayload(dice).payload, after)
     default: {
-      // Quadratic time shows only where there is much of something, which takes its time to check.
+      // Quadratic time shows only with many repetitions, which take long to check.
       const times = dice.chance(0.05) ? 5_000 : dice.below(50)
       const size = Math.max(1, part.length)
       return joined(before, ...Array.from({ length: Math.min(times, Math.floor(largest / size)) }, () => part), after)
@@ -133,17 +133,17 @@ const joined = (...parts: ReadonlyArray<ArrayLike<number>>): Uint8Array => {
   return whole
 }
 
-/** One to four changes. */
+/** Changes an input one to four times. */
 export const mutate = (dice: Dice, bytes: Uint8Array): Uint8Array => {
   let result = bytes
   for (let left = 1 + dice.below(4); left > 0; left--) result = changed(dice, result)
   return result.length > largest ? result.slice(0, largest) : result
 }
 
-/** A message of any type as it was made or recorded. */
+/** An unchanged message of any type. */
 export const somePayload = (dice: Dice): Payload => dice.pick(corpus.get(dice.pick(commands))!)
 
-/** Something like a payload of that command. */
+/** An input that resembles a payload of a command. */
 export const payloadOf = (dice: Dice, command: string): Uint8Array => {
   if (dice.chance(0.05)) return dice.bytes(dice.below(400))
   const own = corpus.get(command)
@@ -156,11 +156,11 @@ export const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(
 export const commandField = (command: string): Uint8Array =>
   Uint8Array.from({ length: 12 }, (_, index) => (index < command.length ? command.charCodeAt(index) : 0))
 
-/** Whatever the payload is, its frame is right. */
+/** A correct frame around any payload. */
 export const frame = ({ command, payload }: Payload): Uint8Array =>
   joined(network.magic, commandField(command), u32(payload.length), u32(checksum(payload)), payload)
 
-/** Makes the checksum of each whole frame right, so that what was changed in its payload gets to the decoder. */
+/** Corrects the checksum of each whole frame, so that a changed payload reaches the decoder. */
 const mended = (stream: Uint8Array): Uint8Array => {
   const bytes = stream.slice()
   const view = new DataView(bytes.buffer)
@@ -173,7 +173,7 @@ const mended = (stream: Uint8Array): Uint8Array => {
   return bytes
 }
 
-/** A stream of frames made of such payloads: some changed inside of their frames, some together with them. */
+/** A stream of frames: some with changed payloads in correct frames, some changed as a whole. */
 export const streamOf = (dice: Dice, payload: () => Payload): Uint8Array => {
   if (dice.chance(0.03)) return dice.bytes(dice.below(400))
   const parts = Array.from({ length: 1 + dice.below(6) }, () => {

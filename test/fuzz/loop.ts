@@ -1,14 +1,14 @@
-/** One run of the fuzzer, and what is made of a finding. */
+/** One run of the fuzzer: checks an input, and shrinks it where a rule is broken. */
 import { dice } from "../support/dice.ts"
 import type { Target } from "./rules.ts"
 import { targets } from "./targets.ts"
 
-/** An input for which a rule does not hold. */
+/** An input that breaks a rule. */
 export interface Finding {
   readonly target: string
   readonly seed: number
   readonly error: unknown
-  /** As small as it could be made. */
+  /** The smallest input found that breaks a rule. */
   readonly input: Uint8Array
 }
 
@@ -27,17 +27,17 @@ const problemOf = (target: Target, input: Uint8Array): { readonly error: unknown
   }
 }
 
-/** Milliseconds for making an input smaller: less than what the watch of `main.ts` takes for a hang. */
+/** Milliseconds for shrinking: less than the time after which `main.ts` reports a hang. */
 const longest = 15_000
 
-/** Thrown when enough was tried. */
+/** Thrown to end shrinking. */
 const enough = new Error("enough tries")
 
-/** Takes pieces out, then makes bytes zero, as long as something is still wrong. */
+/** Removes parts, then zeroes bytes, as long as a rule stays broken. */
 export const shrink = (target: Target, input: Uint8Array, tries = 3_000): Uint8Array => {
   let best = input
   let left = tries
-  // A large input takes long each time: it must not be taken for one that hangs.
+  // A large input takes long each time, and must not look like a hang.
   const end = performance.now() + longest
   const holds = (candidate: Uint8Array): boolean => {
     if (left-- <= 0 || performance.now() > end) throw enough
@@ -63,7 +63,7 @@ export const shrink = (target: Target, input: Uint8Array, tries = 3_000): Uint8A
   return best
 }
 
-/** One input, which follows from the seed, or what it showed. */
+/** Checks the input of a seed; returns what was found. */
 export const run = (target: Target, seed: number): Finding | undefined => {
   const input = target.make(dice(seed))
   const problem = problemOf(target, input)
@@ -72,7 +72,7 @@ export const run = (target: Target, seed: number): Finding | undefined => {
   return { target: target.name, seed, error: (problemOf(target, smallest) ?? problem).error, input: smallest }
 }
 
-/** For people: what is wrong, with what, and how to see it again. */
+/** A finding as text: the broken rule, the input, and how to replay it. */
 export const explain = ({ error, input, seed, target }: Finding): string => {
   const hex = Buffer.from(input).toString("hex")
   return [

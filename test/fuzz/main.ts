@@ -1,9 +1,9 @@
 /**
- * `npm run fuzz`: until Ctrl-C, or a finding, or as long as it is told.
+ * `npm run fuzz`: runs until Ctrl-C, a finding, or the end that an option sets.
  *
- *     --seconds N   as long (FUZZ_SECONDS)        --target NAME   only this one
- *     --runs N      as many inputs (FUZZ_RUNS)    --hex BYTES     only this input, with --target
- *     --seed N      of the first (FUZZ_SEED); the others count up from it
+ *     --seconds N   how long to run (FUZZ_SECONDS)          --target NAME   only this target
+ *     --runs N      how many inputs to check (FUZZ_RUNS)    --hex BYTES     only this input, with --target
+ *     --seed N      seed of the first input (FUZZ_SEED); each further input has the next one
  */
 import * as fs from "node:fs"
 import { parseArgs } from "node:util"
@@ -11,19 +11,19 @@ import { isMainThread, Worker, workerData } from "node:worker_threads"
 import { explain, run, targetNamed } from "./loop.ts"
 import { targets } from "./targets.ts"
 
-/** An input that takes so many seconds hangs. */
+/** Seconds after which an input counts as a hang. */
 const hangs = 30
 
-/** Shared with the thread that watches: how many runs were begun, and the seed of the last. */
+/** Shared with the watching thread: the number of runs begun, and the seed of the last one. */
 type Shared = Int32Array<SharedArrayBuffer>
 
-/** What the thread that watches is told. */
+/** The data of the watching thread. */
 interface Watched {
   readonly shared: Shared
   readonly names: ReadonlyArray<string>
 }
 
-/** In a thread of its own: while the other one hangs, nobody else could say with what. */
+/** Runs in a second thread, which can report the seed while the first one hangs. */
 const watch = ({ names, shared }: Watched): void => {
   for (let last = -1; ;) {
     const begun = Atomics.load(shared, 0)
@@ -87,7 +87,7 @@ const main = async (): Promise<number> => {
     const seed = (first + done) >>> 0
     Atomics.store(shared, 1, seed | 0)
     Atomics.store(shared, 0, ++done)
-    // By the seed, not by how many were run, so that a seed alone replays.
+    // The seed chooses the target, so that a seed alone replays a run.
     const finding = run(chosen[seed % chosen.length]!, seed)
     if (finding !== undefined) {
       progress()
@@ -95,7 +95,7 @@ const main = async (): Promise<number> => {
       return 1
     }
     if (done % 64 === 0) {
-      // Where Ctrl-C gets its turn.
+      // Lets Ctrl-C be handled.
       await new Promise((resolve) => setImmediate(resolve))
       if (performance.now() - shown > 5_000) {
         shown = performance.now()

@@ -1,4 +1,4 @@
-/** What a target is, and the rules that hold for all of them: time, memory, and that chunks make no difference. */
+/** The type of a target, and the rules for all of them: bounded time and memory, and the same result for any chunks. */
 import assert from "node:assert/strict"
 import { getHeapStatistics } from "node:v8"
 import type * as Wire from "../../src/Wire.ts"
@@ -6,28 +6,28 @@ import type { Dice } from "../support/dice.ts"
 import { plain } from "../support/generators.ts"
 
 export interface Target {
-  /** How `--target` names it. */
+  /** Its name for `--target`. */
   readonly name: string
   readonly make: (dice: Dice) => Uint8Array
-  /** Throws when the input shows that a rule is broken. */
+  /** Throws if the input breaks a rule. */
   readonly check: (input: Uint8Array) => void
 }
 
-/** Milliseconds of processor time that anything may take, and per kilobyte of input. */
+/** Milliseconds of processor time: for any input, and for each kilobyte of it. */
 const time = { base: 100, perKilobyte: 1 }
-/** Bytes of buffers that anything may allocate, and per byte of input. */
+/** Bytes of buffers: for any input, and for each byte of it. */
 const memory = { base: 65_536, perByte: 8 }
 
-/** Of this thread: what else the machine does is nothing to it. */
+/** Processor time of this thread, which other work on the machine does not change. */
 const processorTime = (): number => {
   const { system, user } = process.threadCpuUsage()
   return (system + user) / 1_000
 }
 
-/** What lies in buffers. `process.memoryUsage` tells it too, and takes 10 µs for what else it tells. */
+/** Bytes in buffers. `process.memoryUsage` gives them too, and takes 10 µs for its other numbers. */
 const buffered = (): number => getHeapStatistics().external_memory
 
-/** Runs it, and sees to it that it takes time and memory as the input is long. What it does must be repeatable. */
+/** Runs a repeatable function, and checks that its time and memory are linear in the size of the input. */
 export const bounded = <A>(what: string, size: number, evaluate: () => A, perByte = memory.perByte): A => {
   const allowed = time.base + (time.perKilobyte * size) / 1_000
   const allocated = buffered()
@@ -36,7 +36,7 @@ export const bounded = <A>(what: string, size: number, evaluate: () => A, perByt
   let took = processorTime() - started
   const buffers = buffered() - allocated
   assert.ok(buffers <= memory.base + perByte * size, `${what} allocated ${buffers} bytes for ${size}`)
-  // A collection of everything may fall into one run, not into three.
+  // A full garbage collection may fall into one run, but not into three.
   for (let again = 0; again < 2 && took > allowed; again++) {
     const started = processorTime()
     evaluate()
@@ -59,7 +59,7 @@ export interface Parsed {
   readonly failure: Wire.WireReason | undefined
 }
 
-/** What a parser makes of the chunks, and that it holds what it says. */
+/** The events of a parser for some chunks. Checks the bytes that it holds. */
 export const parseWith = (parser: Wire.Parser, chunks: ReadonlyArray<Uint8Array>, packets = false): Parsed => {
   const events: Array<Wire.ParserEvent> = []
   let waiting = 0
@@ -70,7 +70,7 @@ export const parseWith = (parser: Wire.Parser, chunks: ReadonlyArray<Uint8Array>
       waiting -= event.size
     }
     if (parser.failure !== undefined) break
-    // A packet without a message, such as a decoy, is no event.
+    // A packet without a message, for example a decoy, gives no event.
     if (packets) assert.ok(parser.buffered <= waiting, "holds more than has arrived")
     else assert.equal(parser.buffered, waiting, "holds something else than what has arrived of an incomplete frame")
   }
@@ -87,11 +87,11 @@ export const comparable = ({ events, failure }: Parsed): unknown => ({
       ? { ...event, message: plain(event.message) }
       : { ...event, error: { command: event.error.command, reason: event.error.reason } }
   ),
-  // How much of a wrong magic had arrived by then does depend on the chunks.
+  // The received part of a wrong magic depends on the chunks.
   failure: failure?._tag === "WrongMagic" ? failure._tag : failure
 })
 
-/** Copies, as those of a socket are: of at most so many bytes each. */
+/** Cuts bytes into copies of random sizes, as a socket gives them. */
 export const cut = (dice: Dice, bytes: Uint8Array, most: number): Array<Uint8Array> => {
   const chunks: Array<Uint8Array> = []
   for (let offset = 0; offset < bytes.length;) {

@@ -1,8 +1,8 @@
 /**
- * What is fuzzed: each target makes inputs and knows the rules that hold for any bytes at all. What it draws, it draws from
- * the dice it is given or from the input itself, so that an input alone replays what it showed.
+ * The targets of the fuzzer. Each makes inputs, and checks the rules that hold for any bytes. Its randomness comes from the given
+ * dice or from the input itself, so that an input alone replays a finding.
  *
- * To add one: append it to `targets`. A message with a codec has one already.
+ * To add a target, append it to `targets`. Every message with a codec has one already.
  */
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
@@ -33,7 +33,7 @@ const listsOf = function* (value: unknown): Generator<Wire.List<unknown>> {
   } else for (const field of Object.values(value)) yield* listsOf(field)
 }
 
-/** From both ends, in the middle and outside, whatever was read before. */
+/** Checks access at both ends, in the middle and outside, in this order. */
 const checkLists = (message: Wire.Message): void => {
   for (const list of listsOf(message)) {
     const elements = Array.from(list, plain)
@@ -48,7 +48,7 @@ const checkLists = (message: Wire.Message): void => {
   }
 }
 
-/** int64 amounts can be what no `number` can: they are decoded, and cannot be encoded. */
+/** Whether an integer is beyond 2^53: int64 amounts can be decoded so, and cannot be encoded. */
 const hasUnsafeInteger = (value: unknown): boolean =>
   typeof value === "number"
     ? !Number.isSafeInteger(value)
@@ -70,7 +70,7 @@ const checkHashes = (message: Wire.Message): void => {
   if (message._tag === "block") Wire.merkleRoot(Array.from(transactions, Wire.txid))
 }
 
-/** What `btcpeer` prints of it. */
+/** Checks what `btcpeer` prints for a message. */
 const checkPrinted = (message: Wire.Message, bytes: number): void => {
   const summary = summarise(message)
   const text = describe(summary) + toLine({ event: "message", bytes, ...summary })
@@ -98,7 +98,7 @@ const checkPayload = (command: string, input: Uint8Array): void => {
   checkPrinted(message, size)
 
   const again = bounded("encoding", size, () => Wire.encode(message))
-  // Alerts are decoded only.
+  // Alerts are only decoded.
   const unsafe = hasUnsafeInteger(value) || command === "alert"
   const made = Wire.encode(value)
   assert.ok(unsafe === Result.isFailure(made), "what was decoded cannot be encoded")
@@ -162,7 +162,7 @@ const order = ["AwaitingVersion", "AwaitingVerack", "Done"]
 /** Version, two announcements, our features and a verack. */
 const mostSent = 5
 
-/** By the first byte. */
+/** The options that the first byte chooses. */
 const configOf = (choice: number): Machine.Config => ({
   direction: (choice & 1) === 0 ? "inbound" : "outbound",
   policy: policies[(choice >> 1) % policies.length]!,
@@ -201,7 +201,7 @@ const checkHandshake = (input: Uint8Array): void => {
     if (after._tag !== "AwaitingVersion" && after.remote!.nonce === ownNonce) assert.fail("talks to itself")
     if (failure !== undefined) return
     state = after
-    // From here on the session goes on.
+    // After this the session takes over.
     if (after._tag === "Done") {
       assert.equal(event.message._tag, "verack")
       return
@@ -229,10 +229,10 @@ const handshake: Target = {
   check: checkHandshake
 }
 
-// ---- what `btcpeer decode` is given
+// ---- the input of `btcpeer decode`
 
 const checkFound = (input: Uint8Array): void => {
-  /** What is wrong with what the user gave is an `Error` with a text for them, and no error of the program's. */
+  /** A bad input of the user gives an `Error` with a text, and no other exception. */
   const attempt = <A>(evaluate: () => A): A | undefined => {
     try {
       return evaluate()
@@ -255,7 +255,7 @@ const checkFound = (input: Uint8Array): void => {
           if (form._tag === "BlockFile" && found._tag === "Message") end += 8
         }
       }
-      // Every magic, 4 bytes, gets a parser, which takes 16 KiB once a header says that something follows.
+      // Every magic, 4 bytes, gets a parser, which allocates 16 KiB once a header announces a payload.
       bounded(`finding ${form._tag}`, bytes.length, walk, 16_384 / 4)
       assert.ok(end <= bytes.length, "found behind the end")
       for (const found of find(form, bytes)) {
@@ -296,5 +296,5 @@ const decodeCommand: Target = {
   check: checkFound
 }
 
-/** All of them; append to it. */
+/** All targets. */
 export const targets: ReadonlyArray<Target> = [...payloads, stream, handshake, decodeCommand, ...formats]

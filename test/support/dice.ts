@@ -1,6 +1,6 @@
-/** Randomness that follows from a seed: the same seed is the same run. */
+/** Random numbers from a seed: the same seed gives the same run. */
 
-/** Numbers that follow from a seed (mulberry32). */
+/** Random numbers from a seed (mulberry32). */
 export const dice = (seed: number) => {
   let state = seed | 0
   const next = (): number => {
@@ -10,7 +10,7 @@ export const dice = (seed: number) => {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000
   }
   return {
-    /** From 0 up to and without `bound`. */
+    /** A random integer from 0 to `bound` - 1. */
     below: (bound: number): number => Math.floor(next() * bound),
     chance: (probability: number): boolean => next() < probability,
     pick: <A>(of: ReadonlyArray<A>): A => of[Math.floor(next() * of.length)]!,

@@ -1,4 +1,4 @@
-/** Generators of legal messages, and what is needed to compare messages. */
+/** Generators of legal messages, and helpers to encode, decode and compare messages. */
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -16,7 +16,7 @@ export const u64: Arbitrary.Arbitrary<bigint> = Arbitrary.map(
 const safeInteger = integer(-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
 const boolean = Arbitrary.map(integer(0, 1), (bit) => bit === 1)
 
-/** `size` bytes that follow from one number, so that they shrink to zeros at once. */
+/** `size` bytes that depend on one number, so that shrinking makes all of them zero at once. */
 const fill = (size: number, seed: number): Uint8Array => {
   let state = seed
   return Uint8Array.from({ length: size }, () => {
@@ -44,7 +44,7 @@ const addressV2: Arbitrary.Arbitrary<Wire.AddressV2> = Arbitrary.flatMap(integer
   const networkId = networks[index]!
   return Arbitrary.map(
     Arbitrary.all({ timestamp: u32, services: u64, address: bytesOf(sizes[networkId]), port: integer(0, 65535) }),
-    // 0x20 keeps an IPv6 address out of the ranges where addresses of other networks hide.
+    // 0x20 keeps an IPv6 address out of the ranges that stand for other networks.
     (entry) => ({ ...entry, networkId, address: Uint8Array.of(0x20, ...entry.address.subarray(1)) })
   )
 })
@@ -71,7 +71,7 @@ export const transaction: Arbitrary.Arbitrary<Wire.Transaction> = Arbitrary.all(
   lockTime: u32
 })
 
-/** Numbers in rising order, none twice, from pairs of a distance and something. */
+/** Pairs with rising numbers, from pairs with distances. */
 const rising = <A>(list: ReadonlyArray<readonly [number, A]>): Array<readonly [number, A]> => {
   let next = 0
   return list.map(([distance, value]) => {
@@ -223,7 +223,7 @@ export const messages: {
 /** Any message. */
 export const message: Arbitrary.Arbitrary<Wire.Message> = oneOf<Wire.Message>(...Object.values(messages))
 
-/** One message of each type, always the same, none with an empty list. */
+/** One fixed message of each type, none with an empty list. */
 export const examples: ReadonlyArray<Wire.Message> = (() => {
   const hash = fill(32, 7)
   const address = { services: 1033n, address: fill(16, 8), port: 8333 }
@@ -331,7 +331,7 @@ export const examples: ReadonlyArray<Wire.Message> = (() => {
   ]
 })()
 
-/** The same message with every list as a plain array, all the way down. */
+/** The same value with every list at any depth as a plain array. */
 export const plain = <A>(value: A): A => {
   if (typeof value !== "object" || value === null) return value
   if (value instanceof Uint8Array) return value.slice() as A
@@ -343,7 +343,7 @@ export const encoded = (message: Wire.Message): Uint8Array => Result.getOrThrow(
 export const decoded = (command: string, payload: Uint8Array): Wire.Message =>
   Result.getOrThrow(Wire.decode(command, payload))
 
-/** Decodes what must not be decodable, and tells why. */
+/** The reason of a failure. Throws for a success. */
 export const reasonOf = (result: Result.Result<unknown, Wire.WireError>): Wire.WireReason => {
   if (Result.isSuccess(result)) throw new Error("expected a WireError")
   return result.failure.reason

@@ -29,18 +29,18 @@ const exportsOf = (file: string): ReadonlyArray<Declared> => {
     name: name!,
     comment: commentBefore(text, index)
   }))
-  const again = Array.from(text.matchAll(reExport)).flatMap(([, names, specifier]) => {
-    const wanted = names!
-      .replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "")
-      .split(",")
-      .map(
+  const again = Array.from(text.matchAll(reExport)).flatMap(([, list, specifier]) => {
+    const names = list!.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "").split(",")
+    const wanted = new Set(
+      names.map(
         (name) =>
           name
             .trim()
             .replace(/^type /, "")
             .split(" as ")[0]!
       )
-    return exportsOf(path.resolve(path.dirname(file), specifier!)).filter(({ name }) => wanted.includes(name))
+    )
+    return exportsOf(path.resolve(path.dirname(file), specifier!)).filter(({ name }) => wanted.has(name))
   })
   return [...own, ...again]
 }

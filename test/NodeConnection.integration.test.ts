@@ -1,14 +1,13 @@
+/** Connections over TCP: the compliance suite, and the behaviour of sockets. */
 import { NodeSocket } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope } from "effect"
-import { TestClock } from "effect/testing"
+import { Effect, Exit, Scope } from "effect"
 import * as net from "node:net"
-import { Worker } from "node:worker_threads"
 import * as Connection from "../src/Connection.ts"
-import { makeCount } from "../src/connection/net/limits.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import { dice } from "./support/dice.ts"
 import { compliance, fill, patterned, pullBytes } from "./support/connectionCompliance.ts"
+import { openSockets, untilOpenSockets, closeOf, rawClient } from "./support/sockets.ts"
 
 type Service = Connection.Connection["Service"]
 
@@ -33,7 +32,7 @@ const makeOverLoopback = Effect.fnUntraced(function* (options: NodeConnection.So
   return { dialed, accepted }
 })
 
-compliance("node:net, written to by the one who dialed", {
+compliance("node:net, written by the dialing side", {
   time: "real",
   capacity: 33_554_432,
   heldBy,
@@ -45,7 +44,7 @@ compliance("node:net, written to by the one who dialed", {
     }))
 })
 
-compliance("node:net, written to by the one who accepted", {
+compliance("node:net, written by the accepting side", {
   time: "real",
   capacity: 33_554_432,
   heldBy,
@@ -69,41 +68,6 @@ compliance("Effect's NodeSocket", {
       return { a, b, resetB: resetAndDestroy(a) }
     })
 })
-
-/** How many TCP sockets and servers this process holds. */
-const openSockets = () => process.getActiveResourcesInfo().filter((name) => name.startsWith("TCP")).length
-
-/** Waits for the event loop to close what was destroyed: at the end of a test nothing may be left. */
-const untilOpenSockets = (count: number) =>
-  Effect.gen(function* () {
-    for (let i = 0; i < 1_000 && openSockets() > count; i++) yield* Effect.sleep(10)
-    assert.isAtMost(openSockets(), count)
-  })
-
-/** Runs a test between two counts of the sockets, both of which must be 0. */
-const leavingNoHandle = <A, E>(body: Effect.Effect<A, E, Scope.Scope>) =>
-  Effect.andThen(untilOpenSockets(0), Effect.andThen(Effect.scoped(body), untilOpenSockets(0)))
-
-/** Waits for the end of a plain socket, and of its events. */
-const closeOf = (socket: net.Socket) =>
-  Effect.andThen(
-    Effect.callback<void>((resume) => {
-      if (socket.closed) return resume(Effect.void)
-      socket.once("close", () => resume(Effect.void))
-    }),
-    Effect.sleep(1)
-  )
-
-/** A plain client, to do what a connection would not. */
-const rawClient = (port: number, options?: { readonly allowHalfOpen: boolean }) =>
-  Effect.acquireRelease(
-    Effect.callback<net.Socket>((resume) => {
-      const socket = net.connect({ port, host: "127.0.0.1", ...options })
-      socket.on("error", () => {})
-      socket.once("connect", () => resume(Effect.succeed(socket)))
-    }),
-    (socket) => Effect.sync(() => void socket.destroy())
-  )
 
 describe("over node:net", () => {
   it.live("each end sees the other's address as its remote", () =>
@@ -132,13 +96,13 @@ describe("over node:net", () => {
         assert.isAbove(fill(connection, 8_388_608), 0)
         assert.strictEqual(openSockets(), 3)
         yield* end(connection, scope)
-        // The listener and the remote, which is in this process too.
+        // The listener and the remote are in this process, too.
         yield* untilOpenSockets(2)
         yield* Scope.close(scope, Exit.void)
       })
     )
 
-    it.live(`nor over Effect's NodeSocket, after ${name}`, () =>
+    it.live(`no handle stays open over Effect's NodeSocket after ${name}`, () =>
       Effect.gen(function* () {
         yield* untilOpenSockets(0)
         const listener = yield* NodeConnection.listen({ port: 0, closeTimeout: 50 })
@@ -156,7 +120,7 @@ describe("over node:net", () => {
     )
   }
 
-  it.live("what was written before the remote's end still reaches a remote that reads on", () =>
+  it.live("bytes written before the remote's end still reach a remote that reads on", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const remote = yield* rawClient(listener.address.port, { allowHalfOpen: true })
@@ -174,7 +138,7 @@ describe("over node:net", () => {
     })
   )
 
-  it.live("a remote that ended and never reads does not hold up the close", () =>
+  it.live("a remote that ended and never reads does not delay the close", () =>
     Effect.gen(function* () {
       yield* untilOpenSockets(0)
       const listener = yield* NodeConnection.listen({ port: 0, closeTimeout: 50 })
@@ -188,14 +152,14 @@ describe("over node:net", () => {
     })
   )
 
-  it.live("bytes that arrived before a reset are handed out though nobody pulled", () =>
+  it.live("bytes that arrived before a reset can still be pulled", () =>
     Effect.gen(function* () {
       const { dialed, accepted } = yield* makeOverLoopback({})
       const total = 120_000
       fill(dialed, total)
       yield* dialed.drained
       while (heldBy(accepted) < total) yield* Effect.sleep(5)
-      // What a failing write does: the socket is destroyed with an error.
+      // A failing write destroys the socket with an error.
       socketOf(accepted).destroy(new Error("broken"))
       yield* closeOf(socketOf(accepted))
       const bytes = yield* pullBytes(accepted, total)
@@ -204,7 +168,7 @@ describe("over node:net", () => {
     })
   )
 
-  it.live("writes into a connection that just broke raise nothing", () =>
+  it.live("writes to a broken connection raise nothing", () =>
     Effect.gen(function* () {
       const { dialed, accepted } = yield* makeOverLoopback({})
       yield* resetAndDestroy(dialed)
@@ -212,7 +176,7 @@ describe("over node:net", () => {
         const pulled = yield* Effect.exit(accepted.pull)
         if (Exit.isFailure(pulled)) break
       }
-      // Nothing was ever sent to it.
+      // The remote received nothing.
       yield* Effect.flip(accepted.pull)
       assert.strictEqual(accepted.write(patterned(1000)), 0)
       assert.strictEqual((yield* Effect.flip(accepted.drained)).reason._tag, "Reset")
@@ -239,7 +203,7 @@ describe("over node:net", () => {
     })
   )
 
-  it.live("the layers give a connection and a listener for as long as they live", () =>
+  it.live("the layers provide a connection and a listener for their lifetime", () =>
     Effect.gen(function* () {
       const accepted = yield* Effect.gen(function* () {
         const listener = yield* NodeConnection.Listener
@@ -255,10 +219,10 @@ describe("over node:net", () => {
   )
 })
 
-describe("dialed sockets, which read to one buffer", () => {
+describe("dialed sockets, which share one read buffer", () => {
   const sizes = [1, 100, 5_000, 32_767, 65_535, 65_536, 65_537, 200_000, 400_000]
 
-  /** As much as the other side has written, however it comes. */
+  /** Pulls `length` bytes, in any chunks. */
   const pullAll = (from: Service, length: number, into: Array<Uint8Array>, held: number) =>
     Effect.gen(function* () {
       for (let got = held; got < length;) {
@@ -269,7 +233,7 @@ describe("dialed sockets, which read to one buffer", () => {
       }
     })
 
-  it.live("get each its own bytes, and what was handed out never changes, whatever is read later and by whom", () =>
+  it.live("receive their own bytes, which later reads of any socket do not change", () =>
     Effect.gen(function* () {
       for (let seed = 0; seed < 10; seed++) {
         const random = dice(seed)
@@ -278,7 +242,7 @@ describe("dialed sockets, which read to one buffer", () => {
           Effect.gen(function* () {
             const dialed = yield* NodeConnection.connect(listener.address)
             const accepted = yield* listener.accept
-            // Each its own pattern.
+            // Each socket has its own pattern.
             return { dialed, accepted, start: index * 1_000_003, written: 0, pulled: [] as Array<Uint8Array> }
           })
         )
@@ -288,7 +252,7 @@ describe("dialed sockets, which read to one buffer", () => {
           const size = random.pick(sizes)
           end.accepted.write(patterned(size, end.start + end.written))
           end.written += size
-          // Who is not pulled from pauses, and goes on later.
+          // A socket without a pull pauses, and resumes later.
           const other = random.pick(ends)
           const target = random.chance(0.3) ? other.written : Math.min(other.written, pulledOf(other) + size)
           if (random.chance(0.7)) yield* pullAll(other.dialed, target, other.pulled, pulledOf(other))
@@ -303,7 +267,7 @@ describe("dialed sockets, which read to one buffer", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("keep no large buffer for a few bytes, after much came as before", () =>
+  it.live("keep no large buffer for a few bytes", () =>
     Effect.gen(function* () {
       const { accepted, dialed } = yield* makeOverLoopback({})
       accepted.write(patterned(2_000_000))
@@ -313,421 +277,8 @@ describe("dialed sockets, which read to one buffer", () => {
         accepted.write(Uint8Array.of(count))
         kept.push(...(yield* dialed.pull))
       }
-      // But for the first, which went to what was left of the large one.
+      // Except for the first bytes, which are in the rest of the large buffer.
       for (const bytes of kept.slice(1)) assert.isBelow(bytes.buffer.byteLength, 65_536)
     })
   )
-})
-
-/** A port of loopback where nobody listens. */
-const freePort = Effect.scoped(Effect.map(NodeConnection.listen({ port: 0 }), ({ address }) => address.port))
-
-const problemOf = (error: Connection.ConnectionError) =>
-  error.reason._tag === "DialFailed" || error.reason._tag === "ListenFailed" ? error.reason.problem : error.message
-
-/** Answers every name with these addresses. */
-const answering =
-  (addresses: ReadonlyArray<{ readonly address: string; readonly family: number }>): net.LookupFunction =>
-  (_host, _options, callback) =>
-    callback(null, [...addresses])
-
-const failingWith =
-  (code: string): net.LookupFunction =>
-  (_host, _options, callback) =>
-    callback(Object.assign(new Error(code), { code }), [])
-
-const neverAnswering: net.LookupFunction = () => {}
-
-describe("connect", () => {
-  it.live("fails with Refused where nobody listens", () =>
-    Effect.gen(function* () {
-      const port = yield* freePort
-      const error = yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port }))
-      assert.strictEqual(problemOf(error), "Refused")
-      assert.strictEqual(error.message, `connect 127.0.0.1:${port}: connection refused`)
-    })
-  )
-
-  it.live("fails with the most telling of the errors when all addresses of a name fail", () =>
-    Effect.gen(function* () {
-      const port = yield* freePort
-      const lookup = answering([
-        { address: "::1", family: 6 },
-        { address: "127.0.0.1", family: 4 }
-      ])
-      const error = yield* Effect.flip(NodeConnection.connect({ host: "localhost", port, lookup }))
-      assert.strictEqual(problemOf(error), "Refused")
-      if (error.reason._tag === "DialFailed") assert.notInstanceOf(error.reason.cause, AggregateError)
-    })
-  )
-
-  it.live("tries all addresses of a name", () =>
-    Effect.gen(function* () {
-      const listener = yield* NodeConnection.listen({ port: 0 })
-      const lookup = answering([
-        { address: "::1", family: 6 },
-        { address: "127.0.0.1", family: 4 }
-      ])
-      const connection = yield* NodeConnection.connect({ host: "localhost", port: listener.address.port, lookup })
-      assert.strictEqual(connection.remoteAddress.host, "127.0.0.1")
-    })
-  )
-
-  it.live("fails with HostNotFound for a name that nobody knows", () =>
-    Effect.gen(function* () {
-      const error = yield* Effect.flip(NodeConnection.connect({ host: "peer.invalid", port: 8333 }))
-      assert.strictEqual(problemOf(error), "HostNotFound")
-    })
-  )
-
-  const codes = {
-    ENOTFOUND: "HostNotFound",
-    EAI_AGAIN: "HostNotFound",
-    ETIMEDOUT: "Timeout",
-    EHOSTUNREACH: "Unreachable",
-    ENETUNREACH: "Unreachable",
-    EMFILE: "Other"
-  }
-  for (const [code, problem] of Object.entries(codes)) {
-    it.live(`says ${problem} of ${code}`, () =>
-      Effect.gen(function* () {
-        const error = yield* Effect.flip(
-          NodeConnection.connect({ host: "peer.invalid", port: 8333, lookup: failingWith(code) })
-        )
-        assert.strictEqual(problemOf(error), problem)
-      })
-    )
-  }
-
-  for (const port of [-1, 65_536, 1.5, Number.NaN]) {
-    it.live(`fails with BadPort for ${port}`, () =>
-      leavingNoHandle(
-        Effect.gen(function* () {
-          assert.strictEqual(
-            problemOf(yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port }))),
-            "BadPort"
-          )
-          assert.strictEqual(problemOf(yield* Effect.flip(NodeConnection.listen({ port }))), "BadPort")
-        })
-      )
-    )
-  }
-
-  it.live("fails with a typed error for a local address that is none", () =>
-    Effect.gen(function* () {
-      const error = yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port: 1, localAddress: "nonsense" }))
-      assert.strictEqual(problemOf(error), "Other")
-    })
-  )
-
-  it.effect("fails with Timeout when nothing happens for connectTimeout, 5 seconds by default", () =>
-    Effect.gen(function* () {
-      const dial = yield* Effect.forkChild(
-        Effect.flip(NodeConnection.connect({ host: "peer.invalid", port: 1, lookup: neverAnswering })),
-        { startImmediately: true }
-      )
-      yield* TestClock.adjust(4999)
-      assert.isUndefined(dial.pollUnsafe())
-      yield* TestClock.adjust(1)
-      assert.strictEqual((yield* Fiber.join(dial)).message, "connect peer.invalid:1: timed out")
-    })
-  )
-
-  /** A listener whose process never accepts, its backlog filled: the kernel leaves further dials unanswered. */
-  const fullListener = Effect.gen(function* () {
-    const source = `
-      const { parentPort } = require("node:worker_threads")
-      const server = require("node:net").createServer()
-      server.listen({ port: 0, host: "127.0.0.1", backlog: 1 }, () => {
-        parentPort.postMessage(server.address().port)
-        setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0))
-      })`
-    const worker = yield* Effect.acquireRelease(
-      Effect.sync(() => new Worker(source, { eval: true })),
-      (worker) => Effect.promise(() => worker.terminate())
-    )
-    const port = yield* Effect.callback<number>((resume) => {
-      worker.once("message", (port: number) => resume(Effect.succeed(port)))
-    })
-    const isUnanswered = Effect.map(
-      Effect.exit(NodeConnection.connect({ host: "127.0.0.1", port, connectTimeout: 200 })),
-      Exit.isFailure
-    )
-    // One alone may just have been slow.
-    for (let i = 0; i < 16; i++) if ((yield* isUnanswered) && (yield* isUnanswered)) return port
-    return assert.fail("the backlog is never full")
-  })
-
-  it.live("a dial that times out leaves no handle", () =>
-    leavingNoHandle(
-      Effect.gen(function* () {
-        const port = yield* fullListener
-        const error = yield* Effect.flip(NodeConnection.connect({ host: "127.0.0.1", port, connectTimeout: 50 }))
-        assert.strictEqual(problemOf(error), "Timeout")
-      })
-    )
-  )
-
-  it.live("an interrupted dial leaves no handle", () =>
-    leavingNoHandle(
-      Effect.gen(function* () {
-        const port = yield* fullListener
-        const dial = yield* Effect.forkChild(NodeConnection.connect({ host: "127.0.0.1", port }), {
-          startImmediately: true
-        })
-        yield* Effect.sleep(20)
-        assert.isUndefined(dial.pollUnsafe())
-        yield* Fiber.interrupt(dial)
-      })
-    )
-  )
-
-  it.live("the interruption of a dial at any time leaves no handle", () =>
-    leavingNoHandle(
-      Effect.gen(function* () {
-        const listener = yield* NodeConnection.listen({ port: 0 })
-        for (let i = 0; i < 30; i++) {
-          const dial = yield* Effect.forkChild(
-            Effect.scoped(NodeConnection.connect({ ...listener.address, closeTimeout: 0 })),
-            {
-              startImmediately: true
-            }
-          )
-          for (let turn = 0; turn < i % 10; turn++)
-            yield* Effect.callback<void>((resume) => {
-              setImmediate(() => resume(Effect.void))
-            })
-          yield* Fiber.interrupt(dial)
-        }
-      })
-    )
-  )
-})
-
-describe("listen", () => {
-  it.live("fails with AddressInUse where somebody listens already", () =>
-    Effect.gen(function* () {
-      const { address } = yield* NodeConnection.listen({ port: 0 })
-      const error = yield* Effect.flip(NodeConnection.listen({ port: address.port }))
-      assert.strictEqual(error.message, `listen 127.0.0.1:${address.port}: address in use`)
-    })
-  )
-
-  it.live("fails with AddressNotAvailable for an address that is not ours", () =>
-    Effect.gen(function* () {
-      const error = yield* Effect.flip(NodeConnection.listen({ host: "192.0.2.1", port: 0 }))
-      assert.strictEqual(problemOf(error), "AddressNotAvailable")
-    })
-  )
-
-  it.live("the port is free again when the scope ended", () =>
-    Effect.gen(function* () {
-      const port = yield* freePort
-      for (let i = 0; i < 3; i++) yield* Effect.scoped(NodeConnection.listen({ port }))
-    })
-  )
-
-  it.live("connections beyond maxPending are destroyed, those that wait are accepted in their order", () =>
-    Effect.gen(function* () {
-      const listener = yield* NodeConnection.listen({ port: 0, maxPending: 2 })
-      const clients: Array<net.Socket> = []
-      for (let i = 0; i < 5; i++) clients.push((yield* rawClient(listener.address.port)).resume())
-      for (const late of clients.slice(2)) yield* closeOf(late)
-      for (const client of clients.slice(0, 2)) {
-        const accepted = yield* listener.accept
-        assert.strictEqual(accepted.remoteAddress.port, client.localPort)
-      }
-      const next = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-      yield* Effect.sleep(20)
-      assert.isUndefined(next.pollUnsafe())
-      yield* Fiber.interrupt(next)
-    })
-  )
-
-  it.live("with maxPending 0 only a connection that somebody waits for is taken", () =>
-    Effect.gen(function* () {
-      const listener = yield* NodeConnection.listen({ port: 0, maxPending: 0 })
-      const given = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-      yield* Fiber.interrupt(given)
-      yield* closeOf((yield* rawClient(listener.address.port)).resume())
-      const accepting = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-      const client = yield* rawClient(listener.address.port)
-      assert.strictEqual((yield* Fiber.join(accepting)).remoteAddress.port, client.localPort)
-    })
-  )
-
-  it.live("a connection that waits to be accepted is not read from", () =>
-    Effect.gen(function* () {
-      const listener = yield* NodeConnection.listen({ port: 0 })
-      const client = yield* NodeConnection.connect(listener.address)
-      let written = 0
-      while (client.write(patterned(65_536, written)) === 0) written += 65_536
-      written += 65_536
-      yield* Effect.sleep(100)
-      assert.isAbove(client.write(new Uint8Array(0)), 0)
-      const accepted = yield* listener.accept
-      const bytes = yield* pullBytes(accepted, written)
-      assert.strictEqual(Buffer.compare(bytes, patterned(written)), 0)
-    })
-  )
-
-  it.live("interrupting an accept loses no connection, and several fibers may accept", () =>
-    Effect.gen(function* () {
-      const listener = yield* NodeConnection.listen({ port: 0 })
-      const given = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-      const first = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-      const second = yield* Effect.forkChild(listener.accept, { startImmediately: true })
-      yield* Fiber.interrupt(given)
-      const clients = [yield* rawClient(listener.address.port), yield* rawClient(listener.address.port)]
-      const accepted = [yield* Fiber.join(first), yield* Fiber.join(second)]
-      assert.sameMembers(
-        accepted.map(({ remoteAddress }) => remoteAddress.port),
-        clients.map(({ localPort }) => localPort)
-      )
-    })
-  )
-
-  it.live(
-    "the end of its scope destroys what waits, fails who accepts with Closed, and leaves accepted ones alone",
-    () =>
-      Effect.gen(function* () {
-        const scope = yield* Scope.make()
-        const listener = yield* Scope.provide(NodeConnection.listen({ port: 0 }), scope)
-        const used = yield* rawClient(listener.address.port)
-        const accepted = yield* listener.accept
-        const waiting = yield* rawClient(listener.address.port)
-        while ((yield* listener.stats).pending === 0) yield* Effect.sleep(1)
-        yield* Scope.close(scope, Exit.void)
-        yield* closeOf(waiting.resume())
-        assert.strictEqual((yield* Effect.flip(listener.accept)).reason._tag, "Closed")
-        used.write(Uint8Array.of(1))
-        assert.deepStrictEqual(yield* pullBytes(accepted, 1), Uint8Array.of(1))
-      })
-  )
-
-  it.live("an accept that waits fails with Closed when the scope ends", () =>
-    Effect.gen(function* () {
-      const scope = yield* Scope.make()
-      const listener = yield* Scope.provide(NodeConnection.listen({ port: 0 }), scope)
-      const accepting = yield* Effect.forkChild(Effect.flip(listener.accept), { startImmediately: true })
-      yield* Scope.close(scope, Exit.void)
-      assert.strictEqual((yield* Fiber.join(accepting)).reason._tag, "Closed")
-    })
-  )
-})
-
-describe("an empty host", () => {
-  it.live("is not taken for all addresses of this machine, nor for this machine", () =>
-    Effect.gen(function* () {
-      const listening = yield* Effect.flip(NodeConnection.listen({ host: "", port: 0 }))
-      assert.strictEqual(listening.reason._tag, "ListenFailed")
-      const dialled = yield* Effect.flip(NodeConnection.connect({ host: "", port: 1 }))
-      assert(dialled.reason._tag === "DialFailed")
-      assert.strictEqual(dialled.reason.problem, "HostNotFound")
-    }).pipe(Effect.scoped)
-  )
-})
-
-describe("a listener on several addresses", () => {
-  it.live("takes connections on all of them, IPv6 apart from IPv4 on the same port", () =>
-    Effect.gen(function* () {
-      const port = yield* freePort
-      const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port, also: [{ host: "::", port }] })
-      assert.deepStrictEqual(listener.address, { host: "127.0.0.1", port })
-      assert.deepStrictEqual(listener.addresses, [
-        { host: "127.0.0.1", port },
-        { host: "::", port }
-      ])
-      for (const host of ["127.0.0.1", "::1"]) {
-        const dialed = yield* NodeConnection.connect({ host, port })
-        const accepted = yield* listener.accept
-        assert.deepStrictEqual(accepted.remoteAddress, dialed.localAddress)
-        assert.strictEqual(accepted.localAddress.host, host)
-      }
-    })
-  )
-
-  it.live("tells the port that each took, and closes them all with its scope", () =>
-    Effect.gen(function* () {
-      const also = [
-        { host: "127.0.0.2", port: 0 },
-        { host: "::1", port: 0 }
-      ]
-      const addresses = yield* Effect.scoped(Effect.map(NodeConnection.listen({ port: 0, also }), (it) => it.addresses))
-      assert.deepStrictEqual(
-        addresses.map(({ host }) => host),
-        ["127.0.0.1", "127.0.0.2", "::1"]
-      )
-      for (const address of addresses) {
-        assert.strictEqual(problemOf(yield* Effect.flip(NodeConnection.connect(address))), "Refused")
-      }
-    })
-  )
-
-  it.live("fails with the address that fails, and listens on none", () =>
-    leavingNoHandle(
-      Effect.gen(function* () {
-        const port = yield* freePort
-        const also = [{ host: "192.0.2.1", port }]
-        const error = yield* Effect.flip(NodeConnection.listen({ port, also }))
-        assert.strictEqual(error.message, `listen 192.0.2.1:${port}: address not available`)
-        yield* Effect.scoped(NodeConnection.listen({ port }))
-      })
-    )
-  )
-})
-
-describe("limits of a listener", () => {
-  /** Dials and tells whether the connection was left open. */
-  const isTaken = Effect.fnUntraced(function* (options: NodeConnection.ConnectOptions) {
-    const connection = yield* NodeConnection.connect(options)
-    const ended = yield* Effect.timeoutOption(Effect.flip(connection.pull), 50)
-    return ended._tag === "None"
-  })
-
-  it.live("maxConnections counts all that are open, until they close, and what is above is destroyed and counted", () =>
-    Effect.gen(function* () {
-      const listener = yield* NodeConnection.listen({ port: 0, maxConnections: 2 })
-      assert.isTrue(yield* isTaken(listener.address))
-      const accepted = yield* listener.accept
-      assert.isTrue(yield* isTaken(listener.address))
-      assert.isFalse(yield* isTaken(listener.address))
-      assert.deepStrictEqual(yield* listener.stats, { open: 2, pending: 1, refused: 1 })
-      yield* accepted.destroy
-      while ((yield* listener.stats).open > 1) yield* Effect.sleep(5)
-      assert.isTrue(yield* isTaken(listener.address))
-      assert.deepStrictEqual(yield* listener.stats, { open: 2, pending: 2, refused: 1 })
-    })
-  )
-
-  it.live("maxPerAddress counts each remote address on its own", () =>
-    Effect.gen(function* () {
-      const listener = yield* NodeConnection.listen({ port: 0, maxPerAddress: 1 })
-      for (const localAddress of ["127.0.0.1", "127.0.0.2"]) {
-        const client = yield* NodeConnection.connect({ ...listener.address, localAddress })
-        assert.isFalse(yield* isTaken({ ...listener.address, localAddress }))
-        yield* client.close
-        while ((yield* listener.stats).open > 0) {
-          yield* Effect.flatMap(listener.accept, (accepted) => accepted.close)
-        }
-        assert.isTrue(yield* isTaken({ ...listener.address, localAddress }))
-        yield* Effect.flatMap(listener.accept, (accepted) => accepted.close)
-        while ((yield* listener.stats).open > 0) yield* Effect.sleep(5)
-      }
-      assert.strictEqual((yield* listener.stats).refused, 2)
-    })
-  )
-
-  it("count IPv6 addresses by their first 64 bits, and forget who left", () => {
-    const count = makeCount({ maxConnections: 3, maxPerAddress: 1 })
-    const leave = count.enter("2001:db8:1:2::1")
-    assert.isDefined(leave)
-    assert.isUndefined(count.enter("2001:db8:1:2:ffff::9"))
-    assert.isDefined(count.enter("2001:db8:1:3::1"))
-    assert.isDefined(count.enter("192.0.2.1"))
-    assert.isUndefined(count.enter("192.0.2.2"))
-    leave?.()
-    assert.strictEqual(count.open(), 2)
-    assert.isDefined(count.enter("2001:db8:1:2:ffff::9"))
-  })
 })

@@ -138,4 +138,5 @@ export {
   type SendPackages,
   type SendTxRcncl
 } from "./wire/messages/transactionRelay.ts"
+export { ProtocolVersion } from "./wire/protocolVersion.ts"
 export { WireError, type WireReason } from "./WireError.ts"

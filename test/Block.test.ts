@@ -86,12 +86,12 @@ describe("the witnesses of a block", () => {
       "OtherWitnesses",
       "OtherWitnesses"
     ],
-    // Only the height can tell these two: a block whose witnesses were cut off, and one that is older than them.
-    ["all cut off, at a height with them", blockOf(withoutWitness, { commits: true }), "NoReservedValue", undefined],
-    ["none, before them", blockOf(withoutWitness, { commits: true, script: before }), undefined, undefined],
-    // A height without a number is taken for none: the block tells.
+    // Only the height distinguishes these two: a block without its witnesses, and a block older than segregated witness.
+    ["all cut off, after activation", blockOf(withoutWitness, { commits: true }), "NoReservedValue", undefined],
+    ["none, before activation", blockOf(withoutWitness, { commits: true, script: before }), undefined, undefined],
+    // Without a height, the block itself decides.
     ["none, no height", blockOf(withoutWitness, { commits: true, script: Uint8Array.of(0xff) }), undefined, undefined],
-    ["some, before them", blockOf(withWitness, { ...committed, script: before }), "UnexpectedWitness", undefined]
+    ["some, before activation", blockOf(withWitness, { ...committed, script: before }), "UnexpectedWitness", undefined]
   ]
 
   for (const [name, block, atHeight, bySight] of cases) {
@@ -143,7 +143,7 @@ describe("the transactions of a block", () => {
   it("begin with a coinbase, so that none of 64 bytes can be read as two hashes of the tree", () => {
     assert.strictEqual(Block.mutation(headed([])), "NoCoinbase")
     assert.strictEqual(Block.mutation(headed(withoutWitness)), "NoCoinbase")
-    // The two txids of a block, read as one transaction: version, inputs and outputs are whatever the hashes are.
+    // A transaction of 64 bytes, which could be two hashes of the tree.
     const sixtyFour = { ...spending(0), outputs: [{ value: 1, script: new Uint8Array(4) }] }
     assert.strictEqual(Wire.transactionSize(sixtyFour), 64)
     assert.strictEqual(Block.mutation(headed([sixtyFour])), "NoCoinbase")

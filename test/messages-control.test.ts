@@ -20,7 +20,6 @@ describe("version", () => {
     const defaults = { sender: zeros, nonce: 0n, userAgent: "", startHeight: 0, relay: true }
     const { nonce, sender, startHeight, userAgent } = version
     assert.deepStrictEqual(decoded("version", payload.slice(0, 46)), { ...version, ...defaults })
-    assert.deepStrictEqual(decoded("version", payload.slice(0, 72)), { ...version, ...defaults, sender })
     assert.deepStrictEqual(decoded("version", payload.slice(0, 80)), { ...version, ...defaults, sender, nonce })
     assert.deepStrictEqual(decoded("version", payload.slice(0, 91)), {
       ...version,
@@ -36,6 +35,14 @@ describe("version", () => {
       nonce,
       userAgent,
       startHeight
+    })
+  })
+
+  it("is Truncated with a sender but no nonce, as in Core", () => {
+    assert.deepStrictEqual(reasonOf(Wire.decode("version", payload.slice(0, 72))), {
+      _tag: "Truncated",
+      field: "nonce",
+      offset: 72
     })
   })
 

@@ -1,4 +1,4 @@
-/** What tools write: transactions in either form, as Bitcoin Core's `decoderawtransaction` reads them. */
+/** Transactions that tools write, in either form, as Bitcoin Core's `decoderawtransaction` reads them. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { Wire } from "effect-bitcoin-peer"
@@ -50,29 +50,29 @@ const ambiguous = (inputScript: ReadonlyArray<number>, fill: number): Uint8Array
 }
 
 describe("bytes that are a transaction in both forms", () => {
-  // OP_NOP10, the last opcode there is, what is none, and a push that is cut off.
-  const [last, none, cutOff] = [0xb9, 0xba, 0x02]
+  // OP_NOP10, which is the last valid opcode, an invalid one, and a push that is cut off.
+  const [last, invalid, cutOff] = [0xb9, 0xba, 0x02]
   const forms = (bytes: Uint8Array) => counts(read(bytes))
 
-  it("are the witness form where its scripts make sense, whatever the other's do", () => {
-    for (const fill of [0x51, none]) assert.deepStrictEqual(forms(ambiguous([last], fill)), [1, 1])
+  it("are the witness form where its scripts are valid, also where those of the other form are", () => {
+    for (const fill of [0x51, invalid]) assert.deepStrictEqual(forms(ambiguous([last], fill)), [1, 1])
   })
 
-  it("are the other form where only its scripts make sense", () => {
-    for (const script of [none, cutOff]) {
+  it("are the other form where only its scripts are valid", () => {
+    for (const script of [invalid, cutOff]) {
       const bytes = ambiguous([script], 0x51)
       assert.deepStrictEqual(forms(bytes), [0, 1])
       assert.deepStrictEqual(counts(Result.getOrThrow(Wire.decodeTransaction(bytes))), [1, 1])
     }
   })
 
-  it("are the witness form where the scripts of neither make sense", () => {
-    for (const script of [none, cutOff]) assert.deepStrictEqual(forms(ambiguous([script], none)), [1, 1])
+  it("are the witness form where the scripts of neither form are valid", () => {
+    for (const script of [invalid, cutOff]) assert.deepStrictEqual(forms(ambiguous([script], invalid)), [1, 1])
   })
 })
 
-describe("a script that makes no sense", () => {
-  it("in the input of a coinbase says nothing, for it is no script", () => {
+describe("an invalid script", () => {
+  it("in the input of a coinbase is ignored, because it is not a script", () => {
     const bytes = concat(version, [0, 1, 1], coinbaseInput(0xff), [1], output(), [1, 1, 7], lockTime)
     assert.isTrue(Wire.isCoinbase(read(bytes)))
     assert.deepStrictEqual(counts(read(bytes)), [1, 1])

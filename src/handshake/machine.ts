@@ -11,18 +11,10 @@
 import type { NegotiationFailure } from "../HandshakeError.ts"
 import type { Policy } from "../Policy.ts"
 import type * as Wire from "../Wire.ts"
+import { ProtocolVersion } from "../wire/protocolVersion.ts"
 
-/** Protocol versions from which a message is understood. */
-export const versionOf = {
-  /** pong answers a ping in versions above this one [31] */
-  lastWithoutPong: 60_000,
-  reject: 70_002,
-  /** from here on a bloom message to a side without NODE_BLOOM ends the peer [111] */
-  bloomEnforced: 70_011,
-  wtxidRelay: 70_016,
-  sendAddrV2: 70_016,
-  feature: 70_017
-} as const
+/** The protocol versions, and the last one whose pings have no answer. */
+export const versionOf = { ...ProtocolVersion, lastWithoutPong: ProtocolVersion.pong - 1 } as const
 
 /** Features of one peer that are noted: a remote must not fill our memory with invented ones. */
 export const maximumFeatures = 64

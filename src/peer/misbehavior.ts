@@ -5,8 +5,8 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type { ConnectionError } from "../Connection.ts"
 import type { Policy } from "../Policy.ts"
-import { command as commandOf, type Message, Service, WireError } from "../Wire.ts"
-import { rejectCode, versionOf } from "../handshake/machine.ts"
+import { command as commandOf, type Message, ProtocolVersion, Service, WireError } from "../Wire.ts"
+import { rejectCode } from "../handshake/machine.ts"
 import { type EndReason, PeerError } from "../PeerError.ts"
 import { withoutStackTrace } from "../primitives/withoutStackTrace.ts"
 
@@ -26,7 +26,8 @@ export interface Served {
 /** What this side, with these services, serves a peer that speaks this version. */
 export const servedBy = ({ duplicate }: Policy, services: bigint, protocolVersion: number): Served => ({
   duplicate,
-  bloom: (services & Service.bloom) !== 0n ? "served" : protocolVersion >= versionOf.bloomEnforced ? "ends" : "ignored",
+  bloom:
+    (services & Service.bloom) !== 0n ? "served" : protocolVersion >= ProtocolVersion.bloomService ? "ends" : "ignored",
   servesFilters: (services & Service.compactFilters) !== 0n
 })
 

@@ -153,6 +153,25 @@ export const readableCommand = (bytes: Uint8Array, offset: number): string => {
   return command
 }
 
+/** Decodes the payload of a frame, of either version of the transport, whose command and integrity were checked. */
+export const decodeFrame = (
+  command: string,
+  payload: Uint8Array,
+  size: number,
+  { onFrame, trailingBytes, undecoded }: Pick<ParserOptions, "onFrame" | "trailingBytes" | "undecoded">
+): ParserEvent => {
+  onFrame?.(command, payload)
+  if (undecoded?.includes(command) === true) {
+    return { _tag: "Received", message: { _tag: "Unknown", command, payload }, size }
+  }
+  try {
+    return { _tag: "Received", message: readMessage(command, payload, trailingBytes), size }
+  } catch (error) {
+    if (error instanceof WireError) return { _tag: "Dropped", error, size }
+    throw error
+  }
+}
+
 class FrameParser implements Parser {
   readonly #magic: Uint8Array
   readonly #options: ParserOptions
@@ -289,18 +308,9 @@ class FrameParser implements Parser {
       const error = unreadable(readableCommand(header, offset + commandAt), { _tag: "BadCommand" })
       return this.#drop(error, size, this.#options.malformed, events)
     }
-    this.#options.onFrame?.(command, payload)
-    let message: Message
-    try {
-      message =
-        this.#options.undecoded?.includes(command) === true
-          ? { _tag: "Unknown", command, payload }
-          : readMessage(command, payload, this.#options.trailingBytes)
-    } catch (error) {
-      if (!(error instanceof WireError)) throw error
-      return this.#drop(error, size, this.#options.malformed, events)
-    }
-    events.push({ _tag: "Received", message, size })
+    const event = decodeFrame(command, payload, size, this.#options)
+    if (event._tag === "Dropped") this.#drop(event.error, size, this.#options.malformed, events)
+    else events.push(event)
   }
 
   #drop(error: WireError, size: number, way: "drop" | "disconnect" | undefined, events: Array<ParserEvent>): void {

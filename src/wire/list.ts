@@ -10,11 +10,11 @@ import type { Writer } from "./writer.ts"
  * - `list[0]` is `undefined`: use `list.at(0)`, `for … of`, or `Array.from(list)`, which gives an array of the elements.
  * - Each access makes a new element, so `list.at(0) === list.at(0)` is false. Compare hashes with `hashEquals`.
  * - `structuredClone` and `postMessage` throw, and `deepStrictEqual` with an array fails: convert with `Array.from` first.
- *   `JSON.stringify` and `console.log` show the elements.
+ *   `console.log` shows the elements.
  * - It keeps the payload alive, and with it the chunk that arrived from the network. Copy the elements to keep for long.
  *
- * Reading never fails, because the whole payload was checked when the message was decoded. `length` costs nothing and an
- * element some 20 to 100 ns; a view over an `inv` of 50 is made in 0.4 µs, where 50 objects take 5.3 µs.
+ * Reading never fails, because the whole payload was checked when the message was decoded. `length` costs nothing, and an element
+ * 20 to 50 ns. An `inv` of 50 is decoded in 0.03 µs; an array of its elements takes 2 µs more (Node 24 on our machine).
  *
  * @example
  * ```ts
@@ -253,7 +253,7 @@ export const writeEach = <A>(
   writer: Writer,
   list: List<A>,
   field: string,
-  write: (writer: Writer, element: A) => void
+  write: (writer: Writer, element: A, field: string) => void
 ): void => {
   const { length } = list
   const array = Array.isArray(list) ? (list as Array<A>) : undefined
@@ -263,7 +263,7 @@ export const writeEach = <A>(
     if (element === undefined) {
       fail(writer.command, { _tag: "BadValue", field, problem: `has no element ${i}` })
     } else {
-      write(writer, element)
+      write(writer, element, field)
     }
   }
 }
@@ -279,7 +279,7 @@ export const writeList = <A>(
   limit: number,
   size: number,
   read: (bytes: Uint8Array, offset: number) => A,
-  write: (writer: Writer, element: A) => void
+  write: (writer: Writer, element: A, field: string) => void
 ): void => {
   writer.count(list.length, field, limit)
   if (isViewOf(list, read)) {
@@ -290,6 +290,8 @@ export const writeList = <A>(
   }
 }
 
+const writeHash = (writer: Writer, hash: Uint8Array, field: string): void => writer.fixed(hash, 32, field)
+
 /** Writes the count and hashes of 32 bytes. */
 export const writeHashes = (writer: Writer, hashes: List<Uint8Array>, field: string, limit: number): void =>
-  writeList(writer, hashes, field, limit, 32, hashAt, (writer, hash) => writer.fixed(hash, 32, field))
+  writeList(writer, hashes, field, limit, 32, hashAt, writeHash)

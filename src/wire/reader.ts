@@ -124,7 +124,7 @@ export class Reader {
   /** A length or count that is at most `limit`. */
   limited(field: string, limit: number): number {
     const count = this.compactSize(field)
-    this.atMost(limit, count, field)
+    if (count > limit) this.atMost(limit, count, field)
     return count
   }
 

@@ -354,7 +354,7 @@ const checkMerkleBlock = (input: Uint8Array): void => {
   if (Result.isFailure(result)) return assert.ok(result.failure.message !== "")
   let last = -1
   for (const { index, txid } of result.success) {
-    assert.ok(index > last && index < proof.transactionCount, "a place that is none, or out of order")
+    assert.ok(index > last && index < proof.transactionCount, "an index outside the block, or out of order")
     last = index
     assert.ok(Array.from(proof.hashes).some((hash) => Buffer.compare(hash, txid) === 0))
   }

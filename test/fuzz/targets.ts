@@ -257,7 +257,7 @@ const checkFound = (input: Uint8Array): void => {
       }
       // Every magic, 4 bytes, gets a parser, which allocates 16 KiB once a header announces a payload.
       bounded(`finding ${form._tag}`, bytes.length, walk, 16_384 / 4)
-      assert.ok(end <= bytes.length, "found behind the end")
+      assert.ok(end <= bytes.length, "found after the end")
       for (const found of find(form, bytes)) {
         if (found._tag === "Message") checkPrinted(found.message, found.bytes)
         else {

@@ -85,7 +85,7 @@ export const writeHeader = (writer: Writer, header: BlockHeader): void => {
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
   readTransaction(new Reader(bytes, "block", offset))
 
-/** Reads a count and so many transactions, as a view. */
+/** Reads a list of transactions, as a view. */
 export const readTransactions = (reader: Reader): List<Transaction> => {
   const count = reader.count("transactions", minTransactionSize)
   const first = reader.offset

@@ -123,7 +123,7 @@ export interface NetworkAddress {
 /**
  * The first message of a connection, in both directions. At least 46 bytes.
  *
- * The fields after `receiver` may be missing on the wire, from any of them on, and take defaults: zeros for `sender` and `nonce`,
+ * The fields after `receiver` may be missing on the wire, from any of them but `nonce` on, and take defaults: zeros for `sender` and `nonce`,
  * an empty `userAgent`, a `startHeight` of 0 (Bitcoin Core assumes -1, and does not use it), and a `relay` of `true`. `encode`
  * writes all of them. A message that ends inside a field is `Truncated`, and a user agent above 256 bytes is `TooMany`.
  *
@@ -316,6 +316,7 @@ export const version: Codec<Version> = {
     const services = reader.u64("services")
     const timestamp = Math.max(0, reader.i64("timestamp"))
     const receiver = readAddress(reader, "receiver")
+    const hasSender = reader.remaining > 0
     return {
       _tag: "version",
       protocolVersion,
@@ -323,8 +324,9 @@ export const version: Codec<Version> = {
       timestamp,
       receiver,
       // The properties are evaluated in this order, so each one reads what the ones before it left.
-      sender: reader.remaining > 0 ? readAddress(reader, "sender") : { ...unspecified, address: new Uint8Array(16) },
-      nonce: reader.remaining > 0 ? reader.u64("nonce") : 0n,
+      sender: hasSender ? readAddress(reader, "sender") : { ...unspecified, address: new Uint8Array(16) },
+      // No message has a sender without a nonce: Core reads both or neither.
+      nonce: hasSender ? reader.u64("nonce") : 0n,
       userAgent: reader.remaining > 0 ? reader.text("userAgent", maxUserAgentLength) : "",
       startHeight: reader.remaining > 0 ? reader.i32("startHeight") : 0,
       relay: reader.remaining > 0 ? reader.u8("relay") !== 0 : true

@@ -1,4 +1,4 @@
-/** Connections over real WebSockets on loopback: of the `ws` package, which can pause, and of Node itself, which are as in browsers. */
+/** Connections over WebSockets on loopback: those of the `ws` package, which can pause, and those of Node, which work as in browsers. */
 import { NodeWS } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net"
 import * as Connection from "../src/Connection.ts"
 import { compliance, patterned, pullBytes, pullToEnd } from "./support/connectionCompliance.ts"
 
-/** A server, and its end of the first WebSocket that is opened. */
+/** A server, and its end of the first WebSocket. */
 const serving = Effect.gen(function* () {
   const server = yield* Effect.acquireRelease(
     Effect.callback<NodeWS.WebSocketServer>((resume) => {
@@ -63,7 +63,7 @@ const received = (server: NodeWS.WebSocket, count: number): Effect.Effect<Uint8A
   })
 
 describe("a WebSocket that cannot pause", () => {
-  it.live("joins messages, empty ones too, and takes a text as its UTF-8", () =>
+  it.live("joins messages, empty ones too, and encodes text as UTF-8", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       server.send(Uint8Array.of(1, 2))
@@ -88,7 +88,7 @@ describe("a WebSocket that cannot pause", () => {
   }
 
   for (const code of [1011, 4403]) {
-    it.live(`the remote's close with code ${code} is Reset and says the code and why`, () =>
+    it.live(`the remote's close with code ${code} is Reset, with the code and the reason`, () =>
       Effect.gen(function* () {
         const { connection, server } = yield* opened()
         server.close(code, "not today")
@@ -99,7 +99,7 @@ describe("a WebSocket that cannot pause", () => {
     )
   }
 
-  it.live("a remote that goes away without a close is Reset, after the bytes that came", () =>
+  it.live("a remote that disappears without a close is Reset, after the received bytes", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       yield* Effect.callback<void>((resume) => server.send(patterned(1000), () => resume(Effect.void)))
@@ -110,7 +110,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("close flushes, says 1000, and waits for the answer and no longer", () =>
+  it.live("close flushes, sends 1000, and waits for the answer", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ closeTimeout: "20 seconds" })
       const bytes = yield* Effect.forkChild(received(server, 1_000_000), { startImmediately: true })
@@ -123,7 +123,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("close waits for a remote that does not answer until the timeout and no longer", () =>
+  it.live("close waits until the timeout for a remote that does not answer", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ closeTimeout: "50 millis" })
       server.pause()
@@ -132,7 +132,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a writer waits while the network takes no more", () =>
+  it.live("a writer waits while the network accepts no more bytes", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       server.pause()
@@ -165,12 +165,12 @@ describe("a WebSocket that cannot pause", () => {
       })
   )
 
-  it.live("messages without bytes count as well", () =>
+  it.live("empty messages count as well", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ maxUnread: 100_000 })
       const closed = yield* Deferred.make<void>()
       server.on("close", () => Deferred.doneUnsafe(closed, Effect.void))
-      // Enough for the connection to stop reading ahead.
+      // Enough that the connection stops reading ahead.
       server.send(new Uint8Array(65_536))
       for (let i = 0; i < 1_000; i++) server.send(new Uint8Array(0))
       yield* Deferred.await(closed)
@@ -178,7 +178,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a WebSocket that can pause does so instead", () =>
+  it.live("a WebSocket that can pause is paused instead", () =>
     Effect.gen(function* () {
       const { accepted, url } = yield* serving
       const connection = yield* Connection.fromWebSocket(() => new NodeWS.WebSocket(url), { maxUnread: 100_000 })
@@ -190,7 +190,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a writer that waits is told of the remote's end, and a pull of the same", () =>
+  it.live("a waiting writer fails with the remote's end, and so does a pull", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       server.pause()
@@ -205,7 +205,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("bytes that are pulled cost no memory, however many they are", () =>
+  it.live("pulled bytes occupy no memory", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ maxUnread: 200_000 })
       const total = 20 * 65_536
@@ -220,7 +220,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("nobody there is DialFailed", () =>
+  it.live("a refused connection is DialFailed", () =>
     Effect.gen(function* () {
       const remoteAddress = { host: "192.0.2.1", port: 8333 }
       const url = yield* Effect.scoped(Effect.map(serving, ({ url }) => url))
@@ -233,7 +233,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a URL that is none is DialFailed, and no defect", () =>
+  it.live("an invalid URL is DialFailed, not a defect", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Connection.fromWebSocket(() => new WebSocket("no url")))
       assert.strictEqual(error.reason._tag, "DialFailed")
@@ -248,7 +248,7 @@ describe("a WebSocket that cannot pause", () => {
       Effect.gen(function* () {
         const { url } = yield* serving
         const webSocket = make(url)
-        // No answer can have come: the event loop was not let go.
+        // No answer can have arrived: the event loop did not run.
         const error = yield* Effect.flip(Connection.fromWebSocket(() => webSocket, { openTimeout: 0 }))
         if (error.reason._tag !== "DialFailed") return assert.fail(error.message)
         assert.strictEqual(error.reason.problem, "Timeout")

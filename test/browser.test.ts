@@ -1,4 +1,4 @@
-/** What goes into a browser: the barrel, bundled, and nothing of Node. */
+/** The package in a browser: `index.ts` bundles into one file that needs nothing of Node. */
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import { builtinModules } from "node:module"
@@ -13,7 +13,7 @@ const sources = fs
   .filter((name) => name.endsWith(".ts"))
   .map((name) => `src/${name.replaceAll(path.sep, "/")}`)
 
-/** What a source imports at run time. */
+/** The imports of a source that exist at run time. */
 const importsOf = (source: string): ReadonlyArray<string> => {
   const text = fs.readFileSync(path.join(root, source), "utf8")
   const found = text.matchAll(/^(?:import|export)\b(?! type)(?:[^"'`=()]*?\bfrom)? ["']([^"']+)["']/gm)
@@ -36,7 +36,7 @@ const needsNode = (source: string): boolean =>
   )
 
 describe("in a browser", () => {
-  it("of the public modules only those named for Node need it", () => {
+  it("only the public modules named after Node import node: modules", () => {
     const modules = sources.filter((source) => path.posix.dirname(source) === "src")
     assert.isAbove(modules.length, 5)
     assert.include(modules.filter(needsNode), "src/NodeConnection.ts")
@@ -46,13 +46,13 @@ describe("in a browser", () => {
     )
   })
 
-  it("the barrel bundles into one file that imports nothing", async () => {
+  it("`index.ts` bundles into one file without imports", async () => {
     const { code, ...rest } = await bundle(`export * from "effect-bitcoin-peer"`)
     assert.isAbove(code.length, 100_000)
     assert.deepStrictEqual(rest, { builtins: [], dynamicImports: [], files: 1, imports: [], problems: [] })
   })
 
-  it("the bundle that does import something of Node is found out", async () => {
+  it("a bundle that imports something of Node is detected", async () => {
     const { builtins } = await bundle(`export * from "effect-bitcoin-peer/NodeConnection"`)
     assert.include(builtins, "src/connection/net/netSocket.ts imports node:net")
     assert.deepStrictEqual(
@@ -61,7 +61,7 @@ describe("in a browser", () => {
     )
   })
 
-  it("what is not used is not in the bundle", async () => {
+  it("unused modules are not in the bundle", async () => {
     const none = await bundle(`import "effect-bitcoin-peer"`)
     assert.strictEqual(none.code.trim(), "")
     const wire = await bundle(`import { Wire } from "effect-bitcoin-peer"; console.log(Wire.decode)`)
@@ -73,7 +73,7 @@ describe("in a browser", () => {
   const zeros = new Uint8Array(32)
   const header = { version: 1, previousBlock: zeros, merkleRoot: zeros, timestamp: 0, bits: 0, nonce: 0 }
 
-  it("the bundle runs where there is no `process`, `Buffer`, `setImmediate` or `require`", async () => {
+  it("the bundle runs without `process`, `Buffer`, `setImmediate` and `require`", async () => {
     const { code } = await bundle(
       `
       import { Effect, Layer } from "effect"
@@ -104,7 +104,7 @@ describe("in a browser", () => {
     `,
       "iife"
     )
-    // What a browser has, and nothing else.
+    // The globals of a browser only.
     const names = ["AbortController", "AbortSignal", "TextDecoder", "TextEncoder", "URL", "clearTimeout", "console"]
     names.push("crypto", "performance", "queueMicrotask", "setTimeout")
     const context = vm.createContext(Object.fromEntries(names.map((name) => [name, Reflect.get(globalThis, name)])))

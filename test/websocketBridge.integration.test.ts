@@ -1,4 +1,4 @@
-/** The bridge of the examples, on loopback: which WebSockets it lets through, to where, and how it holds them back. */
+/** The bridge of the examples on loopback: the WebSockets that it accepts, their targets, and back-pressure. */
 import { NodeWS } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Schedule } from "effect"
@@ -11,7 +11,7 @@ import { fill, patterned, pullBytes, pullToEnd } from "./support/connectionCompl
 const nonce = Layer.fresh(Nonce.layer)
 const origin = "http://127.0.0.1:8000"
 
-/** A node's listener and a bridge that may reach it. */
+/** The listener of a node, and a bridge with this target. */
 const bridged = Effect.fnUntraced(function* (options: Partial<Bridge.Options> = {}) {
   const listener = yield* NodeConnection.listen({ port: 0 })
   const { port } = yield* Bridge.listen({ origins: [origin], targets: [listener.address], ...options })
@@ -19,14 +19,14 @@ const bridged = Effect.fnUntraced(function* (options: Partial<Bridge.Options> = 
   return { listener, port, url, target: url(Connection.formatEndpoint(listener.address)) }
 })
 
-/** A page's connection and the node's. */
+/** The connection of a page, and that of the node. */
 const joined = Effect.fnUntraced(function* () {
   const { listener, target } = yield* bridged()
   const page = yield* Connection.fromWebSocket(() => new NodeWS.WebSocket(target), { closeTimeout: "20 seconds" })
   return { page, node: yield* listener.accept }
 })
 
-/** What a page gets to know. */
+/** The error that a page receives. */
 const refusal = (url: string) =>
   Effect.gen(function* () {
     const page = yield* Connection.fromWebSocket(() => new WebSocket(url))
@@ -34,7 +34,7 @@ const refusal = (url: string) =>
   }).pipe(Effect.scoped)
 
 describe("the WebSocket bridge", () => {
-  it.live("carries a peer to a node and back, over a WebSocket as browsers have it", () =>
+  it.live("carries a peer to a node and back, over a WebSocket like that of browsers", () =>
     Effect.gen(function* () {
       const { listener, target } = yield* bridged()
       yield* Peer.serve(listener, { peer: { network: Network.regtest, userAgent: "/bridged:1/" } }).pipe(
@@ -63,7 +63,7 @@ describe("the WebSocket bridge", () => {
   )
 
   for (const slow of ["page", "node"] as const) {
-    it.live(`a ${slow} that does not read holds the other side back, and the memory of the bridge stays bounded`, () =>
+    it.live(`a ${slow} that does not read suspends the other side, and the memory of the bridge stays bounded`, () =>
       Effect.gen(function* () {
         const { node, page } = yield* joined()
         const [reader, writer] = slow === "page" ? [page, node] : [node, page]
@@ -89,7 +89,7 @@ describe("the WebSocket bridge", () => {
     )
   }
 
-  it.live("the node's end reaches the page behind all its bytes", () =>
+  it.live("the node's end reaches the page after all its bytes", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       fill(node, 1_000_000)
@@ -101,7 +101,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("the page's end reaches the node behind all its bytes", () =>
+  it.live("the page's end reaches the node after all its bytes", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       fill(page, 1_000_000)
@@ -113,7 +113,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("a page that vanishes is an end for the node", () =>
+  it.live("a page that disappears ends the connection to the node", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       yield* page.destroy
@@ -121,7 +121,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("a node that resets is told to the page", () =>
+  it.live("reports a reset by the node to the page", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       page.write(Uint8Array.of(1))
@@ -133,7 +133,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("refuses a target that is not in the list to the letter, and tells the page", () =>
+  it.live("refuses a target that is not literally in the list, and tells the page", () =>
     Effect.gen(function* () {
       const { listener, port, url } = yield* bridged()
       const at = listener.address.port
@@ -150,7 +150,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("tells the page that nobody listens there", () =>
+  it.live("tells the page that the connection was refused", () =>
     Effect.gen(function* () {
       const address = yield* Effect.scoped(Effect.map(NodeConnection.listen({ port: 0 }), ({ address }) => address))
       const { url } = yield* bridged({ targets: [address] })
@@ -159,7 +159,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("refuses the pages of other sites before a WebSocket opens", () =>
+  it.live("refuses pages of other origins before a WebSocket opens", () =>
     Effect.gen(function* () {
       const { target } = yield* bridged()
       const open = (from: string) =>
@@ -173,7 +173,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("refuses more WebSockets than it may have, until one ends", () =>
+  it.live("refuses WebSockets beyond the limit, until one ends", () =>
     Effect.gen(function* () {
       const { listener, target } = yield* bridged({ maxConnections: 1 })
       const first = yield* Connection.fromWebSocket(() => new WebSocket(target))
@@ -181,7 +181,7 @@ describe("the WebSocket bridge", () => {
       assert.strictEqual(yield* refusal(target), "connection reset: 4429: too many connections to the bridge")
       yield* first.close
       yield* Effect.flip(node.pull)
-      // The bridge is told of the end after us: until then it refuses.
+      // The bridge learns of the end after us, and refuses until then.
       yield* Effect.gen(function* () {
         const second = yield* Connection.fromWebSocket(() => new WebSocket(target))
         yield* Effect.raceFirst(listener.accept, Effect.andThen(second.pull, Effect.never))
@@ -189,7 +189,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("a message that is too long ends its WebSocket and nothing else", () =>
+  it.live("a message that is too long ends its own WebSocket only", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       page.write(new Uint8Array(9_000_000))
@@ -199,7 +199,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("ends with its scope, whatever its pages do", () =>
+  it.live("ends with its scope, in every state of its pages", () =>
     Effect.gen(function* () {
       const { node, page } = yield* Effect.scoped(
         Effect.gen(function* () {

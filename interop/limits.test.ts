@@ -1,11 +1,14 @@
 /**
- * The order of checks, asked of Bitcoin Core: a message above a limit ends the connection only if all of it can be read.
- * Our peer is asked the same in test/Peer.limits.test.ts.
+ * Limits of messages, asked of Bitcoin Core: a message above a limit ends the connection only if all of it can be read, and entries
+ * of unknown networks are dropped. test/Peer.limits.test.ts checks that our peer does the same.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { Address, type Wire } from "../src/index.ts"
+import { concat, decoded } from "../test/support/generators.ts"
 import { limits, tooManyHeaders } from "../test/support/limits.ts"
 import * as Bitcoind from "./bitcoind.ts"
+import { eventually } from "./InteropNode.ts"
 import * as RawPeer from "./rawPeer.ts"
 
 const ping = new Uint8Array(8).fill(7)
@@ -43,6 +46,36 @@ describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core", () => {
       // Reconciliation is off unless it is asked for.
       if (yield* isEnded("sendtxrcncl", new Uint8Array(12))) differences.push("sendtxrcncl after verack")
       assert.deepStrictEqual(differences, [])
+    })
+  )
+
+  it.live("keeps the other entries of an addrv2 with entries of unknown networks, as our decoder does", () =>
+    Effect.gen(function* () {
+      const node = yield* Bitcoind.start({ args: ["-whitelist=addr@127.0.0.1"] })
+      const entry = (networkId: number, address: ReadonlyArray<number>): Uint8Array => {
+        const timestamp = new Uint8Array(Uint32Array.of(Date.now() / 1_000 - 3_600).buffer)
+        return concat(timestamp, [9, networkId, address.length], address, [0x20, 0x8d])
+      }
+      // Tor v2 with 3 bytes, and an undefined network.
+      const payload = concat(
+        [4],
+        entry(1, [11, 22, 33, 44]),
+        entry(3, [3, 3, 3]),
+        entry(9, [9]),
+        entry(1, [55, 66, 77, 88])
+      )
+      const peer = yield* RawPeer.dial(node.port)
+      yield* RawPeer.handshake(peer, "/limits/", 70_016)
+      yield* peer.send("addrv2", payload)
+      const known = yield* eventually(
+        Effect.map(node.rpc("getnodeaddresses", 0), (answer) =>
+          (answer as ReadonlyArray<{ readonly address: string }>).map(({ address }) => address).toSorted()
+        ),
+        (addresses) => addresses.length > 0
+      )
+      assert.deepStrictEqual(known, ["11.22.33.44", "55.66.77.88"])
+      const { addresses } = decoded("addrv2", payload) as Wire.AddrV2
+      assert.deepStrictEqual(Array.from(addresses, Address.formatHost).toSorted(), known)
     })
   )
 })

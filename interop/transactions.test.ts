@@ -17,7 +17,7 @@ interface Decoded {
   readonly locktime: number
 }
 
-/** What both say of some bytes, or that they cannot be read. */
+/** The fields that both give for some bytes. */
 const ours = (bytes: Uint8Array): unknown => {
   const result = Wire.decodeRawTransaction(bytes)
   if (Result.isFailure(result)) return "cannot be read"
@@ -44,7 +44,7 @@ const theirs = ({ hash, locktime, size, txid, version, vin, vout }: Decoded): un
 
 describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core and Wire.decodeRawTransaction", () => {
   it.live(
-    "read the same, of what Core's tools write, of valid and invalid transactions, and of what is changed in them",
+    "agree on the transactions of Core's tools, on valid and invalid ones, and on 4,000 changed ones",
     () =>
       Effect.gen(function* () {
         const node = yield* Bitcoind.start()
@@ -64,7 +64,7 @@ describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core and Wire.decodeRaw
           if (expected !== "cannot be read") readable++
           assert.deepStrictEqual(ours(bytes), expected, Buffer.from(bytes).toString("hex"))
         }
-        console.log(`${samples.length + changed.length} byte strings, ${readable} of them transactions`)
+        assert.isAbove(readable, 600)
       }),
     120_000
   )

@@ -6,6 +6,7 @@
  */
 import { base32nopad } from "@scure/base"
 import * as Data from "effect/Data"
+import { encode as hex } from "effect/encoding/Hex"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import { isIn, isReservedIPv4, isReservedIPv6, prefixes } from "./address/ranges.ts"
@@ -447,7 +448,4 @@ const groupBytes = (of: Host): ReadonlyArray<number> => {
  * @category getters
  * @since 0.1.0
  */
-export const group = (host: Host): string =>
-  groupBytes(host)
-    .map((byte) => byte.toString(16).padStart(2, "0"))
-    .join("")
+export const group = (host: Host): string => hex(Uint8Array.from(groupBytes(host)))

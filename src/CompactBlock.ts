@@ -368,7 +368,8 @@ const fillFrom = (
  * A complete block was checked by `Block.mutation`: its transactions and witnesses are those that the header commits to. Fails, as
  * in Bitcoin Core, with `Invalid` (the peer misbehaves), `ShortIdCollision` or `Mutated` (ask for the whole block). The sizes of
  * message and pool bound time and memory, whatever the message contains: about 1 µs for each entry of the pool, and 5 µs more where
- * its wtxid is not given.
+ * its wtxid is not given. With
+ * `options.segwitHeight`, a coinbase that commits to witnesses must have its own, from that height on.
  *
  * @example
  * ```ts

@@ -5,7 +5,7 @@ import { Nonce, Wire } from "effect-bitcoin-peer"
 import { limits, tooManyHeaders } from "./support/limits.ts"
 import { withRemote } from "./support/peers.ts"
 
-/** What ended a peer that was sent this payload and a ping; `undefined` where it answered the ping. */
+/** The end of a peer that receives a message and a ping; `undefined` if it answers the ping. */
 const endOf = Effect.fnUntraced(function* (command: string, payload: Uint8Array) {
   const { peer, remote } = yield* withRemote({ services: Wire.Service.bloom })
   yield* remote.send({ _tag: "Unknown", command, payload }, { _tag: "ping", nonce: 77n })
@@ -19,7 +19,7 @@ const endOf = Effect.fnUntraced(function* (command: string, payload: Uint8Array)
 describe("a message above a limit", () => {
   for (const { command, cut, field, reason, whole } of limits) {
     it.effect(
-      `${command} ${field}: ${whole.ends ? "ends the peer" : "is dropped"} whole, is dropped where it is cut off`,
+      `${command} ${field}: ${whole.ends ? "ends the peer" : "is dropped"} if complete, is dropped if cut off`,
       () =>
         Effect.gen(function* () {
           const end = yield* endOf(command, whole.payload)
@@ -43,7 +43,7 @@ describe("a message above a limit", () => {
 })
 
 describe("sendtxrcncl after verack", () => {
-  it.effect("ends nothing, whole or cut off: this side does not offer reconciliation", () =>
+  it.effect("does not end the peer, complete or cut off: this side does not offer reconciliation", () =>
     Effect.gen(function* () {
       for (const size of [12, 3, 0]) assert.isUndefined(yield* endOf("sendtxrcncl", new Uint8Array(size)))
     }).pipe(Effect.provide(Nonce.layer))

@@ -1,6 +1,6 @@
 /**
- * Messages above a limit of the protocol: whole, and cut off in every way that tells whether a message is read before it is
- * judged. Used against the decoder, our peer and Bitcoin Core.
+ * Messages above a limit of the protocol: complete, and cut off at places that show whether a message is read before it is judged.
+ * The decoder, our peer and Bitcoin Core are tested with them.
  */
 import type * as Wire from "../../src/Wire.ts"
 import { concat } from "./generators.ts"
@@ -10,20 +10,16 @@ export interface Limit {
   /** The field that is above its limit, or that has a value that no honest node sends. */
   readonly field: string
   readonly reason: "TooMany" | "BadValue"
-  /** What the whole message leads to. */
+  /** The complete message, and whether it ends the peer. */
   readonly whole: { readonly payload: Uint8Array; readonly ends: boolean }
-  /** The same cut off. Cut, a message is dropped and the peer stays. */
+  /** The message cut off: it is dropped, and the peer stays. */
   readonly cut: ReadonlyArray<Uint8Array>
   /** Whether Bitcoin Core judges this message at all. */
   readonly core: boolean
 }
 
 const compactSize = (value: number): ReadonlyArray<number> =>
-  value < 0xfd
-    ? [value]
-    : value <= 0xffff
-      ? [0xfd, value & 0xff, value >> 8]
-      : [0xfe, value & 0xff, value >> 8, value >> 16, 0]
+  value < 0xfd ? [value] : [0xfd, value & 0xff, value >> 8]
 
 interface Shape {
   /** Bytes before the count. */

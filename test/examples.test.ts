@@ -1,3 +1,4 @@
+/** The examples in memory, and the regtest chain and the serving peer that they use. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Result } from "effect"
@@ -34,7 +35,7 @@ describe("the mined chain", () => {
     })
   )
 
-  it.effect("links each block to the one before and proves work for it", () =>
+  it.effect("links each block to the previous one, with proof of work", () =>
     Effect.gen(function* () {
       const chain = yield* mined(300)
       assert.strictEqual(chain.blocks.length, 301)
@@ -46,7 +47,7 @@ describe("the mined chain", () => {
     })
   )
 
-  it.effect("commits to its transactions, and to their witnesses where there are some", () =>
+  it.effect("commits to its transactions and their witnesses", () =>
     Effect.gen(function* () {
       const { blocks } = yield* mined(300)
       assert.isTrue(blocks.every(Regtest.hasMerkleRoot))
@@ -57,7 +58,7 @@ describe("the mined chain", () => {
     })
   )
 
-  it.effect("is the same for the same start time, and another one for another", () =>
+  it.effect("depends on the start time only", () =>
     Effect.gen(function* () {
       const one = yield* mined(120)
       const same = yield* mined(120)
@@ -68,7 +69,7 @@ describe("the mined chain", () => {
     })
   )
 
-  it.effect("ends now and goes ten minutes forward with each block", () =>
+  it.effect("ends at the current time, with ten minutes between blocks", () =>
     Effect.gen(function* () {
       const { blocks } = yield* mined(50)
       assert.strictEqual(blocks.at(-1)?.header.timestamp, start / 1000)
@@ -78,7 +79,7 @@ describe("the mined chain", () => {
     })
   )
 
-  it.effect("goes forward in time on a clock that stands before the genesis block", () =>
+  it.effect("has increasing times under a clock before the genesis block", () =>
     Effect.gen(function* () {
       const { blocks } = yield* Regtest.mineChain(50)
       for (let height = 1; height < blocks.length; height++) {
@@ -87,7 +88,7 @@ describe("the mined chain", () => {
     })
   )
 
-  it.effect("has the height as the first number of each coinbase, pushed as short as can be", () =>
+  it.effect("has the height as the first number of each coinbase, in its shortest push", () =>
     Effect.gen(function* () {
       const { blocks } = yield* mined(300)
       const scriptAt = (height: number) => Array.from(blocks[height].transactions.at(0)!.inputs.at(0)!.script)
@@ -131,7 +132,7 @@ describe("the mined chain", () => {
           const txid = Wire.txid(transaction)
           const spendableFrom = isCoinbase ? height + Regtest.coinbaseMaturity : height
           for (const [index, { value }] of Array.from(transaction.outputs).entries()) {
-            // Nobody can spend from the genesis block.
+            // The coinbase of the genesis block cannot be spent.
             if (height > 0) coins.set(name({ txid, index }), { value, spendableFrom })
           }
         }
@@ -140,12 +141,12 @@ describe("the mined chain", () => {
     })
   )
 
-  it("pays to the hash of the script that comes with the witness", () => {
+  it("pays to the hash of the witness script", () => {
     const program = createHash("sha256").update(Regtest.anyone).digest()
     assert.deepStrictEqual(Regtest.anyoneWithWitness, Uint8Array.of(0, 32, ...program))
   })
 
-  it.effect("survives its way over the wire", () =>
+  it.effect("is the same after encoding and decoding", () =>
     Effect.gen(function* () {
       const { blocks } = yield* mined(110)
       for (const block of blocks) {
@@ -163,7 +164,7 @@ describe("the mined chain", () => {
 describe("the checks of a block", () => {
   const withCommitment = Effect.map(mined(104), ({ blocks }) => blocks[104])
 
-  it("see that a hash is above the target its header claims", () => {
+  it("detect a hash above the target of its header", () => {
     const { header } = Regtest.genesis
     assert.isTrue(Regtest.hasProofOfWork(header))
     assert.isFalse(Regtest.hasProofOfWork({ ...header, bits: 0x1d00ffff }))
@@ -171,7 +172,7 @@ describe("the checks of a block", () => {
     assert.isTrue(Regtest.hasProofOfWork(header, zeros))
   })
 
-  it.effect("see that a transaction is missing or another one", () =>
+  it.effect("detect a missing transaction and a changed order", () =>
     Effect.gen(function* () {
       const { header, transactions } = yield* withCommitment
       const [coinbase, first, second] = transactions
@@ -180,7 +181,7 @@ describe("the checks of a block", () => {
     })
   )
 
-  it.effect("see that a witness is another one or came without commitment", () =>
+  it.effect("detect a changed witness, and a witness without commitment", () =>
     Effect.gen(function* () {
       const { header, transactions } = yield* withCommitment
       const [coinbase, first, second] = transactions
@@ -196,7 +197,7 @@ describe("the checks of a block", () => {
   )
 })
 
-/** A peer of a node that serves a chain; what the node sends to it waits in a queue. */
+/** A peer of a node that serves a chain. The messages of the node wait in a queue. */
 const peerOf = Effect.fnUntraced(function* (node: ReturnType<typeof serveChain>, options: Peer.Options = {}) {
   const received = yield* Queue.unbounded<Wire.Message>()
   const put = (message: Wire.Message) => Queue.offer(received, message)
@@ -205,7 +206,7 @@ const peerOf = Effect.fnUntraced(function* (node: ReturnType<typeof serveChain>,
   yield* node.onPeer(served)
   const next = Queue.take(received)
   const ask = (message: Wire.Message) => Effect.andThen(peer.send(message), next)
-  /** All there is before the answer to a ping, which comes behind it. */
+  /** All messages that arrive before the pong to a ping. */
   const rest = Effect.andThen(peer.ping, Queue.clear(received))
   return { peer, next, ask, rest }
 })
@@ -234,12 +235,12 @@ const getdata = (type: number, ...hashes: ReadonlyArray<Uint8Array>): Wire.Messa
 })
 const unknown = new Uint8Array(32).fill(7)
 
-/** A transaction with a witness that spends what the chain has left. */
+/** A transaction with a witness that spends an unspent output of the chain. */
 const spending = (chain: Regtest.Chain): Wire.Transaction =>
   Regtest.spend(Regtest.coinOf(chain.blocks[104].transactions.at(-1)!), undefined, 1_000)
 
 describe("the serving peer", () => {
-  it.effect("tells its height, as it is now, in each handshake", () =>
+  it.effect("sends its current height in each handshake", () =>
     Effect.gen(function* () {
       const { chain, node, peer } = yield* serving(3)
       assert.strictEqual(peer.info.startHeight, 3)
@@ -249,7 +250,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("answers getheaders with what follows the first block of the locator that it knows", () =>
+  it.effect("answers getheaders with the headers after the first known block of the locator", () =>
     Effect.gen(function* () {
       const { ask, chain } = yield* serving(10)
       const all = chain.hashes.map(hex)
@@ -263,7 +264,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("ends the headers with the one that shall be the last, and knows single ones", () =>
+  it.effect("ends the headers at the stop hash, and answers for single ones", () =>
     Effect.gen(function* () {
       const { ask, chain } = yield* serving(10)
       const all = chain.hashes.map(hex)
@@ -278,7 +279,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("sends 2,000 headers at most", () =>
+  it.effect("sends at most 2,000 headers", () =>
     Effect.gen(function* () {
       const { ask, chain } = yield* serving(2_010)
       const first = headersOf(yield* ask(getheaders([chain.hashes[0]])))
@@ -287,7 +288,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("answers getblocks with an inv of 500 blocks at most", () =>
+  it.effect("answers getblocks with an inv of at most 500 blocks", () =>
     Effect.gen(function* () {
       const { ask, chain } = yield* serving(510)
       const getblocks = { ...getheaders([chain.hashes[5]]), _tag: "getblocks" } as const
@@ -296,7 +297,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("sends blocks with witnesses only to who asks for them, and names what it has not got", () =>
+  it.effect("sends blocks with witnesses only if asked for them, and notfound for unknown ones", () =>
     Effect.gen(function* () {
       const { ask, chain, next } = yield* serving(104)
       const [hash, other] = [chain.hashes[104], chain.hashes[103]]
@@ -312,7 +313,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("announces a transaction by wtxid where that was agreed, else by txid", () =>
+  it.effect("announces a transaction by wtxid if both sides agreed on it, otherwise by txid", () =>
     Effect.gen(function* () {
       const { chain, next, node } = yield* serving(104)
       const older = yield* peerOf(node, { protocolVersion: 70_015 })
@@ -325,7 +326,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("sends a transaction by either of its ids, and without its witness unless that was asked for", () =>
+  it.effect("sends a transaction by either id, with its witness only if asked for it", () =>
     Effect.gen(function* () {
       const { ask, chain, next, node } = yield* serving(104)
       const transaction = spending(chain)
@@ -336,12 +337,12 @@ describe("the serving peer", () => {
       const size = Result.getOrThrow(Wire.encodeTransaction(transaction)).length
       assert.strictEqual(bytes(yield* ask(getdata(wtx, Wire.wtxid(transaction)))), size)
       assert.strictEqual(bytes(yield* ask(getdata(tx | witnessFlag, Wire.txid(transaction)))), size)
-      // Marker, flag, two counts and the byte of OP_TRUE.
+      // The marker, the flag, two counts and the byte of OP_TRUE.
       assert.strictEqual(bytes(yield* ask(getdata(tx, Wire.txid(transaction)))), size - 5)
     })
   )
 
-  it.effect("asks for a transaction that was announced to it, takes it, and tells the others", () =>
+  it.effect("asks for an announced transaction, keeps it and announces it to the other peers", () =>
     Effect.gen(function* () {
       const { ask, chain, node, peer, rest } = yield* serving(104)
       const other = yield* peerOf(node)
@@ -377,7 +378,7 @@ describe("the serving peer", () => {
       })
   )
 
-  it.effect("tells the news to the others when one has left", () =>
+  it.effect("still announces to the others after one has disconnected", () =>
     Effect.gen(function* () {
       const { chain, next, node } = yield* serving(104)
       const other = yield* peerOf(node)
@@ -388,7 +389,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("has nothing to say of other nodes", () =>
+  it.effect("does not answer getaddr", () =>
     Effect.gen(function* () {
       const { peer, rest } = yield* serving(1)
       yield* peer.send({ _tag: "getaddr" })
@@ -398,7 +399,7 @@ describe("the serving peer", () => {
 })
 
 describe("the example of virtual time", () => {
-  it.effect("measures a round trip exactly, and sees the pings of an hour", () =>
+  it.effect("measures a round trip exactly, and counts the pings of an hour", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* VirtualTime.program, { roundTrip: 100, pings: 31 })
     })
@@ -406,7 +407,7 @@ describe("the example of virtual time", () => {
 })
 
 describe("the example of a replay", () => {
-  it.effect("shows the handlers what was recorded", () =>
+  it.effect("replays the recorded messages to the handlers", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* Effect.provide(Replay.program, NodeServices.layer), {
         seen: ["at least 1000 satoshi per 1,000 bytes", "1 announced"],
@@ -417,7 +418,7 @@ describe("the example of a replay", () => {
 })
 
 describe("the example of compact blocks", () => {
-  it.effect("rebuilds the served block from what is known and what is asked for", () =>
+  it.effect("rebuilds the block from known and requested transactions", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* CompactBlocks.program, {
         isTheBlock: true,
@@ -427,7 +428,7 @@ describe("the example of compact blocks", () => {
     })
   )
 
-  it.effect("fetches the whole block where a short id leads to another transaction", () =>
+  it.effect("fetches the whole block if a short id matches a wrong transaction", () =>
     Effect.gen(function* () {
       const { blocks, hashes } = yield* mined(104)
       const tip = blocks[104]
@@ -440,7 +441,7 @@ describe("the example of compact blocks", () => {
     })
   )
 
-  it.effect("ends a peer that asks for a transaction that is not in the block", () =>
+  it.effect("disconnects a peer that asks for a transaction outside of the block", () =>
     Effect.gen(function* () {
       const { blocks, hashes } = yield* mined(104)
       const [peer] = yield* twoPeers({}, { handlers: CompactBlocks.serveBlock(blocks[104], 7n) })
@@ -451,7 +452,7 @@ describe("the example of compact blocks", () => {
 })
 
 describe("the relay", () => {
-  it.effect("fetches what one node announces, announces it to the other, and serves it", () =>
+  it.effect("fetches a transaction that one node announces, announces it to the other, and serves it", () =>
     Effect.gen(function* () {
       const pairs = [yield* Connection.makePair(), yield* Connection.makePair()] as const
       const remotes = pairs.map(([, theirs]) => scripted(theirs))
@@ -481,7 +482,7 @@ describe("the relay", () => {
 })
 
 describe("the light client", () => {
-  it.effect("finds the payment to its key, and what spends it without showing the key", () =>
+  it.effect("finds the payment to its key, and the transaction that spends it", () =>
     Effect.gen(function* () {
       const { expected, found } = yield* LightClient.program
       assert.deepStrictEqual(found, expected)

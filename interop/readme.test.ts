@@ -118,3 +118,13 @@ describe.each(dialable)("the programs of the README at $name", (kind) => {
     )
   }
 })
+
+describe("the README", () => {
+  it.effect("exports its programs", () =>
+    Effect.gen(function* () {
+      for (const name of ["program", "broadcast", "downloadHeaders", "findPayments", "broadcastOnce"]) {
+        assert.isFunction(yield* exported(name), name)
+      }
+    })
+  )
+})

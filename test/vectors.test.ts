@@ -1,3 +1,4 @@
+/** The decoders on real bytes: captures of Bitcoin Core, blocks, and transactions of its unit tests. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Wire from "../src/Wire.ts"

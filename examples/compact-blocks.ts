@@ -5,7 +5,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import { CompactBlock, Connection, Nonce, Peer, Wire } from "effect-bitcoin-peer"
-import { mineChain, network } from "./regtest-chain.ts"
+import { mineChain, network } from "effect-bitcoin-peer/testing/RegtestChain"
 
 const { compactBlock, witnessBlock } = Wire.InventoryType
 

@@ -8,7 +8,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Random } from "effect"
 import { BloomFilter, Connection, MerkleBlock, Nonce, Peer, Wire } from "effect-bitcoin-peer"
-import { type Chain, coinOf, mineBlock, mineChain, network, spend } from "./regtest-chain.ts"
+import { type Chain, coinOf, mineBlock, mineChain, network, spend } from "effect-bitcoin-peer/testing/RegtestChain"
 
 const { filteredBlock } = Wire.InventoryType
 

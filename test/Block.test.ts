@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Block, CompactBlock, Network, Wire } from "effect-bitcoin-peer"
 import * as Result from "effect/Result"
-import * as Regtest from "../examples/regtest-chain.ts"
+import * as Regtest from "effect-bitcoin-peer/testing/RegtestChain"
 import { decoded, encoded } from "./support/generators.ts"
 import { blocks, readBlock } from "./support/vectors.ts"
 

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import { CompactBlock, Wire } from "effect-bitcoin-peer"
-import * as Regtest from "../examples/regtest-chain.ts"
+import * as Regtest from "effect-bitcoin-peer/testing/RegtestChain"
 import { decoded, encoded, integer, plain } from "./support/generators.ts"
 import { readBlock, readCapture, readVector } from "./support/vectors.ts"
 

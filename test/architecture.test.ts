@@ -22,7 +22,7 @@ const rooms: ReadonlyArray<{ readonly name: string; readonly modules: ReadonlyAr
   { name: "capture", modules: ["Capture"] }
 ]
 /** Rooms that use the public modules alone, as the program of a user does. */
-const outer = new Set(["node", "light", "testing", "dashboard", "cli"])
+const outer = new Set(["node", "light", "testing", "dashboard"])
 
 const files = fs
   .readdirSync(src, { recursive: true, encoding: "utf8" })

@@ -9,8 +9,8 @@ import * as readline from "node:readline"
 import * as Inbound from "../examples/inbound-peer.ts"
 import * as Layers from "../examples/layers.ts"
 import * as Outbound from "../examples/outbound-peer.ts"
-import { coinOf, mineBlock, mineChain, spend } from "../examples/regtest-chain.ts"
-import { serveChain } from "../examples/serving-peer.ts"
+import { coinOf, mineBlock, mineChain, spend } from "effect-bitcoin-peer/testing/RegtestChain"
+import { serveChain } from "effect-bitcoin-peer/testing/ServingPeer"
 import { printing } from "./support/printing.ts"
 
 const nonce = Layer.fresh(Nonce.layer)

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { PassThrough } from "node:stream"
-import * as Screen from "../src/cli/demo/screen.ts"
-import { makeMemory } from "../src/cli/output.ts"
+import * as Screen from "../src/demo/screen.ts"
+import { makeMemory } from "../src/output.ts"
 
 /** What a progress bar draws on a terminal of that name. */
 const drawn = Effect.fnUntraced(function* (TERM: string | undefined) {

@@ -1,9 +1,9 @@
 /** What matters in a message, in a few plain values: the same for people and for programs. */
 import * as Result from "effect/Result"
-import * as Address from "../Address.ts"
-import * as BloomFilter from "../BloomFilter.ts"
-import * as MerkleBlock from "../MerkleBlock.ts"
-import * as Wire from "../Wire.ts"
+import * as Address from "effect-bitcoin-peer/Address"
+import * as BloomFilter from "effect-bitcoin-peer/BloomFilter"
+import * as MerkleBlock from "effect-bitcoin-peer/MerkleBlock"
+import * as Wire from "effect-bitcoin-peer/Wire"
 import type { Summary } from "./events.ts"
 import { hex } from "./text.ts"
 

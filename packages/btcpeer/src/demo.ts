@@ -1,7 +1,7 @@
 /** `btcpeer demo`, which is `npm start`: two peers and a chain in one process, to see what this package does. */
 import * as Effect from "effect/Effect"
 import { Command, Flag } from "effect/cli"
-import { coinbaseMaturity, mineChain } from "../../examples/regtest-chain.ts"
+import { coinbaseMaturity, mineChain } from "effect-bitcoin-peer/testing/RegtestChain"
 import * as Screen from "./demo/screen.ts"
 import { type DemoFailed, story, timed } from "./demo/story.ts"
 import { Output } from "./output.ts"

@@ -1,6 +1,6 @@
 /** How to reach a peer, as people write it. Nothing here repeats what it was given: there may be a password in it. */
-import type { Endpoint } from "../Connection.ts"
-import type { Socks5Proxy } from "../NodeConnection.ts"
+import type { Endpoint } from "effect-bitcoin-peer/Connection"
+import type { Socks5Proxy } from "effect-bitcoin-peer/NodeConnection"
 
 const form = "socks5://[USER:PASSWORD@]HOST:PORT"
 

@@ -5,10 +5,10 @@ import { Deferred, Effect, Fiber, Layer, Schema } from "effect"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import * as Capture from "../src/Capture.ts"
-import { run } from "../src/cli/command.ts"
-import * as Events from "../src/cli/events.ts"
-import { makeMemory } from "../src/cli/output.ts"
+import * as Capture from "effect-bitcoin-peer/Capture"
+import { run } from "../src/command.ts"
+import * as Events from "../src/events.ts"
+import { makeMemory } from "../src/output.ts"
 
 const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
 

@@ -1,40 +1,70 @@
 /**
- * Mines a regtest chain in memory: blocks that Bitcoin Core takes, with proof of work, coinbases, merkle roots and
- * witness commitments, and transactions that anyone can spend. Something to serve, without a node to ask for it.
+ * Mines a regtest chain in memory. Bitcoin Core accepts its blocks: they have proof of work, coinbases, merkle roots and witness
+ * commitments. Anyone can spend the coins. A test or a demo serves such a chain (`ServingPeer`) where it has no node to connect to.
  *
  * The same start time gives the same chain, byte for byte.
  */
-import { Clock, Effect } from "effect"
-import { Network, Wire } from "effect-bitcoin-peer"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Hex from "effect/encoding/Hex"
+import * as Result from "effect/Result"
+import * as Network from "../Network.ts"
+import * as Wire from "../Wire.ts"
 
-/** The best chain that somebody knows, by height. */
+/**
+ * A chain of blocks and their hashes, both by height.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Chain {
   readonly blocks: ReadonlyArray<Wire.Block>
   readonly hashes: ReadonlyArray<Uint8Array>
 }
 
-const zeros = new Uint8Array(32)
-const fromHex = (hex: string): Uint8Array =>
-  Uint8Array.from({ length: hex.length / 2 }, (_, index) => Number.parseInt(hex.slice(index * 2, index * 2 + 2), 16))
-const startsWith = (bytes: Uint8Array, prefix: Uint8Array): boolean =>
-  prefix.every((byte, index) => bytes[index] === byte)
+/**
+ * The network of these chains: `Network.regtest`.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const network: Network.Network = Network.regtest
 
-/** Whether two hashes are the same. */
-export const sameHash = (one: Uint8Array, other: Uint8Array): boolean =>
-  one.length === other.length && startsWith(one, other)
+const zeros = new Uint8Array(32)
+const fromHex = (hex: string): Uint8Array => Result.getOrThrow(Hex.decode(hex))
 
 // ---- rules
 
-/** The easiest proof of work there is: about every second hash has it. */
+/**
+ * The target of every block, in the compact form of headers. It is the easiest one: half of all hashes meet it.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const bits = 0x207fffff
 
-/** What the miner may pay to itself, in satoshi. Regtest halves it every 150 blocks. */
+/**
+ * What a miner may pay to itself at a height, in satoshi. It halves every 150 blocks on regtest.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const subsidy = (height: number): number => Math.floor(50_0000_0000 / 2 ** Math.floor(height / 150))
 
-/** So many blocks must follow a coinbase, itself included, before it can be spent. */
+/**
+ * How many blocks later a coinbase can be spent: the block at height `h + coinbaseMaturity` may spend the coinbase at height `h`.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const coinbaseMaturity = 100
 
-/** Whether the hash of a header, a number of 256 bits with its lowest byte first, is at most the target it claims. */
+/**
+ * Whether the hash of a header meets the target in the header. The hash counts as a number of 256 bits, lowest byte first.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const hasProofOfWork = (header: Wire.BlockHeader, hash: Uint8Array = Wire.blockHash(header)): boolean => {
   const target = new Uint8Array(32)
   const exponent = header.bits >>> 24
@@ -43,55 +73,65 @@ export const hasProofOfWork = (header: Wire.BlockHeader, hash: Uint8Array = Wire
   return true
 }
 
-/** Whether the header covers exactly the transactions of the block. */
-export const hasMerkleRoot = ({ header, transactions }: Wire.Block): boolean =>
-  sameHash(header.merkleRoot, Wire.merkleRoot(Array.from(transactions, Wire.txid)))
-
-/** How the output of a coinbase starts that commits to the witnesses of its block: OP_RETURN, 36 bytes, a tag [141]. */
+/** The beginning of the output that commits to the witnesses of a block: OP_RETURN, a push of 36 bytes, a tag (BIP141). */
 const commitmentPrefix = fromHex("6a24aa21a9ed")
 
-/** The root of all witnesses, in which the coinbase counts as zeros, hashed with the coinbase's own witness [141]. */
-const commitmentTo = (others: Iterable<Wire.Transaction>, reserved: Uint8Array): Uint8Array =>
-  // A merkle root over two hashes is the double SHA-256 of them both.
-  Wire.merkleRoot([Wire.merkleRoot([zeros, ...Array.from(others, Wire.wtxid)]), reserved])
+/** The commitment (BIP141): the root of all wtxids, where the coinbase counts as zeros, hashed with the witness of the coinbase. */
+const commitmentTo = (others: Iterable<Wire.Transaction>): Uint8Array =>
+  // The merkle root of two hashes is the double SHA-256 of both.
+  Wire.merkleRoot([Wire.merkleRoot([zeros, ...Array.from(others, Wire.wtxid)]), zeros])
 
 const hasWitness = (transaction: Wire.Transaction): boolean =>
   Array.from(transaction.inputs).some(({ witness }) => witness.length > 0)
 
-/**
- * Whether the coinbase commits to the witnesses of the block [141]: "none" when there is nothing to commit to, "wrong"
- * also when witnesses come without commitment.
- */
-export const witnessCommitment = (block: Wire.Block): "right" | "wrong" | "none" => {
-  const [coinbase, ...others] = block.transactions
-  const commitments = Array.from(coinbase.outputs).filter(({ script }) => startsWith(script, commitmentPrefix))
-  const commitment = commitments.at(-1)?.script.subarray(commitmentPrefix.length, commitmentPrefix.length + 32)
-  if (commitment === undefined) return others.some(hasWitness) ? "wrong" : "none"
-  const reserved = coinbase.inputs.at(0)?.witness.at(0)
-  return reserved?.length === 32 && sameHash(commitment, commitmentTo(others, reserved)) ? "right" : "wrong"
-}
-
 // ---- transactions
 
-/** OP_TRUE: needs nothing to be spent. */
+/**
+ * The script `OP_TRUE`. An output with it can be spent with an empty script.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const anyone = Uint8Array.of(0x51)
-/** Version 0, and the SHA-256 of a script that has to come with the witness: OP_TRUE again [141]. */
+
+/**
+ * A pay-to-witness-script-hash output script (BIP141) for the witness script `OP_TRUE`. To spend it, put `anyone` in the witness.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const anyoneWithWitness = fromHex("00204ae81572f06e1b88fd5ced7a1a000945432e83e1551e6f721ee9c00b8cc33260")
 
-/** An output that can be spent, and where it is. */
+/**
+ * An output that can be spent, and its place.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Coin {
   readonly outPoint: Wire.OutPoint
   readonly output: Wire.TransactionOutput
 }
 
-/** The output of a transaction at an index, 0 where none is given. */
+/**
+ * The output of a transaction at an index; the first one by default. Throws a `RangeError` if there is none.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const coinOf = (transaction: Wire.Transaction, index = 0): Coin => {
   const output = transaction.outputs.at(index)
   if (output === undefined) throw new RangeError(`the transaction has no output ${index}`)
   return { outPoint: { txid: Wire.txid(transaction), index }, output }
 }
 
-/** Moves a coin, less the fee, to a script: to `anyoneWithWitness` unless told otherwise. */
+/**
+ * A transaction that moves a coin, minus a fee in satoshi, to a script; to `anyoneWithWitness` by default. The coin is one that
+ * anyone can spend.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const spend = (coin: Coin, script: Uint8Array = anyoneWithWitness, fee = 0): Wire.Transaction => ({
   version: 2,
   inputs: [
@@ -99,14 +139,14 @@ export const spend = (coin: Coin, script: Uint8Array = anyoneWithWitness, fee = 
       previousOutput: coin.outPoint,
       script: new Uint8Array(0),
       sequence: 0xffffffff,
-      witness: sameHash(coin.output.script, anyoneWithWitness) ? [anyone] : []
+      witness: Wire.hashEquals(coin.output.script, anyoneWithWitness) ? [anyone] : []
     }
   ],
   outputs: [{ value: coin.output.value - fee, script }],
   lockTime: 0
 })
 
-/** The height as the first thing in the script of a coinbase [34], and a byte more, for it needs two at least. */
+/** The script of a coinbase: the height (BIP34), and one more byte, because the script must have at least two. */
 const heightScript = (height: number): Uint8Array => {
   if (height <= 16) return Uint8Array.of(0x50 + height, 0)
   const bytes: Array<number> = []
@@ -119,9 +159,7 @@ const heightScript = (height: number): Uint8Array => {
 const coinbase = (height: number, others: ReadonlyArray<Wire.Transaction>): Wire.Transaction => {
   const commits = others.some(hasWitness)
   const outputs = [{ value: subsidy(height), script: anyone }]
-  if (commits) {
-    outputs.push({ value: 0, script: Uint8Array.of(...commitmentPrefix, ...commitmentTo(others, zeros)) })
-  }
+  if (commits) outputs.push({ value: 0, script: Uint8Array.of(...commitmentPrefix, ...commitmentTo(others)) })
   const previousOutput = { txid: zeros, index: 0xffffffff }
   const witness = commits ? [zeros] : []
   return {
@@ -134,7 +172,12 @@ const coinbase = (height: number, others: ReadonlyArray<Wire.Transaction>): Wire
 
 // ---- blocks
 
-/** The block that every regtest chain starts with. */
+/**
+ * The first block of every regtest chain.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const genesis: Wire.Block = {
   header: {
     version: 1,
@@ -171,10 +214,30 @@ export const genesis: Wire.Block = {
   ]
 }
 
-/** Mines the next block of a chain: its coinbase and the transactions. The chain stays as it was. */
+/**
+ * Mines the next block of a chain: its coinbase, then the transactions. The chain is not changed.
+ *
+ * @example
+ * ```ts
+ * import { Wire } from "effect-bitcoin-peer"
+ * import { RegtestChain } from "effect-bitcoin-peer/testing"
+ *
+ * const { genesis } = RegtestChain
+ * const chain = { blocks: [genesis], hashes: [Wire.blockHash(genesis.header)] }
+ * const block = RegtestChain.mineBlock(chain, { timestamp: genesis.header.timestamp + 600 })
+ * console.log(RegtestChain.hasProofOfWork(block.header)) // true
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const mineBlock = (
   chain: Chain,
-  options: { readonly timestamp: number; readonly transactions?: ReadonlyArray<Wire.Transaction> }
+  options: {
+    /** In seconds. Later than that of most of the last eleven blocks, as in every chain. */
+    readonly timestamp: number
+    readonly transactions?: ReadonlyArray<Wire.Transaction>
+  }
 ): Wire.Block => {
   const others = options.transactions ?? []
   const transactions = [coinbase(chain.blocks.length, others), ...others]
@@ -191,14 +254,24 @@ export const mineBlock = (
 }
 
 /**
- * Mines so many blocks on top of the genesis block, ten minutes apart, the last one now. As soon as there are coinbases
- * to spend, every fourth block moves one to `anyoneWithWitness` and, in the same block, on from there.
+ * Mines `count` blocks after the genesis block, ten minutes apart; the last one has the current time.
+ *
+ * From the height on at which coinbases can be spent, every fourth block spends one to `anyoneWithWitness`, and in the same block
+ * spends that output again, with a witness. Yields to other fibers every hundred blocks.
  *
  * @example
  * ```ts
- * const chain = yield* mineChain(300)
- * console.log(chain.blocks.length) // 301: the genesis block is there as well
+ * import { Effect } from "effect"
+ * import { RegtestChain } from "effect-bitcoin-peer/testing"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const chain = yield* RegtestChain.mineChain(300)
+ *   console.log(chain.blocks.length) // 301, with the genesis block
+ * })
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const mineChain = Effect.fnUntraced(function* (count: number): Effect.fn.Return<Chain> {
   const now = Math.floor((yield* Clock.currentTimeMillis) / 1000)
@@ -211,16 +284,12 @@ export const mineChain = Effect.fnUntraced(function* (count: number): Effect.fn.
       const move = spend(coinOf(blocks[height - coinbaseMaturity].transactions.at(0)!))
       transactions.push(move, spend(coinOf(move)))
     }
-    // A clock before 2011, such as a test's, still gives a chain whose time goes forward.
+    // With a clock before 2011, as in tests, the timestamps still increase.
     const timestamp = Math.max(now - (count - height) * 600, genesis.header.timestamp + height)
     const block = mineBlock(chain, { timestamp, transactions })
     blocks.push(block)
     hashes.push(Wire.blockHash(block.header))
-    // So long a computation shall not hold up the other fibers.
     if (height % 100 === 0) yield* Effect.yieldNow
   }
   return chain
 })
-
-/** The network of these blocks. */
-export const network: Network.Network = Network.regtest

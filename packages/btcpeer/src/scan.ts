@@ -3,9 +3,9 @@
  * ones and transactions, hexadecimal. Pure; what is damaged is a value, and the rest is found where it can be.
  */
 import * as Result from "effect/Result"
-import * as MerkleBlock from "../MerkleBlock.ts"
-import * as Network from "../Network.ts"
-import * as Wire from "../Wire.ts"
+import * as MerkleBlock from "effect-bitcoin-peer/MerkleBlock"
+import * as Network from "effect-bitcoin-peer/Network"
+import * as Wire from "effect-bitcoin-peer/Wire"
 
 /** A message, or bytes that are none, and where it was. */
 export type Found = {

@@ -1,7 +1,7 @@
 /** Events as lines for people. Everything a remote said is made harmless on its way. */
 import Table from "cli-table3"
 import * as Duration from "effect/Duration"
-import type { Stats } from "../Peer.ts"
+import type { Stats } from "effect-bitcoin-peer/Peer"
 import type { Dropped, Event, Handshake, Message, Summary } from "./events.ts"
 import type { Output } from "./output.ts"
 import { bitcoin, clean, cleanBytes, counted, grouped, milliseconds } from "./text.ts"

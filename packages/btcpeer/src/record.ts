@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
-import * as Capture from "../Capture.ts"
+import * as Capture from "effect-bitcoin-peer/Capture"
 import { Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { clean } from "./text.ts"

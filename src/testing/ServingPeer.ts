@@ -1,26 +1,22 @@
 /**
- * The serving side of the protocol, with nothing but handlers: a node that has a chain and a mempool, answers what peers
- * ask for, takes their transactions and tells them what is new. It validates nothing, so it is for networks of one's own.
- *
- * @example
- * ```ts
- * const node = serveChain(yield* mineChain(300))
- * const listener = yield* NodeConnection.listen({ port: Network.regtest.port })
- * yield* Peer.serve(listener, { peer: node.options, onPeer: node.onPeer })
- * ```
+ * The serving side of the protocol, with handlers alone: a node with a chain and a mempool. It answers requests of its peers, takes
+ * their transactions, and announces new blocks and transactions. It validates nothing, so use it on private networks only.
  */
-import { Effect, Result, Scope } from "effect"
-import { type Peer, Wire } from "effect-bitcoin-peer"
-import { type Chain, network, sameHash } from "./regtest-chain.ts"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import type * as Peer from "../Peer.ts"
+import * as Wire from "../Wire.ts"
+import { type Chain, network } from "./RegtestChain.ts"
 
-/** A `getblocks` is answered with the hashes of so many blocks at most. */
+/** The most block hashes in the answer to a `getblocks`. */
 const maxBlocksAnnounced = 500
-/** So many transactions wait to be mined; more are not taken. */
+/** The most transactions in the mempool. Further ones are ignored. */
 const maxMempool = 5_000
 
-const { block, tx, witnessFlag, wtx } = Wire.InventoryType
+const { block, tx, witnessFlag, witnessTx, wtx } = Wire.InventoryType
 
-/** What a peer gets that did not ask for witnesses. */
+/** The form for peers that did not ask for witnesses. */
 const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
   ...transaction,
   inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: [] }))
@@ -29,13 +25,33 @@ const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
 const copied = (transaction: Wire.Transaction): Wire.Transaction =>
   Result.getOrThrow(Result.flatMap(Wire.encodeTransaction(transaction), Wire.decodeTransaction))
 
-/** How a transaction is announced: by wtxid where both sides said so in the handshake [339]. */
+/** Announces a transaction by wtxid if both sides agreed on that in the handshake (BIP339), else by txid. */
 const itemFor = (peer: Peer.Peer["Service"], transaction: Wire.Transaction): Wire.InventoryItem =>
   peer.info.wtxidRelay ? { type: wtx, hash: Wire.wtxid(transaction) } : { type: tx, hash: Wire.txid(transaction) }
 
-/** Serves a chain: options for `Peer.make` or `Peer.serve`, what to run with each peer, and the news. */
+/**
+ * Serves a chain. The result has the options of the peers (`options`), the Effect to run with each peer (`onPeer`), and the
+ * functions that announce.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ * import { RegtestChain, ServingPeer } from "effect-bitcoin-peer/testing"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const node = ServingPeer.serveChain(yield* RegtestChain.mineChain(300))
+ *   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: Network.regtest.port })
+ *   return yield* Peer.serve(listener, { peer: node.options, onPeer: node.onPeer })
+ * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const serveChain = (start: Chain) => {
-  // Maps have no bytes as keys, so hashes are kept as they are printed.
+  // A map compares byte arrays by identity, so the keys are hexadecimal.
   const key = Wire.hashToHex
   const blocks = [...start.blocks]
   const hashes = [...start.hashes]
@@ -45,10 +61,10 @@ export const serveChain = (start: Chain) => {
   const peers = new Set<Peer.Peer["Service"]>()
   const wantsHeaders = new WeakSet<Peer.Peer["Service"]>()
 
-  /** The heights a locator asks for: behind the first of its blocks that is ours, up to the last that is wanted. */
+  /** The range of heights that a locator asks for: from the block after the first known hash to the stop hash. */
   const after = ({ locator, stopHash }: Wire.GetHeaders | Wire.GetBlocks, limit: number): readonly [number, number] => {
     const stop = heights.get(key(stopHash)) ?? Infinity
-    // Without a locator it is about the one block.
+    // An empty locator asks for the block of the stop hash alone.
     if (locator.length === 0) return stop === Infinity ? [0, 0] : [stop, stop + 1]
     let from = 1
     for (const hash of locator) {
@@ -60,7 +76,7 @@ export const serveChain = (start: Chain) => {
     return [from, Math.min(from + limit, blocks.length, stop < from ? Infinity : stop + 1)]
   }
 
-  /** What an item of a getdata names, or undefined when it is not there. */
+  /** The message that answers an item of a getdata, or `undefined` if the node does not have it. */
   const find = ({ type, hash }: Wire.InventoryItem): Wire.Message | undefined => {
     const witnesses = (type & witnessFlag) !== 0
     switch (type & ~witnessFlag) {
@@ -85,7 +101,7 @@ export const serveChain = (start: Chain) => {
 
   const isKnown = ({ type, hash }: Wire.InventoryItem): boolean => (type === wtx ? byWtxid : byTxid).has(key(hash))
 
-  /** To all peers at once. One that has just ended misses it, and so does one that does not read, after a second. */
+  /** Sends to all peers at once. A peer that does not read for a second misses the message, as does one that has ended. */
   const broadcast = (message: (peer: Peer.Peer["Service"]) => Wire.Message | undefined): Effect.Effect<void> =>
     Effect.forEach(
       peers,
@@ -96,7 +112,7 @@ export const serveChain = (start: Chain) => {
       { concurrency: "unbounded", discard: true }
     )
 
-  /** Takes a transaction into the mempool and announces it, but not to the peer that it came from. */
+  /** Adds a transaction to the mempool and announces it to all peers but the one that sent it. */
   const announceTransaction = (transaction: Wire.Transaction, from?: Peer.Peer["Service"]): Effect.Effect<void> =>
     Effect.suspend(() => {
       const wtxid = key(Wire.wtxid(transaction))
@@ -108,11 +124,12 @@ export const serveChain = (start: Chain) => {
       )
     })
 
-  /** Appends a block to the chain and announces it, by its header to those who asked for that [130]. */
+  /** Appends a block to the chain and announces it: by its header to peers that sent `sendheaders` (BIP130), else by inv. */
   const announceBlock = (next: Wire.Block): Effect.Effect<void> =>
     Effect.suspend(() => {
       const hash = Wire.blockHash(next.header)
-      if (!sameHash(next.header.previousBlock, hashes.at(-1)!)) return Effect.die(new Error("not the next block"))
+      if (!Wire.hashEquals(next.header.previousBlock, hashes.at(-1)!))
+        return Effect.die(new Error("not the next block"))
       heights.set(key(hash), blocks.length)
       blocks.push(next)
       hashes.push(hash)
@@ -141,7 +158,7 @@ export const serveChain = (start: Chain) => {
       return items.length === 0 ? undefined : peer.send({ _tag: "inv", items })
     },
 
-    // `send` waits while the peer does not read, and its next message is not looked at before this one is answered.
+    // `send` waits while the peer does not read. The next message of the peer is handled after this one is answered.
     getdata: ({ items }, peer) =>
       Effect.gen(function* () {
         const missing: Array<Wire.InventoryItem> = []
@@ -158,26 +175,26 @@ export const serveChain = (start: Chain) => {
       if (wanted.length === 0) return
       return peer.send({
         _tag: "getdata",
-        items: wanted.map(({ type, hash }) => ({ type: type === tx ? tx | witnessFlag : type, hash }))
+        items: wanted.map(({ type, hash }) => ({ type: type === tx ? witnessTx : type, hash }))
       })
     },
 
-    // What was decoded is a view that keeps all bytes alive it came with, so what is to stay is copied.
+    // A decoded transaction is a view that keeps the whole received buffer in memory, so the mempool gets a copy.
     tx: ({ transaction }, peer) => announceTransaction(copied(transaction), peer)
 
-    // No `getaddr`: this node knows no other, and says nothing. Pings are answered without a handler.
+    // No `getaddr`: this node knows no addresses. The library answers pings.
   } satisfies Peer.Handlers
 
   return {
     options: {
       network,
       services: Wire.Service.network | Wire.Service.witness,
-      // Asked for at each handshake, as the chain grows.
+      // An Effect, evaluated at each handshake, because the chain grows.
       startHeight: Effect.sync(() => blocks.length - 1),
       handlers
     },
 
-    /** Tells a peer the news as long as it is connected. */
+    /** Announces new blocks and transactions to a peer until it ends. */
     onPeer: (peer: Peer.Peer["Service"]): Effect.Effect<void> =>
       Effect.suspend(() => {
         peers.add(peer)
@@ -187,10 +204,12 @@ export const serveChain = (start: Chain) => {
         )
       }),
 
-    /** The chain as it is now. */
+    /** The current chain, as a copy. */
     chain: Effect.sync((): Chain => ({ blocks: [...blocks], hashes: [...hashes] })),
 
+    /** Adds a transaction to the mempool and announces it to all peers. */
     announceTransaction: (transaction: Wire.Transaction): Effect.Effect<void> => announceTransaction(transaction),
+    /** Appends a block to the chain and announces it. Dies if the block does not follow the tip. */
     announceBlock
   }
 }

@@ -6,24 +6,15 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import {
-  type Chain,
-  coinOf,
-  hasMerkleRoot,
-  hasProofOfWork,
-  mineBlock,
-  network,
-  sameHash,
-  spend,
-  witnessCommitment
-} from "../../../examples/regtest-chain.ts"
-import { serveChain } from "../../../examples/serving-peer.ts"
-import { formatEndpoint } from "../../Connection.ts"
-import * as Handshake from "../../Handshake.ts"
-import * as NodeConnection from "../../NodeConnection.ts"
-import * as Nonce from "../../Nonce.ts"
-import * as Peer from "../../Peer.ts"
-import * as Wire from "../../Wire.ts"
+import { type Chain, coinOf, hasProofOfWork, mineBlock, network, spend } from "effect-bitcoin-peer/testing/RegtestChain"
+import { serveChain } from "effect-bitcoin-peer/testing/ServingPeer"
+import * as Block from "effect-bitcoin-peer/Block"
+import { formatEndpoint } from "effect-bitcoin-peer/Connection"
+import * as Handshake from "effect-bitcoin-peer/Handshake"
+import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+import * as Nonce from "effect-bitcoin-peer/Nonce"
+import * as Peer from "effect-bitcoin-peer/Peer"
+import * as Wire from "effect-bitcoin-peer/Wire"
 import type { Output } from "../output.ts"
 import { counted, grouped, milliseconds } from "../text.ts"
 import * as Screen from "./screen.ts"
@@ -143,7 +134,7 @@ const fetchHeaders = Effect.fnUntraced(function* (client: Client, update: (done:
     for (const header of headers) {
       const hash = Wire.blockHash(header)
       const name = `header ${found.length + 1}`
-      if (!sameHash(header.previousBlock, tip)) {
+      if (!Wire.hashEquals(header.previousBlock, tip)) {
         return yield* new Problem({ message: `${name} does not follow the one before` })
       }
       if (!hasProofOfWork(header, hash)) return yield* new Problem({ message: `${name} has no proof of work` })
@@ -156,12 +147,11 @@ const fetchHeaders = Effect.fnUntraced(function* (client: Client, update: (done:
   return { found, messages, tip }
 })
 
-/** What is wrong with a block that was asked for by its hash. */
+/** Describes the problem of a block that was requested by its hash; `undefined` if there is none. */
 const problemOf = (block: Wire.Block, hash: Uint8Array): string | undefined => {
-  if (!sameHash(Wire.blockHash(block.header), hash)) return "is not the one that was asked for"
-  if (!hasMerkleRoot(block)) return "has a wrong merkle root"
-  if (witnessCommitment(block) === "wrong") return "has a wrong witness commitment"
-  return undefined
+  if (!Wire.hashEquals(Wire.blockHash(block.header), hash)) return "is not the requested one"
+  const mutation = Block.mutation(block, { segwitHeight: 0 })
+  return mutation && `is mutated: ${Block.describeMutation(mutation)}`
 }
 
 /** Asks for blocks, with their witnesses, and checks each. */
@@ -180,7 +170,8 @@ const fetchBlocks = Effect.fnUntraced(function* (
       const block = yield* Queue.take(client.blocks)
       const problem = problemOf(block, hash)
       if (problem !== undefined) return yield* new Problem({ message: `block ${from + index + 1} ${problem}` })
-      if (witnessCommitment(block) === "right") commitments++
+      // A coinbase has a witness where it commits to those of the other transactions, and only there.
+      if (block.transactions.at(0)!.inputs.at(0)!.witness.length > 0) commitments++
       transactions += block.transactions.length
       update(from + index + 1)
     }
@@ -201,7 +192,8 @@ const fetchTransaction = Effect.fnUntraced(function* (node: Node, client: Client
   yield* client.peer.send({ _tag: "getdata", items })
   const received = yield* Queue.take(client.transactions)
   const hash = Wire.wtxid(received)
-  if (!sameHash(hash, items.at(0)!.hash)) return yield* new Problem({ message: "the transaction is another one" })
+  if (!Wire.hashEquals(hash, items.at(0)!.hash))
+    return yield* new Problem({ message: "the transaction is another one" })
   return { transaction: received, hash }
 })
 

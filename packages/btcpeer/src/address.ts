@@ -1,6 +1,6 @@
 /** Where to connect to, as people write it. */
 import * as net from "node:net"
-import type { Endpoint } from "../Connection.ts"
+import type { Endpoint } from "effect-bitcoin-peer/Connection"
 
 const ipv6 = /^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%[\w.-]+)?$/
 const name = /^[\p{L}\p{N}_.-]+$/u

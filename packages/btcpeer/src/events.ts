@@ -7,7 +7,7 @@
  * has one character a byte.
  */
 import * as Schema from "effect/Schema"
-import { Stats } from "../Peer.ts"
+import { Stats } from "effect-bitcoin-peer/Peer"
 import { cleanJson } from "./text.ts"
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))

@@ -9,10 +9,10 @@ import * as fs from "node:fs"
 import * as http from "node:http"
 import * as net from "node:net"
 import * as path from "node:path"
-import * as Events from "../src/cli/events.ts"
-import * as Network from "../src/Network.ts"
-import * as Wire from "../src/Wire.ts"
-import { serveSocks5 } from "./support/proxies.ts"
+import * as Events from "../src/events.ts"
+import * as Network from "effect-bitcoin-peer/Network"
+import * as Wire from "effect-bitcoin-peer/Wire"
+import { serveSocks5 } from "../../../test/support/proxies.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
@@ -30,7 +30,7 @@ interface Running {
 const running = new Set<ChildProcessWithoutNullStreams>()
 
 const btcpeer = (...argv: ReadonlyArray<string>): Running => {
-  const child = spawn(process.execPath, ["--conditions=@effect-bitcoin-peer/source", "src/cli/main.ts", ...argv], {
+  const child = spawn(process.execPath, ["--conditions=@effect-bitcoin-peer/source", "src/main.ts", ...argv], {
     cwd: root,
     env: { ...process.env, NO_COLOR: "1" }
   })

@@ -6,7 +6,12 @@ import * as path from "node:path"
 const src = path.resolve(import.meta.dirname, "../src")
 
 /** The public modules: the files that `exports` of package.json opens. */
-const modules = fs.readdirSync(src).filter((name) => name.endsWith(".ts") && name !== "index.ts")
+const modules = ["", "testing/"].flatMap((folder) =>
+  fs
+    .readdirSync(path.join(src, folder))
+    .filter((name) => name.endsWith(".ts") && name !== "index.ts")
+    .map((name) => folder + name)
+)
 
 interface Declared {
   readonly file: string

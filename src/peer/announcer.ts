@@ -42,7 +42,8 @@ export const makeAnnouncer = ({
     while (true) {
       // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
       yield* announced.wait
-      yield* Effect.sleep(Inventory.nextTrickle(trickle, now(), yield* Random.next))
+      const wait = Inventory.nextTrickle(trickle, now(), yield* Random.next)
+      if (wait > 0) yield* Effect.sleep(wait)
       for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
     }
     // It fails when nothing is sent any more: the end is near, and others say why.

@@ -128,7 +128,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   const guard = yield* Scope.fork(owner)
   const scope = yield* Scope.make()
   const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-  const policy = options.policy ?? Policy.standard
+  const policy = options.policy ?? Policy.core
   const network = options.network ?? Network.mainnet
   const pingTimeout = Duration.fromInputUnsafe(options.pingTimeout ?? defaultPingTimeout)
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)

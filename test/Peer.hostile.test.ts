@@ -129,9 +129,9 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     { _tag: "wtxidrelay" },
     { _tag: "sendaddrv2" },
     { _tag: "getaddr" }
-  ] satisfies ReadonlyArray<Wire.Message>)("a message before version: $_tag", (message) =>
+  ] satisfies ReadonlyArray<Wire.Message>)("a message before version, by btcd's policy: $_tag", (message) =>
     Effect.gen(function* () {
-      const session = yield* begun(options)
+      const session = yield* begun({ ...options, policy: Policy.btcd })
       yield* session.remote.send(message, version(), verack)
       const reason = yield* refusal(session)
       assert(reason._tag === "NotVersionFirst")
@@ -168,9 +168,9 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a second version", () =>
+  it.effect("a second version, by btcd's policy", () =>
     Effect.gen(function* () {
-      const session = yield* begun(options)
+      const session = yield* begun({ ...options, policy: Policy.btcd })
       yield* session.remote.send(version(), version(), verack)
       assert.strictEqual((yield* refusal(session))._tag, "DuplicateVersion")
     }).pipe(Effect.provide(Nonce.layer))
@@ -681,14 +681,16 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     ["wtxidrelay", { _tag: "wtxidrelay" }],
     ["sendaddrv2", { _tag: "sendaddrv2" }],
     ["feature", { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }]
-  ] satisfies ReadonlyArray<readonly [string, Wire.Message]>)("negotiation after verack: %s", ([command, message]) =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      yield* session.remote.send(message)
-      const reason = yield* endOf(session)
-      assert(reason._tag === "ProtocolViolation")
-      assert.strictEqual(reason.command, command)
-    }).pipe(Effect.provide(Nonce.layer))
+  ] satisfies ReadonlyArray<readonly [string, Wire.Message]>)(
+    "negotiation after verack: %s (version and verack by btcd's policy)",
+    ([command, message]) =>
+      Effect.gen(function* () {
+        const session = yield* start(command === "version" || command === "verack" ? { policy: Policy.btcd } : {})
+        yield* session.remote.send(message)
+        const reason = yield* endOf(session)
+        assert(reason._tag === "ProtocolViolation")
+        assert.strictEqual(reason.command, command)
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("duplicate versions and veracks, 100,000 of them, where the policy ignores them", () =>

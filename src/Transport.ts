@@ -25,7 +25,6 @@ import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { type Endpoint, formatEndpoint } from "./Connection.ts"
 import { type KeyPair, makeKeyPair } from "./transport/bip324Cipher.ts"
-import { maxGarbageLength } from "./transport/keyExchange.ts"
 
 export type { KeyPair } from "./transport/bip324Cipher.ts"
 export { maxGarbageLength } from "./transport/keyExchange.ts"
@@ -52,7 +51,8 @@ export interface Disguise {
 
 /** How much noise to make. */
 export interface DisguiseOptions {
-  /** The greatest length of the garbage, which is random; 4,095 by default, as in Bitcoin Core. */
+  /** The greatest length of the garbage, which is random: 175 by default, 4,095 at most (Bitcoin Core's). With more than 175
+   * bytes a node without version 2 may ban this one (bcoin does). */
   readonly maximumGarbage?: number | undefined
   /** How many decoys at most, a random number of them; 0 by default, as in Bitcoin Core. */
   readonly maximumDecoys?: number | undefined
@@ -60,12 +60,18 @@ export interface DisguiseOptions {
   readonly maximumDecoyLength?: number | undefined
 }
 
+/**
+ * The 64 bytes of the key and this garbage are fewer than ten frame headers of 24 bytes: bcoin, which does not speak version 2,
+ * answers each with a reject and bans the address at the tenth.
+ */
+const defaultMaximumGarbage = 175
+
 const disguiseFrom = (
   { intBetween, randomBytes }: SecureRandom.SecureRandom["Service"],
   options: DisguiseOptions
 ): Disguise => ({
   keyPair: Effect.sync(makeKeyPair),
-  garbage: Effect.flatMap(intBetween(0, options.maximumGarbage ?? maxGarbageLength), randomBytes),
+  garbage: Effect.flatMap(intBetween(0, options.maximumGarbage ?? defaultMaximumGarbage), randomBytes),
   decoys: Effect.flatMap(intBetween(0, options.maximumDecoys ?? 0), (count) =>
     Effect.all(Array.from({ length: count }, () => intBetween(0, options.maximumDecoyLength ?? 1_000)))
   )
@@ -93,7 +99,7 @@ export const makeDisguise = (
 ): Effect.Effect<Disguise, never, SecureRandom.SecureRandom> =>
   Effect.map(SecureRandom.SecureRandom, (random) => disguiseFrom(random, options))
 
-/** What key exchanges are made of: by default garbage of random length and no decoys, as in Bitcoin Core. */
+/** What key exchanges are made of: by default garbage of 0 to 175 bytes and no decoys. */
 export const Disguise = Context.Reference<Disguise>("effect-bitcoin-peer/Transport/Disguise", {
   defaultValue: () => disguiseFrom(SecureRandom.make(SecureRandom.randomBytesUnsafe), {})
 })

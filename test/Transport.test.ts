@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Schema, Scope, Semaphore } from "effect"
+import { Duration, Effect, Fiber, Layer, Result, Schema, Scope, Semaphore } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
 import { Connection, Handshake, Network, Nonce, Peer, Transport, Wire } from "effect-bitcoin-peer"
@@ -377,6 +377,41 @@ describe("a hostile or odd remote", () => {
       yield* theirs.pull
       yield* theirs.close
       assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "end" })
+    }).pipe(fresh)
+  )
+
+  it.effect("answers our key with a version 1 frame of our network, however it arrives: it speaks version 1", () =>
+    Effect.gen(function* () {
+      const reject = Wire.encodeFrames(network.magic, [
+        { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
+      ])
+      const hello = Result.getOrThrow(Wire.encodeFrames(network.magic, [version()]))
+      for (const frame of [Result.getOrThrow(reject), hello]) {
+        for (const transport of ["v2", "auto"] as const) {
+          for (const cut of [frame.length, 1, 4, 15, 16]) {
+            const { reason, theirs } = yield* Effect.provideService(
+              outbound({ transport }),
+              Transport.OnlyVersion1,
+              Transport.makeOnlyVersion1()
+            )
+            theirs.write(frame.slice(0, cut))
+            theirs.write(frame.slice(cut))
+            assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "version 1" })
+          }
+        }
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("gets fewer than 240 bytes with our key: bcoin bans at ten headers of 24 bytes that it cannot read", () =>
+    Effect.gen(function* () {
+      const lengths: Array<number> = []
+      for (let turn = 0; turn < 50; turn++) {
+        const { theirs } = yield* outbound()
+        lengths.push((yield* theirs.pull).reduce((sum, { length }) => sum + length, 0))
+      }
+      assert.isBelow(Math.max(...lengths), 240)
+      assert.isAbove(new Set(lengths).size, 10)
     }).pipe(fresh)
   )
 

@@ -31,6 +31,22 @@ const badOption = (field: string, problem: string): HandshakeReason => ({
   error: new Wire.WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
 })
 
+/** Bytes of a version 1 frame that no key begins with, but with a probability of 2^-128: magic and command. */
+const frameOpeningLength = 16
+
+/** Whether the bytes begin as a version 1 frame of the network: its magic, then a command padded with zeros. */
+const isVersion1Frame = (bytes: Uint8Array, magic: Uint8Array): boolean => {
+  if (bytes.length < frameOpeningLength || !magic.every((byte, index) => bytes[index] === byte)) return false
+  const command = bytes.subarray(magic.length, frameOpeningLength)
+  const end = command.indexOf(0)
+  const letters = end < 0 ? command : command.subarray(0, end)
+  return (
+    letters.length > 0 &&
+    letters.every((byte) => byte >= 0x20 && byte <= 0x7e) &&
+    command.subarray(letters.length).every((byte) => byte === 0)
+  )
+}
+
 /** The link speaks version 2 afterwards, or still version 1. Returns what came behind it. */
 export const establish = Effect.fnUntraced(function* (
   link: Link,
@@ -74,7 +90,12 @@ export const establish = Effect.fnUntraced(function* (
         const chunks = yield* pull
         link.countBytes(chunks)
         const bytes = joined(chunks)
-        opening ??= bytes
+        if (opening === undefined) opening = bytes
+        else if (opening.length < frameOpeningLength) opening = joined([opening, bytes])
+        // A node of version 1 that reports our key as an unknown message (bcoin), or sends its version at once (libbitcoin).
+        if (isInitiator && isVersion1Frame(opening, network.magic)) {
+          return yield* Effect.fail<HandshakeReason>({ _tag: "V2NotSpoken", by: "version 1" })
+        }
         step = KeyExchange.receive(exchange, bytes)
         continue
       }

@@ -44,13 +44,13 @@ const makeLink = (ours: Framing, theirs: Framing) => (messages: ReadonlyArray<Wi
 
 const v2 = () => {
   const [initiator, responder] = [true, false].map((role) => deriveSecrets(secret, network.magic, role))
-  const theirs = makeV2(responder!, new Uint8Array(0), Policy.standard)
+  const theirs = makeV2(responder!, new Uint8Array(0), Policy.core)
   theirs.parser.push(sealPackets(initiator!.send, [emptyPacket()]))
   assert.ok(theirs.parser.confirmed)
-  return makeLink(makeV2(initiator!, new Uint8Array(0), Policy.standard), theirs)
+  return makeLink(makeV2(initiator!, new Uint8Array(0), Policy.core), theirs)
 }
 
-const v1 = () => makeLink(makeV1(network.magic, Policy.standard), makeV1(network.magic, Policy.standard))
+const v1 = () => makeLink(makeV1(network.magic, Policy.core), makeV1(network.magic, Policy.core))
 
 /** Seals and opens the contents of each message with the ciphers of a connection, and nothing else. */
 const ciphersAlone = (plaintexts: ReadonlyArray<Uint8Array>) => {

@@ -55,7 +55,7 @@ export const run = Effect.fnUntraced(function* (
   const recording = yield* startRecording(connection)
   const { magic } = options.network ?? Network.mainnet
   const link = makeLink(connection, {
-    framing: makeV1(magic, options.policy ?? Policy.standard, recording?.received),
+    framing: makeV1(magic, options.policy ?? Policy.core, recording?.received),
     clock: yield* Clock.Clock,
     onRead: undefined,
     onWrite: undefined,

@@ -11,7 +11,7 @@ import * as Wire from "./Wire.ts"
 
 /** Why the messages of the peer end a handshake. */
 export type NegotiationFailure =
-  /** The first message was another one (standard and btcd policy). */
+  /** The first message was another one (btcd policy). */
   | { readonly _tag: "NotVersionFirst"; readonly received: string }
   /** The peer's protocol version is below `minimumProtocolVersion`. */
   | { readonly _tag: "VersionTooOld"; readonly protocolVersion: number; readonly minimum: number }
@@ -19,7 +19,7 @@ export type NegotiationFailure =
   | { readonly _tag: "SelfConnection" }
   /** The peer offers no bit of one of the masks in `requiredServices`. */
   | { readonly _tag: "ServicesMissing"; readonly offered: bigint; readonly required: ReadonlyArray<bigint> }
-  /** A second version before verack (standard and btcd policy). */
+  /** A second version before verack (btcd policy). */
   | { readonly _tag: "DuplicateVersion" }
   /** A `feature` [434] that is malformed, or from a peer below 70017. */
   | { readonly _tag: "BadFeature"; readonly problem: string }

@@ -172,7 +172,7 @@ export const makeKnown = (atMost: number, seed: number): Known => new KnownSet(M
 export type Trickle =
   /** After random times of this mean, in milliseconds: nobody learns when a transaction came in. */
   | { readonly _tag: "Poisson"; readonly mean: number }
-  /** Every so many milliseconds: btcd's way, and what tests use. */
+  /** After this number of milliseconds, as btcd; 0 announces at once. Tests use it because it has no chance in it. */
   | { readonly _tag: "Fixed"; readonly interval: number }
   /** At the same random times as all others of the group; what `Peer.serve` uses by default. */
   | { readonly _tag: "Shared"; readonly turns: SharedTurns; readonly group: string }

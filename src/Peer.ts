@@ -210,14 +210,18 @@ export type MessageOf<Tag extends Wire.Message["_tag"]> = Extract<Wire.Message, 
 /**
  * What to do with a message, by its command; `Unknown` is for those that this package does not know. Handlers run one
  * after the other, in the order the messages came, and the next batch is read when they are done: a slow handler slows the
- * remote down. One that returns nothing costs no more than the call; one that returns an Effect is waited for. It may call
+ * remote down. One that returns nothing costs no more than the call. An Effect or a promise that it returns is waited for; any other
+ * value is ignored. It may call
  * anything on the peer and wait for it: while it waits for an answer (ping, getData …) the reader goes on, and keeps up to
  * 8 MiB of what comes for later. A failure or defect ends this peer, with the cause in `HandlerFailed`. Pings are answered
  * without a handler.
  */
 export type Handlers<R = never> = {
   readonly [Tag in Wire.Message["_tag"]]?:
-    | ((message: MessageOf<Tag>, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, R> | void)
+    | ((
+        message: MessageOf<Tag>,
+        peer: Peer["Service"]
+      ) => Effect.Effect<unknown, unknown, R> | PromiseLike<unknown> | void)
     | undefined
 }
 
@@ -263,7 +267,10 @@ export interface CustomHandler extends Dispatcher.CustomHandler<Peer["Service"]>
  */
 export const custom = <A>(
   type: CustomType<A>,
-  handler: (value: A, peer: Peer["Service"]) => Effect.Effect<unknown, unknown, Scope.Scope> | void
+  handler: (
+    value: A,
+    peer: Peer["Service"]
+  ) => Effect.Effect<unknown, unknown, Scope.Scope> | PromiseLike<unknown> | void
 ): CustomHandler => ({
   command: type.command,
   prepare: (payload) => {
@@ -341,7 +348,7 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
 ): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
   const clock = yield* Clock.Clock
   const network = options.network ?? Network.mainnet
-  const policy = options.policy ?? Policy.standard
+  const policy = options.policy ?? Policy.core
   const recording = yield* startRecording(connection)
   const link = makeLink(connection, {
     framing: makeV1(network.magic, policy, recording?.received),
@@ -446,7 +453,7 @@ const optional = <A>(setting: Config.Config<A>): Config.Config<A | undefined> =>
 
 /**
  * The settings that an operator gives, as configuration; each is optional. In the environment they are called
- * BTCPEER_NETWORK (mainnet, testnet3, testnet4, signet, regtest, simnet), BTCPEER_POLICY (standard, core, btcd),
+ * BTCPEER_NETWORK (mainnet, testnet3, testnet4, signet, regtest, simnet), BTCPEER_POLICY (core, btcd),
  * BTCPEER_TRANSPORT (v1, v2, auto), BTCPEER_USER_AGENT, BTCPEER_RELAY (true, false), BTCPEER_MINIMUM_PROTOCOL_VERSION,
  * BTCPEER_MAXIMUM_QUEUED_BYTES, and, as durations like "2 minutes", BTCPEER_HANDSHAKE_TIMEOUT, BTCPEER_PING_INTERVAL,
  * BTCPEER_PING_TIMEOUT and BTCPEER_IDLE_TIMEOUT.

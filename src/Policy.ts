@@ -1,6 +1,6 @@
 /**
- * What a peer does where Bitcoin Core and btcd answer bad behaviour differently. `standard` is the default; `core` and
- * `btcd` do as those two do.
+ * What a peer does where Bitcoin Core and btcd answer bad behaviour differently. `core` is the default; a policy of your
+ * own is one of these with some fields changed.
  */
 export interface Policy {
   /** A wrong checksum: drop that message, or disconnect. */
@@ -17,20 +17,17 @@ export interface Policy {
   readonly sendReject: boolean
 }
 
-/** Core's way, but strict about the order of the handshake, as btcd is. */
-export const standard: Policy = {
+/** What Bitcoin Core does: it ignores a message that is out of place. The default. */
+export const core: Policy = {
   badChecksum: "drop",
   malformed: "drop",
   trailingBytes: "tolerate",
-  notVersionFirst: "disconnect",
-  duplicate: "disconnect",
+  notVersionFirst: "ignore",
+  duplicate: "ignore",
   sendReject: false
 }
 
-/** As Bitcoin Core does: whatever is out of place is ignored. */
-export const core: Policy = { ...standard, notVersionFirst: "ignore", duplicate: "ignore" }
-
-/** As btcd does: whatever is out of place ends the connection, with a `reject` where the peer understands it. */
+/** What btcd does: a message that is out of place ends the connection, with a `reject` if the peer understands it. */
 export const btcd: Policy = {
   badChecksum: "disconnect",
   malformed: "disconnect",
@@ -41,8 +38,8 @@ export const btcd: Policy = {
 }
 
 /** The names of the policies of this module, as configurations and command lines give them. */
-export const names = ["standard", "core", "btcd"] as const
+export const names = ["core", "btcd"] as const
 export type Name = (typeof names)[number]
 
 /** The policy of this module with that name. */
-export const fromName = (name: Name): Policy => ({ standard, core, btcd })[name]
+export const fromName = (name: Name): Policy => ({ core, btcd })[name]

@@ -1,9 +1,9 @@
 /** What a peer announces, when, and what it leaves out. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Random } from "effect"
+import { Effect, Fiber, Random } from "effect"
 import { TestClock } from "effect/testing"
-import { Nonce, type Peer, Wire } from "effect-bitcoin-peer"
-import { type scripted, withRemote } from "./support/peers.ts"
+import { Connection, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { network, scripted, verack, version, withRemote } from "./support/peers.ts"
 
 const hash = (number: number): Uint8Array => {
   const bytes = new Uint8Array(32)
@@ -45,11 +45,52 @@ const untilPong = Effect.fnUntraced(function* (remote: ReturnType<typeof scripte
   }
 })
 
+const getaddr: Wire.Message = { _tag: "getaddr" }
 const fixed = { _tag: "Fixed", interval: 10_000 } as const
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = (options: Peer.Options = {}, version: Partial<Wire.Version> = { protocolVersion: 70_015 }) =>
     withRemote({ direction, trickle: fixed, ...options }, version)
+
+  it.effect("announces transactions at once when the interval is 0", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ trickle: { _tag: "Fixed", interval: 0 } })
+      yield* peer.announce([tx(1), tx(2)])
+      assert.deepStrictEqual(numbers(yield* remote.receive), [1, 2])
+      yield* peer.announce([tx(3)])
+      assert.deepStrictEqual(numbers(yield* remote.receive), [3])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces blocks by headers to a peer that sent sendheaders between version and verack", () =>
+    Effect.gen(function* () {
+      const [ours, theirs] = yield* Connection.makePair()
+      const remote = scripted(theirs)
+      const making = yield* Effect.forkChild(Peer.make(ours, { network, direction }), { startImmediately: true })
+      yield* remote.send(version(), { _tag: "sendheaders" }, verack)
+      const peer = yield* Fiber.join(making)
+      yield* untilPong(remote)
+      yield* peer.announceBlocks(chain(1))
+      assert.strictEqual((yield* remote.receive)._tag, "headers")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("hands sendcmpct of version 2 before verack to its handler once, and not that of version 1", () =>
+    Effect.gen(function* () {
+      const [ours, theirs] = yield* Connection.makePair()
+      const remote = scripted(theirs)
+      const seen: Array<Wire.SendCmpct> = []
+      const handlers = { sendcmpct: (message: Wire.SendCmpct) => void seen.push(message) }
+      const making = yield* Effect.forkChild(Peer.make(ours, { network, direction, handlers }), {
+        startImmediately: true
+      })
+      const two = { _tag: "sendcmpct", announce: true, version: 2n } as const
+      yield* remote.send(version(), { ...two, announce: false }, two, { ...two, version: 1n }, getaddr, verack)
+      yield* Fiber.join(making)
+      yield* untilPong(remote)
+      assert.deepStrictEqual(seen, [two])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
 
   it.effect("announces transactions together at the next turn, not before", () =>
     Effect.gen(function* () {

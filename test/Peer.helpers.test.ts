@@ -115,7 +115,6 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     Effect.gen(function* () {
       const reject = { rejected: "tx", code: 0x10, reason: "no", hash: hash(1) }
       for (const [policy, protocolVersion, sent] of [
-        [Policy.standard, 70_017, false],
         [Policy.core, 70_017, false],
         [Policy.btcd, 70_001, false],
         [Policy.btcd, 70_002, true]

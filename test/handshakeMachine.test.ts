@@ -20,7 +20,7 @@ const version = (fields: Partial<Wire.Version> = {}): Wire.Version => ({
 
 const config = (fields: Partial<Machine.Config> = {}): Machine.Config => ({
   direction: "outbound",
-  policy: Policy.standard,
+  policy: Policy.core,
   minimumProtocolVersion: 31_800,
   requiredServices: [],
   features: [],
@@ -185,12 +185,10 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
 
   const early: ReadonlyArray<Wire.Message> = [verack, { _tag: "ping", nonce: 1n }, { _tag: "sendaddrv2" }]
 
-  it("fails on a first message that is not version, by the standard and btcd policies", () => {
-    for (const policy of [Policy.standard, Policy.btcd]) {
-      for (const message of early) {
-        const { failure } = run(config({ direction, policy }), [message, version(), verack])
-        assert.deepStrictEqual(failure, { _tag: "NotVersionFirst", received: message._tag })
-      }
+  it("fails on a first message that is not version, by btcd's policy", () => {
+    for (const message of early) {
+      const { failure } = run(config({ direction, policy: Policy.btcd }), [message, version(), verack])
+      assert.deepStrictEqual(failure, { _tag: "NotVersionFirst", received: message._tag })
     }
   })
 
@@ -201,9 +199,8 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.isFalse(state.addrV2)
   })
 
-  it("fails on a second version by the standard and btcd policies and ignores it by Core's", () => {
+  it("fails on a second version by btcd's policy and ignores it by Core's", () => {
     const again = [version(), version({ protocolVersion: 60_000 }), verack]
-    assert.strictEqual(run(config({ direction }), again).failure?._tag, "DuplicateVersion")
     assert.strictEqual(run(config({ direction, policy: Policy.btcd }), again).failure?._tag, "DuplicateVersion")
     const { state } = run(config({ direction, policy: Policy.core }), again)
     assert.strictEqual(state.remote?.protocolVersion, 70_017)
@@ -215,7 +212,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
       run(config({ direction, policy, minimumProtocolVersion: 70_002 }), messages).sent.filter(
         ({ _tag }) => _tag === "reject"
       )
-    assert.deepStrictEqual(rejects(Policy.standard, [version(), version()]), [])
+    assert.deepStrictEqual(rejects(Policy.core, [version(), version()]), [])
     assert.deepStrictEqual(rejects(Policy.btcd, [version(), version()]), [
       { _tag: "reject", rejected: "version", code: 0x12, reason: "duplicate version message", hash: undefined }
     ])

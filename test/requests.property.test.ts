@@ -22,6 +22,7 @@ import {
   item,
   make,
   notfound,
+  received,
   tx,
   txid,
   witnessFlag,
@@ -292,7 +293,7 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
         else if (kind <= 12) {
           const one = incoming[a % incoming.length]
           const answers = model.receive(one, one.message._tag === "notfound" ? "not found" : nameOf(one.message), now)
-          assert.strictEqual(Requests.received(machine, one.message, now), answers)
+          assert.strictEqual(received(machine, one.message, now), answers)
         } else if (kind === 13 && handle !== undefined) {
           const waiter = handles.indexOf(handle)
           model.cancel(handle.ones, waiter)

@@ -21,6 +21,7 @@ import {
   item,
   make,
   notfound,
+  received,
   tx,
   txid,
   witnessFlag,
@@ -72,8 +73,8 @@ describe("data", () => {
       for (const message of [tx(1), tx(1, true)]) {
         const machine = make()
         const { answers } = askData(machine, [item(type, txid(1)), item(type, txid(2))])
-        assert.isFalse(Requests.received(machine, tx(3), 0))
-        assert.isTrue(Requests.received(machine, message, 0))
+        assert.isFalse(received(machine, tx(3), 0))
+        assert.isTrue(received(machine, message, 0))
         assert.deepStrictEqual(answers, [found(message), undefined])
       }
     }
@@ -82,17 +83,17 @@ describe("data", () => {
   it("a tx asked for by wtxid is answered with that wtxid, not with its txid", () => {
     const machine = make()
     const { answers } = askData(machine, [item(5, wtxid(1)), item(5, txid(2))])
-    Requests.received(machine, tx(1), 0)
-    Requests.received(machine, tx(2, true), 0)
+    received(machine, tx(1), 0)
+    received(machine, tx(2, true), 0)
     assert.deepStrictEqual(answers, [undefined, undefined])
-    Requests.received(machine, tx(1, true), 0)
+    received(machine, tx(1, true), 0)
     assert.deepStrictEqual(answers, [found(tx(1, true)), undefined])
   })
 
   it("one tx answers those who asked by txid and those who asked by wtxid", () => {
     const machine = make()
     const { answers } = askData(machine, [item(1, txid(1)), item(5, wtxid(1))])
-    Requests.received(machine, tx(1, true), 0)
+    received(machine, tx(1, true), 0)
     assert.deepStrictEqual(answers, [found(tx(1, true)), found(tx(1, true))])
   })
 
@@ -100,7 +101,7 @@ describe("data", () => {
     for (const type of [2, 2 | witnessFlag]) {
       const machine = make()
       const { answers } = askData(machine, [item(type, blockHash(1)), item(type, blockHash(2))])
-      Requests.received(machine, block(2), 0)
+      received(machine, block(2), 0)
       assert.deepStrictEqual(answers, [undefined, found(block(2))])
     }
   })
@@ -120,7 +121,7 @@ describe("data", () => {
         const items = without._tag === "tx" ? [item(1 | witnessFlag, txid(1)), item(1, txid(1))] : wanted
         const question = askData(machine, items)
         assert.lengthOf(question.toSend, 2)
-        for (const message of order) Requests.received(machine, message, 0)
+        for (const message of order) received(machine, message, 0)
         assert.deepStrictEqual(question.answers, [found(withThem), found(without)])
       }
     }
@@ -131,25 +132,25 @@ describe("data", () => {
     const { answers } = askData(machine, [item(7, wtxid(1)), item(7, wtxid(2))])
     assert.isUndefined(Requests.overdue(machine, 1_000_000))
     const info = (...wtxids: ReadonlyArray<Uint8Array>): Wire.AncPkgInfo => ({ _tag: "ancpkginfo", wtxids })
-    assert.isFalse(Requests.received(machine, info(), 0))
-    assert.isFalse(Requests.received(machine, info(wtxid(1), wtxid(3)), 0))
-    assert.isTrue(Requests.received(machine, info(wtxid(1), wtxid(2)), 0))
-    Requests.received(machine, notfound(item(7, wtxid(1))), 0)
+    assert.isFalse(received(machine, info(), 0))
+    assert.isFalse(received(machine, info(wtxid(1), wtxid(3)), 0))
+    assert.isTrue(received(machine, info(wtxid(1), wtxid(2)), 0))
+    received(machine, notfound(item(7, wtxid(1))), 0)
     assert.deepStrictEqual(answers, [notFound, found(info(wtxid(1), wtxid(2)))])
   })
 
   it("a filtered block is answered by merkleblock, a compact one by cmpctblock or block", () => {
     const machine = make()
     const { answers } = askData(machine, [item(3, blockHash(1)), item(4, blockHash(1)), item(4, blockHash(2))])
-    Requests.received(machine, cmpctblock(3), 0)
+    received(machine, cmpctblock(3), 0)
     assert.deepStrictEqual(answers, [undefined, undefined, undefined])
-    Requests.received(machine, cmpctblock(1), 0)
-    Requests.received(machine, block(2), 0)
-    Requests.received(machine, block(1), 0)
+    received(machine, cmpctblock(1), 0)
+    received(machine, block(2), 0)
+    received(machine, block(1), 0)
     assert.deepStrictEqual(answers, [undefined, found(cmpctblock(1)), found(block(2))])
-    Requests.received(machine, filteredBlock(2), 0)
+    received(machine, filteredBlock(2), 0)
     assert.isUndefined(answers[0])
-    Requests.received(machine, filteredBlock(1), 0)
+    received(machine, filteredBlock(1), 0)
     assert.deepStrictEqual(answers[0], foundFiltered(filteredBlock(1)))
   })
 
@@ -157,10 +158,10 @@ describe("data", () => {
     const machine = make()
     const merkleblock = filteredBlock(1, tx(1), tx(2))
     const { answers } = askData(machine, [item(3, Wire.blockHash(merkleblock.header)), item(1, txid(2))])
-    assert.isTrue(Requests.received(machine, merkleblock, 0))
-    for (const message of [tx(1), tx(9), tx(1), inv(1)]) Requests.received(machine, message, 0)
+    assert.isTrue(received(machine, merkleblock, 0))
+    for (const message of [tx(1), tx(9), tx(1), inv(1)]) received(machine, message, 0)
     assert.deepStrictEqual(answers, [undefined, undefined])
-    Requests.received(machine, tx(2), 0)
+    received(machine, tx(2), 0)
     assert.deepStrictEqual(answers, [foundFiltered(merkleblock, 1, 2), found(tx(2))])
   })
 
@@ -174,7 +175,7 @@ describe("data", () => {
       )
     const one = ask(first, second)
     const another = ask(third, first)
-    for (const message of [first, tx(11), second, tx(2)]) Requests.received(machine, message, 0)
+    for (const message of [first, tx(11), second, tx(2)]) received(machine, message, 0)
     const ofFirst = foundFiltered(first, 11)
     assert.deepStrictEqual(
       [one.answers, another.answers],
@@ -188,8 +189,8 @@ describe("data", () => {
     assert.isUndefined(one.answers[1])
     one.nothingMore()
     assert.deepStrictEqual(one.answers[1], foundFiltered(second, 2))
-    Requests.received(machine, tx(12), 0)
-    Requests.received(machine, third, 0)
+    received(machine, tx(12), 0)
+    received(machine, third, 0)
     one.nothingMore()
     assert.isUndefined(another.answers[0])
     another.nothingMore()
@@ -204,7 +205,7 @@ describe("data", () => {
       { ...proof, transactionCount: 2 }
     ]) {
       const { answers } = askData(machine, [item(3, Wire.blockHash(proof.header))])
-      Requests.received(machine, message, 0)
+      received(machine, message, 0)
       assert.deepStrictEqual(answers, [foundFiltered(message)])
     }
   })
@@ -217,11 +218,11 @@ describe("data", () => {
     })
     const message = filteredBlock(1, ...large)
     const { answers } = askData(machine, [item(3, Wire.blockHash(message.header))])
-    Requests.received(machine, message, 0)
+    received(machine, message, 0)
     assert.isUndefined(Requests.overdue(machine, Number.MAX_SAFE_INTEGER))
-    for (const tx of large.slice(0, 2)) Requests.received(machine, tx, 0)
+    for (const tx of large.slice(0, 2)) received(machine, tx, 0)
     assert.isUndefined(answers[0])
-    Requests.received(machine, large[2], 0)
+    received(machine, large[2], 0)
     const answer = answers.at(0)
     assert(answer?._tag === "Found")
     assert.strictEqual(answer.transactions?.length, 3)
@@ -232,9 +233,9 @@ describe("data", () => {
     const message = filteredBlock(1, tx(1))
     const one = askData(machine, [item(3, Wire.blockHash(message.header))])
     const other = askData(machine, [item(3, Wire.blockHash(message.header))])
-    Requests.received(machine, message, 0)
+    received(machine, message, 0)
     assert.deepStrictEqual(one.cancel(), [])
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual([one.answers[0], other.answers[0]?._tag], [undefined, "Found"])
   })
 
@@ -244,11 +245,11 @@ describe("data", () => {
     const wanted = item(3, Wire.blockHash(message.header))
     // Asked for by hand.
     Requests.sent(machine, getdata(wanted), 0)
-    assert.isTrue(Requests.received(machine, message, 0))
+    assert.isTrue(received(machine, message, 0))
     assert.isUndefined(machine.filtered)
     const { cancel } = askData(machine, [wanted])
-    Requests.received(machine, message, 0)
-    Requests.received(machine, tx(1), 0)
+    received(machine, message, 0)
+    received(machine, tx(1), 0)
     assert.isDefined(machine.filtered)
     cancel()
     assert.isUndefined(machine.filtered)
@@ -260,19 +261,19 @@ describe("data", () => {
     const { answers, answered } = collect<readonly [number, Requests.TransactionsAnswer]>()
     for (const [index, message] of asked.entries()) {
       assert.isTrue(Requests.askBlockTransactions(machine, message, (answer) => answered([index, answer])).toSend)
-      assert.isFalse(Requests.received(machine, blocktxn(2), 0), "nothing was written yet")
+      assert.isFalse(received(machine, blocktxn(2), 0), "nothing was written yet")
       if (index !== 1) Requests.sent(machine, message, index)
     }
     Requests.sent(machine, asked[1], 3)
     const replies = [blocktxn(1), blocktxn(2), blocktxn(1, tx(1).transaction)]
-    assert.isFalse(Requests.received(machine, blocktxn(3), 0))
-    for (const message of replies) assert.isTrue(Requests.received(machine, message, 0))
+    assert.isFalse(received(machine, blocktxn(3), 0))
+    for (const message of replies) assert.isTrue(received(machine, message, 0))
     assert.deepStrictEqual(answers, [
       [0, replies[0]],
       [1, replies[1]],
       [2, replies[2]]
     ])
-    assert.isFalse(Requests.received(machine, blocktxn(1), 0))
+    assert.isFalse(received(machine, blocktxn(1), 0))
     assert.strictEqual(Requests.size(machine), 0)
   })
 
@@ -283,9 +284,9 @@ describe("data", () => {
       Requests.askBlockTransactions(machine, message, answered)
       Requests.sent(machine, message, 0)
     }
-    assert.isTrue(Requests.received(machine, block(1), 0))
+    assert.isTrue(received(machine, block(1), 0))
     assert.deepStrictEqual(answers, [block(1), block(1)])
-    assert.isFalse(Requests.received(machine, blocktxn(1), 0))
+    assert.isFalse(received(machine, blocktxn(1), 0))
   })
 
   it("the same transactions are asked for once, others of the same block apart", () => {
@@ -298,7 +299,7 @@ describe("data", () => {
     const machine = make()
     askData(machine, [item(2, blockHash(1))])
     Requests.sent(machine, getblocktxn(2, 1, 65_535), 0)
-    Requests.received(machine, block(1), 20_000)
+    received(machine, block(1), 20_000)
     assert.isUndefined(Requests.overdue(machine, 49_999))
     assert.deepStrictEqual(Requests.overdue(machine, 50_000), {
       command: "getblocktxn",
@@ -314,7 +315,7 @@ describe("data", () => {
     const types = [1, 1 | witnessFlag, 5, 2, 2 | witnessFlag, 3, 4]
     for (const type of types) {
       const { answers } = askData(machine, [item(type, hash(1)), item(type, hash(2))])
-      assert.isTrue(Requests.received(machine, notfound(item(type, hash(2)), item(type, hash(3))), 0))
+      assert.isTrue(received(machine, notfound(item(type, hash(2)), item(type, hash(3))), 0))
       assert.deepStrictEqual(answers, [undefined, notFound])
     }
     assert.strictEqual(Requests.size(machine), types.length)
@@ -323,15 +324,15 @@ describe("data", () => {
   it("a notfound may leave the witness flag out", () => {
     const machine = make()
     const { answers } = askData(machine, [item(1 | witnessFlag, hash(1))])
-    Requests.received(machine, notfound(item(1, hash(1))), 0)
+    received(machine, notfound(item(1, hash(1))), 0)
     assert.deepStrictEqual(answers, [notFound])
   })
 
   it("an answer comes once: the same message again is for nobody", () => {
     const machine = make()
     askData(machine, [item(1, txid(1))])
-    assert.isTrue(Requests.received(machine, tx(1), 0))
-    assert.isFalse(Requests.received(machine, tx(1), 0))
+    assert.isTrue(received(machine, tx(1), 0))
+    assert.isFalse(received(machine, tx(1), 0))
     assert.strictEqual(Requests.size(machine), 0)
   })
 
@@ -341,7 +342,7 @@ describe("data", () => {
     assert.deepStrictEqual(first.toSend, [item(1, txid(1)), item(1, txid(2))])
     const second = askData(machine, [item(1, txid(3)), item(1, txid(2))])
     assert.deepStrictEqual(second.toSend, [item(1, txid(3))])
-    for (const number of [1, 2, 3]) Requests.received(machine, tx(number), 0)
+    for (const number of [1, 2, 3]) received(machine, tx(number), 0)
     assert.deepStrictEqual(first.answers, [found(tx(1)), found(tx(1)), found(tx(2))])
     assert.deepStrictEqual(second.answers, [found(tx(3)), found(tx(2))])
   })
@@ -351,7 +352,7 @@ describe("data", () => {
     Requests.sent(machine, getdata(item(1, txid(1))), 0)
     const { answers, toSend } = askData(machine, [item(1, txid(1))])
     assert.deepStrictEqual(toSend, [])
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual(answers, [found(tx(1))])
   })
 
@@ -361,7 +362,7 @@ describe("data", () => {
     Requests.askData(machine, [item(1, txid(1))], () => {
       again = Requests.askData(machine, [item(1, txid(1))], () => assert.fail("answered by an old message"))
     })
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual(again?.toSend, [item(1, txid(1))])
   })
 
@@ -373,8 +374,8 @@ describe("data", () => {
       second.cancel()
     })
     const second = Requests.askData(machine, [item(1, txid(1))], () => assert.fail("told after cancel"))
-    Requests.received(machine, tx(1), 0)
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual(answers, [found(tx(1))])
   })
 
@@ -382,7 +383,7 @@ describe("data", () => {
     const machine = make()
     const { answered, answers } = collect<Requests.DataAnswer>()
     const question = Requests.askData(machine, [item(1, txid(1))], (_, answer) => answered(answer))
-    assert.isTrue(Requests.received(machine, tx(1), 0))
+    assert.isTrue(received(machine, tx(1), 0))
     assert.deepStrictEqual(answers, [found(tx(1))])
     assert.deepStrictEqual(question.cancel(), [])
   })
@@ -392,7 +393,7 @@ describe("data", () => {
     const first = askData(machine, [item(1, txid(1))])
     const second = askData(machine, [item(1, txid(1))])
     assert.deepStrictEqual(first.cancel(), [])
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual(first.answers, [undefined])
     assert.deepStrictEqual(second.answers, [found(tx(1))])
     assert.deepStrictEqual(second.cancel(), [])
@@ -403,7 +404,7 @@ describe("data", () => {
     Requests.askData(machine, [item(1, txid(1))], () => void second.cancel())
     const second = Requests.askData(machine, [item(1, txid(1))], () => assert.fail("told after cancel"))
     const third = askData(machine, [item(1, txid(1))])
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual(third.answers, [found(tx(1))])
   })
 
@@ -422,7 +423,7 @@ describe("data", () => {
     assert.deepStrictEqual(second.toSend, [])
     assert.deepStrictEqual(first.cancel(), [item(1, txid(1))])
     Requests.sent(machine, getdata(item(1, txid(1))), 0)
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual(second.answers, [found(tx(1))])
   })
 
@@ -433,7 +434,7 @@ describe("data", () => {
     assert.deepStrictEqual(again.toSend, [item(1, txid(1))])
     assert.deepStrictEqual(askData(machine, [item(1, txid(1))]).toSend, [])
     assert.strictEqual(Requests.overdue(machine, 30_000)?.waited, 30_000)
-    Requests.received(machine, tx(1), 0)
+    received(machine, tx(1), 0)
     assert.deepStrictEqual(again.answers, [found(tx(1))])
   })
 
@@ -443,7 +444,7 @@ describe("data", () => {
     assert.isUndefined(Requests.overdue(machine, Number.MAX_SAFE_INTEGER))
     Requests.sent(machine, getdata(item(78, hash(1))), 0)
     assert.strictEqual(Requests.size(machine), 1)
-    Requests.received(machine, notfound(item(77, hash(1))), 0)
+    received(machine, notfound(item(77, hash(1))), 0)
     assert.deepStrictEqual(answers, [notFound])
   })
 })
@@ -453,10 +454,10 @@ describe("work", () => {
     const machine = make()
     const all = [tx(1), block(1), blocktxn(1), cmpctblock(1), filteredBlock(1), headers(header(1))]
     hashes.count = 0
-    for (const message of all) assert.isFalse(Requests.received(machine, message, 0))
+    for (const message of all) assert.isFalse(received(machine, message, 0))
     assert.strictEqual(hashes.count, 0)
     askData(machine, [item(3, hash(1))])
-    for (const message of all) Requests.received(machine, message, 0)
+    for (const message of all) received(machine, message, 0)
     assert.strictEqual(hashes.count, 1)
   })
 
@@ -509,7 +510,7 @@ describe("work", () => {
       const { toSend } = Requests.askData(machine, items, () => answers++)
       Requests.sent(machine, getdata(...toSend), 0)
       for (let turn = 0; turn < count; turn++) {
-        Requests.received(machine, messages[(turn * 7919) % count], 0)
+        received(machine, messages[(turn * 7919) % count], 0)
         if (Requests.overdue(machine, 30_000) !== undefined) overdue++
       }
     })
@@ -540,7 +541,7 @@ describe("headers", () => {
     for (const message of fitting) {
       const machine = make()
       const { answers } = asked(machine, getheaders([hash(10), hash(11)], blockHash(5)))
-      assert.isTrue(Requests.received(machine, message, 0))
+      assert.isTrue(received(machine, message, 0))
       assert.deepStrictEqual(answers, [message])
     }
   })
@@ -553,7 +554,7 @@ describe("headers", () => {
       headers(header(1, blockHash(5))),
       headers(header(6), header(5))
     ]) {
-      assert.isFalse(Requests.received(machine, message, 0))
+      assert.isFalse(received(machine, message, 0))
     }
     assert.deepStrictEqual(answers, [])
   })
@@ -562,7 +563,7 @@ describe("headers", () => {
     const machine = make()
     const across = new Uint8Array([...hash(10).subarray(2), ...hash(11).subarray(0, 2)])
     asked(machine, getheaders([hash(10), hash(11)]))
-    assert.isFalse(Requests.received(machine, headers(header(1, across)), 0))
+    assert.isFalse(received(machine, headers(header(1, across)), 0))
   })
 
   it("answer the oldest question that they fit", () => {
@@ -571,7 +572,7 @@ describe("headers", () => {
     const second = asked(machine, getheaders([hash(11), hash(1)]))
     const third = asked(machine, getheaders([hash(12), hash(1)]))
     const [a, b, c] = [headers(header(1, hash(11))), headers(header(2, hash(1))), headers()]
-    for (const message of [a, b, c]) Requests.received(machine, message, 0)
+    for (const message of [a, b, c]) received(machine, message, 0)
     assert.deepStrictEqual([first.answers, second.answers, third.answers], [[b], [a], [c]])
   })
 
@@ -579,7 +580,7 @@ describe("headers", () => {
     const machine = make()
     const { answered, answers } = collect<Wire.Headers>()
     Requests.askHeaders(machine, getheaders([hash(10)]), answered)
-    assert.isFalse(Requests.received(machine, headers(header(1, hash(10))), 0))
+    assert.isFalse(received(machine, headers(header(1, hash(10))), 0))
     assert.deepStrictEqual(answers, [])
   })
 
@@ -589,7 +590,7 @@ describe("headers", () => {
     const second = asked(machine, getheaders([hash(10)]))
     const third = asked(machine, getheaders([hash(10)], hash(1)))
     assert.deepStrictEqual([first.toSend, second.toSend, third.toSend], [true, false, true])
-    Requests.received(machine, headers(), 0)
+    received(machine, headers(), 0)
     assert.deepStrictEqual([first.answers, second.answers, third.answers], [[headers()], [headers()], []])
   })
 
@@ -598,9 +599,9 @@ describe("headers", () => {
     const first = asked(machine, getheaders([hash(10), hash(1)]))
     assert.isFalse(first.cancel())
     const second = asked(machine, getheaders([hash(11), hash(1)]))
-    Requests.received(machine, headers(header(1, hash(1))), 0)
+    received(machine, headers(header(1, hash(1))), 0)
     assert.deepStrictEqual([first.answers, second.answers], [[], []])
-    Requests.received(machine, headers(header(2, hash(1))), 0)
+    received(machine, headers(header(2, hash(1))), 0)
     assert.lengthOf(second.answers, 1)
   })
 
@@ -621,13 +622,13 @@ describe("inventories and addresses", () => {
     const mempool = collect<Wire.Inv>()
     Requests.askInventory(machine, getblocks(1), blocks.answered)
     Requests.askInventory(machine, { _tag: "mempool" }, mempool.answered)
-    assert.isFalse(Requests.received(machine, inv(2, 2), 0), "nothing was written yet")
+    assert.isFalse(received(machine, inv(2, 2), 0), "nothing was written yet")
     Requests.sent(machine, getblocks(1), 0)
     Requests.sent(machine, { _tag: "mempool" }, 0)
-    for (const message of [inv(), inv(2, 1), inv(1, 5, 2)]) assert.isFalse(Requests.received(machine, message, 0))
-    assert.isTrue(Requests.received(machine, inv(1, 5), 0))
-    assert.isTrue(Requests.received(machine, inv(2, 2), 0))
-    assert.isFalse(Requests.received(machine, inv(2), 0))
+    for (const message of [inv(), inv(2, 1), inv(1, 5, 2)]) assert.isFalse(received(machine, message, 0))
+    assert.isTrue(received(machine, inv(1, 5), 0))
+    assert.isTrue(received(machine, inv(2, 2), 0))
+    assert.isFalse(received(machine, inv(2), 0))
     assert.deepStrictEqual(blocks.answers, [inv(2, 2)])
     assert.deepStrictEqual(mempool.answers, [inv(1, 5)])
   })
@@ -640,7 +641,7 @@ describe("inventories and addresses", () => {
     Requests.askInventory(machine, getblocks(2), second.answered)
     Requests.sent(machine, getblocks(2), 0)
     Requests.sent(machine, getblocks(1), 0)
-    Requests.received(machine, inv(2), 0)
+    received(machine, inv(2), 0)
     assert.deepStrictEqual([first.answers, second.answers], [[], [inv(2)]])
   })
 
@@ -679,10 +680,10 @@ describe("inventories and addresses", () => {
       const machine = make()
       const { answered, answers } = collect<Wire.Addr | Wire.AddrV2>()
       Requests.askAddresses(machine, answered)
-      assert.isFalse(Requests.received(machine, addr(5), 0), "nothing was written yet")
+      assert.isFalse(received(machine, addr(5), 0), "nothing was written yet")
       Requests.sent(machine, { _tag: "getaddr" }, 0)
-      assert.isFalse(Requests.received(machine, addr(1), 0))
-      assert.isTrue(Requests.received(machine, answer, 0))
+      assert.isFalse(received(machine, addr(1), 0))
+      assert.isTrue(received(machine, answer, 0))
       assert.deepStrictEqual(answers, [answer])
       assert.isUndefined(machine.lonely)
     }
@@ -697,11 +698,11 @@ describe("inventories and addresses", () => {
       const { answered, answers } = collect<Wire.Addr | Wire.AddrV2>()
       const cancelled = Requests.askAddresses(machine, () => assert.fail("told after cancel"))
       Requests.sent(machine, { _tag: "getaddr" }, 0)
-      Requests.received(machine, addr(1), 0)
+      received(machine, addr(1), 0)
       cancelled.cancel()
       const question = Requests.askAddresses(machine, answered)
       Requests.sent(machine, { _tag: "getaddr" }, 0)
-      for (const message of messages) Requests.received(machine, message, 0)
+      for (const message of messages) received(machine, message, 0)
       question.nothingMore(0)
       assert.deepStrictEqual(answers, [expected])
       assert.isUndefined(machine.lonely)
@@ -715,9 +716,9 @@ describe("stalls", () => {
     Requests.sent(machine, getdata(item(1, hash(1)), item(2 | witnessFlag, hash(2))), 1_000)
     assert.isUndefined(Requests.overdue(machine, 30_999))
     assert.deepStrictEqual(Requests.overdue(machine, 31_000), { command: "getdata", hash: hash(1), waited: 30_000 })
-    Requests.received(machine, notfound(item(1, hash(1))), 1_000)
+    received(machine, notfound(item(1, hash(1))), 1_000)
     assert.deepStrictEqual(Requests.overdue(machine, 31_500), { command: "getdata", hash: hash(2), waited: 30_500 })
-    Requests.received(machine, notfound(item(2, hash(2))), 1_000)
+    received(machine, notfound(item(2, hash(2))), 1_000)
     assert.isUndefined(Requests.overdue(machine, Number.MAX_SAFE_INTEGER))
   })
 
@@ -730,7 +731,7 @@ describe("stalls", () => {
       hash: undefined,
       waited: 90_000
     })
-    Requests.received(machine, headers(), 0)
+    received(machine, headers(), 0)
     assert.isUndefined(Requests.overdue(machine, Number.MAX_SAFE_INTEGER))
   })
 
@@ -751,7 +752,7 @@ describe("stalls", () => {
     Requests.sent(machine, getdata(...[1, 2, 3].map((number) => item(1, txid(number)))), 0)
     for (const number of [1, 2, 3]) {
       assert.isUndefined(Requests.overdue(machine, number * 29_000))
-      Requests.received(machine, tx(number), number * 29_000)
+      received(machine, tx(number), number * 29_000)
     }
     assert.isUndefined(Requests.overdue(machine, 200_000))
   })
@@ -759,8 +760,8 @@ describe("stalls", () => {
   it("an item that is passed over is overdue though later ones arrive", () => {
     const machine = make()
     Requests.sent(machine, getdata(...[1, 2, 3].map((number) => item(1, txid(number)))), 0)
-    Requests.received(machine, tx(2), 10_000)
-    Requests.received(machine, tx(3), 20_000)
+    received(machine, tx(2), 10_000)
+    received(machine, tx(3), 20_000)
     assert.deepStrictEqual(Requests.overdue(machine, 30_000)?.hash, txid(1))
   })
 
@@ -807,7 +808,7 @@ describe("bounds", () => {
     }
     assert.strictEqual(Requests.size(machine), Requests.maximumExpectedData + 3)
     assert.strictEqual(Requests.overdue(machine, 1_000_000)?.waited, 999_995)
-    Requests.received(machine, tx(2), 0)
+    received(machine, tx(2), 0)
     assert.deepStrictEqual(answers, [undefined, found(tx(2))])
     cancelled.cancel()
     assert.strictEqual(Requests.size(machine), Requests.maximumExpectedData + 1)
@@ -819,7 +820,7 @@ describe("bounds", () => {
     Requests.askHeaders(machine, getheaders([hash(0)]), answered)
     for (let number = 0; number <= 200; number++) Requests.sent(machine, getheaders([hash(number)]), number)
     assert.strictEqual(Requests.size(machine), Requests.maximumExpectedHeaders + 1)
-    Requests.received(machine, headers(), 0)
+    received(machine, headers(), 0)
     assert.deepStrictEqual(answers, [headers()])
     assert.strictEqual(Requests.overdue(machine, 1_000_000)?.waited, 1_000_000 - 101)
   })
@@ -840,7 +841,7 @@ describe("the end", () => {
     Requests.end(machine)
     assert.strictEqual(Requests.size(machine), 0)
     assert.isUndefined(Requests.overdue(machine, Number.MAX_SAFE_INTEGER))
-    for (const message of [tx(1), headers(), inv(2), addr(3)]) assert.isFalse(Requests.received(machine, message, 0))
+    for (const message of [tx(1), headers(), inv(2), addr(3)]) assert.isFalse(received(machine, message, 0))
     for (const question of questions) question.cancel()
     assert.strictEqual(Requests.size(machine), 0)
   })

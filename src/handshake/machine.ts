@@ -56,6 +56,13 @@ export const initial: State = {
   features: new Map()
 }
 
+/**
+ * Whether a message between version and verack counts as one after the verack, as in Core since its pull request 20599:
+ * sendheaders, and sendcmpct of version 2, the only version that counts (BIP152).
+ */
+export const countsBeforeVerack = (message: Wire.Message): boolean =>
+  message._tag === "sendheaders" || (message._tag === "sendcmpct" && message.version === 2n)
+
 /** The version both sides speak. */
 export const commonVersion = (config: Config, remote: Wire.Version): number =>
   Math.min(config.version.protocolVersion, remote.protocolVersion)

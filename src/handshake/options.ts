@@ -43,7 +43,7 @@ export interface Options {
   readonly relay?: boolean | undefined
   /** What to announce by `feature` [434]: an id of 4 to 80 bytes, data of at most 512. */
   readonly features?: ReadonlyArray<{ readonly id: string; readonly data: Uint8Array }> | undefined
-  /** Where Core and btcd differ; `Policy.standard` by default. */
+  /** Where Core and btcd differ; `Policy.core` by default. */
   readonly policy?: Policy.Policy | undefined
   /** For the whole handshake, the key exchange included; 60 seconds by default. */
   readonly handshakeTimeout?: Duration.Input | undefined

@@ -63,7 +63,8 @@ const failed = (reason: HandshakeReason): Effect.Effect<never, HandshakeError> =
 /** How long "auto" waits for an answer to our key, or half of the handshake's time where that is less. */
 const longestSilence = 15_000
 
-/** The handshake over a link, which Peer keeps using afterwards; `rest` came behind the verack. */
+/** The handshake over a link, which Peer keeps using afterwards. `rest` are the messages for the connected peer: those
+ * before the verack that count (`countsBeforeVerack`), then those after it. */
 export const runOnLink = Effect.fnUntraced(function* (
   link: Link,
   options: Options
@@ -79,7 +80,7 @@ export const runOnLink = Effect.fnUntraced(function* (
   if (wrong !== undefined) return yield* new HandshakeError({ reason: { _tag: "BadOptions", error: wrong } })
   const direction = options.direction ?? "outbound"
   const network = options.network ?? Network.mainnet
-  const policy = options.policy ?? Policy.standard
+  const policy = options.policy ?? Policy.core
   const onlyVersion1 = yield* OnlyVersion1
   const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
   const isKnown = direction === "outbound" && wanted === "auto" && onlyVersion1.has(link.connection.remoteAddress)
@@ -115,6 +116,8 @@ export const runOnLink = Effect.fnUntraced(function* (
   }
 
   let state = Machine.initial
+  /** The last of each command, so that a remote which repeats them costs no memory. */
+  const early = new Map<string, Wire.ParserEvent>()
   let versionReceivedAt = 0
   let isEstablished = transport === "v1"
 
@@ -143,6 +146,7 @@ export const runOnLink = Effect.fnUntraced(function* (
         }
         const before = state.remote
         if (before === undefined) versionReceivedAt = now()
+        else if (Machine.countsBeforeVerack(event.message)) early.set(event.message._tag, event)
         const step = Machine.step(config, state, event.message, now())
         state = step.state
         if (step.failure !== undefined) {
@@ -153,7 +157,7 @@ export const runOnLink = Effect.fnUntraced(function* (
           yield* Effect.catch(options.onVersion(state.remote), (problem) => failed({ _tag: "Refused", problem }))
         }
         yield* send(step.send)
-        if (state._tag === "Done") return events.slice(index + 1)
+        if (state._tag === "Done") return [...early.values(), ...events.slice(index + 1)]
       }
       const error = link.failure()
       if (error?.reason._tag === "WrongMagic") {

@@ -7,7 +7,7 @@ import * as Wire from "../Wire.ts"
 import type { Outgoing } from "../transport/messageConnection.ts"
 import type { Outbox } from "./sendQueue.ts"
 import { notSendable, type PeerError } from "../PeerError.ts"
-import type { Told } from "./remoteState.ts"
+import type { RemoteState } from "./remoteState.ts"
 import { Waiters } from "../primitives/waitList.ts"
 
 /** More than that are announced by the hash of the last one, as in Core. */
@@ -16,8 +16,7 @@ const maximumAnnouncedHeaders = 8
 export interface AnnouncerOptions {
   readonly inventory: Inventory.Inventory
   readonly trickle: Inventory.Trickle
-  readonly told: Told
-  readonly wtxidRelay: boolean
+  readonly remote: RemoteState
   readonly outbox: Outbox<PeerError>
   readonly encode: (message: Wire.Message) => Result.Result<Outgoing, PeerError>
   readonly now: () => number
@@ -25,24 +24,16 @@ export interface AnnouncerOptions {
   readonly ended: () => PeerError | undefined
 }
 
-export const makeAnnouncer = ({
-  encode,
-  ended,
-  inventory,
-  now,
-  outbox,
-  told,
-  trickle,
-  wtxidRelay
-}: AnnouncerOptions) => {
+export const makeAnnouncer = ({ encode, ended, inventory, now, outbox, remote, trickle }: AnnouncerOptions) => {
   const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
-  const rules = (): Inventory.Rules => ({ wtxidRelay, relay: told.relay, feeFilter: told.feeFilter })
+  const rules = (): Inventory.Rules => remote
 
   const trickler = Effect.gen(function* () {
     while (true) {
       // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
       yield* announced.wait
-      yield* Effect.sleep(Inventory.nextTrickle(trickle, now(), yield* Random.next))
+      const wait = Inventory.nextTrickle(trickle, now(), yield* Random.next)
+      if (wait > 0) yield* Effect.sleep(wait)
       for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
     }
     // It fails when nothing is sent any more: the end is near, and others say why.
@@ -74,7 +65,7 @@ export const makeAnnouncer = ({
       if (tip === undefined) return Effect.void
       const hash = Wire.blockHash(tip)
       const items = [{ type: Wire.InventoryType.block, hash }]
-      if (!told.wantsHeaders || headers.length > maximumAnnouncedHeaders) return announce(items)
+      if (!remote.wantsHeaders || headers.length > maximumAnnouncedHeaders) return announce(items)
       if (inventory.known.has(hash)) {
         const error = ended()
         return error === undefined ? Effect.void : Effect.fail(error)

@@ -8,6 +8,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
@@ -32,13 +33,23 @@ export const HandlerOf = Context.Reference<Scope.Scope | undefined>("effect-bitc
   defaultValue: () => undefined
 })
 
-type Handled_ = Effect.Effect<unknown, unknown, Scope.Scope> | void
-type Handler<Self> = (message: Wire.Message, peer: Self) => Handled_
+type Handled_ = Effect.Effect<unknown, unknown, Scope.Scope> | undefined
+/** Returns an Effect or a promise, which the dispatcher waits for; it ignores every other value. */
+type Handler<Self> = (message: Wire.Message, peer: Self) => unknown
+
+/** The Effect that waits for what a handler returned, or undefined when there is nothing to wait for. */
+const toEffect = (returned: unknown): Handled_ => {
+  if (Effect.isEffect(returned)) return returned as Effect.Effect<unknown, unknown, Scope.Scope>
+  if (!Predicate.isPromiseLike(returned)) return undefined
+  // The fiber may be interrupted before it waits: the rejection is then handled here and does not end the process.
+  returned.then(undefined, () => {})
+  return Effect.tryPromise({ try: () => returned, catch: (error) => error })
+}
 
 /** A message type of a caller's own with its handler. */
 export interface CustomHandler<Self> {
   readonly command: string
-  readonly prepare: (payload: Uint8Array) => ((peer: Self) => Handled_) | "malformed"
+  readonly prepare: (payload: Uint8Array) => ((peer: Self) => unknown) | "malformed"
 }
 
 /** The handlers by message type, and the caller's own message types. */
@@ -90,7 +101,7 @@ export const makeHandling = <Self>({
       Effect.sync(() => {
         for (const [tag, handler] of Object.entries(later) as Array<[string, Handler<Self> | undefined]>) {
           if (handler === undefined) handlers.delete(tag)
-          else handlers.set(tag, (message, peer) => withServices(handler(message, peer), context))
+          else handlers.set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), context))
         }
       })
     )
@@ -119,7 +130,7 @@ export const makeHandling = <Self>({
         ? malformed(message._tag === "Unknown" ? message.command : "")
         : undefined
     }
-    return own === undefined ? handlers.get(message._tag)?.(message, peer()) : own(peer())
+    return toEffect(own === undefined ? handlers.get(message._tag)?.(message, peer()) : own(peer()))
   }
 
   const loop = Effect.gen(function* () {

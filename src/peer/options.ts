@@ -62,8 +62,8 @@ export const badOption = (options: SessionOptions): WireError | undefined => {
     return HandshakeOptions.bad("knownInventory", "must be a whole number from 0 to 1,000,000")
   }
   if (trickle?._tag === "Poisson" && !(trickle.mean > 0)) return HandshakeOptions.bad("trickle.mean", "must be above 0")
-  if (trickle?._tag === "Fixed" && !(trickle.interval > 0)) {
-    return HandshakeOptions.bad("trickle.interval", "must be above 0")
+  if (trickle?._tag === "Fixed" && !(trickle.interval >= 0)) {
+    return HandshakeOptions.bad("trickle.interval", "must be a number of milliseconds, 0 or more")
   }
   return undefined
 }

@@ -52,7 +52,7 @@ import { makeQuestions } from "./requests/requests.ts"
 import * as Requests from "./requests/tracker.ts"
 import { makeSenders } from "./sending.ts"
 import { makeSubscribers, type Subscribers } from "./subscribers.ts"
-import { hear, learn, makeTold } from "./remoteState.ts"
+import * as RemoteState from "./remoteState.ts"
 import { Waiters } from "../primitives/waitList.ts"
 
 const silentEnds: ReadonlySet<EndReason["_tag"]> = new Set([
@@ -128,7 +128,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   const guard = yield* Scope.fork(owner)
   const scope = yield* Scope.make()
   const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-  const policy = options.policy ?? Policy.standard
+  const policy = options.policy ?? Policy.core
   const network = options.network ?? Network.mainnet
   const pingTimeout = Duration.fromInputUnsafe(options.pingTimeout ?? defaultPingTimeout)
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)
@@ -173,7 +173,13 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   const { bloom } = served
   let end: EndReason | undefined
   let pongs = 0
-  const told = makeTold(negotiated.relay)
+  const remote = RemoteState.make({
+    known: inventory.known,
+    knownLimit: knownInventory,
+    wtxidRelay: negotiated.wtxidRelay,
+    relay: negotiated.relay,
+    wantsHeaders: false
+  })
 
   const encode = (message: Wire.Message): Result.Result<Outgoing, PeerError> =>
     Result.mapError(link.encode(message), notSendable)
@@ -229,10 +235,9 @@ export const startSession = Effect.fnUntraced(function* <Self>(
         if (observer.log !== undefined) yield* observer.log("received", message, event.size)
         failure = endOfMessage(message, served)
         if (failure === undefined && isServed(Wire.command(message), bloom)) {
-          learn(inventory.known, knownInventory, negotiated.wtxidRelay, message)
-          if (requests.made !== undefined) Requests.received(requests.made, message, arrivedAt)
+          const hashes = RemoteState.observe(remote, message)
+          if (requests.made !== undefined) Requests.received(requests.made, message, hashes, arrivedAt)
           if (message._tag === "pong") pinging.ponged(message)
-          else hear(told, message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
           bytes += event.size + messageOverhead
@@ -298,7 +303,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
         while (to < entries.length && size + entries[to]!.outgoing.frame.length <= maximumBatch)
         const batch = entries.slice(from, to)
         for (const { outgoing } of batch) {
-          learn(inventory.known, knownInventory, negotiated.wtxidRelay, outgoing.message)
+          RemoteState.observeSent(remote, outgoing.message)
           if (Requests.isQuestion(outgoing.message)) Requests.sent(requests.get(), outgoing.message, remoteNow())
         }
         if (openRequests() > 0) {
@@ -346,8 +351,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   const { announce, announceBlocks, trickler } = makeAnnouncer({
     inventory,
     trickle: options.trickle ?? Inventory.defaultTrickle(negotiated.direction),
-    told,
-    wtxidRelay: negotiated.wtxidRelay,
+    remote,
     outbox,
     encode,
     now,
@@ -438,9 +442,9 @@ export const startSession = Effect.fnUntraced(function* <Self>(
 
   const stats = Effect.sync(() =>
     snapshot(info, link.traffic, keepAlive, {
-      feeFilter: told.feeFilter,
-      lastBlockAnnounced: told.lastBlockAnnounced,
-      lastBlockReceived: told.lastBlockReceived,
+      feeFilter: remote.feeFilter,
+      lastBlockAnnounced: remote.lastBlockAnnounced,
+      lastBlockReceived: remote.lastBlockReceived,
       knownInventory: inventory.known.size,
       waitingAnnouncements: inventory.waiting.length,
       openRequests: openRequests(),

@@ -198,8 +198,20 @@ export const checkCommand = (command: string): void => {
   }
 }
 
+/** Throws `WireError` for a message of a JavaScript caller that has no tag of a known message. */
+const checkTag = (message: { readonly _tag: string } | null | undefined): void => {
+  if (typeof message !== "object" || message === null) {
+    return fail("", { _tag: "BadValue", field: "message", problem: `is ${String(message)} and not an object` })
+  }
+  if (message._tag !== "Unknown" && !byCommand.has(message._tag)) {
+    const problem = `is ${JSON.stringify(message._tag)}, which is no message of this package`
+    fail("", { _tag: "BadValue", field: "_tag", problem })
+  }
+}
+
 /** Appends the payload of a message to the writer. Throws `WireError`. */
 export const writeMessage = (writer: Writer, message: Message): void => {
+  checkTag(message)
   writer.begin(commandOf(message))
   if (message._tag === "Unknown") {
     checkCommand(message.command)

@@ -93,3 +93,7 @@ export const addr = (count: number): Wire.Addr => ({
 
 export const genesisHash = hash(0xffff)
 export const make = (): Requests.Requests => Requests.make({ genesisHash, dataTimeout: 30_000, headersTimeout: 90_000 })
+
+/** A message arrives, of which no hash was made yet. */
+export const received = (machine: Requests.Requests, message: Wire.Message, now: number): boolean =>
+  Requests.received(machine, message, {}, now)

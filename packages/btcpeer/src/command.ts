@@ -87,10 +87,8 @@ const peerFlags = {
   ),
   limit: limitFlag("Disconnect after this time, counted from the handshake; without it, on Ctrl-C"),
   policy: Flag.Literals("policy", Policy.names).pipe(
-    Flag.withDescription(
-      "What to do where Bitcoin Core and btcd answer bad behaviour differently; standard by default"
-    ),
-    Flag.withDefault("standard")
+    Flag.withDescription("What to do where Bitcoin Core and btcd answer bad behaviour differently; core by default"),
+    Flag.withDefault("core")
   ),
   transport: Flag.Literals("transport", Transport.names).pipe(
     Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with those that speak it (auto, the default)"),

@@ -14,6 +14,7 @@ import * as Expectations from "./inFlight.ts"
 import * as FilteredBlock from "./filteredBlock.ts"
 import * as FilterRequests from "./compactFilters.ts"
 import { blockTransactionsKey, hashOf, isInLocator, keyOf, locatorKey } from "./hashKey.ts"
+import type { MessageHashes } from "../remoteState.ts"
 
 /** Expectations of data with a deadline; beyond, the oldest one goes without. Two full getdata messages. */
 export const maximumExpectedData = 100_000
@@ -203,9 +204,10 @@ const filteredBlockEnds = (self: Requests): void => {
   Expectations.tell(expectation, { _tag: "Found", message: block.message, transactions: block.transactions })
 }
 
-const filteredBlockCame = (self: Requests, message: Wire.MerkleBlock, now: number): boolean => {
+const filteredBlockCame = (self: Requests, message: Wire.MerkleBlock, hashes: MessageHashes, now: number): boolean => {
   if (!isWanted(self, filteredBlock)) return false
-  const expectation = self.data.get(filteredBlock)?.all.get(keyOf(Wire.blockHash(message.header)))
+  const key = keyOf(hashes.blockHash ?? Wire.blockHash(message.header))
+  const expectation = self.data.get(filteredBlock)?.all.get(key)
   if (expectation === undefined) return false
   // Answers come in order, so the one before is complete.
   filteredBlockEnds(self)
@@ -217,16 +219,17 @@ const filteredBlockCame = (self: Requests, message: Wire.MerkleBlock, now: numbe
   return true
 }
 
-const transactionCame = (self: Requests, message: Wire.Tx, now: number): boolean => {
+const transactionCame = (self: Requests, message: Wire.Tx, hashes: MessageHashes, now: number): boolean => {
   if (self.filtered !== undefined) {
     FilteredBlock.transactionCame(self.filtered.block, message.transaction)
     if (self.filtered.block.missing.size === 0) filteredBlockEnds(self)
   }
   const byTxid =
     (isWanted(self, tx) || isWanted(self, tx | witnessFlag)) &&
-    answerEither(self, tx, keyOf(Wire.txid(message.transaction)), message, now)
+    answerEither(self, tx, keyOf(hashes.txid ?? Wire.txid(message.transaction)), message, now)
   const byWtxid =
-    isWanted(self, wtx) && answerData(self, wtx, keyOf(Wire.wtxid(message.transaction)), found(message), now)
+    isWanted(self, wtx) &&
+    answerData(self, wtx, keyOf(hashes.wtxid ?? Wire.wtxid(message.transaction)), found(message), now)
   return byTxid || byWtxid
 }
 
@@ -244,10 +247,10 @@ const blockTransactionsCame = (self: Requests, message: Wire.BlockTxn, now: numb
   return true
 }
 
-const blockCame = (self: Requests, message: Wire.BlockMessage, now: number): boolean => {
+const blockCame = (self: Requests, message: Wire.BlockMessage, hashes: MessageHashes, now: number): boolean => {
   const isWhole = isWanted(self, block) || isWanted(self, block | witnessFlag) || isWanted(self, compactBlock)
   if (!isWhole && self.blockTransactions.all.size === 0) return false
-  const key = keyOf(Wire.blockHash(message.block.header))
+  const key = keyOf(hashes.blockHash ?? Wire.blockHash(message.block.header))
   const whole = answerEither(self, block, key, message, now)
   // Instead of a compact block of some depth a whole one comes [152].
   const compact = answerData(self, compactBlock, key, found(message), now)
@@ -257,9 +260,9 @@ const blockCame = (self: Requests, message: Wire.BlockMessage, now: number): boo
   return whole || compact || wanted.length > 0
 }
 
-const compactBlockCame = (self: Requests, message: Wire.CmpctBlock, now: number): boolean =>
+const compactBlockCame = (self: Requests, message: Wire.CmpctBlock, hashes: MessageHashes, now: number): boolean =>
   isWanted(self, compactBlock) &&
-  answerData(self, compactBlock, keyOf(Wire.blockHash(message.header)), found(message), now)
+  answerData(self, compactBlock, keyOf(hashes.blockHash ?? Wire.blockHash(message.header)), found(message), now)
 
 const notFoundCame = (self: Requests, message: Wire.NotFound, now: number): boolean => {
   let answered = false
@@ -347,17 +350,17 @@ const filtersCame = (self: Requests, message: FilterRequests.Answer, now: number
 }
 
 /**
- * To be called for every message that arrives; true when it answers something. Tells those who wait for it, inside the
- * call. When nothing of its kind is waiting, nothing is hashed.
+ * To be called for every message that arrives, with the hashes of it that were made already; true when it answers something.
+ * Tells those who wait for it, inside the call. When nothing of its kind is waiting, nothing is hashed.
  */
-export const received = (self: Requests, message: Wire.Message, now: number): boolean => {
+export const received = (self: Requests, message: Wire.Message, hashes: MessageHashes, now: number): boolean => {
   switch (message._tag) {
     case "inv":
       return inventoryCame(self, message, now)
     case "tx":
-      return transactionCame(self, message, now)
+      return transactionCame(self, message, hashes, now)
     case "block":
-      return blockCame(self, message, now)
+      return blockCame(self, message, hashes, now)
     case "headers":
       return headersCame(self, message, now)
     case "notfound":
@@ -372,9 +375,9 @@ export const received = (self: Requests, message: Wire.Message, now: number): bo
     case "cfcheckpt":
       return filtersCame(self, message, now)
     case "merkleblock":
-      return filteredBlockCame(self, message, now)
+      return filteredBlockCame(self, message, hashes, now)
     case "cmpctblock":
-      return compactBlockCame(self, message, now)
+      return compactBlockCame(self, message, hashes, now)
     case "blocktxn":
       return blockTransactionsCame(self, message, now)
     default:

@@ -1,0 +1,84 @@
+/** Callers that are not checked by TypeScript: what their handlers return and what they send. */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect } from "effect"
+import { Nonce, type Peer, type Wire } from "effect-bitcoin-peer"
+import { withRemote } from "./support/peers.ts"
+
+const ping: Wire.Message = { _tag: "ping", nonce: 1n }
+const getaddr: Wire.Message = { _tag: "getaddr" }
+
+describe("a JavaScript caller", () => {
+  const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
+    withRemote({ direction: "outbound", ...options })
+
+  it.effect("has the promise of an async handler waited for before the next handler runs", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const { remote } = yield* start({
+        handlers: {
+          getaddr: async () => {
+            log.push("begins")
+            await Promise.resolve()
+            await Promise.resolve()
+            log.push("ends")
+          },
+          sendheaders: () => void log.push("next")
+        }
+      })
+      yield* remote.send(getaddr, { _tag: "sendheaders" }, ping)
+      yield* remote.receiveUntil("pong")
+      assert.deepStrictEqual(log, ["begins", "ends", "next"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("has the promise of a handler that was set later waited for", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const { peer, remote } = yield* start()
+      yield* peer.handle({ getaddr: () => Promise.resolve().then(() => log.push("handled")) })
+      yield* remote.send(getaddr, ping)
+      yield* remote.receiveUntil("pong")
+      assert.deepStrictEqual(log, ["handled"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("ends its peer with HandlerFailed and the error when a promise rejects", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ handlers: { getaddr: () => Promise.reject(new Error("no addresses")) } })
+      yield* remote.send(getaddr)
+      const reason = yield* peer.awaitShutdown
+      assert(reason._tag === "HandlerFailed")
+      assert.strictEqual(reason.command, "getaddr")
+      assert.include(Cause.pretty(reason.cause), "no addresses")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([7, "text", null, {}, [], true])("has a handler's result %j ignored", (result) =>
+    Effect.gen(function* () {
+      const handlers = { getaddr: (): unknown => result } as Peer.Handlers
+      const { remote } = yield* start({ handlers })
+      yield* remote.send(getaddr, ping)
+      assert.deepStrictEqual(yield* remote.receive, { _tag: "pong", nonce: 1n })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect.each([
+    [{ _tag: "nope" }, '"_tag" is "nope"'],
+    [{ _tag: "constructor" }, '"_tag" is "constructor"'],
+    [{}, '"_tag" is undefined'],
+    [null, '"message" is null'],
+    [undefined, '"message" is undefined'],
+    ["ping", '"message" is ping']
+  ] as const)("gets NotSendable for %j, and the peer goes on", ([message, problem]) =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      for (const send of [peer.send, peer.sendAndWait]) {
+        const error = yield* Effect.flip(send(message as Wire.Message))
+        assert.strictEqual(error.reason._tag, "NotSendable")
+        assert.include(error.message, problem)
+      }
+      yield* remote.send(ping)
+      assert.deepStrictEqual(yield* remote.receive, { _tag: "pong", nonce: 1n })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

@@ -1,0 +1,154 @@
+/** What a message tells of the remote, and how many hashes that takes. */
+import { assert, describe, it } from "@effect/vitest"
+import { vi } from "vitest"
+import * as Inventory from "../src/Inventory.ts"
+import * as RemoteState from "../src/peer/remoteState.ts"
+import * as Requests from "../src/peer/requests/tracker.ts"
+import * as Wire from "../src/Wire.ts"
+import {
+  block,
+  blockHash,
+  cmpctblock,
+  filteredBlock,
+  getdata,
+  hash,
+  header,
+  headers,
+  inv,
+  item,
+  make as makeTracker,
+  tx,
+  txid,
+  wtxid
+} from "./support/requests.ts"
+
+const hashed = vi.hoisted(() => ({ count: 0 }))
+vi.mock("../src/primitives/sha256.ts", async (original) => {
+  const actual = await original<typeof import("../src/primitives/sha256.ts")>()
+  return {
+    ...actual,
+    doubleSha256: (bytes: Uint8Array) => {
+      hashed.count++
+      return actual.doubleSha256(bytes)
+    }
+  }
+})
+
+/** How many hashes the call makes. */
+const countHashes = (call: () => void): number => {
+  hashed.count = 0
+  call()
+  return hashed.count
+}
+
+const make = (options: { readonly wtxidRelay?: boolean; readonly knownLimit?: number } = {}) => {
+  const knownLimit = options.knownLimit ?? 1_000
+  return RemoteState.make({
+    known: Inventory.makeKnown(knownLimit, 1),
+    knownLimit,
+    wtxidRelay: options.wtxidRelay ?? false,
+    relay: false,
+    wantsHeaders: false
+  })
+}
+
+describe("observing a received message", () => {
+  it("remembers what the remote announced, requested and sent", () => {
+    const state = make()
+    const transaction = tx(1)
+    for (const message of [
+      inv(1),
+      getdata(item(1, hash(2))),
+      transaction,
+      block(3),
+      headers(header(5)),
+      cmpctblock(6)
+    ]) {
+      RemoteState.observe(state, message)
+    }
+    for (const known of [hash(2), txid(1), blockHash(3), blockHash(5), blockHash(6)])
+      assert.isTrue(state.known.has(known))
+    assert.isFalse(state.known.has(hash(9)))
+  })
+
+  it("remembers a transaction by the hash that the two sides announce, and returns that one", () => {
+    const byTxid = make()
+    assert.deepStrictEqual(RemoteState.observe(byTxid, tx(1, true)), { txid: txid(1) })
+    assert.isTrue(byTxid.known.has(txid(1)))
+    const byWtxid = make({ wtxidRelay: true })
+    assert.deepStrictEqual(RemoteState.observe(byWtxid, tx(1, true)), { wtxid: wtxid(1) })
+    assert.isTrue(byWtxid.known.has(wtxid(1)))
+    assert.isFalse(byWtxid.known.has(txid(1)))
+  })
+
+  it("keeps the last block that was sent and the last that was announced", () => {
+    const state = make()
+    RemoteState.observe(state, block(1))
+    assert.deepStrictEqual(state.lastBlockReceived, blockHash(1))
+    assert.isUndefined(state.lastBlockAnnounced)
+    const items = [item(2, hash(1)), item(2, hash(2)), item(1, hash(3))]
+    RemoteState.observe(state, { _tag: "inv", items })
+    assert.deepStrictEqual(state.lastBlockAnnounced, hash(2))
+    RemoteState.observe(state, { _tag: "headers", headers: [header(4), header(5)] })
+    assert.deepStrictEqual(state.lastBlockAnnounced, blockHash(5))
+    RemoteState.observe(state, cmpctblock(6))
+    assert.deepStrictEqual(state.lastBlockAnnounced, blockHash(6))
+    // Neither says anything of a block.
+    RemoteState.observe(state, { _tag: "headers", headers: [] })
+    RemoteState.observe(state, { _tag: "inv", items: [item(1, hash(7))] })
+    assert.deepStrictEqual(state.lastBlockAnnounced, blockHash(6))
+  })
+
+  it("finds an announced block even where no hashes are remembered", () => {
+    const state = make({ knownLimit: 0 })
+    RemoteState.observe(state, { _tag: "inv", items: [item(2, hash(1))] })
+    assert.deepStrictEqual(state.lastBlockAnnounced, hash(1))
+    assert.strictEqual(state.known.size, 0)
+  })
+
+  it("takes over which announcements the remote wants", () => {
+    const state = make()
+    RemoteState.observe(state, { _tag: "sendheaders" })
+    assert.isTrue(state.wantsHeaders)
+    RemoteState.observe(state, { _tag: "feefilter", feeRate: 1_000 })
+    RemoteState.observe(state, { _tag: "feefilter", feeRate: 21e14 + 1 })
+    RemoteState.observe(state, { _tag: "feefilter", feeRate: -1 })
+    assert.strictEqual(state.feeFilter, 1_000)
+    assert.isFalse(state.relay)
+    RemoteState.observe(state, { _tag: "filterclear" })
+    assert.isTrue(state.relay)
+  })
+
+  it("hashes a message once, also where a request waits for it", () => {
+    const messages: ReadonlyArray<readonly [Wire.Message, Wire.InventoryItem]> = [
+      [block(1), item(2, blockHash(1))],
+      [cmpctblock(2), item(4, blockHash(2))],
+      [filteredBlock(3), item(3, blockHash(3))],
+      [tx(4), item(1, txid(4))]
+    ]
+    for (const [message, wanted] of messages) {
+      const state = make()
+      const tracker = makeTracker()
+      Requests.askData(tracker, [wanted], () => {})
+      Requests.sent(tracker, getdata(wanted), 0)
+      const count = countHashes(() => {
+        const hashes = RemoteState.observe(state, message)
+        assert.isTrue(Requests.received(tracker, message, hashes, 0))
+      })
+      assert.strictEqual(count, 1, message._tag)
+    }
+  })
+})
+
+describe("observing a sent message", () => {
+  it("remembers what the remote learns by it, and nothing else", () => {
+    const state = make()
+    for (const message of [block(1), tx(2), { _tag: "sendheaders" } as const, cmpctblock(3)]) {
+      RemoteState.observeSent(state, message)
+    }
+    for (const known of [blockHash(1), txid(2), blockHash(3)]) assert.isTrue(state.known.has(known))
+    assert.isUndefined(state.lastBlockReceived)
+    assert.isUndefined(state.lastBlockAnnounced)
+    assert.isFalse(state.wantsHeaders)
+  })
+})

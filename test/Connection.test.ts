@@ -7,8 +7,8 @@ import { compliance, fill, patterned, pullBytes, pullToEnd } from "./support/con
 import { makeSocketPair } from "./support/memorySocket.ts"
 
 const held = (end: Connection.Connection["Service"]): number => {
-  const inbox: { readonly size: number } = Reflect.get(end, "inbox")
-  return inbox.size
+  const receiveBuffer: { readonly size: number } = Reflect.get(end, "receiveBuffer")
+  return receiveBuffer.size
 }
 
 const fromPair = (pair: Connection.Pair) => ({ a: pair[0], b: pair[1], resetB: pair.reset() })

@@ -18,8 +18,8 @@ const socketOf = (connection: Service): net.Socket => {
 }
 
 const heldBy = (connection: Service): number => {
-  const inbox: { readonly size: number } = Reflect.get(connection, "inbox")
-  return inbox.size + socketOf(connection).readableLength
+  const receiveBuffer: { readonly size: number } = Reflect.get(connection, "receiveBuffer")
+  return receiveBuffer.size + socketOf(connection).readableLength
 }
 
 const resetAndDestroy = (connection: Service) => Effect.sync(() => void socketOf(connection).resetAndDestroy())

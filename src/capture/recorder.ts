@@ -9,7 +9,7 @@ import { joined } from "../primitives/bytes.ts"
 import { CaptureError, writeRecord } from "./format.ts"
 import { type Endpoint, formatEndpoint } from "../ConnectionError.ts"
 import type { Recording } from "../transport/recording.ts"
-import { Waiters } from "../primitives/waitList.ts"
+import { WaitList } from "../primitives/waitList.ts"
 
 /** Bytes that wait to be written above which the peer waits. One batch of what is read or sent can come on top. */
 const maximumWaiting = 1 << 20
@@ -57,15 +57,15 @@ export const record = Effect.fnUntraced(function* ({
   let waiting = 0
   let ending = false
   let over = false
-  const arrived = new Waiters(() => (ending || received.length + sent.length > 0 ? Effect.void : undefined))
-  const room = new Waiters(() => (over || waiting <= maximumWaiting ? Effect.void : undefined))
+  const arrived = new WaitList(() => (ending || received.length + sent.length > 0 ? Effect.void : undefined))
+  const room = new WaitList(() => (over || waiting <= maximumWaiting ? Effect.void : undefined))
 
   const keep = (records: Array<Uint8Array>, command: string, payload: Uint8Array): void => {
     if (over) return
     const bytes = writeRecord({ time: Number(clock.currentTimeNanosUnsafe() / 1000n), command, payload })
     waiting += bytes.length
     records.push(bytes)
-    arrived.wake(Effect.void)
+    arrived.wake()
   }
 
   const writing = Effect.gen(function* () {
@@ -83,7 +83,7 @@ export const record = Effect.fnUntraced(function* ({
       yield* appendReceived(theirs)
       yield* appendSent(ours)
       waiting -= size
-      room.wake(Effect.void)
+      room.wake()
     }
   }).pipe(
     Effect.scoped,
@@ -92,7 +92,7 @@ export const record = Effect.fnUntraced(function* ({
         over = true
         received = []
         sent = []
-        room.wake(Effect.void)
+        room.wake()
       })
     ),
     Effect.catch(onFailure)
@@ -100,7 +100,7 @@ export const record = Effect.fnUntraced(function* ({
 
   yield* Effect.acquireRelease(Effect.forkDetach(writing, { startImmediately: true }), (fiber) => {
     ending = true
-    arrived.wake(Effect.void)
+    arrived.wake()
     return Fiber.await(fiber)
   })
   return {

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { startTimer } from "../primitives/timer.ts"
-import type { Waiters } from "../primitives/waitList.ts"
+import type { WaitList } from "../primitives/waitList.ts"
 
 /** Long enough for an answer from the other end of the world. */
 export const defaultCloseTimeout = Duration.millis(500)
@@ -13,7 +13,7 @@ export interface Closable {
   /** Whether nothing is left to close. */
   isOver(): boolean
   /** Waits until it is over. */
-  readonly over: Waiters
+  readonly over: WaitList
   /** Pulls fail from now on; what was written is flushed, then comes our end. */
   begin(): void
   /** Now. */

@@ -3,8 +3,8 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { closedError, type ConnectionError, type Endpoint, resetError } from "../ConnectionError.ts"
 import { type Closable, gracefulClose } from "./gracefulClose.ts"
-import { Inbox } from "./receiveBuffer.ts"
-import { Waiters } from "../primitives/waitList.ts"
+import { ReceiveBuffer } from "./receiveBuffer.ts"
+import { WaitList } from "../primitives/waitList.ts"
 
 /** What travels, in order: bytes, our end, or a break. */
 type Parcel = Uint8Array | "end" | "break"
@@ -56,7 +56,7 @@ export class MemoryEnd implements Closable {
   readonly remoteAddress: Endpoint
   private readonly options: MemoryOptions
   private readonly cutAfter: number
-  private readonly inbox: Inbox<ConnectionError>
+  private readonly receiveBuffer: ReceiveBuffer<ConnectionError>
   private other!: MemoryEnd
 
   /** Pieces that found no room in the window. */
@@ -74,14 +74,14 @@ export class MemoryEnd implements Closable {
   private endReceived = false
   private broken = false
 
-  private readonly drains = new Waiters<ConnectionError>(() => {
+  private readonly drains = new WaitList<ConnectionError>(() => {
     if (this.error !== undefined) return Effect.fail(this.error)
     return this.waitingBytes === 0 ? Effect.void : undefined
   })
-  private readonly departed = new Waiters(() => (this.travelling.first === undefined ? undefined : Effect.void))
-  readonly over = new Waiters(() => (this.isOver() ? Effect.void : undefined))
+  private readonly departed = new WaitList(() => (this.travelling.first === undefined ? undefined : Effect.void))
+  readonly over = new WaitList(() => (this.isOver() ? Effect.void : undefined))
 
-  readonly pull: Inbox<ConnectionError>["pull"]
+  readonly pull: ReceiveBuffer<ConnectionError>["pull"]
   readonly drained: Effect.Effect<void, ConnectionError> = this.drains.wait
   readonly close: Effect.Effect<void>
   readonly destroy: Effect.Effect<void> = Effect.sync(() => this.destroyUnsafe())
@@ -91,8 +91,8 @@ export class MemoryEnd implements Closable {
     this.remoteAddress = remoteAddress
     this.options = options
     this.cutAfter = cutAfter ?? Number.POSITIVE_INFINITY
-    this.inbox = new Inbox<ConnectionError>(() => this.other.flush(), options.split !== undefined)
-    this.pull = this.inbox.pull
+    this.receiveBuffer = new ReceiveBuffer<ConnectionError>(() => this.other.flush(), options.split !== undefined)
+    this.pull = this.receiveBuffer.pull
     // Nothing is lost by not waiting: what was written stays with the pair until the other end has pulled it.
     this.close =
       options.closeTimeout === undefined ? Effect.sync(() => this.begin()) : gracefulClose(this, options.closeTimeout)
@@ -118,10 +118,10 @@ export class MemoryEnd implements Closable {
   }
 
   begin(): void {
-    if (this.inbox.discarding) return
+    if (this.receiveBuffer.discarding) return
     this.error ??= closedError()
     this.ending = true
-    this.inbox.discard(this.error)
+    this.receiveBuffer.discard(this.error)
     // What we no longer hold makes room for the other end, which may be waiting to flush its own bytes.
     this.other.flush()
     this.flush()
@@ -162,8 +162,8 @@ export class MemoryEnd implements Closable {
   /** Moves what waits into the window, then tells who waited for that, then sends our end if it is due. */
   private flush(): void {
     for (let piece = this.waiting.first; piece !== undefined && !this.isCut; piece = this.waiting.first) {
-      const held = this.travellingBytes + this.other.inbox.size
-      const room = this.other.inbox.discarding ? Number.POSITIVE_INFINITY : this.options.window - held
+      const held = this.travellingBytes + this.other.receiveBuffer.size
+      const room = this.other.receiveBuffer.discarding ? Number.POSITIVE_INFINITY : this.options.window - held
       if (room <= 0) return
       // A piece chosen by the test is cut only if the window never has room for it, else each byte that is pulled would
       // bring one more.
@@ -185,7 +185,7 @@ export class MemoryEnd implements Closable {
       this.dropWaiting(this.error)
       return
     }
-    this.drains.wake(Effect.void)
+    this.drains.wake()
     if (this.ending && !this.endSent && this.waiting.first === undefined) {
       this.endSent = true
       this.send("end")
@@ -200,13 +200,13 @@ export class MemoryEnd implements Closable {
     }
     this.travelling.push({ at: this.options.clock.currentTimeMillisUnsafe() + this.options.delayMillis, parcel })
     if (typeof parcel !== "string") this.travellingBytes += parcel.length
-    this.departed.wake(Effect.void)
+    this.departed.wake()
   }
 
   private deliver(parcel: Parcel): void {
     if (parcel === "end") this.other.receiveEnd()
     else if (parcel === "break") this.resetBoth(new Error(`cut after ${this.cutAfter} bytes`))
-    else this.other.inbox.push(parcel)
+    else this.other.receiveBuffer.push(parcel)
   }
 
   private receiveEnd(): void {
@@ -214,7 +214,7 @@ export class MemoryEnd implements Closable {
     this.endReceived = true
     this.ending = true
     this.error ??= closedError()
-    this.inbox.fail(this.error)
+    this.receiveBuffer.fail(this.error)
     this.flush()
     this.wakeIfOver()
   }
@@ -226,7 +226,7 @@ export class MemoryEnd implements Closable {
     this.error ??= resetError(cause)
     this.dropWaiting(this.error)
     this.breakOff()
-    this.inbox.fail(this.error)
+    this.receiveBuffer.fail(this.error)
   }
 
   private dropWaiting(error: ConnectionError | undefined): void {
@@ -237,10 +237,10 @@ export class MemoryEnd implements Closable {
 
   private breakOff(): void {
     this.broken = true
-    this.over.wake(Effect.void)
+    this.over.wake()
   }
 
   private wakeIfOver(): void {
-    if (this.isOver()) this.over.wake(Effect.void)
+    if (this.isOver()) this.over.wake()
   }
 }

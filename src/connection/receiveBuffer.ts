@@ -8,9 +8,9 @@ type Batch = NonEmptyReadonlyArray<Uint8Array>
  * pushes looks at `size`.
  *
  * A batch leaves in the thunk of `take`, which runs the puller's continuation without a step between, so that no
- * interruption can fall between "left the inbox" and "was seen".
+ * interruption can fall between "left the receiveBuffer" and "was seen".
  */
-export class Inbox<E> {
+export class ReceiveBuffer<E> {
   /** Bytes that are held. */
   size = 0
   /** Whether what arrives is thrown away. */

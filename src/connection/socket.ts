@@ -7,8 +7,8 @@ import * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import { closedError, type ConnectionError, type Endpoint, resetError } from "../ConnectionError.ts"
 import { type Closable, gracefulClose } from "./gracefulClose.ts"
-import { Inbox } from "./receiveBuffer.ts"
-import { Waiters } from "../primitives/waitList.ts"
+import { ReceiveBuffer } from "./receiveBuffer.ts"
+import { WaitList } from "../primitives/waitList.ts"
 
 /** What an opened `Socket` consists of. */
 export interface SocketParts {
@@ -49,7 +49,9 @@ export class SocketConnection implements Closable {
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
   private readonly parts: SocketParts
-  private readonly inbox: Inbox<ConnectionError> = new Inbox<ConnectionError>(() => this.taken.wake(Effect.void))
+  private readonly receiveBuffer: ReceiveBuffer<ConnectionError> = new ReceiveBuffer<ConnectionError>(() =>
+    this.taken.wake()
+  )
   private outbox: Array<Uint8Array> = []
   private waitingBytes = 0
   private error: ConnectionError | undefined
@@ -61,17 +63,17 @@ export class SocketConnection implements Closable {
   private destroyed = false
   private shutting = false
 
-  private readonly taken = new Waiters(() =>
-    this.inbox.size < readAhead && this.inbox.pieces < maxPieces ? Effect.void : undefined
+  private readonly taken = new WaitList(() =>
+    this.receiveBuffer.size < readAhead && this.receiveBuffer.pieces < maxPieces ? Effect.void : undefined
   )
-  private readonly toWrite = new Waiters(() => (this.outbox.length > 0 || this.ending ? Effect.void : undefined))
-  private readonly drains = new Waiters<ConnectionError>(() => {
+  private readonly toWrite = new WaitList(() => (this.outbox.length > 0 || this.ending ? Effect.void : undefined))
+  private readonly drains = new WaitList<ConnectionError>(() => {
     if (this.error !== undefined) return Effect.fail(this.error)
     return this.waitingBytes === 0 ? Effect.void : undefined
   })
-  readonly over = new Waiters(() => (this.isOver() ? Effect.void : undefined))
+  readonly over = new WaitList(() => (this.isOver() ? Effect.void : undefined))
 
-  readonly pull: Inbox<ConnectionError>["pull"] = this.inbox.pull
+  readonly pull: ReceiveBuffer<ConnectionError>["pull"] = this.receiveBuffer.pull
   readonly drained: Effect.Effect<void, ConnectionError> = this.drains.wait
   readonly close: Effect.Effect<void>
   readonly destroy: Effect.Effect<void>
@@ -92,7 +94,7 @@ export class SocketConnection implements Closable {
     )
     this.reading = parts.pull.pipe(
       Effect.flatMap((batch) => {
-        this.inbox.pushAll(batch)
+        this.receiveBuffer.pushAll(batch)
         return this.taken.wait
       }),
       Effect.forever({ disableYield: true }),
@@ -115,7 +117,7 @@ export class SocketConnection implements Closable {
     if (bytes.length > 0) {
       this.outbox.push(bytes)
       this.waitingBytes += bytes.length
-      this.toWrite.wake(Effect.void)
+      this.toWrite.wake()
     }
     return this.waitingBytes
   }
@@ -125,10 +127,10 @@ export class SocketConnection implements Closable {
   }
 
   begin(): void {
-    if (this.inbox.discarding) return
+    if (this.receiveBuffer.discarding) return
     this.error ??= closedError()
-    this.inbox.discard(this.error)
-    this.taken.wake(Effect.void)
+    this.receiveBuffer.discard(this.error)
+    this.taken.wake()
     this.end()
   }
 
@@ -137,7 +139,7 @@ export class SocketConnection implements Closable {
     this.error ??= closedError()
     this.dropWaiting(this.error)
     this.begin()
-    this.over.wake(Effect.void)
+    this.over.wake()
   }
 
   private readonly writeBatch = Effect.suspend(() => {
@@ -147,7 +149,7 @@ export class SocketConnection implements Closable {
     this.outbox = []
     return Effect.map(this.parts.writer.writeAll([first, ...rest]), () => {
       for (const bytes of batch) this.waitingBytes -= bytes.length
-      if (this.waitingBytes <= 0) this.drains.wake(Effect.void)
+      if (this.waitingBytes <= 0) this.drains.wake()
     })
   })
 
@@ -171,18 +173,18 @@ export class SocketConnection implements Closable {
     this.ended(error)
     // As a TCP socket of Node does: the remote's end is answered with ours, once what was written is flushed.
     this.end()
-    if (this.isOver()) this.over.wake(Effect.void)
+    if (this.isOver()) this.over.wake()
   }
 
   private writingEnded(exit: Exit.Exit<unknown, Socket.SocketError>): void {
     this.writeEnded = true
     if (Exit.isFailure(exit)) this.ended(toError(exit))
-    if (this.isOver()) this.over.wake(Effect.void)
+    if (this.isOver()) this.over.wake()
   }
 
   private ended(error: ConnectionError): void {
     this.error ??= error
-    this.inbox.fail(this.error)
+    this.receiveBuffer.fail(this.error)
     // After an orderly end what waits may still be flushed, after a break it cannot.
     if (error.reason._tag === "Closed") {
       this.drains.wake(Effect.fail(this.error))
@@ -194,7 +196,7 @@ export class SocketConnection implements Closable {
 
   private end(): void {
     this.ending = true
-    this.toWrite.wake(Effect.void)
+    this.toWrite.wake()
   }
 
   private dropWaiting(error: ConnectionError): void {

@@ -8,7 +8,7 @@ import type { Outgoing } from "../transport/messageConnection.ts"
 import type { Outbox } from "./sendQueue.ts"
 import { notSendable, type PeerError } from "../PeerError.ts"
 import type { RemoteState } from "./remoteState.ts"
-import { Waiters } from "../primitives/waitList.ts"
+import { WaitList } from "../primitives/waitList.ts"
 
 /** More than that are announced by the hash of the last one, as in Core. */
 const maximumAnnouncedHeaders = 8
@@ -25,7 +25,7 @@ export interface AnnouncerOptions {
 }
 
 export const makeAnnouncer = ({ encode, ended, inventory, now, outbox, remote, trickle }: AnnouncerOptions) => {
-  const announced = new Waiters(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
+  const announced = new WaitList(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
   const rules = (): Inventory.Rules => remote
 
   const trickler = Effect.gen(function* () {
@@ -53,7 +53,7 @@ export const makeAnnouncer = ({ encode, ended, inventory, now, outbox, remote, t
           if (inventory.known.add(hash)) blocks.push({ type, hash })
         } else inventory.queue({ type, hash, feeRate }, rules())
       }
-      announced.wake(Effect.void)
+      announced.wake()
       return Effect.forEach(blocks, (item) => outbox.offer(() => encode({ _tag: "inv", items: [item] })), {
         discard: true
       })

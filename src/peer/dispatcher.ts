@@ -16,7 +16,7 @@ import { isOwnMalformed, malformed } from "./misbehavior.ts"
 import type { Traffic } from "../transport/messageConnection.ts"
 import type { EndReason } from "../PeerError.ts"
 import type { Subscribers } from "./subscribers.ts"
-import { Waiters } from "../primitives/waitList.ts"
+import { WaitList } from "../primitives/waitList.ts"
 
 /** What is read and kept while a handler runs and somebody waits for an answer; above, the reader waits for the handler. */
 const maximumReadAhead = 8 * 1024 * 1024
@@ -113,13 +113,13 @@ export const makeHandling = <Self>({
   /** The command whose handler runs: a failure is then the handler's. */
   let handling: string | undefined
   const isIdle = (): boolean => batches.length === 0 && !handlersRun
-  const idle = new Waiters(() => (isIdle() ? Effect.void : undefined))
+  const idle = new WaitList(() => (isIdle() ? Effect.void : undefined))
   const canRead = (): boolean => isIdle() || (isAsked() && batchesBytes < maximumReadAhead)
-  const mayRead = new Waiters(() => (canRead() ? Effect.void : undefined))
+  const mayRead = new WaitList(() => (canRead() ? Effect.void : undefined))
   const letRead = (): void => {
-    if (canRead()) mayRead.wake(Effect.void)
+    if (canRead()) mayRead.wake()
   }
-  const arrived = new Waiters(() => (batches.length > 0 ? Effect.void : undefined))
+  const arrived = new WaitList(() => (batches.length > 0 ? Effect.void : undefined))
 
   /** Runs the handler of a message; an Effect when that takes time. */
   const handleOne = (message: Wire.Message): Handled_ => {
@@ -154,7 +154,7 @@ export const makeHandling = <Self>({
       if (publishing !== undefined) yield* publishing
       handlersRun = false
       batchesBytes -= bytes
-      if (isIdle()) idle.wake(Effect.void)
+      if (isIdle()) idle.wake()
       letRead()
     }
   }).pipe(
@@ -178,7 +178,7 @@ export const makeHandling = <Self>({
     add: (batch: Batch): void => {
       batches.push(batch)
       batchesBytes += batch.bytes
-      arrived.wake(Effect.void)
+      arrived.wake()
     },
     /** Forgets what was not handled. */
     clear: (): void => {

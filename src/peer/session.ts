@@ -53,7 +53,7 @@ import * as Requests from "./requests/tracker.ts"
 import { makeSenders } from "./sending.ts"
 import { makeSubscribers, type Subscribers } from "./subscribers.ts"
 import * as RemoteState from "./remoteState.ts"
-import { Waiters } from "../primitives/waitList.ts"
+import { WaitList } from "../primitives/waitList.ts"
 
 const silentEnds: ReadonlySet<EndReason["_tag"]> = new Set([
   "PingTimeout",
@@ -168,7 +168,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
   /** Whether the stall watch runs, or is not to. */
   let watchesStalls = options.stalls === false
-  const asked = new Waiters(() => (openRequests() > 0 ? Effect.void : undefined))
+  const asked = new WaitList(() => (openRequests() > 0 ? Effect.void : undefined))
   const served = servedBy(policy, options.services ?? 0n, negotiated.protocolVersion)
   const { bloom } = served
   let end: EndReason | undefined
@@ -307,7 +307,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
           if (Requests.isQuestion(outgoing.message)) Requests.sent(requests.get(), outgoing.message, remoteNow())
         }
         if (openRequests() > 0) {
-          if (watchesStalls) asked.wake(Effect.void)
+          if (watchesStalls) asked.wake()
           else {
             watchesStalls = true
             start(stallWatch)

@@ -11,7 +11,14 @@ import { makeMemory } from "../src/output.ts"
 import * as Network from "effect-bitcoin-peer/Network"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import { concat, encoded } from "../../../test/support/generators.ts"
-import { blocks, captures, readBlock, readTransactions, readVector } from "../../../test/support/vectors.ts"
+import {
+  blocks,
+  captures,
+  readBlock,
+  readTransactions,
+  readVector,
+  readVectorText
+} from "../../../test/support/vectors.ts"
 
 const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
 
@@ -105,7 +112,7 @@ describe("what bytes are", () => {
       concat(record("verack", new Uint8Array(0)), record("greeting", hash(1)), record("ping", ping))
     )
     assert.deepStrictEqual(short(found), ["verack", "greeting", "ping"])
-    assert.strictEqual(found[0]!.time, 1_700_000_000_123_456n)
+    assert.strictEqual(found[0]!.time, 1_700_000_000_123_456)
   })
 
   it("a damaged record is told, and the rest is found", () => {
@@ -163,17 +170,57 @@ const decodeBytes = Effect.fnUntraced(function* (given: Uint8Array | string, opt
 })
 
 describe("decode", () => {
-  it.effect("makes no transaction without inputs or outputs out of a line that is none", () =>
+  it.effect("reads a transaction without inputs or outputs, as tools write it, but not ten zeros", () =>
     Effect.gen(function* () {
       const digits = Buffer.from(tx).toString("hex")
       const noInputs = "02000000".padEnd(20, "0")
       const noOutputs = `0200000001${"00".repeat(41)}00${"00".repeat(4)}`
-      for (const broken of [noInputs, noOutputs]) {
-        const { failure, lines } = yield* decodeBytes(`${digits}\n${broken}\n`)
-        assert.strictEqual(lines.length, 1)
-        assert.match(failure ?? "", /line 2 is no transaction/)
-        assert.isUndefined((yield* decodeBytes(broken, { as: "tx" })).failure, "unless --as says that it is one")
+      for (const unfinished of [noInputs, noOutputs]) {
+        const { failure, lines } = yield* decodeBytes(`${digits}\n${unfinished}\n`)
+        assert.isUndefined(failure)
+        assert.strictEqual(lines.length, 2)
       }
+      const zeros = "00".repeat(10)
+      assert.match((yield* decodeBytes(`${digits}\n${zeros}\n`)).failure ?? "", /line 2 is no transaction/)
+      assert.isUndefined((yield* decodeBytes(zeros, { as: "tx" })).failure, "unless --as says that it is one")
+    })
+  )
+
+  it.effect("reads both forms of a transaction, as Bitcoin Core's tools do", () =>
+    Effect.gen(function* () {
+      const raw = Object.values(JSON.parse(readVectorText("core/raw-transactions.json")) as Record<string, string>)
+      assert.lengthOf(raw, 22)
+      for (const text of raw) {
+        for (const as of [undefined, "tx"]) {
+          const { failure, lines } = yield* decodeBytes(text, { as })
+          assert.isUndefined(failure)
+          assert.lengthOf(lines, 1)
+          assert.match(lines[0]!, /^tx /)
+        }
+      }
+    })
+  )
+
+  it.effect("takes hexadecimal with a byte order mark, and in UTF-16 of both byte orders", () =>
+    Effect.gen(function* () {
+      const digits = `${Buffer.from(tx).toString("hex")}\r\n`
+      const utf16le = Buffer.from(digits, "utf16le")
+      const utf16be = Buffer.from(utf16le).swap16()
+      for (const bytes of [
+        concat([0xef, 0xbb, 0xbf], Buffer.from(digits)),
+        utf16le,
+        utf16be,
+        concat([0xff, 0xfe], utf16le),
+        concat([0xfe, 0xff], utf16be),
+        concat([0xff, 0xfe], utf16le, utf16le)
+      ]) {
+        const { failure, lines } = yield* decodeBytes(bytes)
+        assert.isUndefined(failure)
+        for (const line of lines) assert.include(line, txid)
+        assert.isNotEmpty(lines)
+      }
+      assert.match((yield* decodeBytes(concat([0xff, 0xfe], [0x41]))).failure ?? "", /not hexadecimal/)
+      assert.match((yield* decodeBytes(concat([0xff, 0xfe]))).failure ?? "", /there is nothing in it/)
     })
   )
 
@@ -229,7 +276,8 @@ describe("decode", () => {
         ["aa\nzz", {}, /not hexadecimal: "z" in line 2$/],
         [hash(7), {}, /--as$/],
         ["aabb\nccdd", {}, /2 of 2 lines, the first one line 1, are .* --as$/],
-        [hash(7), { as: "stream" }, /does not start with the magic/],
+        [hash(7), { as: "stream" }, /no stream: there is no frame of a known network in it$/],
+        [hash(7), { as: "blockfile" }, /no blockfile: there is no block of a known network in it$/],
         [tx, { as: "TX" }, /--as TX is none of /],
         [tx.subarray(0, 20), { as: "tx" }, /1 damaged/],
         [concat(tx, [0]), { as: "tx" }, /1 damaged/]

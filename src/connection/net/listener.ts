@@ -6,7 +6,7 @@ import type * as Scope from "effect/Scope"
 import * as net from "node:net"
 import { closedError, ConnectionError, type Endpoint, type ListenProblem } from "../../ConnectionError.ts"
 import { codeOf } from "../dialProblem.ts"
-import { Waiters } from "../../primitives/waitList.ts"
+import { WaitList } from "../../primitives/waitList.ts"
 import { plainHost } from "./hosts.ts"
 import { makeCount } from "./limits.ts"
 import { noop, type Restore } from "./netSocket.ts"
@@ -95,7 +95,7 @@ export const openListener = (
     })
     let refused = 0
     let closed: ConnectionError | undefined
-    const arrivals = new Waiters<ConnectionError>(() => {
+    const arrivals = new WaitList<ConnectionError>(() => {
       if (closed !== undefined) return Effect.fail(closed)
       return pending.length > 0 ? Effect.void : undefined
     })
@@ -111,7 +111,7 @@ export const openListener = (
       }
       socket.once("close", leave)
       pending.push(socket)
-      arrivals.wake(Effect.void)
+      arrivals.wake()
     }
 
     const servers: Array<net.Server> = []

@@ -6,8 +6,8 @@ import * as net from "node:net"
 import { unwritten } from "../../primitives/bytes.ts"
 import { closedError, type ConnectionError, type Endpoint, resetError } from "../../ConnectionError.ts"
 import { type Closable, defaultCloseTimeout, gracefulClose } from "../gracefulClose.ts"
-import { Inbox } from "../receiveBuffer.ts"
-import { Waiters } from "../../primitives/waitList.ts"
+import { ReceiveBuffer } from "../receiveBuffer.ts"
+import { WaitList } from "../../primitives/waitList.ts"
 import { plainHost } from "./hosts.ts"
 
 /**
@@ -105,20 +105,22 @@ export class NodeSocketConnection implements Closable {
   readonly remoteAddress: Endpoint
   private readonly socket: net.Socket
   private readonly closeTimeout: Duration.Input
-  private readonly inbox: Inbox<ConnectionError> = new Inbox<ConnectionError>(() => this.onTaken())
+  private readonly receiveBuffer: ReceiveBuffer<ConnectionError> = new ReceiveBuffer<ConnectionError>(() =>
+    this.onTaken()
+  )
   private paused = false
   private closing = false
   /** Node's own `closed` is true before it told us of the error. */
   private closed = false
   private error: ConnectionError | undefined
 
-  private readonly drains = new Waiters<ConnectionError>(() => {
+  private readonly drains = new WaitList<ConnectionError>(() => {
     if (this.error !== undefined) return Effect.fail(this.error)
     return this.socket.writableLength === 0 ? Effect.void : undefined
   })
-  readonly over = new Waiters(() => (this.isOver() ? Effect.void : undefined))
+  readonly over = new WaitList(() => (this.isOver() ? Effect.void : undefined))
 
-  readonly pull: Inbox<ConnectionError>["pull"] = this.inbox.pull
+  readonly pull: ReceiveBuffer<ConnectionError>["pull"] = this.receiveBuffer.pull
   readonly drained: Effect.Effect<void, ConnectionError> = this.drains.wait
   // Put together when it runs, for an idle connection shall not hold what is used once.
   readonly close: Effect.Effect<void> = Effect.suspend(() => gracefulClose(this, this.closeTimeout))
@@ -158,7 +160,7 @@ export class NodeSocketConnection implements Closable {
     if (this.closing) return
     this.closing = true
     this.error ??= closedError()
-    this.inbox.discard(this.error)
+    this.receiveBuffer.discard(this.error)
     this.socket.end()
     this.socket.resume()
   }
@@ -166,7 +168,7 @@ export class NodeSocketConnection implements Closable {
   destroyUnsafe(): void {
     this.closing = true
     this.error ??= closedError()
-    this.inbox.discard(this.error)
+    this.receiveBuffer.discard(this.error)
     this.socket.destroy()
     this.drains.wake(Effect.fail(this.error))
   }
@@ -178,39 +180,39 @@ export class NodeSocketConnection implements Closable {
   }
 
   private readonly onData = (chunk: Uint8Array): void => {
-    this.inbox.push(chunk)
-    if (this.inbox.size < pauseAt && this.inbox.pieces < maxPieces) return
+    this.receiveBuffer.push(chunk)
+    if (this.receiveBuffer.size < pauseAt && this.receiveBuffer.pieces < maxPieces) return
     this.paused = true
     this.socket.pause()
   }
 
   // One function for all writes: Node then reports those of one turn together.
   private readonly onWritten = (): void => {
-    if (this.socket.writableLength === 0) this.drains.wake(Effect.void)
+    if (this.socket.writableLength === 0) this.drains.wake()
   }
 
   // Node ends our side by itself then (no allowHalfOpen), once what was written is flushed.
   private readonly onEnd = (): void => {
     this.error ??= closedError()
-    this.inbox.fail(this.error)
+    this.receiveBuffer.fail(this.error)
   }
 
   private readonly onError = (cause: Error): void => {
     this.error ??= resetError(cause)
     // What a paused socket still holds; Node itself would not hand it out any more.
     for (let chunk: unknown = this.socket.read(); chunk instanceof Uint8Array; chunk = this.socket.read()) {
-      this.inbox.push(chunk)
+      this.receiveBuffer.push(chunk)
     }
-    this.inbox.fail(this.error)
+    this.receiveBuffer.fail(this.error)
     this.drains.wake(Effect.fail(this.error))
   }
 
   private readonly onClose = (): void => {
     this.closed = true
     this.error ??= closedError()
-    this.inbox.fail(this.error)
+    this.receiveBuffer.fail(this.error)
     this.drains.wake(Effect.fail(this.error))
-    this.over.wake(Effect.void)
+    this.over.wake()
   }
 }
 

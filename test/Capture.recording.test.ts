@@ -1,7 +1,7 @@
 /** Recording peers to files. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Deferred, Effect, Fiber, FileSystem, Layer, Logger, Result } from "effect"
-import { Capture, Connection, Handshake, Nonce, Wire } from "effect-bitcoin-peer"
+import { Capture, Connection, Handshake, Nonce, Policy, Wire } from "effect-bitcoin-peer"
 import { TestClock } from "effect/testing"
 import { record } from "../src/capture/recorder.ts"
 import { memoryFiles, systemError } from "./support/files.ts"
@@ -81,7 +81,7 @@ describe("recording", () => {
   it.effect("records a failed handshake, and a handshake without a peer", () =>
     Effect.gen(function* () {
       const files = memoryFiles()
-      const { making, remote } = yield* recordedPeer(files)
+      const { making, remote } = yield* recordedPeer(files, {}, { policy: Policy.btcd })
       yield* remote.send({ _tag: "ping", nonce: 1n })
       yield* Effect.flip(Fiber.join(making))
       assert.deepStrictEqual(commandsOf(files, "msgs_recv.dat"), ["ping"])

@@ -262,7 +262,8 @@ const replayCommand = Command.make(
       ? Effect.fail(new Failure({ message: "--at-once: cannot be used together with --speed" }))
       : replay(file, atOnce ? Infinity : Option.getOrElse(speed, () => 1), {
           network: Network.fromName(network),
-          policy: Policy.fromName(policy),
+          // A file without a handshake says so at once: no version comes later, as it could from a node.
+          policy: { ...Policy.fromName(policy), notVersionFirst: "disconnect" },
           limit: Option.getOrUndefined(limit),
           json
         })

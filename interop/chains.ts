@@ -1,10 +1,6 @@
 /** Nodes that have a chain already, for the tests of the examples and of the README. */
 import { Effect, Schema } from "effect"
 import { expecting, type InteropNode, type InteropNodeKind, type StartOptions } from "./InteropNode.ts"
-import { nodes } from "./nodes.ts"
-
-/** The nodes that programs connect to with `Peer.dial`. bcoin bans an address that began with version 2. */
-export const dialable = nodes.filter(({ name }) => name !== "bcoin")
 
 /** Core announces transactions to this peer at once; bcoin always does. */
 export const optionsOf = (name: string, args: ReadonlyArray<string> = []): StartOptions => ({

@@ -12,7 +12,7 @@ import * as Bridge from "../examples/websocket-bridge.ts"
 import { Connection, Nonce } from "../src/index.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import { printing } from "../test/support/printing.ts"
-import { copyChain, dialable, optionsOf, started } from "./chains.ts"
+import { copyChain, optionsOf, started } from "./chains.ts"
 import { eventually, expecting, type InteropNode } from "./InteropNode.ts"
 import { nodes } from "./nodes.ts"
 import { forgotten } from "./ourPeer.ts"
@@ -22,22 +22,21 @@ const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium"
 const mempool = (node: InteropNode) => node.rpc("getrawmempool").pipe(expecting(Schema.Array(Schema.String)))
 
 describe.each(nodes)("the examples at $name", (kind) => {
-  if (dialable.includes(kind))
-    it.live("outbound-peer prints each new block and the announced transactions", () =>
-      Effect.gen(function* () {
-        const { coinbase, node } = yield* started(kind)
-        const { fiber, line } = yield* printing(Outbound.main(node.host, node.port))
-        assert.match(yield* line, /^connected \{ userAgent: '.+', ping: '[\d.]+ ms' \}$/)
-        const [hash] = yield* node.mine(1)
-        assert.strictEqual(yield* line, `block ${hash}, transactions: 1`)
-        yield* node.spendCoinbase(coinbase)
-        assert.strictEqual(yield* line, "transactions announced: 1")
-        yield* node.mine(1)
-        assert.match(yield* line, /^block [0-9a-f]{64}, transactions: 2$/)
-        yield* Fiber.interrupt(fiber)
-        yield* forgotten(node)
-      })
-    )
+  it.live("outbound-peer prints each new block and the announced transactions", () =>
+    Effect.gen(function* () {
+      const { coinbase, node } = yield* started(kind)
+      const { fiber, line } = yield* printing(Outbound.main(node.host, node.port))
+      assert.match(yield* line, /^connected \{ userAgent: '.+', ping: '[\d.]+ ms' \}$/)
+      const [hash] = yield* node.mine(1)
+      assert.strictEqual(yield* line, `block ${hash}, transactions: 1`)
+      yield* node.spendCoinbase(coinbase)
+      assert.strictEqual(yield* line, "transactions announced: 1")
+      yield* node.mine(1)
+      assert.match(yield* line, /^block [0-9a-f]{64}, transactions: 2$/)
+      yield* Fiber.interrupt(fiber)
+      yield* forgotten(node)
+    })
+  )
 
   // bcoin does not stay connected to a node that offers no blocks.
   if (kind.name !== "bcoin")

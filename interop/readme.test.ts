@@ -9,8 +9,9 @@ import * as NodeConnection from "../src/NodeConnection.ts"
 import { examplesOf, root } from "../test/support/docExamples.ts"
 import { printing } from "../test/support/printing.ts"
 import * as Coins from "./coins.ts"
-import { copyChain, dialable, optionsOf, started } from "./chains.ts"
+import { copyChain, optionsOf, started } from "./chains.ts"
 import { eventually, expecting, type InteropNode } from "./InteropNode.ts"
+import { nodes } from "./nodes.ts"
 
 // Below the root, where the name of the package resolves to it.
 const parent = path.join(root, "coverage")
@@ -46,7 +47,7 @@ const mempool = (node: InteropNode) => node.rpc("getrawmempool").pipe(expecting(
 const dial = ({ host, port }: InteropNode) =>
   Peer.dial(NodeConnection.connect({ host, port }), { network: Network.regtest }).pipe(Effect.provide(Nonce.layer))
 
-describe.each(dialable)("the programs of the README at $name", (kind) => {
+describe.each(nodes)("the programs of the README at $name", (kind) => {
   it.live("the first program prints each new block", () =>
     Effect.gen(function* () {
       const { node } = yield* started(kind)

@@ -7,6 +7,7 @@ import type { Policy } from "../Policy.ts"
 import * as Transport from "../Transport.ts"
 import * as Wire from "../Wire.ts"
 import { joined } from "../primitives/bytes.ts"
+import { readCommand } from "../wire/frameV1.ts"
 import { deriveSecrets, sharedSecret } from "../transport/bip324Cipher.ts"
 import { makeV2 } from "../transport/framing.ts"
 import { maxContentsLength } from "../transport/bip324Packets.ts"
@@ -37,14 +38,8 @@ const frameOpeningLength = 16
 /** Whether the bytes begin as a version 1 frame of the network: its magic, then a command padded with zeros. */
 const isVersion1Frame = (bytes: Uint8Array, magic: Uint8Array): boolean => {
   if (bytes.length < frameOpeningLength || !magic.every((byte, index) => bytes[index] === byte)) return false
-  const command = bytes.subarray(magic.length, frameOpeningLength)
-  const end = command.indexOf(0)
-  const letters = end < 0 ? command : command.subarray(0, end)
-  return (
-    letters.length > 0 &&
-    letters.every((byte) => byte >= 0x20 && byte <= 0x7e) &&
-    command.subarray(letters.length).every((byte) => byte === 0)
-  )
+  const command = readCommand(bytes, magic.length)
+  return command !== undefined && command !== ""
 }
 
 /** The link speaks version 2 afterwards, or still version 1. Returns what came behind it. */

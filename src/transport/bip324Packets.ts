@@ -10,11 +10,18 @@ import { maxPayloadLength } from "../wire/limits.ts"
 import { plainBytes } from "../primitives/bytes.ts"
 import { withWriter } from "../wire/writer.ts"
 import { type Direction, noAad, tagSize } from "./bip324Cipher.ts"
-import { type Parser, type ParserEvent, type ParserOptions, readableCommand, readCommand } from "../wire/frameV1.ts"
-import { commandOf, type Message, readMessage, writeMessage } from "../wire/messages.ts"
+import {
+  decodeFrame,
+  type Parser,
+  type ParserEvent,
+  type ParserOptions,
+  readableCommand,
+  readCommand
+} from "../wire/frameV1.ts"
+import { commandOf, type Message, writeMessage } from "../wire/messages.ts"
 import { PartialPayload } from "../wire/partialPayload.ts"
 import { unreadable } from "../wire/fail.ts"
-import { WireError } from "../WireError.ts"
+import type { WireError } from "../WireError.ts"
 
 const lengthSize = 3
 const headerSize = 1
@@ -238,7 +245,6 @@ class StreamParser implements PacketParser {
 
   /** Header byte, contents. */
   #message(plain: Uint8Array, size: number, events: Array<ParserEvent>): void {
-    const { malformed, onFrame, trailingBytes } = this.#options
     const id = plain[headerSize]
     const isShort = id !== undefined && id !== 0
     const at = headerSize + 1
@@ -248,7 +254,7 @@ class StreamParser implements PacketParser {
       const error = isShort
         ? unreadable("", { _tag: "UnknownShortId", id })
         : unreadable(isThere ? readableCommand(plain, at) : "", { _tag: "BadCommand" })
-      return this.#drop(error, size, isShort ? "drop" : malformed, events)
+      return this.#drop(error, size, isShort ? "drop" : this.#options.malformed, events)
     }
     const payload = plain.subarray(headerSize + 1 + (isShort ? 0 : commandSize))
     const { length } = payload
@@ -257,15 +263,9 @@ class StreamParser implements PacketParser {
       this.#failure = unreadable(command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
       return
     }
-    onFrame?.(command, payload)
-    let message: Message
-    try {
-      message = readMessage(command, payload, trailingBytes)
-    } catch (error) {
-      if (!(error instanceof WireError)) throw error
-      return this.#drop(error, size, malformed, events)
-    }
-    events.push({ _tag: "Received", message, size })
+    const event = decodeFrame(command, payload, size, this.#options)
+    if (event._tag === "Dropped") this.#drop(event.error, size, this.#options.malformed, events)
+    else events.push(event)
   }
 
   #drop(error: WireError, size: number, way: "drop" | "disconnect" | undefined, events: Array<ParserEvent>): void {

@@ -13,9 +13,6 @@ import type { Policy } from "../Policy.ts"
 import type * as Wire from "../Wire.ts"
 import { ProtocolVersion } from "../wire/protocolVersion.ts"
 
-/** The protocol versions, and the last one whose pings have no answer. */
-export const versionOf = { ...ProtocolVersion, lastWithoutPong: ProtocolVersion.pong - 1 } as const
-
 /** Features of one peer that are noted: a remote must not fill our memory with invented ones. */
 export const maximumFeatures = 64
 
@@ -82,7 +79,7 @@ const fail = (
   send:
     reject !== undefined &&
     config.policy.sendReject &&
-    (state.remote === undefined || state.remote.protocolVersion >= versionOf.reject)
+    (state.remote === undefined || state.remote.protocolVersion >= ProtocolVersion.reject)
       ? [{ _tag: "reject", ...reject, hash: undefined }]
       : []
 })
@@ -121,9 +118,9 @@ const onVersion = (config: Config, state: State, version: Wire.Version, now: num
   const common = commonVersion(config, version)
   const send: Array<Wire.Message> = []
   if (config.direction === "inbound") send.push({ ...config.version, timestamp: now })
-  if (common >= versionOf.wtxidRelay) send.push({ _tag: "wtxidrelay" })
-  if (common >= versionOf.sendAddrV2) send.push({ _tag: "sendaddrv2" })
-  if (common >= versionOf.feature) {
+  if (common >= ProtocolVersion.wtxidRelay) send.push({ _tag: "wtxidrelay" })
+  if (common >= ProtocolVersion.sendAddrV2) send.push({ _tag: "sendaddrv2" })
+  if (common >= ProtocolVersion.feature) {
     for (const feature of config.features) send.push({ _tag: "feature", ...feature })
   }
   send.push({ _tag: "verack" })
@@ -163,12 +160,12 @@ export const step = (config: Config, state: State, message: Wire.Message, now: n
         }
       )
     case "wtxidrelay":
-      return next(common >= versionOf.wtxidRelay ? { ...state, wtxidRelay: true } : state)
+      return next(common >= ProtocolVersion.wtxidRelay ? { ...state, wtxidRelay: true } : state)
     case "sendaddrv2":
       return next({ ...state, addrV2: true })
     case "feature":
-      if (common < versionOf.feature) {
-        const problem = `sent at protocol version ${common}, it needs ${versionOf.feature}`
+      if (common < ProtocolVersion.feature) {
+        const problem = `sent at protocol version ${common}, it needs ${ProtocolVersion.feature}`
         return fail(config, state, { _tag: "BadFeature", problem }, undefined)
       }
       // A repeated one is ignored, the first counts; and so are more than anybody has.

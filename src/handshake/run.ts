@@ -63,8 +63,10 @@ const failed = (reason: HandshakeReason): Effect.Effect<never, HandshakeError> =
 /** How long "auto" waits for an answer to our key, or half of the handshake's time where that is less. */
 const longestSilence = 15_000
 
-/** The handshake over a link, which Peer keeps using afterwards. `rest` are the messages for the connected peer: those
- * before the verack that count (`countsBeforeVerack`), then those after it. */
+/**
+ * The handshake over a link, which Peer keeps using afterwards. `rest` are the messages for the connected peer: those before
+ * the verack that count (`countsBeforeVerack`), then those after it.
+ */
 export const runOnLink = Effect.fnUntraced(function* (
   link: Link,
   options: Options
@@ -207,7 +209,7 @@ export const runOnLink = Effect.fnUntraced(function* (
       relay: remote.relay,
       timeOffset: Duration.seconds(remote.timestamp - versionReceivedAt),
       addrV2: state.addrV2,
-      wtxidRelay: state.wtxidRelay && common >= Machine.versionOf.wtxidRelay,
+      wtxidRelay: state.wtxidRelay && common >= Wire.ProtocolVersion.wtxidRelay,
       features: state.features,
       remoteNonce: remote.nonce
     }

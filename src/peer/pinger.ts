@@ -6,7 +6,7 @@ import * as Result from "effect/Result"
 import type { Nonce } from "../Nonce.ts"
 import type * as Wire from "../Wire.ts"
 import * as KeepAlive from "./keepAlive.ts"
-import { versionOf } from "../handshake/machine.ts"
+import { ProtocolVersion } from "../wire/protocolVersion.ts"
 import type { Outgoing } from "../transport/messageConnection.ts"
 import type { Observer } from "./telemetry.ts"
 import type { Outbox } from "./sendQueue.ts"
@@ -38,7 +38,7 @@ export const makePinging = ({
   pingTimeout,
   protocolVersion
 }: PingingOptions) => {
-  const answersPings = protocolVersion > versionOf.lastWithoutPong
+  const answersPings = protocolVersion >= ProtocolVersion.pong
   const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
 
   const ponged = ({ nonce }: Wire.Pong): void => {

@@ -6,7 +6,7 @@ import * as Address from "../Address.ts"
 import type { Negotiated } from "../Handshake.ts"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
-import { versionOf } from "../handshake/machine.ts"
+import { ProtocolVersion } from "../wire/protocolVersion.ts"
 import type { Outgoing } from "../transport/messageConnection.ts"
 import type { Outbox } from "./sendQueue.ts"
 import type { PeerError } from "../PeerError.ts"
@@ -108,7 +108,7 @@ export const makeSenders = ({ encode, negotiated, outbox, policy }: SenderOption
   const sendReject = Effect.fnUntraced(function* (
     reject: Omit<Wire.Reject, "_tag">
   ): Effect.fn.Return<boolean, PeerError> {
-    if (!policy.sendReject || negotiated.remoteProtocolVersion < versionOf.reject) return false
+    if (!policy.sendReject || negotiated.remoteProtocolVersion < ProtocolVersion.reject) return false
     yield* outbox.offer(() => encode({ _tag: "reject", ...reject }))
     return true
   })

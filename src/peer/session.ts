@@ -31,7 +31,7 @@ import {
   servedBy
 } from "./misbehavior.ts"
 import { type Handled, HandlerOf, makeHandling } from "./dispatcher.ts"
-import { versionOf } from "../handshake/machine.ts"
+import { ProtocolVersion } from "../wire/protocolVersion.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import type { Link, Outgoing } from "../transport/messageConnection.ts"
 import { makeOutbox, type Outbox } from "./sendQueue.ts"
@@ -132,7 +132,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   const network = options.network ?? Network.mainnet
   const pingTimeout = Duration.fromInputUnsafe(options.pingTimeout ?? defaultPingTimeout)
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)
-  const answersPings = negotiated.protocolVersion > versionOf.lastWithoutPong
+  const answersPings = negotiated.protocolVersion >= ProtocolVersion.pong
 
   const info: Info = {
     ...negotiated,
@@ -422,7 +422,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
       link.release()
       handling.clear()
       const reject =
-        policy.sendReject && negotiated.remoteProtocolVersion >= versionOf.reject ? rejectFor(reason) : undefined
+        policy.sendReject && negotiated.remoteProtocolVersion >= ProtocolVersion.reject ? rejectFor(reason) : undefined
       // An observer that throws must not keep the connection open.
       return Effect.sync(() => void (reject !== undefined && link.write([reject]))).pipe(
         Effect.ignoreCause,

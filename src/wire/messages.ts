@@ -198,26 +198,25 @@ export const checkCommand = (command: string): void => {
   }
 }
 
-/** Throws `WireError` for a message of a JavaScript caller that has no tag of a known message. */
-const checkTag = (message: { readonly _tag: string } | null | undefined): void => {
+/** Throws `WireError` for the message of a JavaScript caller that has no tag of a known message. */
+const failTag = (message: { readonly _tag: string } | null | undefined): never => {
   if (typeof message !== "object" || message === null) {
     return fail("", { _tag: "BadValue", field: "message", problem: `is ${String(message)} and not an object` })
   }
-  if (message._tag !== "Unknown" && !byCommand.has(message._tag)) {
-    const problem = `is ${JSON.stringify(message._tag)}, which is no message of this package`
-    fail("", { _tag: "BadValue", field: "_tag", problem })
-  }
+  const problem = `is ${JSON.stringify(message._tag)}, which is no message of this package`
+  return fail("", { _tag: "BadValue", field: "_tag", problem })
 }
 
 /** Appends the payload of a message to the writer. Throws `WireError`. */
 export const writeMessage = (writer: Writer, message: Message): void => {
-  checkTag(message)
-  writer.begin(commandOf(message))
-  if (message._tag === "Unknown") {
+  if (message?._tag === "Unknown") {
+    writer.begin(message.command)
     checkCommand(message.command)
     writer.raw(message.payload)
   } else {
-    byCommand.get(message._tag)!.encode(writer, message)
+    const codec = byCommand.get(message?._tag) ?? failTag(message)
+    writer.begin(message._tag)
+    codec.encode(writer, message)
   }
 }
 

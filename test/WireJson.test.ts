@@ -20,21 +20,12 @@ const returns = (message: Wire.Message, payload?: Uint8Array): void => {
 }
 
 const alert = (): Wire.Message => {
-  const bytes = (...parts: ReadonlyArray<string>): Uint8Array => Uint8Array.from(Buffer.from(parts.join(""), "hex"))
-  const signed = bytes(
-    ...[
-      "01000000",
-      "3766404f00000000",
-      "b305434f00000000",
-      "f2030000",
-      "f1030000",
-      "01",
-      "f0030000",
-      "1027000048ee0000"
-    ],
-    ...["02", "022f41", "00", "64000000", "00", "0353656e", "00"]
-  )
-  return decoded("alert", Uint8Array.of(signed.length, ...signed, 2, 0x30, 0x45))
+  const signed = [
+    ["01000000", "3766404f00000000", "b305434f00000000", "f2030000", "f1030000", "01", "f0030000"],
+    ["1027000048ee0000", "02", "022f41", "00", "64000000", "00", "0353656e", "00"]
+  ]
+  const bytes = Buffer.from(signed.flat().join(""), "hex")
+  return decoded("alert", Uint8Array.of(bytes.length, ...bytes, 2, 0x30, 0x45))
 }
 
 describe("a message of every type", () => {

@@ -377,8 +377,9 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
 
 /**
  * Dials and makes an outbound peer, encrypted where the node can: `transport` is "auto" by default. A node that does not
- * speak version 2 is dialled once more, in the same way, and spoken to in version 1; for the 100 such addresses of the
- * last time version 1 is the first try (`Transport.OnlyVersion1`). With "v1" or "v2" there is one connection.
+ * speak version 2 is dialled once more, in the same way, and spoken to in version 1. Version 1 is the first try for the last
+ * 100 such addresses (`Transport.V1Peers`), and for a node whose `remoteServices` are given without P2P_V2. With "v1" or "v2"
+ * there is one connection.
  *
  * `connect` makes a connection in its scope, as `NodeConnection.connect` does. Fails as it does, and with
  * `HandshakeError`.

@@ -81,10 +81,7 @@ describe("through a SOCKS5 proxy", () => {
           assert.strictEqual(dialed, becomes)
           // Version 1 after version 2 goes through the same proxy, on a connection of its own.
           assert.strictEqual(proxy.asked.length, outbound === "auto" && inbound === "v1" ? 2 : 1)
-        }).pipe(
-          Effect.provideService(Transport.OnlyVersion1, Transport.makeOnlyVersion1()),
-          Effect.provide(Nonce.layer)
-        )
+        }).pipe(Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()), Effect.provide(Nonce.layer))
       )
     }
   }

@@ -17,6 +17,8 @@ import type { Link } from "../transport/messageConnection.ts"
 export interface EstablishOptions {
   readonly direction: "inbound" | "outbound"
   readonly transport: "v2" | "auto"
+  /** How many bytes of garbage may follow our key. */
+  readonly garbageLimit: number
   readonly network: Network.Network
   readonly policy: Policy
   /** Milliseconds after which a silent peer is taken for one that does not speak version 2, where that may be. */
@@ -45,9 +47,9 @@ const isVersion1Frame = (bytes: Uint8Array, magic: Uint8Array): boolean => {
 /** The link speaks version 2 afterwards, or still version 1. Returns what came behind it. */
 export const establish = Effect.fnUntraced(function* (
   link: Link,
-  { direction, network, policy, silence, transport }: EstablishOptions
+  { direction, garbageLimit, network, policy, silence, transport }: EstablishOptions
 ): Effect.fn.Return<ReadonlyArray<Wire.ParserEvent>, HandshakeReason> {
-  const disguise = yield* Transport.Disguise
+  const obfuscation = yield* Transport.Obfuscation
   const admission = yield* Transport.Admission
   const isInitiator = direction === "outbound"
   const exchange = KeyExchange.make(isInitiator ? "initiator" : "responder", network.magic)
@@ -95,8 +97,8 @@ export const establish = Effect.fnUntraced(function* (
         continue
       }
       case "NeedKey": {
-        const keyPair = yield* admitted(disguise.keyPair)
-        const garbage = yield* disguise.garbage
+        const keyPair = yield* admitted(obfuscation.keyPair)
+        const garbage = yield* obfuscation.garbage(garbageLimit)
         if (garbage.length > KeyExchange.maxGarbageLength) {
           return yield* Effect.fail(badOption("garbage", `has more than ${KeyExchange.maxGarbageLength} bytes`))
         }
@@ -108,7 +110,7 @@ export const establish = Effect.fnUntraced(function* (
         const secrets = yield* admitted(
           Effect.sync(() => deriveSecrets(sharedSecret(ours, theirs, isInitiator), network.magic, isInitiator))
         )
-        const decoys = yield* disguise.decoys
+        const decoys = yield* obfuscation.decoys
         if (decoys.some((length) => !(length >= 0 && length <= maxContentsLength))) {
           return yield* Effect.fail(badOption("decoys", `must have 0 to ${maxContentsLength} bytes`))
         }

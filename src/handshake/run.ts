@@ -6,7 +6,7 @@ import { HandshakeError, type HandshakeReason } from "../HandshakeError.ts"
 import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
-import { OnlyVersion1 } from "../Transport.ts"
+import { maxGarbageLength, maxGarbageLengthUnknown, V1Peers } from "../Transport.ts"
 import type { Link } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import * as Machine from "./machine.ts"
@@ -83,10 +83,15 @@ export const runOnLink = Effect.fnUntraced(function* (
   const direction = options.direction ?? "outbound"
   const network = options.network ?? Network.mainnet
   const policy = options.policy ?? Policy.core
-  const onlyVersion1 = yield* OnlyVersion1
+  const v1Peers = yield* V1Peers
   const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
-  const isKnown = direction === "outbound" && wanted === "auto" && onlyVersion1.has(link.connection.remoteAddress)
-  const transport = isKnown ? "v1" : wanted
+  const { remoteServices } = options
+  const supportsV2 = remoteServices === undefined ? undefined : (remoteServices & Wire.Service.p2pV2) !== 0n
+  const isV1Peer =
+    direction === "outbound" &&
+    wanted === "auto" &&
+    (supportsV2 === false || v1Peers.has(link.connection.remoteAddress))
+  const transport = isV1Peer ? "v1" : wanted
   const services = (options.services ?? 0n) | (direction === "inbound" && transport !== "v1" ? Wire.Service.p2pV2 : 0n)
   const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
 
@@ -127,7 +132,10 @@ export const runOnLink = Effect.fnUntraced(function* (
     let events: ReadonlyArray<Wire.ParserEvent> = []
     if (transport !== "v1") {
       const silence = Math.min(longestSilence, Duration.toMillis(timeout) / 2)
-      events = yield* Effect.catch(establish(link, { direction, network, policy, silence, transport }), failed)
+      // The initiator of version 2 has shown by its key that it supports it.
+      const garbageLimit = direction === "inbound" || supportsV2 === true ? maxGarbageLength : maxGarbageLengthUnknown
+      const established = establish(link, { direction, garbageLimit, network, policy, silence, transport })
+      events = yield* Effect.catch(established, failed)
       isEstablished = true
     }
     const startHeight = yield* options.startHeight ?? Effect.succeed(0)
@@ -171,7 +179,7 @@ export const runOnLink = Effect.fnUntraced(function* (
   }).pipe(
     Effect.tapError(({ reason }) =>
       Effect.sync(() => {
-        if (reason._tag === "V2NotSpoken" && transport === "auto") onlyVersion1.add(link.connection.remoteAddress)
+        if (reason._tag === "V2NotSpoken" && transport === "auto") v1Peers.add(link.connection.remoteAddress)
       })
     )
   )
@@ -192,7 +200,7 @@ export const runOnLink = Effect.fnUntraced(function* (
   const { sessionId, transport: spoken } = link.framing()
   // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
   if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
-    onlyVersion1.remove(link.connection.remoteAddress)
+    v1Peers.remove(link.connection.remoteAddress)
   }
   const common = Machine.commonVersion(settings, remote)
   return {

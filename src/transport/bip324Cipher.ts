@@ -20,7 +20,12 @@ const rekeyInterval = 224
 const lengthSize = 3
 const keySize = 32
 
-/** A secret key of 32 bytes, and the 64 bytes that say its public key and look like noise. */
+/**
+ * A private key of 32 bytes, and its public key in the 64 bytes of ElligatorSwift, which look random (BIP324).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface KeyPair {
   readonly privateKey: Uint8Array
   readonly publicKey: Uint8Array

@@ -14,6 +14,12 @@ import { joined } from "../primitives/bytes.ts"
 import { type KeyPair, publicKeySize, type Secrets, terminatorSize } from "./bip324Cipher.ts"
 import { decoyPacket, emptyPacket, sealPackets } from "./bip324Packets.ts"
 
+/**
+ * The greatest length of garbage after a key, in bytes (BIP324).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxGarbageLength = 4095
 
 const prefixSize = 16

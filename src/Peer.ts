@@ -5,7 +5,6 @@
  * streams, a writer sends what waits, a pinger keeps the connection alive. The first of them to end ends the peer, and
  * so do `disconnect` and the close of the scope; `awaitShutdown` returns why, when all is over.
  */
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -18,15 +17,13 @@ import { Connection } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
 import type { Announcement } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
-import { makeV1 } from "./transport/framing.ts"
-import { makeLink } from "./transport/messageConnection.ts"
+import { MessageConnection } from "./transport/messageConnection.ts"
 import type { EndReason, PeerError } from "./PeerError.ts"
-import { start as startRecording } from "./transport/recording.ts"
 import type { AskOptions, DataResult } from "./peer/requests/requests.ts"
 import type * as Dispatcher from "./peer/dispatcher.ts"
 import { badOption, type SessionOptions } from "./peer/options.ts"
 import { type Session, startSession } from "./peer/session.ts"
-import { runOnLink } from "./handshake/run.ts"
+import { runHandshake } from "./handshake/run.ts"
 import type { Info, Stats } from "./peer/stats.ts"
 import type { SubscribeOptions } from "./peer/subscribers.ts"
 import * as Network from "./Network.ts"
@@ -344,23 +341,14 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
   connection: Connection["Service"],
   options: Options<H> = {}
 ): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
-  const clock = yield* Clock.Clock
-  const network = options.network ?? Network.mainnet
-  const policy = options.policy ?? Policy.core
-  const recording = yield* startRecording(connection)
-  const link = makeLink(connection, {
-    framing: makeV1(network.magic, policy, recording?.received),
-    clock,
-    onRead: options.onRead,
-    onWrite: options.onWrite,
-    recording
-  })
+  const { magic } = options.network ?? Network.mainnet
+  const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
   const wrong = badOption(options)
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(
       wrong === undefined
-        ? runOnLink(link, options)
+        ? runHandshake(link, options)
         : Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error: wrong } }))
     ).pipe(
       Effect.onExit((exit) =>

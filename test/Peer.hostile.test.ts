@@ -4,8 +4,30 @@ import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
 import { verack, version } from "./support/peers.ts"
-import { block, getdata, hash, header as blockHeader, inv, item, notfound, transaction, tx } from "./support/requests.ts"
-import { assertKeeps, assertKept, assertUnharmed, connected, endOf, flood, fork, frames, header, memory, MiB } from "./support/hostile.ts"
+import {
+  block,
+  getdata,
+  hash,
+  header as blockHeader,
+  inv,
+  item,
+  notfound,
+  transaction,
+  tx
+} from "./support/requests.ts"
+import {
+  assertKeeps,
+  assertKept,
+  assertUnharmed,
+  connected,
+  endOf,
+  flood,
+  fork,
+  frames,
+  header,
+  memory,
+  MiB
+} from "./support/hostile.ts"
 import { dice } from "./support/dice.ts"
 
 const directions = ["outbound", "inbound"] as const
@@ -15,7 +37,6 @@ const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(non
 const scale = Number(process.env["HOSTILE_SCALE"] ?? 1)
 const count = <A>(size: number, make: (index: number) => A): Array<A> =>
   Array.from({ length: size }, (_, at) => make(at))
-
 
 describe.each(directions)("after the handshake of an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>

@@ -5,7 +5,20 @@ import { TestClock } from "effect/testing"
 import { Nonce, Policy, Wire } from "effect-bitcoin-peer"
 import { network, verack, version } from "./support/peers.ts"
 import { inv } from "./support/requests.ts"
-import { assertKeeps, assertKept, assertUnharmed, begun, connected, endOf, flood, frames, header, memory, MiB, refusal } from "./support/hostile.ts"
+import {
+  assertKeeps,
+  assertKept,
+  assertUnharmed,
+  begun,
+  connected,
+  endOf,
+  flood,
+  frames,
+  header,
+  memory,
+  MiB,
+  refusal
+} from "./support/hostile.ts"
 import { dice } from "./support/dice.ts"
 
 const directions = ["outbound", "inbound"] as const

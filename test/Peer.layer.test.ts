@@ -7,7 +7,6 @@ import { network, scripted, verack, version, withRemote } from "./support/peers.
 
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
-
 describe("options", () => {
   const bad: ReadonlyArray<Peer.Options> = [
     { pingInterval: 0 },

@@ -32,6 +32,15 @@ const metrics = {
   })
 }
 
+/** The metric of each count of the traffic. */
+const trafficMetrics = [
+  ["bytesReceived", metrics.receivedBytes],
+  ["bytesSent", metrics.sentBytes],
+  ["messagesReceived", metrics.receivedMessages],
+  ["messagesSent", metrics.sentMessages],
+  ["dropped", metrics.droppedMessages]
+] as const
+
 /** The tracer that the context sets. (Effect's own reference has a default tracer, whose spans nobody sees.) */
 const configuredTracer = Context.Service<Tracer.Tracer>(Tracer.TracerKey)
 
@@ -70,19 +79,13 @@ export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observ
     const annotations = { peer, peerId: info.id, direction: info.direction }
     const before = { bytesReceived: 0, bytesSent: 0, messagesReceived: 0, messagesSent: 0, dropped: 0 }
 
-    const addTo = (metric: typeof metrics.sentBytes, key: keyof typeof before): void => {
-      const total = traffic[key]
-      if (total > before[key]) metric.updateUnsafe(total - before[key], context)
-      before[key] = total
-    }
-
     const observer: Observer = {
       count: () => {
-        addTo(metrics.receivedBytes, "bytesReceived")
-        addTo(metrics.sentBytes, "bytesSent")
-        addTo(metrics.receivedMessages, "messagesReceived")
-        addTo(metrics.sentMessages, "messagesSent")
-        addTo(metrics.droppedMessages, "dropped")
+        for (const [key, metric] of trafficMetrics) {
+          const total = traffic[key]
+          if (total > before[key]) metric.updateUnsafe(total - before[key], context)
+          before[key] = total
+        }
       },
       ponged: (roundTrip) => metrics.ping.updateUnsafe(roundTrip, context),
       log: debug

@@ -293,32 +293,32 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Session
 }
 
 /** The service over a session's parts; those that few peers are asked for are made when first asked for. */
-const fromSession = (session: Session): Peer["Service"] => ({
+const fromSession = (session: Session<Peer["Service"]>): Peer["Service"] => ({
   info: session.info,
   stats: session.stats,
-  send: (message) => session.outbox.offer(() => session.encode(message)),
-  sendAndWait: (message) => session.outbox.offerAndWait(() => session.encode(message)),
-  handle: session.handle,
-  messages: Stream.suspend(() => Stream.orDie(session.subscribers.get().subscribe())),
-  subscribe: (...asked) => session.subscribers.get().subscribe(...asked),
-  announce: session.announce,
-  announceBlocks: session.announceBlocks,
-  sendAddresses: (...asked) => session.senders.get().sendAddresses(...asked),
-  sendGetHeaders: (...asked) => session.senders.get().sendGetHeaders(...asked),
-  sendGetBlocks: (...asked) => session.senders.get().sendGetBlocks(...asked),
-  sendReject: (...asked) => session.senders.get().sendReject(...asked),
-  getHeaders: (...asked) => session.questions.get().getHeaders(...asked),
-  getBlocks: (...asked) => session.questions.get().getBlocks(...asked),
-  getData: (...asked) => session.questions.get().getData(...asked),
-  getBlockTransactions: (...asked) => session.questions.get().getBlockTransactions(...asked),
-  getAddresses: (...asked) => session.questions.get().getAddresses(...asked),
-  getCompactFilters: (...asked) => session.questions.get().getCompactFilters(...asked),
-  getCompactFilterHeaders: (...asked) => session.questions.get().getCompactFilterHeaders(...asked),
-  getCompactFilterCheckpoints: (...asked) => session.questions.get().getCompactFilterCheckpoints(...asked),
-  ping: session.ping,
-  disconnect: (why = "disconnect was called") => Effect.sync(() => session.stop({ _tag: "Requested", why })),
-  awaitShutdown: session.awaitShutdown,
-  scope: session.scope
+  send: (message) => session.sendQueue.offer(message),
+  sendAndWait: (message) => session.sendQueue.offerAndWait(message),
+  handle: (handlers) => session.dispatcher.handle(handlers),
+  messages: Stream.suspend(() => Stream.orDie(session.subscribers.subscribe())),
+  subscribe: (...asked) => session.subscribers.subscribe(...asked),
+  announce: (announcements) => session.announcer.announce(announcements),
+  announceBlocks: (headers) => session.announcer.announceBlocks(headers),
+  sendAddresses: (...asked) => session.senders.sendAddresses(...asked),
+  sendGetHeaders: (...asked) => session.senders.sendGetHeaders(...asked),
+  sendGetBlocks: (...asked) => session.senders.sendGetBlocks(...asked),
+  sendReject: (...asked) => session.senders.sendReject(...asked),
+  getHeaders: (...asked) => session.requests.getHeaders(...asked),
+  getBlocks: (...asked) => session.requests.getBlocks(...asked),
+  getData: (...asked) => session.requests.getData(...asked),
+  getBlockTransactions: (...asked) => session.requests.getBlockTransactions(...asked),
+  getAddresses: (...asked) => session.requests.getAddresses(...asked),
+  getCompactFilters: (...asked) => session.requests.getCompactFilters(...asked),
+  getCompactFilterHeaders: (...asked) => session.requests.getCompactFilterHeaders(...asked),
+  getCompactFilterCheckpoints: (...asked) => session.requests.getCompactFilterCheckpoints(...asked),
+  ping: session.pinger.ping,
+  disconnect: (why = "disconnect was called") => Effect.sync(() => session.lifecycle.end({ _tag: "Requested", why })),
+  awaitShutdown: session.lifecycle.awaitShutdown,
+  scope: session.lifecycle.scope
 })
 
 /**

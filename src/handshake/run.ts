@@ -128,6 +128,15 @@ export const runHandshake = Effect.fnUntraced(function* (
   let versionReceivedAt = 0
   let isEstablished = transport === "v1"
 
+  /** The reason with the network of the node's port, if that is not ours. A node that sent its version is on our network. */
+  const likely = (reason: HandshakeReason): HandshakeReason => {
+    if (direction === "inbound" || state.remote !== undefined) return reason
+    if (reason._tag !== "Disconnected" && reason._tag !== "TimedOut") return reason
+    const { port } = link.connection.remoteAddress
+    const likelyNetwork = port === network.port ? undefined : Network.fromPort(port)
+    return likelyNetwork === undefined ? reason : { ...reason, likelyNetwork }
+  }
+
   const exchange = Effect.gen(function* () {
     let events: ReadonlyArray<Wire.ParserEvent> = []
     if (transport !== "v1") {
@@ -135,7 +144,7 @@ export const runHandshake = Effect.fnUntraced(function* (
       // The initiator of version 2 has shown by its key that it supports it.
       const garbageLimit = direction === "inbound" || supportsV2 === true ? maxGarbageLength : maxGarbageLengthUnknown
       const established = establish(link, { direction, garbageLimit, network, policy, silence, transport })
-      events = yield* Effect.catch(established, failed)
+      events = yield* Effect.catch(established, (reason) => failed(likely(reason)))
       isEstablished = true
     }
     const startHeight = yield* options.startHeight ?? Effect.succeed(0)
@@ -174,7 +183,14 @@ export const runHandshake = Effect.fnUntraced(function* (
         return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
       }
       if (error !== undefined) return yield* failed({ _tag: "BadMessage", error })
-      events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
+      events = yield* Effect.catch(link.read, (error) =>
+        // Our inbound side found its own nonce and closed the connection.
+        failed(
+          nonces.wasReceived(settings.version.nonce)
+            ? { _tag: "SelfConnection" }
+            : likely({ _tag: "Disconnected", error })
+        )
+      )
     }
   }).pipe(
     Effect.tapError(({ reason }) =>
@@ -187,13 +203,15 @@ export const runHandshake = Effect.fnUntraced(function* (
   const rest = yield* Effect.timeoutOrElse(exchange, {
     duration: timeout,
     orElse: () =>
-      failed({
-        _tag: "TimedOut",
-        after: timeout,
-        // A stranger that says nothing has not even shown which version it speaks.
-        waitingFor:
-          !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
-      })
+      failed(
+        likely({
+          _tag: "TimedOut",
+          after: timeout,
+          // A stranger that says nothing has not even shown which version it speaks.
+          waitingFor:
+            !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
+        })
+      )
   })
 
   const remote = state.remote!

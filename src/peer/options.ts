@@ -23,9 +23,12 @@ export interface SessionOptions extends HandshakeOptions.Options {
   readonly knownInventory?: number | undefined
   /** Whether a peer that leaves requests unanswered is ended, with `Stalled`; true by default. */
   readonly stalls?: boolean | undefined
-  /** How long a getdata or getblocktxn may stay unanswered, counted from the last answer before it; 30 seconds by default. */
+  /**
+   * How long a getdata, getblocktxn or getblocks may stay unanswered, counted from the last answer before it; 30 seconds by default.
+   * The peer is then sent a ping, if none followed the request: it stalls if that is not answered in the same time.
+   */
   readonly dataStallTimeout?: Duration.Input | undefined
-  /** How long a getheaders may stay unanswered; 90 seconds by default. */
+  /** The same for a getheaders; 90 seconds by default. */
   readonly headersStallTimeout?: Duration.Input | undefined
   /** Sees each message, or what was wrong with it, when it was parsed, those of the handshake too. Must not throw. */
   readonly onRead?: ((event: Wire.ParserEvent) => void) | undefined

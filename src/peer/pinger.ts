@@ -45,6 +45,17 @@ export const makePinging = ({
     if (KeepAlive.ponged(keepAlive, nonce, now())) observer.ponged(keepAlive.lastRoundTrip!)
   }
 
+  /** Queues a ping, whether there is room or not. Nobody waits for its pong. */
+  const send: Effect.Effect<void> = Effect.map(
+    answersPings ? nonces.unremembered : Effect.succeed(undefined),
+    (nonce) => {
+      const encoded = encode({ _tag: "ping", nonce })
+      if (Result.isFailure(encoded)) return
+      if (nonce !== undefined) KeepAlive.pinged(keepAlive, nonce, now())
+      outbox.force(encoded.success)
+    }
+  )
+
   const pinger = Effect.gen(function* () {
     while (true) {
       const action = KeepAlive.next(keepAlive, now())
@@ -52,15 +63,9 @@ export const makePinging = ({
         case "Wait":
           yield* Effect.sleep(Math.ceil(action.milliseconds))
           break
-        case "Ping": {
-          const nonce = answersPings ? yield* nonces.unremembered : undefined
-          const encoded = encode({ _tag: "ping", nonce })
-          if (Result.isSuccess(encoded)) {
-            if (nonce !== undefined) KeepAlive.pinged(keepAlive, nonce, now())
-            outbox.force(encoded.success)
-          }
+        case "Ping":
+          yield* send
           break
-        }
         case "PingTimeout":
           return yield* Effect.fail<EndReason>({ _tag: "PingTimeout", after: pingTimeout })
         case "IdleTimeout":
@@ -95,6 +100,7 @@ export const makePinging = ({
   return {
     pinger,
     ping,
+    send,
     ponged,
     /** How many wait for a pong. */
     open: (): number => pings.size,

@@ -48,8 +48,8 @@ import {
   type SessionOptions
 } from "./options.ts"
 import { type Info, snapshot, type Stats } from "./stats.ts"
-import { makeQuestions } from "./requests/requests.ts"
-import * as Requests from "./requests/tracker.ts"
+import { Requests } from "./requests/requests.ts"
+import { isRequest, RequestTracker } from "./requests/tracker.ts"
 import { makeSenders } from "./sending.ts"
 import { makeSubscribers, type Subscribers } from "./subscribers.ts"
 import * as RemoteState from "./remoteState.ts"
@@ -96,7 +96,7 @@ export interface Session {
   readonly outbox: Outbox<PeerError>
   readonly subscribers: Lazy<Subscribers>
   readonly senders: Lazy<ReturnType<typeof makeSenders>>
-  readonly questions: Lazy<ReturnType<typeof makeQuestions>>
+  readonly requests: Lazy<Requests>
   readonly handle: (handlers: object) => Effect.Effect<void>
   readonly announce: Announcer["announce"]
   readonly announceBlocks: Announcer["announceBlocks"]
@@ -157,14 +157,16 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   const knownInventory = options.knownInventory ?? Inventory.defaultKnownInventory
   const inventory = Inventory.make(knownInventory, Number(BigInt.asIntN(32, yield* nonces.unremembered)))
   // What few peers are asked for is made when first asked for: an idle peer is to be small.
-  const requests = once(() =>
-    Requests.make({
-      genesisHash: network.genesisHash,
-      dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
-      headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
-    })
+  const tracker = once(
+    () =>
+      new RequestTracker({
+        genesisHash: network.genesisHash,
+        answersPings,
+        dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
+        headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
+      })
   )
-  const openRequests = (): number => (requests.made === undefined ? 0 : Requests.size(requests.made))
+  const openRequests = (): number => tracker.made?.size ?? 0
   const remoteNow = (): number => KeepAlive.remoteTime(keepAlive, now())
   /** Whether the stall watch runs, or is not to. */
   let watchesStalls = options.stalls === false
@@ -199,7 +201,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
   /** Why nothing more comes, while what came is still being handled. */
   let over: EndReason | undefined
   let handles = false
-  const isAsked = (): boolean => pinging.open() + (questions.made?.open() ?? 0) > 0
+  const isAsked = (): boolean => pinging.open() + (requests.made?.open ?? 0) > 0
   const handling = makeHandling({
     options,
     policy,
@@ -236,7 +238,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
         failure = endOfMessage(message, served)
         if (failure === undefined && isServed(Wire.command(message), bloom)) {
           const hashes = RemoteState.observe(remote, message)
-          if (requests.made !== undefined) Requests.received(requests.made, message, hashes, arrivedAt)
+          tracker.made?.received(message, hashes, arrivedAt)
           if (message._tag === "pong") pinging.ponged(message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting
@@ -270,7 +272,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
     })
 
   const giveUp = (error: PeerError): void => {
-    questions.made?.end(error)
+    requests.made?.fail(error)
     pinging.end(error)
   }
 
@@ -304,7 +306,8 @@ export const startSession = Effect.fnUntraced(function* <Self>(
         const batch = entries.slice(from, to)
         for (const { outgoing } of batch) {
           RemoteState.observeSent(remote, outgoing.message)
-          if (Requests.isQuestion(outgoing.message)) Requests.sent(requests.get(), outgoing.message, remoteNow())
+          if (isRequest(outgoing.message)) tracker.get().sent(outgoing.message, remoteNow())
+          else if (outgoing.message._tag === "ping") tracker.made?.sent(outgoing.message, remoteNow())
         }
         if (openRequests() > 0) {
           if (watchesStalls) asked.wake()
@@ -375,17 +378,20 @@ export const startSession = Effect.fnUntraced(function* <Self>(
 
   // ---- asking
 
-  const questions = once(() =>
-    makeQuestions({
-      requests: requests.get(),
-      outbox,
-      encode,
-      now: remoteNow,
-      protocolVersion: negotiated.protocolVersion,
-      services: negotiated.services,
-      ping: pinging.ping,
-      onAsk: handling.letRead
-    })
+  const requests = once(
+    () =>
+      new Requests({
+        tracker: tracker.get(),
+        send: (message) => outbox.offer(() => encode(message)),
+        force: (message) => {
+          const encoded = encode(message)
+          if (Result.isSuccess(encoded)) outbox.force(encoded.success)
+        },
+        sendPing: answersPings ? pinging.send : Effect.void,
+        protocolVersion: negotiated.protocolVersion,
+        services: negotiated.services,
+        onAsk: handling.letRead
+      })
   )
   const senders = once(() => makeSenders({ encode, negotiated, outbox, policy }))
 
@@ -393,8 +399,9 @@ export const startSession = Effect.fnUntraced(function* <Self>(
     while (true) {
       yield* asked.wait
       yield* Effect.sleep(stallCheckInterval)
-      const late = Requests.overdue(requests.get(), remoteNow())
-      if (late !== undefined) {
+      const late = tracker.get().overdue(remoteNow())
+      if (late?._tag === "Ping") yield* pinging.send
+      else if (late !== undefined) {
         const { command, hash, waited } = late
         return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })
       }
@@ -468,7 +475,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
     outbox,
     subscribers,
     senders,
-    questions,
+    requests,
     handle: handling.handle,
     announce,
     announceBlocks,

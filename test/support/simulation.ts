@@ -430,6 +430,9 @@ export const simulate = Effect.fnUntraced(
           if (!interrupted || Cause.hasDies(exit.cause)) problems.push(`${told}: ${Cause.pretty(exit.cause)}`)
         } else if (error.reason._tag === "Ended") {
           if (error.reason.end !== reason) problems.push(`${told} tells of another end`)
+        } else if (error.reason._tag === "NoAnswer") {
+          // A pong may overtake an answer that a forked fiber sends.
+          if (what !== "getHeaders" && what !== "getBlocks") problems.push(`${told}: ${error.message}`)
         } else if (error.reason._tag === "NotSendable" ? what !== "not sendable" : error.reason._tag !== "TimedOut") {
           problems.push(`${told}: ${error.message}`)
         }

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Wire from "../../Wire.ts"
 import { notSendable, PeerError, type PeerReason } from "../../PeerError.ts"
 import { fromAddr, noStop } from "../sending.ts"
+import type { SendQueue } from "../sendQueue.ts"
 import {
   type CompactFilterHeaderRange,
   type CompactFilterRange,
@@ -80,10 +81,7 @@ const getdata = (items: ReadonlyArray<Wire.InventoryItem>): Wire.GetData => ({ _
 
 export interface RequestsOptions {
   readonly tracker: RequestTracker
-  /** Queues a message; suspends while there is no room. */
-  readonly send: (message: Wire.Message) => Effect.Effect<void, PeerError>
-  /** Queues a message whether there is room or not. */
-  readonly force: (message: Wire.Message) => void
+  readonly sendQueue: SendQueue<PeerError>
   /** Queues a ping whose pong nobody waits for; does nothing where the remote does not answer pings. */
   readonly sendPing: Effect.Effect<void>
   readonly protocolVersion: number
@@ -323,7 +321,7 @@ export class Requests {
 
   /** Sends the messages and waits for the answer, or for the end of the peer. */
   #wait<A>({ answer, leave, messages, pings }: Waiting<A>): Effect.Effect<A, PeerError> {
-    const { force, onAsk, send, sendPing } = this.#options
+    const { onAsk, sendPing, sendQueue } = this.#options
     const ping = pings ? sendPing : Effect.void
     const fail = (error: PeerError): void => void Deferred.doneUnsafe(answer, Effect.fail(error))
     let isSent = messages.length === 0
@@ -331,7 +329,7 @@ export class Requests {
       this.#waiting.add(fail)
       onAsk()
       if (isSent) return Deferred.await(answer)
-      return Effect.forEach(messages, send, { discard: true }).pipe(
+      return Effect.forEach(messages, (message) => sendQueue.offer(message), { discard: true }).pipe(
         Effect.andThen(ping),
         Effect.tap(() => Effect.sync(() => (isSent = true))),
         Effect.andThen(Deferred.await(answer))
@@ -343,7 +341,7 @@ export class Requests {
           const left = leave()
           if (isSent || left.length === 0) return Effect.void
           // Others wait for a request that this caller was to send and did not.
-          for (const message of left) force(message)
+          for (const message of left) sendQueue.force(message)
           return ping
         })
       )

@@ -114,9 +114,12 @@ export class Peer extends Context.Service<
     /** Sends a reject [61] where the policy has them and the peer's version is 70002 or more; otherwise false. */
     readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
     /**
-     * Asks for the headers behind the first hash of the locator that the peer knows: up to 2,000, or to the stop hash; none
-     * when it has no more, also when a ping behind the question is answered first (bcoin says nothing then). Fails with `TimedOut` (90 s by default) and `Ended`. Of several with the same question one is
-     * sent, and all get the answer.
+     * Asks for the headers after the first hash of the locator that the peer knows: up to 2,000, or to the stop hash. An empty list
+     * means that the peer says it has no more. Callers with the same locator and stop hash share one request.
+     *
+     * A ping follows the request. If its pong comes first, this fails: with `DoesNotConnect` if headers came that do not connect to the
+     * locator, else with `NoAnswer` (bcoin says nothing when it has no more). Fails with `TimedOut` (90 s by default), `NotSendable`
+     * and `Ended`.
      */
     readonly getHeaders: (
       locator: Wire.List<Uint8Array>,
@@ -124,8 +127,9 @@ export class Peer extends Context.Service<
       options?: AskOptions
     ) => Effect.Effect<Wire.List<Wire.BlockHeader>, PeerError>
     /**
-     * The same for the hashes of up to 500 blocks, as inventory. A ping goes out behind the question: its pong says that
-     * there is nothing, and the answer is empty. Fails with `TimedOut` (30 s by default), `NotSupported` and `Ended`.
+     * The same for the hashes of up to 500 blocks, as inventory. No node says that it has no more: this fails with `NoAnswer` then. A
+     * single block may be an announcement, so it is returned only when the pong comes. Fails with `TimedOut` (30 s by default),
+     * `NotSendable` and `Ended`.
      */
     readonly getBlocks: (
       locator: Wire.List<Uint8Array>,
@@ -133,19 +137,21 @@ export class Peer extends Context.Service<
       options?: AskOptions
     ) => Effect.Effect<Wire.List<Wire.InventoryItem>, PeerError>
     /**
-     * Asks for transactions and blocks, in batches of 1,000, and says of each what became of it, in their order: `Found`
-     * with the message, `NotFound`, or `TimedOut` (30 s for all together by default). What is on its way for another is
-     * not asked for again. A filtered block [37] is found with the transactions that came behind it; a ping behind the
-     * question tells when these are all. Fails with `NotSendable` and `Ended`.
+     * Asks for transactions and blocks, in batches of 1,000. Says of each item what became of it, in their order: `Found` with the
+     * message, `NotFound`, or `TimedOut` (30 s for all together by default). Callers that want the same item share one request.
+     *
+     * Bitcoin Core says nothing about blocks that it does not have, so a ping follows the request for one: what did not come before
+     * the pong is `NotFound`. A filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
+     * and `Ended`.
      */
     readonly getData: (
       items: Wire.List<Wire.InventoryItem>,
       options?: AskOptions
     ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
     /**
-     * Asks for transactions of a block that a `cmpctblock` stood for [152], by their places in it, at least one: a
-     * `blocktxn`, or all of the block where that is old; `CompactBlock.complete` takes either. Fails with `TimedOut` (30 s
-     * by default; Core says nothing of blocks it has not got), `NotSendable` and `Ended`.
+     * Asks for transactions of a block by their indexes in it, at least one, to complete a `cmpctblock` (BIP152). The answer is a
+     * `blocktxn`, or the whole block where that is old; `CompactBlock.complete` takes either. Fails with `NotFound` when the pong to a
+     * ping after the request comes first, with `TimedOut` (30 s by default), `NotSendable` and `Ended`.
      */
     readonly getBlockTransactions: (
       blockHash: Uint8Array,
@@ -153,9 +159,10 @@ export class Peer extends Context.Service<
       options?: AskOptions
     ) => Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError>
     /**
-     * Asks for addresses of other nodes; those of an addr message come in the form of addrv2. Core answers who dialed it,
-     * once a connection: at once, or with its next turn of address relay, on average 30 s later. Fails with `TimedOut`
-     * (2 minutes by default) and `Ended`.
+     * Asks for addresses of other nodes, and returns them in the form of addrv2. Core answers a peer that dialled it, once a
+     * connection: at once, or with its next turn of address relay, on average 30 s later. A node may announce itself with a single
+     * address, so one that comes alone is returned only when the time is over. Fails with `TimedOut` (2 minutes by default) and
+     * `Ended`.
      */
     readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
     /**

@@ -2,7 +2,7 @@
 import Table from "cli-table3"
 import * as Duration from "effect/Duration"
 import type { Stats } from "effect-bitcoin-peer/Peer"
-import type { Dropped, Event, Handshake, Message, Summary } from "./events.ts"
+import type { Dropped, EmptyCommand, Event, Handshake, Message, Summary } from "./events.ts"
 import type { Output } from "./output.ts"
 import { bitcoin, clean, cleanBytes, counted, grouped, milliseconds } from "./text.ts"
 
@@ -31,6 +31,9 @@ const services = (names: ReadonlyArray<string>): string => (names.length === 0 ?
 const filter = ({ filterType }: { readonly filterType: number }): string =>
   filterType === 0 ? "" : `filter type ${filterType}`
 
+/** Takes only summaries without content, so that the compiler finds the case that is missing in `describe`. */
+const noContent: (summary: Extract<Summary, { readonly command: EmptyCommand }>) => string = () => ""
+
 /** What matters in a message, as a person reads it. */
 export const describe = (summary: Summary): string => {
   // What has no type of its own is told apart first: its command could be any text.
@@ -44,14 +47,6 @@ export const describe = (summary: Summary): string => {
         summary.relay ? undefined : "no relay",
         time(summary.timestamp)
       )
-    case "verack":
-    case "wtxidrelay":
-    case "sendaddrv2":
-    case "sendheaders":
-    case "getaddr":
-    case "mempool":
-    case "filterclear":
-      return ""
     case "sendcmpct":
       return `version ${summary.version}, ${summary.announce ? "high" : "low"} bandwidth`
     case "feature":
@@ -148,6 +143,8 @@ export const describe = (summary: Summary): string => {
         : `${counted(summary.count, "transaction")}, first ${summary.first}`
     case "alert":
       return join(`${summary.id}: "${cleanBytes(summary.statusBar)}"`, `until ${time(summary.expiration)}`)
+    default:
+      return noContent(summary)
   }
 }
 

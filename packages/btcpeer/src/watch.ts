@@ -12,7 +12,7 @@ import type { Transport } from "effect-bitcoin-peer/Transport"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import { Output } from "./output.ts"
 import { makeNow, type Report } from "./report.ts"
-import { summarise } from "./summary.ts"
+import { contentOf, type Format } from "./summary.ts"
 import { hex, milliseconds } from "./text.ts"
 
 /** What the flags say. */
@@ -25,7 +25,7 @@ export interface Settings {
   readonly timeout: Duration.Duration
   /** How long to stay; without it, until the user ends it. */
   readonly limit: Duration.Duration | undefined
-  readonly json: boolean
+  readonly format: Format
   /** The remote is a capture: it answers nothing, and may ask for what only a node has. */
   readonly replayed?: boolean | undefined
 }
@@ -134,7 +134,14 @@ export const open = Effect.fnUntraced(function* <E>(
     const sentAt = message._tag === "pong" ? pings.get(message.nonce) : undefined
     const roundTrip = sentAt === undefined ? undefined : since(sentAt)
     report(
-      { event: "message", ...source, time, direction: "in", bytes: event.size, ...summarise(message) },
+      {
+        event: "message",
+        ...source,
+        time,
+        direction: "in",
+        bytes: event.size,
+        ...contentOf(message, settings.format, settings.network)
+      },
       { when, ...(roundTrip !== undefined && { extra: milliseconds(roundTrip) }) }
     )
     if (message._tag === "pong" && roundTrip !== undefined) {
@@ -146,7 +153,17 @@ export const open = Effect.fnUntraced(function* <E>(
   const onWrite = (message: Wire.Message, bytes: number): void => {
     if (message._tag === "ping" && message.nonce !== undefined) pings.set(message.nonce, now())
     const { time, when } = wallClock()
-    report({ event: "message", ...source, time, direction: "out", bytes, ...summarise(message) }, { when })
+    report(
+      {
+        event: "message",
+        ...source,
+        time,
+        direction: "out",
+        bytes,
+        ...contentOf(message, settings.format, settings.network)
+      },
+      { when }
+    )
   }
 
   const options: Peer.Options = {

@@ -43,7 +43,7 @@ export const connect = Effect.fnUntraced(function* (
   options: Session.Settings
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
   const output = yield* Output
-  const report = yield* makeReport(options.json)
+  const report = yield* makeReport(options.format)
   const address = formatEndpoint(endpoint)
   const end = yield* Session.open(
     (peerOptions, connected) => Peer.dial(Effect.tap(dial(endpoint, way, options.timeout), connected), peerOptions),

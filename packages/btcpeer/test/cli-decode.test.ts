@@ -160,7 +160,7 @@ describe("what bytes are", () => {
 const decodeBytes = Effect.fnUntraced(function* (given: Uint8Array | string, options: Partial<DecodeOptions> = {}) {
   const memory = makeMemory()
   const input = typeof given === "string" ? Buffer.from(given) : given
-  const failure = yield* decode("-", { json: false, as: undefined, ...options }, () =>
+  const failure = yield* decode("-", { format: "text", as: undefined, network: Network.mainnet, ...options }, () =>
     Readable.from([Buffer.from(input)])
   ).pipe(
     Effect.provide(memory.layer),
@@ -250,7 +250,7 @@ describe("decode", () => {
         assert.include(lines[0], txid)
       }
       const both = `${digits}\n\n${Buffer.from(block).toString("hex")}\n`
-      const events = (yield* decodeBytes(both, { json: true })).lines.map((line) => decodeLine(line))
+      const events = (yield* decodeBytes(both, { format: "summary" })).lines.map((line) => decodeLine(line))
       assert.deepStrictEqual(
         events.map((event) => event.event === "message" && event.line),
         [1, 3]
@@ -292,7 +292,7 @@ describe("decode", () => {
 
   it.effect("takes a payload for what --as says", () =>
     Effect.gen(function* () {
-      const { failure, lines } = yield* decodeBytes(ping, { as: "ping", json: true })
+      const { failure, lines } = yield* decodeBytes(ping, { as: "ping", format: "summary" })
       assert.isUndefined(failure)
       assert.deepStrictEqual(
         lines.map((line) => JSON.parse(line)),
@@ -305,7 +305,7 @@ describe("decode", () => {
     Effect.gen(function* () {
       const { failure, lines } = yield* decodeBytes(
         concat(record("pong", hash(1).subarray(1, 3)), record("ping", ping)),
-        { json: true }
+        { format: "summary" }
       )
       assert.deepStrictEqual(
         lines.map((line) => decodeLine(line)),
@@ -364,7 +364,7 @@ describe("decode of real bytes", () => {
   for (const name of captures) {
     it.effect(`${name}: a capture`, () =>
       Effect.gen(function* () {
-        const { failure, lines } = yield* decodeBytes(readVector(`captures/${name}.dat`), { json: true })
+        const { failure, lines } = yield* decodeBytes(readVector(`captures/${name}.dat`), { format: "summary" })
         assert.isUndefined(failure)
         assert.isAtLeast(lines.length, 8)
         for (const line of lines) assert.strictEqual(decodeLine(line).event, "message")

@@ -250,6 +250,14 @@ export const readList = <A>(
 export const readHashes = (reader: Reader, field: string, limit?: number): FixedList<Uint8Array> =>
   readList(reader, field, 32, hashAt, limit)
 
+/** Fails for what is no list, before its length is read: callers without TypeScript pass anything. */
+export const checkList = (writer: Writer, list: List<unknown>, field: string): void => {
+  if (Array.isArray(list) || list instanceof ListView) return
+  if (typeof list !== "object" || list === null || typeof list.length !== "number" || typeof list.at !== "function") {
+    writer.wrongType(list, field, "Array")
+  }
+}
+
 /** Writes the elements of a list that is not a view. */
 export const writeEach = <A>(
   writer: Writer,
@@ -283,6 +291,7 @@ export const writeList = <A>(
   read: (bytes: Uint8Array, offset: number) => A,
   write: (writer: Writer, element: A, field: string) => void
 ): void => {
+  checkList(writer, list, field)
   writer.count(list.length, field, limit)
   if (isViewOf(list, read)) {
     writer.copy(list.bytes, list.start, list.end)

@@ -12,7 +12,7 @@ const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effec
 const block = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
 
 /** Two who wait for the end and two who wait for a message to be written: more than the in-memory window takes. */
-const waiters = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], sending: ReadonlyArray<number> = [1, 2]) {
+const waiters = Effect.fnUntraced(function* (peer: Peer.Peer, sending: ReadonlyArray<number> = [1, 2]) {
   const sends = yield* Effect.forEach(sending, () => fork(peer.sendAndWait(block(200_000))))
   const shutdowns = yield* Effect.forEach([1, 2], () => fork(peer.awaitShutdown))
   return { sends, shutdowns }
@@ -732,7 +732,7 @@ describe("a connection that takes no more bytes", () => {
       const cause = new Error("broken pipe")
       const error = new Connection.ConnectionError({ reason: { _tag: "Reset", cause } })
       let isBroken = false
-      const connection: Connection.Connection["Service"] = {
+      const connection: Connection.Connection = {
         localAddress: ours.localAddress,
         remoteAddress: ours.remoteAddress,
         pull: ours.pull,

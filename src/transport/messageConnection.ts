@@ -33,7 +33,7 @@ export interface Traffic {
 }
 
 export interface Link {
-  readonly connection: Connection["Service"]
+  readonly connection: Connection
   readonly traffic: Traffic
   /** How the connection is spoken on now. */
   readonly framing: () => Framing
@@ -87,7 +87,7 @@ const closedParser: Wire.Parser = { push: () => nothing, failure: undefined, buf
 
 const countedAs = (message: Wire.Message): string => (message._tag === "Unknown" ? otherCommands : message._tag)
 
-export const makeLink = (connection: Connection["Service"], options: LinkOptions): Link => {
+export const makeLink = (connection: Connection, options: LinkOptions): Link => {
   const { clock, onRead, onWrite, recording } = options
   let framing = options.framing
   let parser: Wire.Parser = framing.parser

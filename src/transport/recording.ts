@@ -42,7 +42,7 @@ export interface Recording {
  * ```
  */
 export const Recorder = Context.Reference<
-  ((connection: Connection["Service"]) => Effect.Effect<Recording, never, Scope.Scope>) | undefined
+  ((connection: Connection) => Effect.Effect<Recording, never, Scope.Scope>) | undefined
 >("effect-bitcoin-peer/Capture/Recorder", { defaultValue: () => undefined })
 
 /** A recording with its end, which waits until all is kept. */
@@ -53,7 +53,7 @@ export interface Started extends Recording {
 const nothing = Effect.succeed(undefined)
 
 /** The recording of a connection, where one is wanted. It ends with the scope at the latest. */
-export const start = (connection: Connection["Service"]): Effect.Effect<Started | undefined, never, Scope.Scope> =>
+export const start = (connection: Connection): Effect.Effect<Started | undefined, never, Scope.Scope> =>
   Effect.flatMap(Recorder, (open) =>
     open === undefined
       ? nothing

@@ -5,31 +5,26 @@
  * streams, a writer sends what waits, a pinger keeps the connection alive. The first of them to end ends the peer, and
  * so do `disconnect` and the close of the scope; `awaitShutdown` returns why, when all is over.
  */
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { Connection, type ConnectionError } from "./Connection.ts"
+import { Connection } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
-import { type Announcement, makeSharedTurns } from "./Inventory.ts"
+import type { Announcement } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
-import { makeV1 } from "./transport/framing.ts"
-import { networkGroup } from "./peer/sending.ts"
-import { makeLink } from "./transport/messageConnection.ts"
+import { MessageConnection } from "./transport/messageConnection.ts"
 import type { EndReason, PeerError } from "./PeerError.ts"
-import { start as startRecording } from "./transport/recording.ts"
 import type { AskOptions, DataResult } from "./peer/requests/requests.ts"
 import type * as Dispatcher from "./peer/dispatcher.ts"
 import { badOption, type SessionOptions } from "./peer/options.ts"
 import { type Session, startSession } from "./peer/session.ts"
-import { runOnLink } from "./handshake/run.ts"
+import { runHandshake } from "./handshake/run.ts"
 import type { Info, Stats } from "./peer/stats.ts"
 import type { SubscribeOptions } from "./peer/subscribers.ts"
 import * as Network from "./Network.ts"
@@ -368,24 +363,15 @@ const fromSession = (session: Session<Peer>): Peer => ({
 export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers>(
   connection: Connection,
   options: Options<H> = {}
-): Effect.fn.Return<Peer, Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
-  const clock = yield* Clock.Clock
-  const network = options.network ?? Network.mainnet
-  const policy = options.policy ?? Policy.core
-  const recording = yield* startRecording(connection)
-  const link = makeLink(connection, {
-    framing: makeV1(network.magic, policy, recording?.received),
-    clock,
-    onRead: options.onRead,
-    onWrite: options.onWrite,
-    recording
-  })
+): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
+  const { magic } = options.network ?? Network.mainnet
+  const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
   const wrong = badOption(options)
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(
       wrong === undefined
-        ? runOnLink(link, options)
+        ? runHandshake(link, options)
         : Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error: wrong } }))
     ).pipe(
       Effect.onExit((exit) =>
@@ -527,75 +513,3 @@ export const layerConfig = <H extends Handlers<unknown> = Handlers>(
       return layer({ ...options, ...Object.fromEntries(given) })
     })
   )
-
-/** What `serve` does with those who come. */
-export interface ServeOptions<H extends Handlers<unknown> = Handlers, E = never, R = never> {
-  /** The options of each peer, or what they are for this connection; the direction is always "inbound". */
-  readonly peer?: Options<H> | ((connection: Connection) => Options<H>) | undefined
-  /** Runs beside the peer's handlers and is interrupted when the peer ends; the peer stays when it returns. */
-  readonly onPeer?: ((peer: Peer) => Effect.Effect<unknown, E, R>) | undefined
-  /** Learns of handshakes that failed. */
-  readonly onRefused?:
-    | ((error: Handshake.HandshakeError, connection: Connection) => Effect.Effect<unknown, E, R>)
-    | undefined
-}
-
-/**
- * Accepts connections for ever and makes an inbound peer of each, every one in a scope of its own that ends with the peer.
- * One that fails, in its handshake, in `onPeer` or in `onRefused`, ends alone and is logged at debug level. Fails when nothing
- * can be accepted any more. Interrupting it ends all its peers.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
- * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
- *
- * export const program = Effect.gen(function*() {
- *   const listener = yield* NodeConnection.listen({ port: Network.regtest.port })
- *   yield* Peer.serve(listener, {
- *     peer: { network: Network.regtest },
- *     onPeer: (peer) => Effect.log(`${peer.info.userAgent} came from ${peer.info.remoteAddress.host}`),
- *     onRefused: (error) => Effect.log(error.message)
- *   })
- * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
- * ```
- */
-export const serve = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers, E = never, R = never>(
-  listener: { readonly accept: Effect.Effect<Connection, ConnectionError, Scope.Scope> },
-  options: ServeOptions<H, E, R> = {}
-): Effect.fn.Return<never, ConnectionError, Nonce | HandlerServices<H> | Exclude<R, Scope.Scope>> {
-  const { onPeer, onRefused, peer: peerOptions } = options
-  const turns = makeSharedTurns(5_000)
-  const attend = (connection: Connection) =>
-    make(connection, {
-      trickle: { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) },
-      ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),
-      direction: "inbound"
-    }).pipe(
-      Effect.tapError((error) => onRefused?.(error, connection) ?? Effect.void),
-      Effect.flatMap((peer) =>
-        Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
-      )
-    )
-  return yield* Effect.scoped(
-    Effect.gen(function* () {
-      const fibers = yield* FiberSet.make()
-      while (true) {
-        const scope = yield* Scope.make()
-        // Between accepting and forking nothing may be interrupted, else nobody would own the connection.
-        yield* Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const connection = yield* Scope.provide(restore(listener.accept), scope)
-            const one = Effect.suspend(() => attend(connection)).pipe(
-              Scope.provide(scope),
-              Effect.onExit((exit) => Scope.close(scope, exit)),
-              Effect.ignoreCause({ log: "Debug", message: "inbound peer ended" })
-            )
-            yield* FiberSet.run(fibers, restore(one))
-          })
-        ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-      }
-    })
-  )
-})

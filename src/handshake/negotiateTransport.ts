@@ -12,7 +12,7 @@ import { deriveSecrets, peerTerminator, sharedSecret } from "../transport/bip324
 import { makeV2 } from "../transport/framing.ts"
 import { maxContentsLength } from "../transport/bip324Packets.ts"
 import * as KeyExchange from "../transport/keyExchange.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 
 export interface EstablishOptions {
   readonly direction: "inbound" | "outbound"
@@ -62,7 +62,7 @@ const terminatorDelay = 1_000
 
 /** The link speaks version 2 afterwards, or still version 1. Returns what came behind it. */
 export const establish = Effect.fnUntraced(function* (
-  link: Link,
+  link: MessageConnection,
   { direction, garbageLimit, network, policy, silence, transport }: EstablishOptions
 ): Effect.fn.Return<ReadonlyArray<Wire.ParserEvent>, HandshakeReason> {
   const obfuscation = yield* Transport.Obfuscation
@@ -165,12 +165,12 @@ export const establish = Effect.fnUntraced(function* (
       }
       case "Version1":
         if (transport === "v2") return yield* Effect.fail<HandshakeReason>({ _tag: "V2NotSpoken", by: "version 1" })
-        return link.use(link.framing(), step.bytes)
+        return link.use(link.framing, step.bytes)
       case "Done": {
         const framing = makeV2(step.secrets, step.garbage, policy, link.onFrame)
         let events = link.use(framing, step.rest)
         while (!framing.parser.confirmed) {
-          const failure = link.failure()
+          const failure = link.failure
           if (failure !== undefined) {
             return yield* Effect.fail<HandshakeReason>({ _tag: "KeyExchangeFailed", problem: failure.message })
           }

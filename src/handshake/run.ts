@@ -7,7 +7,7 @@ import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
 import { maxGarbageLength, maxGarbageLengthUnknown, V1Peers } from "../Transport.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import * as Machine from "./machine.ts"
 import { establish } from "./negotiateTransport.ts"
@@ -67,8 +67,8 @@ const longestSilence = 15_000
  * The handshake over a link, which Peer keeps using afterwards. `rest` are the messages for the connected peer: those before
  * the verack that count (`countsBeforeVerack`), then those after it.
  */
-export const runOnLink = Effect.fnUntraced(function* (
-  link: Link,
+export const runHandshake = Effect.fnUntraced(function* (
+  link: MessageConnection,
   options: Options
 ): Effect.fn.Return<
   { readonly negotiated: Negotiated; readonly rest: ReadonlyArray<Wire.ParserEvent> },
@@ -178,7 +178,7 @@ export const runOnLink = Effect.fnUntraced(function* (
         yield* send(step.send)
         if (state._tag === "Done") return [...early.values(), ...events.slice(index + 1)]
       }
-      const error = link.failure()
+      const error = link.failure
       if (error?.reason._tag === "WrongMagic") {
         return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
       }
@@ -215,7 +215,7 @@ export const runOnLink = Effect.fnUntraced(function* (
   })
 
   const remote = state.remote!
-  const { sessionId, transport: spoken } = link.framing()
+  const { sessionId, transport: spoken } = link.framing
   // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
   if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
     v1Peers.remove(link.connection.remoteAddress)

@@ -5,7 +5,7 @@
 import { isReadonlyArrayNonEmpty } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type { EndReason, PeerError } from "../PeerError.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import type { Dispatcher } from "./dispatcher.ts"
 import * as KeepAlive from "./keepAlive.ts"
@@ -20,7 +20,7 @@ import type { Observer } from "./telemetry.ts"
 const messageOverhead = 256
 
 export interface ReaderOptions<Self> {
-  readonly link: Link
+  readonly link: MessageConnection
   readonly served: Served
   readonly keepAlive: KeepAlive.KeepAlive
   readonly remote: RemoteState.RemoteState
@@ -106,7 +106,7 @@ export class Reader<Self> {
       }
       if (failure !== undefined) break
     }
-    const unreadable = failure === undefined ? link.failure() : undefined
+    const unreadable = failure === undefined ? link.failure : undefined
     if (unreadable !== undefined) failure = { _tag: "BadMessage", error: unreadable }
 
     const hand = (): Effect.Effect<never, EndReason> | undefined => {

@@ -14,7 +14,7 @@ import { Nonce } from "../Nonce.ts"
 import { type EndReason, notSendable, type PeerError } from "../PeerError.ts"
 import * as Policy from "../Policy.ts"
 import { WaitList } from "../primitives/waitList.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 import type * as Wire from "../Wire.ts"
 import { ProtocolVersion } from "../wire/protocolVersion.ts"
 import { Announcer } from "./announcer.ts"
@@ -56,7 +56,7 @@ let peersSoFar = 0
 
 /** What a session is made of. */
 interface Parts<Self> {
-  readonly link: Link
+  readonly link: MessageConnection
   readonly info: Info
   readonly options: SessionOptions & Handled<Self>
   readonly nonces: Nonce
@@ -79,7 +79,7 @@ export class Session<Self = unknown> {
   readonly pinger: Pinger
   /** The peer that callers and handlers get. */
   readonly peer: Self
-  readonly #link: Link
+  readonly #link: MessageConnection
   readonly #options: SessionOptions
   readonly #policy: Policy.Policy
   readonly #now: () => number
@@ -307,7 +307,7 @@ export class Session<Self = unknown> {
 
 /** Makes a session after the handshake and forks its loops, which end with the scope of the context. */
 export const startSession = Effect.fnUntraced(function* <Self>(
-  link: Link,
+  link: MessageConnection,
   rest: ReadonlyArray<Wire.ParserEvent>,
   negotiated: Handshake.Negotiated,
   options: SessionOptions & Handled<Self>,

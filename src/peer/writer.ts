@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type { EndReason, PeerError } from "../PeerError.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 import type { Message } from "../Wire.ts"
 import type { Lifecycle } from "./lifecycle.ts"
 import { ended, endOfConnection } from "./misbehavior.ts"
@@ -16,7 +16,7 @@ const maximumBatch = 256 * 1024
 const writeFailureGrace = Duration.seconds(1)
 
 export interface WriterOptions {
-  readonly link: Link
+  readonly link: MessageConnection
   readonly sendQueue: SendQueue<PeerError>
   readonly lifecycle: Lifecycle
   readonly observer: Observer

@@ -1,6 +1,6 @@
 /** The other side of the conformance program: peers that send back what they receive. */
 import { Effect } from "effect"
-import { type Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { type Connection, Network, Nonce, type Peer, PeerServer, Wire } from "effect-bitcoin-peer"
 import type * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
 export const network = Network.regtest
@@ -28,7 +28,7 @@ export const echo = (
   listener: NodeConnection.Listener,
   onInvite?: (port: number, transport: "v1" | "v2") => Effect.Effect<unknown>
 ): Effect.Effect<never, Connection.ConnectionError> =>
-  Peer.serve(listener, {
+  PeerServer.serve(listener, {
     peer: {
       network,
       services,

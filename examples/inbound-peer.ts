@@ -22,7 +22,7 @@ const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer)
 })
 
 /** Runs until it is interrupted, which ends all its peers. */
-export const serve = (listener: NodeConnection.Listener["Service"]) =>
+export const serve = (listener: NodeConnection.Listener) =>
   PeerServer.serve(listener, {
     peer: { network: Network.regtest, handlers: { inv: onInv } },
     onPeer: Effect.fnUntraced(function* (peer) {

@@ -59,7 +59,7 @@ export interface ConnectI2pOptions extends I2pOptions {
 }
 
 /** A destination of our own in the I2P network, for as long as its scope lives. `PeerServer.serve` takes it as a listener. */
-export interface I2pSession extends Session<Connection["Service"]> {}
+export interface I2pSession extends Session<Connection> {}
 
 /** Where to listen, and how. */
 export interface ListenOptions extends SocketOptions, ListenerSettings {}

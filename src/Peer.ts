@@ -363,7 +363,7 @@ const fromSession = (session: Session<Peer>): Peer => ({
 export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers>(
   connection: Connection,
   options: Options<H> = {}
-): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
+): Effect.fn.Return<Peer, Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
   const { magic } = options.network ?? Network.mainnet
   const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
   const wrong = badOption(options)

@@ -54,7 +54,7 @@ const nothing = Effect.succeed(undefined)
 
 /** Starts the recording of a connection, where the context has a recorder. It ends with the scope at the latest. */
 export const startRecording = (
-  connection: Connection["Service"]
+  connection: Connection
 ): Effect.Effect<ActiveRecording | undefined, never, Scope.Scope> =>
   Effect.flatMap(Recorder, (open) =>
     open === undefined

@@ -16,7 +16,7 @@ import { big, echo, inviteCommand, isSame, network, services } from "./echo.ts"
 const nodePort = Number(process.argv[2])
 
 /** Sends a message of this size and waits for the node to send it back. */
-const echoed = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], size: number) {
+const echoed = Effect.fnUntraced(function* (peer: Peer.Peer, size: number) {
   const answer = yield* Deferred.make<Uint8Array>()
   yield* peer.handle({ Unknown: ({ payload }) => void Deferred.doneUnsafe(answer, Effect.succeed(payload)) })
   const message = big(size)
@@ -25,7 +25,7 @@ const echoed = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], size: nu
 })
 
 /** What a connected peer must do. The sizes are around the limits of the ciphers and of the socket's buffers. */
-const talk = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], transport: "v1" | "v2") {
+const talk = Effect.fnUntraced(function* (peer: Peer.Peer, transport: "v1" | "v2") {
   assert.equal(peer.info.transport, transport)
   yield* peer.ping
   for (const size of [0, 1, 119, 2_047, 2_048, 2_049, 65_536, 1_000_000]) yield* echoed(peer, size)

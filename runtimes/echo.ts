@@ -25,7 +25,7 @@ export const handlers: Peer.Handlers = {
 
 /** Accepts peers until it is interrupted. */
 export const echo = (
-  listener: NodeConnection.Listener["Service"],
+  listener: NodeConnection.Listener,
   onInvite?: (port: number, transport: "v1" | "v2") => Effect.Effect<unknown>
 ): Effect.Effect<never, Connection.ConnectionError> =>
   PeerServer.serve(listener, {

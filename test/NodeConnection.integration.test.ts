@@ -10,7 +10,7 @@ import { compliance, fill, patterned, pullBytes } from "./support/connectionComp
 import { adopt, streaming } from "../src/connection/net/netSocket.ts"
 import { openSockets, untilOpenSockets, closeOf, rawClient } from "./support/sockets.ts"
 
-type Service = Connection.Connection["Service"]
+type Service = Connection.Connection
 
 const socketOf = (connection: Service): net.Socket => {
   const socket: unknown = Reflect.get(connection, "socket")

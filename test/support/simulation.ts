@@ -47,7 +47,7 @@ export const keyOf = (message: Wire.Message): string => {
   }
 }
 
-type AnyPeer = Peer.Peer["Service"]
+type AnyPeer = Peer.Peer
 
 interface Asker {
   readonly what: string

@@ -105,10 +105,7 @@ const waitingFor = (
  * several peers.
  */
 export const open = Effect.fnUntraced(function* <E>(
-  make: (
-    options: Peer.Options,
-    connected: Effect.Effect<void>
-  ) => Effect.Effect<Peer.Peer["Service"], E, Scope.Scope | Nonce>,
+  make: (options: Peer.Options, connected: Effect.Effect<void>) => Effect.Effect<Peer.Peer, E, Scope.Scope | Nonce>,
   settings: Settings,
   report: Report,
   source: Source | undefined

@@ -5,30 +5,25 @@
  * streams, a writer sends what waits, a pinger keeps the connection alive. The first of them to end ends the peer, and
  * so do `disconnect` and the close of the scope; `awaitShutdown` returns why, when all is over.
  */
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { Connection, type ConnectionError } from "./Connection.ts"
+import { Connection } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
-import { type Announcement, makeSharedTurns } from "./Inventory.ts"
+import type { Announcement } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
-import { makeV1 } from "./transport/framing.ts"
-import { networkGroup } from "./peer/sending.ts"
-import { makeLink } from "./transport/messageConnection.ts"
+import { MessageConnection } from "./transport/messageConnection.ts"
 import type { EndReason, PeerError } from "./PeerError.ts"
-import { start as startRecording } from "./transport/recording.ts"
 import type { AskOptions, DataResult } from "./peer/requests/requests.ts"
 import type * as Dispatcher from "./peer/dispatcher.ts"
 import { badOption, type SessionOptions } from "./peer/options.ts"
 import { type Session, startSession } from "./peer/session.ts"
-import { runOnLink } from "./handshake/run.ts"
+import { runHandshake } from "./handshake/run.ts"
 import type { Info, Stats } from "./peer/stats.ts"
 import type { SubscribeOptions } from "./peer/subscribers.ts"
 import * as Network from "./Network.ts"
@@ -293,32 +288,32 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Session
 }
 
 /** The service over a session's parts; those that few peers are asked for are made when first asked for. */
-const fromSession = (session: Session): Peer["Service"] => ({
+const fromSession = (session: Session<Peer["Service"]>): Peer["Service"] => ({
   info: session.info,
   stats: session.stats,
-  send: (message) => session.outbox.offer(() => session.encode(message)),
-  sendAndWait: (message) => session.outbox.offerAndWait(() => session.encode(message)),
-  handle: session.handle,
-  messages: Stream.suspend(() => Stream.orDie(session.subscribers.get().subscribe())),
-  subscribe: (...asked) => session.subscribers.get().subscribe(...asked),
-  announce: session.announce,
-  announceBlocks: session.announceBlocks,
-  sendAddresses: (...asked) => session.senders.get().sendAddresses(...asked),
-  sendGetHeaders: (...asked) => session.senders.get().sendGetHeaders(...asked),
-  sendGetBlocks: (...asked) => session.senders.get().sendGetBlocks(...asked),
-  sendReject: (...asked) => session.senders.get().sendReject(...asked),
-  getHeaders: (...asked) => session.questions.get().getHeaders(...asked),
-  getBlocks: (...asked) => session.questions.get().getBlocks(...asked),
-  getData: (...asked) => session.questions.get().getData(...asked),
-  getBlockTransactions: (...asked) => session.questions.get().getBlockTransactions(...asked),
-  getAddresses: (...asked) => session.questions.get().getAddresses(...asked),
-  getCompactFilters: (...asked) => session.questions.get().getCompactFilters(...asked),
-  getCompactFilterHeaders: (...asked) => session.questions.get().getCompactFilterHeaders(...asked),
-  getCompactFilterCheckpoints: (...asked) => session.questions.get().getCompactFilterCheckpoints(...asked),
-  ping: session.ping,
-  disconnect: (why = "disconnect was called") => Effect.sync(() => session.stop({ _tag: "Requested", why })),
-  awaitShutdown: session.awaitShutdown,
-  scope: session.scope
+  send: (message) => session.sendQueue.offer(message),
+  sendAndWait: (message) => session.sendQueue.offerAndWait(message),
+  handle: (handlers) => session.dispatcher.handle(handlers),
+  messages: Stream.suspend(() => Stream.orDie(session.subscribers.subscribe())),
+  subscribe: (...asked) => session.subscribers.subscribe(...asked),
+  announce: (announcements) => session.announcer.announce(announcements),
+  announceBlocks: (headers) => session.announcer.announceBlocks(headers),
+  sendAddresses: (...asked) => session.senders.sendAddresses(...asked),
+  sendGetHeaders: (...asked) => session.senders.sendGetHeaders(...asked),
+  sendGetBlocks: (...asked) => session.senders.sendGetBlocks(...asked),
+  sendReject: (...asked) => session.senders.sendReject(...asked),
+  getHeaders: (...asked) => session.requests.getHeaders(...asked),
+  getBlocks: (...asked) => session.requests.getBlocks(...asked),
+  getData: (...asked) => session.requests.getData(...asked),
+  getBlockTransactions: (...asked) => session.requests.getBlockTransactions(...asked),
+  getAddresses: (...asked) => session.requests.getAddresses(...asked),
+  getCompactFilters: (...asked) => session.requests.getCompactFilters(...asked),
+  getCompactFilterHeaders: (...asked) => session.requests.getCompactFilterHeaders(...asked),
+  getCompactFilterCheckpoints: (...asked) => session.requests.getCompactFilterCheckpoints(...asked),
+  ping: session.pinger.ping,
+  disconnect: (why = "disconnect was called") => Effect.sync(() => session.lifecycle.end({ _tag: "Requested", why })),
+  awaitShutdown: session.lifecycle.awaitShutdown,
+  scope: session.lifecycle.scope
 })
 
 /**
@@ -346,23 +341,14 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
   connection: Connection["Service"],
   options: Options<H> = {}
 ): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
-  const clock = yield* Clock.Clock
-  const network = options.network ?? Network.mainnet
-  const policy = options.policy ?? Policy.core
-  const recording = yield* startRecording(connection)
-  const link = makeLink(connection, {
-    framing: makeV1(network.magic, policy, recording?.received),
-    clock,
-    onRead: options.onRead,
-    onWrite: options.onWrite,
-    recording
-  })
+  const { magic } = options.network ?? Network.mainnet
+  const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
   const wrong = badOption(options)
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(
       wrong === undefined
-        ? runOnLink(link, options)
+        ? runHandshake(link, options)
         : Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error: wrong } }))
     ).pipe(
       Effect.onExit((exit) =>
@@ -504,75 +490,3 @@ export const layerConfig = <H extends Handlers<unknown> = Handlers>(
       return layer({ ...options, ...Object.fromEntries(given) })
     })
   )
-
-/** What `serve` does with those who come. */
-export interface ServeOptions<H extends Handlers<unknown> = Handlers, E = never, R = never> {
-  /** The options of each peer, or what they are for this connection; the direction is always "inbound". */
-  readonly peer?: Options<H> | ((connection: Connection["Service"]) => Options<H>) | undefined
-  /** Runs beside the peer's handlers and is interrupted when the peer ends; the peer stays when it returns. */
-  readonly onPeer?: ((peer: Peer["Service"]) => Effect.Effect<unknown, E, R>) | undefined
-  /** Learns of handshakes that failed. */
-  readonly onRefused?:
-    | ((error: Handshake.HandshakeError, connection: Connection["Service"]) => Effect.Effect<unknown, E, R>)
-    | undefined
-}
-
-/**
- * Accepts connections for ever and makes an inbound peer of each, every one in a scope of its own that ends with the peer.
- * One that fails, in its handshake, in `onPeer` or in `onRefused`, ends alone and is logged at debug level. Fails when nothing
- * can be accepted any more. Interrupting it ends all its peers.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
- * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
- *
- * export const program = Effect.gen(function*() {
- *   const listener = yield* NodeConnection.listen({ port: Network.regtest.port })
- *   yield* Peer.serve(listener, {
- *     peer: { network: Network.regtest },
- *     onPeer: (peer) => Effect.log(`${peer.info.userAgent} came from ${peer.info.remoteAddress.host}`),
- *     onRefused: (error) => Effect.log(error.message)
- *   })
- * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
- * ```
- */
-export const serve = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers, E = never, R = never>(
-  listener: { readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> },
-  options: ServeOptions<H, E, R> = {}
-): Effect.fn.Return<never, ConnectionError, Nonce | HandlerServices<H> | Exclude<R, Scope.Scope>> {
-  const { onPeer, onRefused, peer: peerOptions } = options
-  const turns = makeSharedTurns(5_000)
-  const attend = (connection: Connection["Service"]) =>
-    make(connection, {
-      trickle: { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) },
-      ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),
-      direction: "inbound"
-    }).pipe(
-      Effect.tapError((error) => onRefused?.(error, connection) ?? Effect.void),
-      Effect.flatMap((peer) =>
-        Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
-      )
-    )
-  return yield* Effect.scoped(
-    Effect.gen(function* () {
-      const fibers = yield* FiberSet.make()
-      while (true) {
-        const scope = yield* Scope.make()
-        // Between accepting and forking nothing may be interrupted, else nobody would own the connection.
-        yield* Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const connection = yield* Scope.provide(restore(listener.accept), scope)
-            const one = Effect.suspend(() => attend(connection)).pipe(
-              Scope.provide(scope),
-              Effect.onExit((exit) => Scope.close(scope, exit)),
-              Effect.ignoreCause({ log: "Debug", message: "inbound peer ended" })
-            )
-            yield* FiberSet.run(fibers, restore(one))
-          })
-        ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-      }
-    })
-  )
-})

@@ -2,13 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Result, Semaphore } from "effect"
 import { TestClock } from "effect/testing"
-import { Connection, Network, Transport, Wire } from "effect-bitcoin-peer"
+import { Connection, type Handshake, Network, type Peer, Transport, Wire } from "effect-bitcoin-peer"
 import { decoyPacket } from "../src/transport/bip324Packets.ts"
 import { concat } from "./support/generators.ts"
 import { fork } from "./support/hostile.ts"
-import { network, scripted, verack, version } from "./support/peers.ts"
+import { network, scripted, twoPeers, verack, version } from "./support/peers.ts"
 import { keyPairs, noise, securedRemote } from "./support/secured.ts"
-import { dialled, fresh, inbound, outbound, outcome } from "./support/transports.ts"
+import { dialled, fresh, inbound, outbound } from "./support/transports.ts"
 
 describe("a hostile or odd remote", () => {
   it.effect("closes on our key: it does not speak version 2", () =>
@@ -129,15 +129,73 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("is a node of another network, in version 2: no key fits", () =>
+  /** Dials a listener of another network in version 2; returns both errors, a second later. */
+  const otherNetwork = (other: Network.Network, garbage: number, options: Peer.Options = {}) =>
     Effect.gen(function* () {
-      const obfuscation = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(noise(4_095)) }
-      const { others, result } = yield* Effect.provideService(
-        dialled({ transport: "v2" }, { transport: "v2", network: Network.signet }),
-        Transport.Obfuscation,
-        obfuscation
+      const obfuscation = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(noise(garbage)) }
+      const dialing = yield* fork(
+        Effect.provideService(dialled(options, { network: other }), Transport.Obfuscation, obfuscation)
       )
-      assert.deepStrictEqual([outcome(result), ...others.map(outcome)], ["KeyExchangeFailed", "Disconnected"])
+      yield* TestClock.adjust("1 second")
+      const { dials, others, result } = yield* Fiber.join(dialing)
+      assert.strictEqual(dials, 1)
+      const reasons = [result, ...others].map((one) => (one._tag === "Failure" ? one.failure.reason : undefined))
+      return reasons as [Handshake.HandshakeReason, Handshake.HandshakeReason]
+    })
+
+  it.effect("is a node of another network, in version 2: its terminator names the network within a second", () =>
+    Effect.gen(function* () {
+      for (const other of Network.all.filter(({ name }) => name !== network.name)) {
+        // The longest garbage needs no second: nothing may follow it but the terminator.
+        for (const garbage of [0, 1, 100, 4_095]) {
+          const [ours, theirs] = yield* otherNetwork(other, garbage)
+          assert.deepStrictEqual(ours, { _tag: "WrongNetwork", expected: network, received: other.magic })
+          // The first side to notice closes the connection.
+          if (theirs._tag !== "Disconnected") {
+            assert.deepStrictEqual(theirs, { _tag: "WrongNetwork", expected: other, received: network.magic })
+          }
+        }
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("is a node of a network that nobody knows, in version 2: no terminator fits", () =>
+    Effect.gen(function* () {
+      const custom = { ...Network.signet, name: "custom", magic: Uint8Array.of(1, 2, 3, 4) }
+      const ownCustom = { ...custom, magic: Uint8Array.of(1, 2, 3, 5) }
+      const [ours] = yield* otherNetwork(custom, 4_095)
+      assert.strictEqual(ours._tag, "KeyExchangeFailed")
+      const short = yield* fork(otherNetwork(custom, 10, { network: ownCustom, handshakeTimeout: "30 seconds" }))
+      yield* TestClock.adjust("29 seconds")
+      const [error] = yield* Fiber.join(short)
+      assert(error._tag === "TimedOut")
+      assert.strictEqual(error.waitingFor, "key")
+    }).pipe(fresh)
+  )
+
+  it.effect("answers our key with a version 1 frame of another network: it is on that network", () =>
+    Effect.gen(function* () {
+      for (const magic of [Network.mainnet.magic, Uint8Array.of(1, 2, 3, 4)]) {
+        const frames = Wire.encodeFrames(magic, [
+          { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
+        ])
+        const frame = Result.getOrThrow(frames)
+        for (const cut of [frame.length, 1, 4, 15, 16]) {
+          const { reason, theirs } = yield* outbound({ transport: "auto" })
+          theirs.write(frame.slice(0, cut))
+          theirs.write(frame.slice(cut))
+          assert.deepStrictEqual(yield* reason, { _tag: "WrongNetwork", expected: network, received: magic })
+        }
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("takes longer than a second for its terminator: it is of our network all the same", () =>
+    Effect.gen(function* () {
+      const both = yield* fork(twoPeers({ transport: "v2" }, { transport: "v2" }, { delay: "3 seconds" }))
+      yield* TestClock.adjust("20 seconds")
+      const [ours] = yield* Fiber.join(both)
+      assert.strictEqual(ours.info.transport, "v2")
     }).pipe(fresh)
   )
 

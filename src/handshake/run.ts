@@ -7,7 +7,7 @@ import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
 import { maxGarbageLength, maxGarbageLengthUnknown, V1Peers } from "../Transport.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import * as Machine from "./machine.ts"
 import { establish } from "./negotiateTransport.ts"
@@ -67,8 +67,8 @@ const longestSilence = 15_000
  * The handshake over a link, which Peer keeps using afterwards. `rest` are the messages for the connected peer: those before
  * the verack that count (`countsBeforeVerack`), then those after it.
  */
-export const runOnLink = Effect.fnUntraced(function* (
-  link: Link,
+export const runHandshake = Effect.fnUntraced(function* (
+  link: MessageConnection,
   options: Options
 ): Effect.fn.Return<
   { readonly negotiated: Negotiated; readonly rest: ReadonlyArray<Wire.ParserEvent> },
@@ -128,6 +128,15 @@ export const runOnLink = Effect.fnUntraced(function* (
   let versionReceivedAt = 0
   let isEstablished = transport === "v1"
 
+  /** The reason with the network of the node's port, if that is not ours. A node that sent its version is on our network. */
+  const likely = (reason: HandshakeReason): HandshakeReason => {
+    if (direction === "inbound" || state.remote !== undefined) return reason
+    if (reason._tag !== "Disconnected" && reason._tag !== "TimedOut") return reason
+    const { port } = link.connection.remoteAddress
+    const likelyNetwork = port === network.port ? undefined : Network.fromPort(port)
+    return likelyNetwork === undefined ? reason : { ...reason, likelyNetwork }
+  }
+
   const exchange = Effect.gen(function* () {
     let events: ReadonlyArray<Wire.ParserEvent> = []
     if (transport !== "v1") {
@@ -135,7 +144,7 @@ export const runOnLink = Effect.fnUntraced(function* (
       // The initiator of version 2 has shown by its key that it supports it.
       const garbageLimit = direction === "inbound" || supportsV2 === true ? maxGarbageLength : maxGarbageLengthUnknown
       const established = establish(link, { direction, garbageLimit, network, policy, silence, transport })
-      events = yield* Effect.catch(established, failed)
+      events = yield* Effect.catch(established, (reason) => failed(likely(reason)))
       isEstablished = true
     }
     const startHeight = yield* options.startHeight ?? Effect.succeed(0)
@@ -169,12 +178,19 @@ export const runOnLink = Effect.fnUntraced(function* (
         yield* send(step.send)
         if (state._tag === "Done") return [...early.values(), ...events.slice(index + 1)]
       }
-      const error = link.failure()
+      const error = link.failure
       if (error?.reason._tag === "WrongMagic") {
         return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
       }
       if (error !== undefined) return yield* failed({ _tag: "BadMessage", error })
-      events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
+      events = yield* Effect.catch(link.read, (error) =>
+        // Our inbound side found its own nonce and closed the connection.
+        failed(
+          nonces.wasReceived(settings.version.nonce)
+            ? { _tag: "SelfConnection" }
+            : likely({ _tag: "Disconnected", error })
+        )
+      )
     }
   }).pipe(
     Effect.tapError(({ reason }) =>
@@ -187,17 +203,19 @@ export const runOnLink = Effect.fnUntraced(function* (
   const rest = yield* Effect.timeoutOrElse(exchange, {
     duration: timeout,
     orElse: () =>
-      failed({
-        _tag: "TimedOut",
-        after: timeout,
-        // A stranger that says nothing has not even shown which version it speaks.
-        waitingFor:
-          !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
-      })
+      failed(
+        likely({
+          _tag: "TimedOut",
+          after: timeout,
+          // A stranger that says nothing has not even shown which version it speaks.
+          waitingFor:
+            !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
+        })
+      )
   })
 
   const remote = state.remote!
-  const { sessionId, transport: spoken } = link.framing()
+  const { sessionId, transport: spoken } = link.framing
   // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
   if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
     v1Peers.remove(link.connection.remoteAddress)

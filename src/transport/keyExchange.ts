@@ -146,6 +146,14 @@ const garbage = (of: KeyExchange): Step => {
   return needBytes
 }
 
+/** Whether the garbage that has arrived holds this terminator: then the peer is on the network that it belongs to. */
+export const garbageHolds = (of: KeyExchange, terminator: Uint8Array): boolean => {
+  for (let start = 0; start + terminatorSize <= of.size; start++) {
+    if (equalAt(of.held, start, terminator, terminatorSize)) return true
+  }
+  return false
+}
+
 /** What is to be done next. */
 export const next = (of: KeyExchange): Step => {
   switch (of.phase) {

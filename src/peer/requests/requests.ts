@@ -5,13 +5,11 @@
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Result from "effect/Result"
 import * as Wire from "../../Wire.ts"
 import type { OpenQuestion, Question } from "./inFlight.ts"
 import * as FilterRequests from "./compactFilters.ts"
 import { fromAddr, noStop } from "../sending.ts"
-import type { Outgoing } from "../../transport/messageConnection.ts"
-import type { Outbox } from "../sendQueue.ts"
+import type { SendQueue } from "../sendQueue.ts"
 import { notSendable, PeerError } from "../../PeerError.ts"
 import * as Requests from "./tracker.ts"
 
@@ -56,8 +54,7 @@ const timedOut = (what: string, after: Duration.Duration): PeerError =>
 
 export interface QuestionOptions {
   readonly requests: Requests.Requests
-  readonly outbox: Outbox<PeerError>
-  readonly encode: (message: Wire.Message) => Result.Result<Outgoing, PeerError>
+  readonly sendQueue: SendQueue<PeerError>
   /** The clock of the stall deadlines. */
   readonly now: () => number
   readonly protocolVersion: number
@@ -70,20 +67,19 @@ export interface QuestionOptions {
 }
 
 export const makeQuestions = ({
-  encode,
   now,
   onAsk,
-  outbox,
   ping,
   protocolVersion,
   requests,
+  sendQueue,
   services
 }: QuestionOptions) => {
   /** How to tell those who wait that there will be no answer. */
   const open = new Set<(error: PeerError) => void>()
 
   /** Puts a question into the outbox; whoever it is for gets it even if we lose interest. */
-  const send = (message: Wire.Message): Effect.Effect<void, PeerError> => outbox.offer(() => encode(message))
+  const send = (message: Wire.Message): Effect.Effect<void, PeerError> => sendQueue.offer(message)
 
   /** Waits for a deferred that also fails when the peer ends. */
   const settle = <A>(
@@ -107,10 +103,7 @@ export const makeQuestions = ({
           const left = leave()
           // Others joined a question that we were to send and did not.
           if (!queued) {
-            for (const message of left) {
-              const encoded = encode(message)
-              if (encoded._tag === "Success") outbox.force(encoded.success)
-            }
+            for (const message of left) sendQueue.force(message)
           }
         })
       )

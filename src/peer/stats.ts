@@ -6,7 +6,7 @@ import type { Negotiated } from "../Handshake.ts"
 import type { Network } from "../Network.ts"
 import * as Wire from "../Wire.ts"
 import type * as KeepAlive from "./keepAlive.ts"
-import type { Tally, Traffic } from "../transport/messageConnection.ts"
+import { noMessage, type Tally, type Traffic } from "../transport/messageConnection.ts"
 
 /** What is known of a peer since its handshake. */
 export interface Info extends Negotiated {
@@ -58,7 +58,11 @@ export const Stats = Schema.Struct({
   messagesSent: Count,
   /** Messages that were dropped because of a bad checksum, command or payload. */
   messagesDropped: Count,
-  /** By command; commands that this package does not know are counted together under "*other*". */
+  /**
+   * By command; the numbers of each side add up to its totals above. Commands that this package does not know are counted together
+   * under "*other*". Bytes that belong to no message are counted under "*no message*": the key exchange of "v2" and its garbage,
+   * decoys, messages that were dropped, and a message whose end has not arrived.
+   */
   received: PerCommand,
   sent: PerCommand,
   /** Round trip of the last ping that was answered, and of the fastest. */
@@ -76,8 +80,17 @@ export const Stats = Schema.Struct({
 })
 export type Stats = typeof Stats.Type
 
-const perCommand = (tallies: ReadonlyMap<string, Tally>): Record<string, Tally> =>
-  Object.fromEntries(Array.from(tallies, ([command, tally]) => [command, { ...tally }]))
+/** Tallies of all commands, and of the bytes that are left of a total. */
+const perCommand = (tallies: ReadonlyMap<string, Tally>, total: number): Record<string, Tally> => {
+  const counted: Record<string, Tally> = {}
+  let rest = total
+  for (const [command, tally] of tallies) {
+    counted[command] = { ...tally }
+    rest -= tally.bytes
+  }
+  if (rest > 0) counted[noMessage] = { messages: 0, bytes: rest }
+  return counted
+}
 
 /** The rest of what a snapshot says. */
 export interface Rest {
@@ -120,8 +133,8 @@ export const snapshot = (
   messagesReceived: traffic.messagesReceived,
   messagesSent: traffic.messagesSent,
   messagesDropped: traffic.dropped,
-  received: perCommand(traffic.received),
-  sent: perCommand(traffic.sent),
+  received: perCommand(traffic.received, traffic.bytesReceived),
+  sent: perCommand(traffic.sent, traffic.bytesSent),
   ...(keepAlive.lastRoundTrip !== undefined && { lastPing: Duration.millis(keepAlive.lastRoundTrip) }),
   ...(keepAlive.minimumRoundTrip !== undefined && { minimumPing: Duration.millis(keepAlive.minimumRoundTrip) }),
   ...rest

@@ -3,7 +3,8 @@
  * reads or ends the process.
  */
 import * as Cause from "effect/Cause"
-import { Argument, CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
+import * as Console from "effect/Console"
+import { Argument, CliConfig, CliOutput, Command, Flag, GlobalFlag, TerminalCapabilities } from "effect/cli"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
@@ -27,7 +28,7 @@ import { recordIn } from "./record.ts"
 import { replay } from "./replay.ts"
 import type { Format } from "./summary.ts"
 import type { Settings } from "./watch.ts"
-import { clean } from "./text.ts"
+import { clean, wrappedHelp } from "./text.ts"
 
 /** Of the package. */
 export const version = "0.1.0"
@@ -340,19 +341,36 @@ export const btcpeer = Command.make("btcpeer").pipe(
 
 const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())
 
-/** Help goes to stdout as usual; what is wrong with the arguments is one line, not the help behind which it hides. */
-const presenter = (error: (text: string) => void): CliOutput.Presenter => ({
-  present: (event) =>
-    event._tag === "InvalidInvocation"
-      ? Effect.sync(() => error(`btcpeer: ${oneLine(event.errors[0]?.message ?? "bad arguments")} (see --help)`))
-      : CliOutput.defaultPresenter.present(event)
+/** Where the output is no terminal, and tells no width. */
+const defaultHelpColumns = 80
+
+/**
+ * Help goes to stdout, no wider than the terminal. What is wrong with the arguments is one line, not the help with that line at its
+ * end.
+ */
+const presenter = (
+  error: (text: string) => void,
+  columns: number = defaultHelpColumns,
+  colors: boolean
+): CliOutput.Presenter => ({
+  present: (event) => {
+    switch (event._tag) {
+      case "InvalidInvocation":
+        return Effect.sync(() => error(`btcpeer: ${oneLine(event.errors[0]?.message ?? "bad arguments")} (see --help)`))
+      case "Help":
+        return Console.log(wrappedHelp(CliOutput.defaultFormatter({ colors }).formatHelpDoc(event.helpDoc), columns))
+      default:
+        return CliOutput.defaultPresenter.present(event)
+    }
+  }
 })
 
 const runCommand = Command.runWith(btcpeer, { version })
 
 /** Runs the command with the arguments behind its name, and gives the exit code. Every failure is one line on stderr. */
 export const run = Effect.fnUntraced(function* (argv: ReadonlyArray<string>) {
-  const { error } = yield* Output
+  const { columns, error } = yield* Output
+  const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
   return yield* runCommand(argv).pipe(
     Effect.as(0),
     Effect.catchTags({
@@ -366,7 +384,7 @@ export const run = Effect.fnUntraced(function* (argv: ReadonlyArray<string>) {
       error(problem === undefined ? `btcpeer: ${Cause.pretty(cause)}` : `btcpeer: ${oneLine(problem.message)}`)
       return Effect.succeed(1)
     }),
-    Effect.provideService(CliOutput.Presenter, presenter(error)),
+    Effect.provideService(CliOutput.Presenter, presenter(error, columns(), canColor)),
     Effect.provide(
       CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
     ),

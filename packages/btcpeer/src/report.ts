@@ -10,10 +10,10 @@ import type { Format } from "./summary.ts"
 export type Report = (event: Event, note?: Note) => void
 
 export const makeReport = (format: Format): Effect.Effect<Report, never, Output> =>
-  Effect.map(Output, ({ line, paint }) => (event, note = {}) => {
+  Effect.map(Output, ({ columns, line, paint }) => (event, note = {}) => {
     const oneOfMany = event.event === "message" || event.event === "dropped"
     if (format !== "text") line(toLine(event), oneOfMany)
-    else for (const text of textLines(paint, event, note)) line(text, oneOfMany)
+    else for (const text of textLines(paint, event, note, columns())) line(text, oneOfMany)
   })
 
 /** What time it is, for events that happen now: for programs, and the time of day (UTC) for people. */

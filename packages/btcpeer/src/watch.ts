@@ -122,6 +122,9 @@ export const open = Effect.fnUntraced(function* <E>(
   let startedAt = now()
   /** When our pings went out, the keep-alive of the peer included. A few at most: it sends one at a time. */
   const pings = new Map<bigint, number>()
+  /** Round trips as they were printed, in place of those of the peer, which also count how long its own side took. */
+  let lastPing: number | undefined
+  let minimumPing: number | undefined
 
   const onRead = (event: Wire.ParserEvent): void => {
     const { time, when } = wallClock()
@@ -146,6 +149,8 @@ export const open = Effect.fnUntraced(function* <E>(
     )
     if (message._tag === "pong" && roundTrip !== undefined) {
       pings.delete(message.nonce)
+      lastPing = roundTrip
+      minimumPing = Math.min(minimumPing ?? roundTrip, roundTrip)
       report({ event: "pong", ...source, milliseconds: roundTrip })
     }
   }
@@ -218,7 +223,11 @@ export const open = Effect.fnUntraced(function* <E>(
     Effect.gen(function* () {
       const asked = Effect.andThen(Effect.flatMap(until, peer.disconnect), peer.awaitShutdown)
       const end = yield* Effect.raceFirst(peer.awaitShutdown, asked)
-      const stats = yield* peer.stats
+      const stats = {
+        ...(yield* peer.stats),
+        ...(lastPing !== undefined && { lastPing: Duration.millis(lastPing) }),
+        ...(minimumPing !== undefined && { minimumPing: Duration.millis(minimumPing) })
+      }
       report({ event: "disconnected", ...source, reason: end._tag, message: Peer.describeEnd(end), stats })
       return end
     })

@@ -9,10 +9,18 @@ import * as Network from "effect-bitcoin-peer/Network"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import { decode } from "../src/decode.ts"
 import { makeMemory } from "../src/output.ts"
+import { rawTransaction } from "../src/rawTransaction.ts"
 import { addressOf, assembly, scriptType } from "../src/script.ts"
 import { contentOf } from "../src/summary.ts"
 import { decoded, encoded, examples } from "../../../test/support/generators.ts"
-import { captures, readBlock, readCapture, readVector } from "../../../test/support/vectors.ts"
+import {
+  captures,
+  readBlock,
+  readCapture,
+  readTransactions,
+  readVector,
+  readVectorText
+} from "../../../test/support/vectors.ts"
 
 const eventOf = Schema.decodeUnknownSync(Events.FromLine)
 
@@ -116,6 +124,32 @@ describe("--json=full", () => {
       assert.strictEqual(transaction.vsize, Math.ceil(transaction.weight / 4))
     })
   )
+})
+
+describe("a transaction with the fields of decoderawtransaction", () => {
+  const printed = JSON.parse(new TextDecoder().decode(readVector("core/decoded-transactions.json"))) as Readonly<
+    Record<"raw" | "tx_valid" | "tx_invalid", ReadonlyArray<Record<string, unknown>>>
+  >
+  const raw = Object.values(JSON.parse(readVectorText("core/raw-transactions.json")) as Record<string, string>)
+  const files = {
+    raw: raw.map(script),
+    tx_valid: readTransactions("tx_valid"),
+    tx_invalid: readTransactions("tx_invalid")
+  }
+
+  /** Without descriptors, which we do not print. */
+  const withoutDescriptors = (key: string, value: unknown): unknown => (key === "desc" ? undefined : value)
+
+  it.each(["raw", "tx_valid", "tx_invalid"] as const)("is what Bitcoin Core prints, of all in %s", (file) => {
+    assert.lengthOf(printed[file], files[file].length)
+    for (const [index, bytes] of files[file].entries()) {
+      const transaction = Result.getOrThrow(Wire.decodeRawTransaction(bytes))
+      assert.strictEqual(
+        JSON.stringify(rawTransaction(transaction, Network.mainnet)),
+        JSON.stringify(printed[file][index], withoutDescriptors)
+      )
+    }
+  })
 })
 
 describe("an output script", () => {

@@ -51,24 +51,25 @@ const problemOf = (error: HandshakeError | ConnectionError, endpoint: Endpoint):
   return network === undefined ? message : `${message.replace(/\?$/, "")}: use --network ${network.name}`
 }
 
-/** How long the command waits before it says what it waits for. */
-const patience = Duration.seconds(1)
+/** How often the command looks what it waits for, and how often it sees the same before it tells that: after a second. */
+const look = Duration.millis(250)
+const patience = 4
 
-/** Reports what an effect waits for, each time that this stays the same for a moment, until the effect ends. */
+/** Tells what an effect waits for, whenever that stays the same for a moment, until the effect ends. */
 const telling = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   waitsFor: () => string,
   tell: (line: string) => void
 ): Effect.Effect<A, E, R> => {
   const watch = Effect.gen(function* () {
-    let told = ""
+    let last = ""
+    let times = 0
     while (true) {
-      const before = waitsFor()
-      yield* Effect.sleep(patience)
-      if (waitsFor() === before && before !== told) {
-        told = before
-        tell(before)
-      }
+      const now = waitsFor()
+      times = now === last ? times + 1 : 0
+      last = now
+      if (times === patience) tell(now)
+      yield* Effect.sleep(look)
     }
   })
   return Effect.raceFirst(effect, watch)

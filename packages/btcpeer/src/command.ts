@@ -26,6 +26,7 @@ import { Output } from "./output.ts"
 import { parseHostPort, parseProxy } from "./proxy.ts"
 import { recordIn } from "./record.ts"
 import { replay } from "./replay.ts"
+import { parseServices } from "./services.ts"
 import type { Format } from "./summary.ts"
 import type { Settings } from "./watch.ts"
 import { clean, wrappedHelp } from "./text.ts"
@@ -159,7 +160,7 @@ const connectCommand = Command.make(
   {
     ...peerFlags,
     timeout: timeoutFlag(
-      "How long to wait for a connection, and then for the handshake; by default 10s, through a proxy 1m, through I2P 3m"
+      "How long connecting and the handshake may take together; by default 10s, through a proxy 1m, through I2P 3m"
     ),
     proxy: Flag.String("proxy").pipe(
       Flag.withMetavar("URL"),
@@ -174,17 +175,25 @@ const connectCommand = Command.make(
       Flag.optional
     ),
     capture,
+    services: Flag.String("services").pipe(
+      Flag.withMetavar("NAMES"),
+      Flag.mapTryCatch(parseServices, (error) => (error instanceof Error ? error.message : String(error))),
+      Flag.withDescription(
+        "What the node is known to offer, such as NETWORK,WITNESS,P2P_V2. Without P2P_V2, --transport auto begins with v1"
+      ),
+      Flag.optional
+    ),
     address: Argument.String("address").pipe(
       Argument.withMetavar("HOST[:PORT]"),
       Argument.withDescription("A name, an IPv4 address, or an IPv6 address in brackets; the network's port by default")
     )
   },
-  Effect.fnUntraced(function* ({ address, capture, proxy, sam, ...flags }) {
+  Effect.fnUntraced(function* ({ address, capture, proxy, sam, services, ...flags }) {
     // Not parsed by the flags, whose errors repeat what was given: there may be a password in it.
     const way = yield* orFailure(Option.isSome(proxy) ? "--proxy" : "--i2p-sam", () => wayOf(proxy, sam))
     const options = settings(flags, way._tag)
     const endpoint = yield* orFailure(`"${address}"`, () => endpointOf(address, way, options.network))
-    return yield* recordIn(capture)(connect(endpoint, way, options))
+    return yield* recordIn(capture)(connect(endpoint, way, options, Option.getOrUndefined(services)))
   })
 ).pipe(
   Command.withShortDescription("Connect to a peer and show what it sends"),

@@ -2,10 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import { Readable } from "node:stream"
 import { decode, type DecodeOptions } from "../src/decode.ts"
-import * as Events from "../src/events.ts"
 import { detect, find, type Found } from "../src/scan.ts"
 import { makeMemory } from "../src/output.ts"
 import * as Network from "effect-bitcoin-peer/Network"
@@ -19,25 +17,7 @@ import {
   readVector,
   readVectorText
 } from "../../../test/support/vectors.ts"
-
-const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
-
-const hash = (byte: number): Uint8Array => new Uint8Array(32).fill(byte)
-const header: Wire.BlockHeader = {
-  version: 4,
-  previousBlock: hash(1),
-  merkleRoot: hash(2),
-  timestamp: 1_700_000_000,
-  bits: 0x207fffff,
-  nonce: 7
-}
-const transaction: Wire.Transaction = {
-  version: 2,
-  inputs: [{ previousOutput: { txid: hash(3), index: 1 }, script: new Uint8Array(0), sequence: 0, witness: [hash(4)] }],
-  outputs: [{ value: 150_000_000, script: Uint8Array.of(0x51) }],
-  lockTime: 0
-}
-const txid = Wire.hashToHex(Wire.txid(transaction))
+import { decodeLine, hash, header, transaction, txid } from "./support/fixtures.ts"
 
 const { magic } = Network.regtest
 const frames = (...all: ReadonlyArray<Wire.Message>): Uint8Array => Result.getOrThrow(Wire.encodeFrames(magic, all))

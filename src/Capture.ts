@@ -198,9 +198,10 @@ export const replay = Effect.fnUntraced(function* <E, R>(
       ended = true
       return end
     })
-  // The remote reads nothing: what is written behind its last message was meant for it all the same.
+  // The remote reads nothing; bytes that are written after its last message are reported all the same.
   const write = (bytes: Uint8Array): number => {
-    if (!ended) onWrite?.(bytes)
+    if (ended) return -1
+    onWrite?.(bytes)
     return 0
   }
   return { localAddress, remoteAddress, pull, write, drained, close: ending(close), destroy: ending(destroy) }

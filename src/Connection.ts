@@ -65,7 +65,7 @@ export interface Connection {
   /**
    * Hands bytes over, at once and in order, and returns how many bytes wait in this process because the other side
    * takes no more for now: 0 means none. It never throws and holds back nobody, so look at the result or wait for
-   * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns 0.
+   * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns -1.
    */
   readonly write: (bytes: Uint8Array) => number
   /**

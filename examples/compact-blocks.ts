@@ -28,13 +28,13 @@ export const serveBlock = (served: Wire.Block, nonce: bigint) =>
   }) satisfies Peer.Handlers
 
 /** The answer of a peer to a getdata for one block, in the form of `type`. */
-const ask = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], type: number, hash: Uint8Array) {
+const ask = Effect.fnUntraced(function* (peer: Peer.Peer, type: number, hash: Uint8Array) {
   const [result] = yield* peer.getData([{ type, hash }])
   return result?._tag === "Found" ? result.message : undefined
 })
 
 /** Rebuilds the block of a compact block. Fetches the whole block when short ids collide. */
-export const rebuildBlock = (peer: Peer.Peer["Service"], message: Wire.CmpctBlock, mempool: CompactBlock.Pool) =>
+export const rebuildBlock = (peer: Peer.Peer, message: Wire.CmpctBlock, mempool: CompactBlock.Pool) =>
   Effect.gen(function* () {
     const rebuilt = yield* Effect.fromResult(CompactBlock.rebuild(message, mempool))
     if (rebuilt._tag === "Complete") return rebuilt.block
@@ -56,11 +56,7 @@ export const rebuildBlock = (peer: Peer.Peer["Service"], message: Wire.CmpctBloc
   )
 
 /** Fetches a block as a compact block. Returns `undefined` when the peer does not have it. */
-export const fetchBlock = Effect.fnUntraced(function* (
-  peer: Peer.Peer["Service"],
-  hash: Uint8Array,
-  mempool: CompactBlock.Pool
-) {
+export const fetchBlock = Effect.fnUntraced(function* (peer: Peer.Peer, hash: Uint8Array, mempool: CompactBlock.Pool) {
   const message = yield* ask(peer, compactBlock, hash)
   // A node sends the whole block when it is not recent.
   if (message?._tag === "block") return message.block

@@ -1,8 +1,10 @@
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
-import type { ConnectionError } from "./Connection.ts"
-import type { HandshakeReason } from "./HandshakeError.ts"
+import * as Predicate from "effect/Predicate"
+import type { ConnectionError, ConnectionReason } from "./ConnectionError.ts"
+import type { HandshakeError, HandshakeReason } from "./HandshakeError.ts"
+import { errorJson } from "./primitives/errorJson.ts"
 import * as Wire from "./Wire.ts"
 
 /** Why a connected peer came to its end. */
@@ -27,10 +29,13 @@ export type EndReason =
   | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
   /** The remote took nothing of what waited to be written for too long. */
   | { readonly _tag: "WriteTimeout"; readonly after: Duration.Duration }
-  /** A request was not answered in time: headers, data by its hash, or transactions of the block with that hash. */
+  /**
+   * Neither a request nor a later ping was answered in time. `hash` is the one that a getdata asked for, or the block of a
+   * getblocktxn.
+   */
   | {
       readonly _tag: "Stalled"
-      readonly command: "getheaders" | "getdata" | "getblocktxn"
+      readonly command: "getheaders" | "getblocks" | "getdata" | "getblocktxn"
       readonly hash: Uint8Array | undefined
       readonly after: Duration.Duration
     }
@@ -73,8 +78,23 @@ export type PeerReason =
   | { readonly _tag: "Ended"; readonly end: EndReason }
   /** The message is against the rules of the wire; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
-  /** No answer to what was asked within that time; the peer goes on. */
+  /** The request was not answered within that time; the peer goes on. Another peer may be faster. */
   | { readonly _tag: "TimedOut"; readonly what: string; readonly after: Duration.Duration }
+  /**
+   * The peer does not have it: it said so, or it answered a later ping without sending it. The peer goes on. Ask another one.
+   * `hash` is that of the block or transaction.
+   */
+  | { readonly _tag: "NotFound"; readonly what: string; readonly hash: Uint8Array | undefined }
+  /**
+   * The peer answered a later ping, but not the request; the peer goes on. It has nothing to send, as bcoin when it has no more
+   * headers, or does not want to. Only another peer can tell which.
+   */
+  | { readonly _tag: "NoAnswer"; readonly what: string }
+  /**
+   * The peer sent headers that do not connect to the locator, and then answered a later ping; the peer goes on. Its chain may have
+   * changed at that moment: ask again, with a longer locator.
+   */
+  | { readonly _tag: "DoesNotConnect"; readonly what: string }
   /** A subscriber that chose to fail did not keep up: `capacity` bytes waited. Only its stream ends. */
   | { readonly _tag: "Overflow"; readonly capacity: number }
   /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
@@ -82,8 +102,12 @@ export type PeerReason =
   /** The peer does not offer the service that it needs, and could disconnect us; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotOffered"; readonly what: string; readonly service: bigint }
 
+const TypeId = "~effect-bitcoin-peer/PeerError"
+
 /** Something asked of a peer that did not happen; `reason` says why. */
 export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
+  readonly [TypeId]: typeof TypeId = TypeId
+
   override get message(): string {
     switch (this.reason._tag) {
       case "Ended":
@@ -92,6 +116,12 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
         return `the message cannot be sent: ${this.reason.error.message}`
       case "TimedOut":
         return `no answer to ${this.reason.what} within ${Duration.format(this.reason.after)}`
+      case "NotFound":
+        return `the peer does not have ${this.reason.hash === undefined ? "the answer to" : `${Wire.hashToHex(this.reason.hash)}, requested by`} ${this.reason.what}`
+      case "NoAnswer":
+        return `the peer answered a ping but not ${this.reason.what}`
+      case "DoesNotConnect":
+        return `the headers that answer ${this.reason.what} do not connect to the locator`
       case "Overflow":
         return `the subscriber did not keep up: ${this.reason.capacity} bytes waited`
       case "NotSupported":
@@ -100,7 +130,20 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
         return `${this.reason.what} needs ${Wire.serviceNames(this.reason.service).join(" ")}, which the peer does not offer`
     }
   }
+
+  /** `console.log`, loggers and `JSON.stringify` show the message and the reason. */
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
 }
+
+/**
+ * Whether a value is a `PeerError`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isPeerError = (value: unknown): value is PeerError => Predicate.hasProperty(value, TypeId)
 
 /** A message against the rules of the wire, of which nothing was sent. */
 export const notSendable = (error: Wire.WireError): PeerError =>
@@ -153,5 +196,82 @@ const assessments: { readonly [Tag in (EndReason | HandshakeReason)["_tag"]]: As
   BadOptions: oursForGood
 }
 
-/** Who ended a peer or a handshake, whether it may be tried again, and how bad it was. */
-export const assess = (reason: EndReason | HandshakeReason): Assessment => assessments[reason._tag]
+const assessConnection = (reason: ConnectionReason): Assessment => {
+  switch (reason._tag) {
+    case "Closed":
+    case "Reset":
+      return theirs
+    case "ListenFailed":
+      return reason.problem === "BadPort" ? oursForGood : ours
+    case "DialFailed":
+      switch (reason.problem) {
+        case "BadHost":
+        case "BadPort":
+        case "NeedsProxy":
+        case "ProxyAuthFailed":
+          return oursForGood
+        case "ProxyBroken":
+        case "ProxyRefused":
+        case "ProxyUnreachable":
+          return ours
+        default:
+          return theirs
+      }
+  }
+}
+
+const assessRequest = (reason: PeerReason): Assessment => {
+  switch (reason._tag) {
+    case "Ended":
+      return assess(reason.end)
+    case "NotSendable":
+      return oursForGood
+    case "Overflow":
+      return ours
+    case "NotOffered":
+    case "NotSupported":
+      return unsuitable
+    // The request was not answered as it was asked. That alone is no misbehaviour, and the peer goes on.
+    default:
+      return theirs
+  }
+}
+
+/**
+ * Says who ended a peer, a handshake or a connection, whether to try again, and how bad it was. It takes the reason that
+ * `awaitShutdown` returns and every error that a connection, a handshake or a peer fails with.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schedule } from "effect"
+ * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * const session = Effect.gen(function*() {
+ *   const connect = NodeConnection.connect({ host: "127.0.0.1", port: Network.regtest.port })
+ *   const peer = yield* Peer.dial(connect, { network: Network.regtest })
+ *   return yield* peer.ping
+ * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+ *
+ * // Dials again after each ConnectionError, HandshakeError or PeerError that another try may avoid.
+ * export const program = Effect.retry(session, {
+ *   schedule: Schedule.exponential("1 second"),
+ *   while: (error) => Peer.assess(error).retry
+ * })
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const assess = (end: EndReason | HandshakeReason | ConnectionError | HandshakeError | PeerError): Assessment => {
+  switch (end._tag) {
+    case "ConnectionError":
+      return assessConnection(end.reason)
+    case "HandshakeError":
+      return assess(end.reason)
+    case "PeerError":
+      return assessRequest(end.reason)
+    default:
+      return assessments[end._tag]
+  }
+}

@@ -556,7 +556,7 @@ describe("a connection that takes no more bytes", () => {
       const cause = new Error("broken pipe")
       const error = new Connection.ConnectionError({ reason: { _tag: "Reset", cause } })
       let isBroken = false
-      const connection: Connection.Connection["Service"] = {
+      const connection: Connection.Connection = {
         localAddress: ours.localAddress,
         remoteAddress: ours.remoteAddress,
         pull: ours.pull,

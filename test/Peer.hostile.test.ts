@@ -390,7 +390,8 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
       assert.isUndefined(asking.pollUnsafe())
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* Fiber.join(asking), [{ _tag: "TimedOut", item: wanted }])
-      yield* TestClock.adjust("15 seconds")
+      // It does not answer the ping that asks whether it has more to say.
+      yield* TestClock.adjust("30 seconds")
       const reason = yield* endOf(session)
       assert(reason._tag === "Stalled")
       assert.strictEqual(reason.command, "getdata")
@@ -403,7 +404,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
       const items = [1, 2].map((number) => item(Wire.InventoryType.tx, Wire.txid(transaction(number))))
       const asking = yield* fork(session.peer.getData(items))
       yield* session.remote.receiveUntil("getdata")
-      for (let second = 0; second < 45 && session.ending.pollUnsafe() === undefined; second++) {
+      for (let second = 0; second < 75 && session.ending.pollUnsafe() === undefined; second++) {
         yield* session.remote.send(tx(1))
         yield* TestClock.adjust("1 second")
       }

@@ -19,7 +19,7 @@ const show = (name: string, value: string): void => {
 }
 
 /** A node announces a new block by its hash. Fetches the block and shows it. */
-const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer["Service"]) {
+const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
   const { block, witnessBlock } = Wire.InventoryType
   const blocks = Array.from(items).filter(({ type }) => type === block)
   for (const result of yield* peer.getData(blocks.map(({ hash }) => ({ type: witnessBlock, hash })))) {

@@ -23,9 +23,12 @@ export interface SessionOptions extends HandshakeOptions.Options {
   readonly knownInventory?: number | undefined
   /** Whether a remote that leaves requests unanswered is disconnected, with `Stalled`; true by default. */
   readonly stalls?: boolean | undefined
-  /** How long a getdata or getblocktxn may stay unanswered, counted from the previous answer; 30 seconds by default. */
+  /**
+   * How long a getdata, getblocktxn or getblocks may stay unanswered, counted from the previous answer; 30 seconds by default.
+   * The peer then gets a ping, unless one followed the request, and stalls when it does not answer that in the same time.
+   */
   readonly dataStallTimeout?: Duration.Input | undefined
-  /** How long a getheaders may stay unanswered; 90 seconds by default. */
+  /** The same for a getheaders; 90 seconds by default. */
   readonly headersStallTimeout?: Duration.Input | undefined
   /** Called with each message, or its error, after it was parsed; messages of the handshake included. Must not throw. */
   readonly onRead?: ((event: Wire.ParserEvent) => void) | undefined

@@ -13,7 +13,7 @@ import type { Lifecycle } from "./lifecycle.ts"
 import { ended, endOfConnection, endOfDropped, judge, type Served } from "./misbehavior.ts"
 import type { Pinger } from "./pinger.ts"
 import * as RemoteState from "./remoteState.ts"
-import * as Requests from "./requests/tracker.ts"
+import type { RequestTracker } from "./requests/tracker.ts"
 import type { Observer } from "./telemetry.ts"
 
 /** Bytes that a message costs besides its own: many small messages must not make the bound meaningless. */
@@ -25,7 +25,7 @@ export interface ReaderOptions<Self> {
   readonly keepAlive: KeepAlive.KeepAlive
   readonly remote: RemoteState.RemoteState
   /** The tracker of requests, once something was asked. */
-  readonly tracker: () => Requests.Requests | undefined
+  readonly tracker: () => RequestTracker | undefined
   readonly pinger: Pinger
   readonly dispatcher: Dispatcher<Self>
   readonly lifecycle: Lifecycle
@@ -93,8 +93,7 @@ export class Reader<Self> {
         const verdict = judge(message, served)
         if (verdict === "handle") {
           const hashes = RemoteState.observe(remote, message)
-          const requests = tracker()
-          if (requests !== undefined) Requests.received(requests, message, hashes, arrivedAt)
+          tracker()?.received(message, hashes, arrivedAt)
           if (message._tag === "pong") pinger.received(message)
           else if (message._tag === "ping" && !pongsInTurn) {
             const pong = pinger.answer(message)

@@ -68,8 +68,8 @@ export const Stats = Schema.Struct({
   /** Messages that were dropped for a bad checksum, command or payload. */
   messagesDropped: Count,
   /**
-   * By command; the numbers of each side add up to its totals above. Commands that this package does not know are counted together
-   * under "*other*". Bytes that belong to no message are counted under "*no message*": the key exchange of "v2" and its garbage,
+   * By command; the numbers of each side add up to its totals above. Unknown commands are counted together as "*other*".
+   * Bytes that belong to no message are counted under "*no message*": the key exchange of "v2" and its garbage,
    * decoys, messages that were dropped, and a message whose end has not arrived.
    */
   received: PerCommand,

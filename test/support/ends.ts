@@ -15,10 +15,7 @@ export const block = (size: number): Wire.Message => ({
 })
 
 /** Two who wait for the end and two who wait for a message to be written: more than the in-memory window takes. */
-export const waiters = Effect.fnUntraced(function* (
-  peer: Peer.Peer["Service"],
-  sending: ReadonlyArray<number> = [1, 2]
-) {
+export const waiters = Effect.fnUntraced(function* (peer: Peer.Peer, sending: ReadonlyArray<number> = [1, 2]) {
   const sends = yield* Effect.forEach(sending, () => fork(peer.sendAndWait(block(200_000))))
   const shutdowns = yield* Effect.forEach([1, 2], () => fork(peer.awaitShutdown))
   return { sends, shutdowns }

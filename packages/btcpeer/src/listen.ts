@@ -15,7 +15,7 @@ import * as Session from "./watch.ts"
 
 /** Watches one connection from its handshake to its end. A failure of one connection does not affect the others. */
 const attend = (
-  connection: Connection["Service"],
+  connection: Connection,
   peer: number,
   settings: Session.Settings,
   report: Report,
@@ -43,7 +43,7 @@ export const listen = Effect.fnUntraced(function* (
   const enough = yield* Deferred.make<string>()
   let count = 0
 
-  const accepting = (fibers: FiberSet.FiberSet, listener: NodeConnection.Listener["Service"]) =>
+  const accepting = (fibers: FiberSet.FiberSet, listener: NodeConnection.Listener) =>
     Effect.gen(function* () {
       while (true) {
         // An accepted connection belongs to the scope that accepts it: that of the fiber that watches it.

@@ -104,10 +104,7 @@ const waitingFor = (
  * connection is there: the time of the handshake counts from then on. `source` is given if the command has several peers.
  */
 export const open = Effect.fnUntraced(function* <E>(
-  make: (
-    options: Peer.Options,
-    connected: Effect.Effect<void>
-  ) => Effect.Effect<Peer.Peer["Service"], E, Scope.Scope | Nonce>,
+  make: (options: Peer.Options, connected: Effect.Effect<void>) => Effect.Effect<Peer.Peer, E, Scope.Scope | Nonce>,
   settings: Settings,
   report: Report,
   source: Source | undefined

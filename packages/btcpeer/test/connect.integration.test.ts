@@ -46,7 +46,7 @@ const connecting = Effect.fnUntraced(function* ({ port, services, timeout = "10 
 
 /** Gives each connection to `handle`. A connection is open until the test ends, or until `handle` closes it. */
 const serve = Effect.fnUntraced(function* <E, R>(
-  handle: (connection: Connection["Service"]) => Effect.Effect<unknown, E, R>,
+  handle: (connection: Connection) => Effect.Effect<unknown, E, R>,
   port = 0
 ) {
   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port })
@@ -69,7 +69,7 @@ const transports: ReadonlyArray<Transport> = ["v1", "v2", "auto"]
 const other = Network.simnet
 
 /** A node of another network. Like Bitcoin Core, it closes a connection with another magic without sending anything. */
-const otherNode = (connection: Connection["Service"]) =>
+const otherNode = (connection: Connection) =>
   Effect.andThen(Peer.make(connection, { network: other, direction: "inbound", transport: "auto" }), Effect.never).pipe(
     Effect.provide(Nonce.layer)
   )

@@ -61,7 +61,7 @@ const shortHash = (hash: Uint8Array): string => `${Wire.hashToHex(hash).slice(0,
 /** The node that serves the chain, and the peer of its first connection. */
 const serve = Effect.fnUntraced(function* (chain: Chain) {
   const node = serveChain(chain)
-  const connected = yield* Deferred.make<Peer.Peer["Service"]>()
+  const connected = yield* Deferred.make<Peer.Peer>()
   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: 0 })
   yield* Effect.forkScoped(
     PeerServer.serve(listener, {
@@ -76,7 +76,7 @@ const serve = Effect.fnUntraced(function* (chain: Chain) {
 })
 
 /** The peer that connects. Its handlers put the messages into queues, and wait while a queue is full. */
-const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["Service"]["address"]) {
+const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["address"]) {
   const headers = yield* Queue.bounded<Wire.Headers>(2)
   const blocks = yield* Queue.bounded<Wire.Block>(64)
   const inv = yield* Queue.bounded<Wire.Inv>(16)

@@ -48,7 +48,10 @@ const problemOf = (error: HandshakeError | ConnectionError, endpoint: Endpoint):
     return `connect ${formatEndpoint(endpoint)}: ${way}`
   }
   const network = otherNetwork(error)
-  return network === undefined ? message : `${message.replace(/\?$/, "")}: use --network ${network.name}`
+  if (network === undefined) return message
+  return message.endsWith("?")
+    ? `${message} Use --network ${network.name}`
+    : `${message}: use --network ${network.name}`
 }
 
 /** The command looks four times a second whether it still waits for the same thing, and tells it after a second. */

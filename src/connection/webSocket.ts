@@ -85,7 +85,7 @@ class Unread {
   private add(data: unknown): void {
     this.size += sizeOf(data) + messageCost
     if (this.size <= this.limit || this.overflow !== undefined) return
-    this.overflow = new Error(`more than ${this.limit} bytes came that nobody pulled`)
+    this.overflow = new Error(`more than ${this.limit} bytes arrived and were not pulled`)
     this.webSocket.close(1000)
   }
 }

@@ -1,10 +1,10 @@
 /**
- * Packets of the version 2 transport [BIP324]: the masked length of the contents (3 bytes), then encrypted together a
- * header byte and the contents, then a tag of 16 bytes. The contents are a message: a short id of one byte, or a zero and
- * the command in 12 bytes as in version 1, then the payload.
+ * Packets of the version 2 transport (BIP324): the masked length of the contents (3 bytes), then a header byte and the
+ * contents, encrypted together, then a tag of 16 bytes. The contents are a message: a short id of one byte, or a zero
+ * and the command in 12 bytes as in version 1, then the payload.
  *
- * The parser does no input or output and knows no time. It looks at a byte once, whatever the chunks are, and never holds
- * more than has arrived plus 256 KiB.
+ * The parser does no input or output and uses no clock. It processes each byte once, however the chunks are cut, and
+ * never holds more than the bytes that arrived plus 256 KiB.
  */
 import { maxPayloadLength } from "../wire/limits.ts"
 import { plainBytes } from "../primitives/bytes.ts"
@@ -28,13 +28,16 @@ const headerSize = 1
 const commandSize = 12
 const decoyBit = 0x80
 
-/** What a packet has beyond its contents. */
+/** The bytes of a packet besides its contents. */
 export const expansion = lengthSize + headerSize + tagSize
 
-/** Contents above it end the connection: a message of the greatest length, with its command written out. */
+/**
+ * The greatest length of contents: a message of the greatest length with its command written out. Longer contents end
+ * the connection.
+ */
 export const maxContentsLength = 1 + commandSize + maxPayloadLength
 
-/** Commands by their short id. There are none from 29 to 36. */
+/** The commands by their short id. The ids from 29 to 36 are not assigned. */
 const commands: ReadonlyArray<string | undefined> = [
   undefined,
   "addr",
@@ -74,8 +77,8 @@ const shortIds = new Map(commands.flatMap((command, id) => (command === undefine
 const nothing: ReadonlyArray<ParserEvent> = Object.freeze([])
 
 /**
- * A message as a packet that is not sealed yet: of its final length, with room for length and tag, so that it can wait
- * before it is known which packet of the connection it will be. Throws `WireError`.
+ * Encodes a message as a packet that is not sealed yet. It has its final length, with room for length and tag, so that
+ * it can wait until its place among the packets of the connection is known. Throws `WireError`.
  */
 export const writePacket = (message: Message): Uint8Array =>
   withWriter((writer) => {
@@ -102,7 +105,7 @@ export const payloadOfPacket = (packet: Uint8Array): Uint8Array => {
   return packet.subarray(lengthSize + headerSize + 1 + (id === 0 ? commandSize : 0), packet.length - tagSize)
 }
 
-/** A packet without a message, not sealed yet: the version packet, or a decoy of so many bytes. */
+/** A packet without a message, not sealed yet: the version packet, or a decoy. */
 export const emptyPacket = (): Uint8Array => new Uint8Array(expansion)
 
 export const decoyPacket = (length: number): Uint8Array => {
@@ -112,7 +115,7 @@ export const decoyPacket = (length: number): Uint8Array => {
 }
 
 /**
- * Seals packets in the order in which they are to be sent, into one buffer; a single one in its own. `aad` is the
+ * Seals packets in the order in which they are sent, into one buffer; a single packet in its own buffer. `aad` is the
  * associated data of the first.
  */
 export const sealPackets = (
@@ -138,15 +141,15 @@ export const sealPackets = (
 }
 
 export interface PacketParserOptions extends Pick<ParserOptions, "malformed" | "onFrame" | "trailingBytes"> {
-  /** The ciphers of what is received. */
+  /** The ciphers of the received direction. */
   readonly direction: Direction
-  /** The garbage that came before the first packet, whose associated data it is. */
+  /** The garbage before the first packet. It is the associated data of that packet. */
   readonly garbage: Uint8Array
 }
 
-/** A parser of what comes behind the garbage terminator. */
+/** A parser of the bytes after the garbage terminator. */
 export interface PacketParser extends Parser {
-  /** Whether the version packet has arrived, the first that is no decoy: whoever sent it has our keys. */
+  /** Whether the version packet, the first that is not a decoy, has arrived. Its sender has our keys. */
   readonly confirmed: boolean
 }
 
@@ -156,14 +159,14 @@ class StreamParser implements PacketParser {
   #failure: WireError | undefined
   #confirmed = false
 
-  /** Bytes of the length, which is decrypted once it is complete: its cipher counts. */
+  /** The bytes of the length so far. The length is decrypted when it is complete, and only once: its cipher counts. */
   #masked = 0
   #maskedSize = 0
-  /** What the packet takes behind the length, header and tag included; 0 as long as it is not known. */
+  /** The size of the packet after the length, with header and tag; 0 while it is unknown. */
   #wanted = 0
   #pieces: PartialPayload | undefined
 
-  /** The garbage, up to 4 KB, is let go with the first packet. */
+  /** The garbage, up to 4 KB, is released after the first packet. */
   constructor({ garbage, ...options }: PacketParserOptions) {
     this.#options = options
     this.#aad = garbage
@@ -238,12 +241,12 @@ class StreamParser implements PacketParser {
       this.#failure = unreadable("", { _tag: "NotAuthentic" })
     } else if ((plain[0] & decoyBit) === 0) {
       if (this.#confirmed) this.#message(plain, size, events)
-      // What a version packet holds is for versions of the transport that nobody knows yet.
+      // The contents of a version packet are reserved for later versions of the transport.
       else this.#confirmed = true
     }
   }
 
-  /** Header byte, contents. */
+  /** Decodes the message after the header byte. */
   #message(plain: Uint8Array, size: number, events: Array<ParserEvent>): void {
     const id = plain[headerSize]
     const isShort = id !== undefined && id !== 0
@@ -258,7 +261,7 @@ class StreamParser implements PacketParser {
     }
     const payload = plain.subarray(headerSize + 1 + (isShort ? 0 : commandSize))
     const { length } = payload
-    // The limit of contents leaves room for a command that is written out, and this one may not be.
+    // The limit of contents includes a command that is written out. With a short id the payload can still be too long.
     if (length > maxPayloadLength) {
       this.#failure = unreadable(command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
       return

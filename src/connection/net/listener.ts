@@ -140,10 +140,10 @@ export const openListener = (
     const listenOn = Effect.fnUntraced(function* ({ host, port }: Endpoint) {
       const failed = (problem: ListenProblem, cause: unknown) =>
         new ConnectionError({ reason: { _tag: "ListenFailed", problem, host, port, cause } })
-      // Node would take an empty host for all addresses of this machine.
+      // Node takes an empty host as all addresses of this machine.
       if (host === "") return yield* failed("AddressNotAvailable", "no host")
       const server = net.createServer({ pauseOnConnect: true, noDelay: options.noDelay ?? true }, onConnection)
-      // Also what accepting runs into later, such as too many open files: the next connection may fare better.
+      // Also errors of later accepts, such as too many open files: the next connection may succeed.
       server.on("error", noop)
       servers.push(server)
       yield* Effect.mapError(

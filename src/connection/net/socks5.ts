@@ -1,10 +1,10 @@
 /**
- * The client side of SOCKS5 (RFC 1928, RFC 1929), as Bitcoin Core speaks it with Tor.
+ * The client side of SOCKS5 (RFC 1928, RFC 1929), as Bitcoin Core uses it with Tor.
  *
- * Why not the package `socks` (2.8.11, read and tried): what the proxy answered reaches the caller as English text only, and Tor's own
- * codes as "undefined"; its error holds the proxy's password; bytes behind the reply go to whoever listens a turn later, and
- * are lost to who listens after that; a name is counted in characters and sent in bytes; it cannot be interrupted without
- * a socket of one's own. What is left to use would be less than what works around it.
+ * Why not the package `socks` (2.8.11, read and tried): its caller gets the answer of the proxy as English text only,
+ * and Tor's own codes as "undefined"; its error contains the password for the proxy; it emits bytes after the reply a
+ * turn later, and a listener that is added after that loses them; it counts a name in characters and sends it in bytes;
+ * it cannot be interrupted without a socket of one's own. The code around it would be longer than this file.
  */
 import { randomBytes } from "node:crypto"
 import type { DialProblem, Endpoint } from "../../ConnectionError.ts"

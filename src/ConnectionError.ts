@@ -145,7 +145,9 @@ const TypeId = "~effect-bitcoin-peer/ConnectionError"
  * @since 0.1.0
  */
 export class ConnectionError extends Data.TaggedError("ConnectionError")<{ readonly reason: ConnectionReason }> {
-  readonly [TypeId]: typeof TypeId = TypeId
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
 
   override get message(): string {
     const reason = this.reason

@@ -143,7 +143,9 @@ const TypeId = "~effect-bitcoin-peer/HandshakeError"
  * @since 0.1.0
  */
 export class HandshakeError extends Data.TaggedError("HandshakeError")<{ readonly reason: HandshakeReason }> {
-  readonly [TypeId]: typeof TypeId = TypeId
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
 
   override get message(): string {
     return `handshake failed: ${describe(this.reason)}`

@@ -97,7 +97,8 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
         const inventory = Array.from(yield* peer.getBlocks([genesisHash]))
         assert.deepEqual(hashesOf(inventory), mined.slice(0, 500))
         assert.isTrue(inventory.every(({ type }) => type === block))
-        assert.strictEqual((yield* peer.getBlocks([last])).length, 0)
+        const { reason } = yield* Effect.flip(peer.getBlocks([last]))
+        assert.deepStrictEqual(reason, { _tag: "NoAnswer", what: "getblocks" })
 
         const streamed = yield* peer.messages.pipe(
           Stream.filter((message) => message._tag === "block"),
@@ -357,11 +358,39 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     })
   )
 
-  live("there are no headers after the last block", (node) =>
+  live("there are no headers after the last block: Core says so, bcoin says nothing", (node) =>
     Effect.gen(function* () {
       const [last = ""] = yield* node.mine(1)
       const { peer } = yield* OurPeer.meet(node, "outbound")
-      assert.strictEqual((yield* peer.getHeaders([Wire.hashFromHex(last)])).length, 0)
+      const asking = Effect.result(peer.getHeaders([Wire.hashFromHex(last)]))
+      for (const result of [yield* asking, yield* asking]) {
+        if (Result.isSuccess(result)) assert.deepEqual([isCore, Array.from(result.success)], [true, []])
+        else assert.deepEqual([isCore, result.failure.reason], [false, { _tag: "NoAnswer", what: "getheaders" }])
+      }
+    })
+  )
+
+  live("an unknown block is not found, between known ones, and the peer stays", (node) =>
+    Effect.gen(function* () {
+      const [known = ""] = yield* node.mine(1)
+      const { peer } = yield* OurPeer.meet(node, "outbound")
+      for (const type of [block, block | witnessFlag]) {
+        const results = yield* peer.getData([
+          ...itemsOf(type, [known]),
+          { type, hash: new Uint8Array(32).fill(7) },
+          ...itemsOf(type, [Wire.hashToHex(genesisHash)])
+        ])
+        assert.deepEqual(
+          results.map(({ _tag }) => _tag),
+          ["Found", "NotFound", "Found"]
+        )
+      }
+      if (isCore) {
+        // bcoin ends a peer for this.
+        const { reason } = yield* Effect.flip(peer.getBlockTransactions(new Uint8Array(32).fill(7), [0]))
+        assert.strictEqual(reason._tag, "NotFound")
+      }
+      yield* peer.ping
     })
   )
 

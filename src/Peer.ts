@@ -67,69 +67,72 @@ export const TypeId = "~effect-bitcoin-peer/Peer"
 export interface Peer {
   readonly [TypeId]: typeof TypeId
   readonly info: Info
-  /** A snapshot of the counters, at any time, after the end too. */
+  /** A snapshot of the statistics, at any time; after the end too. */
   readonly stats: Effect.Effect<Stats>
   /**
-   * Queues a message; succeeds when it was let in, suspends while `maximumQueuedBytes` wait. Fails with `NotSendable`
-   * when the message is against the rules (nothing is sent, the peer goes on) and with `Ended`. A message that was let
-   * in is dropped when the peer ends before it was written.
+   * Queues a message. Succeeds when it was accepted, and suspends while `maximumQueuedBytes` wait to be written. An accepted
+   * message is dropped when the peer ends before it was written. Fails with `NotSendable` when the message is invalid (nothing is
+   * sent, and the peer stays connected), and with `Ended`.
    */
   readonly send: (message: Wire.Message) => Effect.Effect<void, PeerError>
   /**
-   * Queues a message; succeeds when the operating system has taken it, fails with `Ended` when it never will. Interrupting
-   * the wait does not take back what was let in.
+   * Queues a message. Succeeds when the operating system has taken it; fails with `Ended` when the peer ends before. Interrupting
+   * the wait does not withdraw an accepted message.
    */
   readonly sendAndWait: (message: Wire.Message) => Effect.Effect<void, PeerError>
   /**
-   * Sets handlers from the next message on: those that are given replace the ones of the same type, `undefined` removes
-   * one. They use the services of whoever sets them, and the peer's own `Scope`.
+   * Sets handlers, from the next message on. A handler replaces the one of the same type; `undefined` removes it. The handlers use
+   * the services of the fiber that sets them, and the peer's own `Scope`.
    */
   readonly handle: <H extends Handlers<unknown>>(handlers: H) => Effect.Effect<void, never, HandlerServices<H>>
   /**
-   * The messages that arrive while the stream runs, in order, those with handlers too. A stream that is not consumed
-   * stops the reader, and so the remote: nothing is lost and nothing piles up. Ends when the peer ends. What arrived
-   * before it ran is not repeated: to see everything from the first message on, use handlers.
+   * The messages that arrive while the stream runs, in order, also those that have a handler. A stream that is not consumed stops
+   * the reader and so the remote: nothing is lost, and memory stays bounded. It ends with the peer. Messages that arrived before
+   * it ran are not repeated: use handlers to see all from the first one on.
    */
   readonly messages: Stream.Stream<Wire.Message>
   /**
-   * The same with a bound and a choice of one's own for when the stream is not consumed fast enough. Fails with `Overflow`
-   * where that was chosen.
+   * Like `messages`, with a bound, and a choice for when the stream is not consumed fast enough. Fails with `Overflow` if the
+   * choice is "fail".
    */
   readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
   /**
-   * Announces transactions and blocks by their hashes, each once: what the peer knows already is skipped. A block goes
-   * out at once, in an inv of its own. Transactions wait for the next turn of the trickle, are looked at again then
-   * (known by now, below its feefilter) and go out in batches of at most 1,000. Only those of the type that was agreed
-   * count: `Wire.InventoryType.wtx` where `info.wtxidRelay`, `tx` otherwise, none where `info.relay` is false and the peer
-   * has neither loaded nor cleared a filter [37] since; the others are skipped. To announce only what matches a filter
-   * is up to the caller. Fails with `Ended`, and `NotSendable` for a hash that is not 32 bytes.
+   * Announces transactions and blocks by their hashes. Hashes that the remote knows are skipped. A block goes out at once, in an
+   * inv of its own. Transactions wait for the next trickle, are checked again then (still unknown, not below the feefilter) and go
+   * out in batches of at most 1,000. Only transactions of the agreed type are sent: `Wire.InventoryType.wtx` if `info.wtxidRelay`,
+   * else `tx`; and none if `info.relay` is false and the remote has not loaded or cleared a filter (BIP37) since. The caller has
+   * to select the transactions that match such a filter. Fails with `NotSendable` for a hash that is not 32 bytes, and with
+   * `Ended`.
    */
   readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<void, PeerError>
   /**
-   * Announces new blocks at once, the tip last: by their headers where the peer asked for that [130] and there are at
-   * most 8, which must connect, else by the hash of the tip. Nothing is sent when the peer knows the tip.
+   * Announces new blocks at once, the tip last. At most 8 headers, which must connect, are sent as they are if the remote asked for
+   * headers (BIP130); else the hash of the tip is sent. Nothing is sent when the remote knows the tip.
    */
   readonly announceBlocks: (headers: ReadonlyArray<Wire.BlockHeader>) => Effect.Effect<void, PeerError>
   /**
-   * Sends addresses, as addrv2 where the peer asked for it [155], else as addr, which holds IPv4 and IPv6 only. Of more
-   * than 1,000 a random choice is sent. Returns those that were; for none nothing is sent.
+   * Sends addresses, as `addrv2` if the remote asked for it (BIP155), else as `addr`, which holds IPv4 and IPv6 only. Sends a
+   * random choice of more than 1,000. Returns the addresses that were sent; sends nothing for none.
    */
   readonly sendAddresses: (
     addresses: ReadonlyArray<Wire.AddressV2>
   ) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
   /**
-   * Asks for the headers behind the first hash of the locator that the peer knows, up to 2,000 or the stop hash. A repeat
-   * of the last question (same first hash, same stop hash) is not sent: then false.
+   * Sends a `getheaders` for the headers after the first hash of the locator that the remote knows: up to 2,000, or to the stop
+   * hash. Returns false, and sends nothing, for a repeat of the last one (same first hash, same stop hash).
    */
   readonly sendGetHeaders: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
-  /** The same for an inv of up to 500 blocks. */
+  /** The same with a `getblocks`, which is answered by an inv of up to 500 blocks. */
   readonly sendGetBlocks: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
-  /** Sends a reject [61] where the policy has them and the peer's version is 70002 or more; otherwise false. */
+  /** Sends a reject (BIP61) if the policy has rejects and the remote's version is 70002 or more; else returns false. */
   readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
   /**
-   * Asks for the headers behind the first hash of the locator that the peer knows: up to 2,000, or to the stop hash; none
-   * when it has no more, also when a ping behind the question is answered first (bcoin says nothing then). Fails with `TimedOut` (90 s by default) and `Ended`. Of several with the same question one is
-   * sent, and all get the answer.
+   * Asks for the headers after the first hash of the locator that the peer knows: up to 2,000, or to the stop hash. An empty list
+   * means that the peer says it has no more. Callers with the same locator and stop hash share one request.
+   *
+   * A ping follows the request. If its pong comes first, this fails: with `DoesNotConnect` if headers came that do not connect to the
+   * locator, else with `NoAnswer` (bcoin says nothing when it has no more). Fails with `TimedOut` (90 s by default), `NotSendable`
+   * and `Ended`.
    */
   readonly getHeaders: (
     locator: Wire.List<Uint8Array>,
@@ -137,8 +140,9 @@ export interface Peer {
     options?: AskOptions
   ) => Effect.Effect<Wire.List<Wire.BlockHeader>, PeerError>
   /**
-   * The same for the hashes of up to 500 blocks, as inventory. A ping goes out behind the question: its pong says that
-   * there is nothing, and the answer is empty. Fails with `TimedOut` (30 s by default), `NotSupported` and `Ended`.
+   * The same for the hashes of up to 500 blocks, as inventory. No node says that it has no more: this fails with `NoAnswer` then. A
+   * single block may be an announcement, so it is returned only when the pong comes. Fails with `TimedOut` (30 s by default),
+   * `NotSendable` and `Ended`.
    */
   readonly getBlocks: (
     locator: Wire.List<Uint8Array>,
@@ -146,19 +150,21 @@ export interface Peer {
     options?: AskOptions
   ) => Effect.Effect<Wire.List<Wire.InventoryItem>, PeerError>
   /**
-   * Asks for transactions and blocks, in batches of 1,000, and says of each what became of it, in their order: `Found`
-   * with the message, `NotFound`, or `TimedOut` (30 s for all together by default). What is on its way for another is
-   * not asked for again. A filtered block [37] is found with the transactions that came behind it; a ping behind the
-   * question tells when these are all. Fails with `NotSendable` and `Ended`.
+   * Asks for transactions and blocks, in batches of 1,000. Says of each item what became of it, in their order: `Found` with the
+   * message, `NotFound`, or `TimedOut` (30 s for all together by default). Callers that want the same item share one request.
+   *
+   * Bitcoin Core says nothing about blocks that it does not have, so a ping follows the request for one: what did not come before
+   * the pong is `NotFound`. A filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
+   * and `Ended`.
    */
   readonly getData: (
     items: Wire.List<Wire.InventoryItem>,
     options?: AskOptions
   ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
   /**
-   * Asks for transactions of a block that a `cmpctblock` stood for [152], by their places in it, at least one: a
-   * `blocktxn`, or all of the block where that is old; `CompactBlock.complete` takes either. Fails with `TimedOut` (30 s
-   * by default; Core says nothing of blocks it has not got), `NotSendable` and `Ended`.
+   * Asks for transactions of a block by their indexes in it, at least one, to complete a `cmpctblock` (BIP152). The answer is a
+   * `blocktxn`, or the whole block where that is old; `CompactBlock.complete` takes either. Fails with `NotFound` when the pong to a
+   * ping after the request comes first, with `TimedOut` (30 s by default), `NotSendable` and `Ended`.
    */
   readonly getBlockTransactions: (
     blockHash: Uint8Array,
@@ -166,24 +172,25 @@ export interface Peer {
     options?: AskOptions
   ) => Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError>
   /**
-   * Asks for addresses of other nodes; those of an addr message come in the form of addrv2. Core answers who dialed it,
-   * once a connection: at once, or with its next turn of address relay, on average 30 s later. Fails with `TimedOut`
-   * (2 minutes by default) and `Ended`.
+   * Asks for addresses of other nodes, and returns them in the form of addrv2. Core answers a peer that dialled it, once a
+   * connection: at once, or with its next turn of address relay, on average 30 s later. A node may announce itself with a single
+   * address, so one that comes alone is returned only when the time is over. Fails with `TimedOut` (2 minutes by default) and
+   * `Ended`.
    */
   readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
   /**
-   * Asks for the compact filters of a range of blocks [157] and returns them by height; `CompactFilter.decode` makes them
-   * of use. Whose filter one is goes by the hash of its block. Fails with `NotOffered` where the peer has not got
+   * Asks for the compact filters (BIP157) of a range of blocks and returns them by height; `CompactFilter.decode` reads them. The
+   * block hash in an answer says which filter it is. Fails with `NotOffered` if the remote does not offer
    * `Service.compactFilters`, `NotSendable` for more than 1,000, `TimedOut` (2 minutes for all by default) and `Ended`. Core
-   * disconnects who asks for a block that it does not know, or not at that height.
+   * disconnects a peer that asks for a block that it does not know, or that is not at that height.
    */
   readonly getCompactFilters: (
     range: CompactFilterRange,
     options?: AskOptions
   ) => Effect.Effect<ReadonlyArray<Wire.CFilter>, PeerError>
   /**
-   * The same for the hashes of filters, which `CompactFilter.verifyHeaders` makes headers of: at most 2,000, 30 s. An
-   * answer that has not as many as were asked for is none.
+   * The same for the hashes of filters: at most 2,000, 30 s by default. `CompactFilter.verifyHeaders` makes headers of them. A
+   * message with another number of hashes is no answer.
    */
   readonly getCompactFilterHeaders: (
     range: CompactFilterHeaderRange,
@@ -195,18 +202,18 @@ export interface Peer {
     filterType?: number,
     options?: AskOptions
   ) => Effect.Effect<Wire.List<Uint8Array>, PeerError>
-  /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` at versions up to 60000 [31]. */
+  /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` up to version 60000 (BIP31). */
   readonly ping: Effect.Effect<Duration.Duration, PeerError>
   /**
-   * Asks for the end and returns at once; `awaitShutdown` waits for it. The first call decides the reason. May be called
-   * from a handler.
+   * Begins the end of the peer and returns at once; `awaitShutdown` waits for it. The first call fixes the reason. A handler may
+   * call it.
    */
   readonly disconnect: (why?: string) => Effect.Effect<void>
-  /** Waits until all fibers ended, all finalizers of `scope` ran and the connection is closed; returns the reason. */
+  /** Waits until all fibers have ended, the finalizers of `scope` have run and the connection is closed. Returns the reason. */
   readonly awaitShutdown: Effect.Effect<EndReason>
   /**
-   * Ends with the peer: fork into it what shall not outlive the connection. What is forked into it ends the peer by
-   * `disconnect`; to close the scope that the peer was made in, and wait for it, would be to wait for itself.
+   * Closes with the peer: fork fibers into it that end with the connection. Such a fiber ends the peer by `disconnect`. It must
+   * not close the scope that the peer was made in and wait for that: it would wait for itself.
    */
   readonly scope: Scope.Scope
 }

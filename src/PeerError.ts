@@ -29,10 +29,13 @@ export type EndReason =
   | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
   /** The remote took nothing of what waited to be written for too long. */
   | { readonly _tag: "WriteTimeout"; readonly after: Duration.Duration }
-  /** A request was not answered in time: headers, data by its hash, or transactions of the block with that hash. */
+  /**
+   * Neither a request nor a later ping was answered in time. `hash` is the one that a getdata asked for, or the block of a
+   * getblocktxn.
+   */
   | {
       readonly _tag: "Stalled"
-      readonly command: "getheaders" | "getdata" | "getblocktxn"
+      readonly command: "getheaders" | "getblocks" | "getdata" | "getblocktxn"
       readonly hash: Uint8Array | undefined
       readonly after: Duration.Duration
     }
@@ -75,8 +78,23 @@ export type PeerReason =
   | { readonly _tag: "Ended"; readonly end: EndReason }
   /** The message is against the rules of the wire; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
-  /** No answer to what was asked within that time; the peer goes on. */
+  /** The request was not answered within that time; the peer goes on. Another peer may be faster. */
   | { readonly _tag: "TimedOut"; readonly what: string; readonly after: Duration.Duration }
+  /**
+   * The peer does not have it: it said so, or it answered a later ping without sending it. The peer goes on. Ask another one.
+   * `hash` is that of the block or transaction.
+   */
+  | { readonly _tag: "NotFound"; readonly what: string; readonly hash: Uint8Array | undefined }
+  /**
+   * The peer answered a later ping, but not the request; the peer goes on. It has nothing to send, as bcoin when it has no more
+   * headers, or does not want to. Only another peer can tell which.
+   */
+  | { readonly _tag: "NoAnswer"; readonly what: string }
+  /**
+   * The peer sent headers that do not connect to the locator, and then answered a later ping; the peer goes on. Its chain may have
+   * changed at that moment: ask again, with a longer locator.
+   */
+  | { readonly _tag: "DoesNotConnect"; readonly what: string }
   /** A subscriber that chose to fail did not keep up: `capacity` bytes waited. Only its stream ends. */
   | { readonly _tag: "Overflow"; readonly capacity: number }
   /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
@@ -100,6 +118,12 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
         return `the message cannot be sent: ${this.reason.error.message}`
       case "TimedOut":
         return `no answer to ${this.reason.what} within ${Duration.format(this.reason.after)}`
+      case "NotFound":
+        return `the peer does not have ${this.reason.hash === undefined ? "the answer to" : `${Wire.hashToHex(this.reason.hash)}, requested by`} ${this.reason.what}`
+      case "NoAnswer":
+        return `the peer answered a ping but not ${this.reason.what}`
+      case "DoesNotConnect":
+        return `the headers that answer ${this.reason.what} do not connect to the locator`
       case "Overflow":
         return `the subscriber did not keep up: ${this.reason.capacity} bytes waited`
       case "NotSupported":

@@ -78,7 +78,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         yield* TestClock.adjust("20 seconds")
         yield* remote.send(cfilter(number))
       }
-      yield* TestClock.adjust("5 seconds")
+      yield* TestClock.adjust("20 seconds")
       const end = yield* peer.awaitShutdown
       assert(end._tag === "Stalled")
       assert.strictEqual(end.command, "getdata")

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Fiber, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { MerkleBlock, Nonce, type Peer, Wire } from "effect-bitcoin-peer"
-import { network, withRemote } from "./support/peers.ts"
+import { network, type scripted, withRemote } from "./support/peers.ts"
 
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
@@ -223,22 +223,87 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getBlocks returns the inventory of blocks, and nothing once the pong behind it is here", () =>
+  /** Answers the next ping, in front of which other messages may come. */
+  const pong = (remote: ReturnType<typeof scripted>) =>
+    Effect.flatMap(remote.receiveUntil("ping"), (ping) => {
+      assert(ping._tag === "ping" && ping.nonce !== undefined)
+      return remote.send({ _tag: "pong", nonce: ping.nonce })
+    })
+
+  it.effect("getBlocks returns the inventory of blocks; a single block only when the pong to a later ping comes", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
+      const [one, two] = [first, second].map((header) => ({ type: 2, hash: Wire.blockHash(header) }))
       const asking = yield* fork(peer.getBlocks([network.genesisHash]))
       yield* remote.receiveUntil("getblocks")
-      const items = [{ type: 2, hash: Wire.blockHash(first) }]
-      yield* remote.send({ _tag: "inv", items })
-      assert.deepStrictEqual(Array.from(yield* Fiber.join(asking)), items)
+      yield* remote.send({ _tag: "inv", items: [two!] }, { _tag: "inv", items: [one!, two!] })
+      assert.deepStrictEqual(Array.from(yield* Fiber.join(asking)), [one, two])
+      yield* pong(remote)
 
-      const silent = yield* fork(peer.getBlocks([Wire.blockHash(first)]))
+      const single = yield* fork(peer.getBlocks([Wire.blockHash(first)]))
       yield* remote.receiveUntil("getblocks")
-      const ping = yield* remote.receiveUntil("ping")
-      assert(ping._tag === "ping")
-      assert.isUndefined(silent.pollUnsafe())
-      yield* remote.send({ _tag: "pong", nonce: ping.nonce! })
-      assert.strictEqual((yield* Fiber.join(silent)).length, 0)
+      yield* remote.send({ _tag: "inv", items: [two!] })
+      assert.isUndefined(single.pollUnsafe())
+      yield* pong(remote)
+      assert.deepStrictEqual(Array.from(yield* Fiber.join(single)), [two])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a peer that answers a later ping and not the request has no answer, and does not stall", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ pingTimeout: "1 hour", idleTimeout: "1 hour", pingInterval: "1 hour" })
+      const block = { type: Wire.InventoryType.witnessBlock, hash: new Uint8Array(32).fill(7) }
+      const data = yield* fork(peer.getData([block]))
+      yield* pong(remote)
+      assert.deepStrictEqual(yield* Fiber.join(data), [{ _tag: "NotFound", item: block }])
+      const reasons: Array<Peer.PeerReason> = []
+      for (const effect of [
+        peer.getHeaders([network.genesisHash]),
+        peer.getBlocks([network.genesisHash]),
+        peer.getBlockTransactions(block.hash, [1])
+      ] as ReadonlyArray<Effect.Effect<unknown, Peer.PeerError>>) {
+        const asking = yield* fork(effect)
+        yield* pong(remote)
+        const error = yield* Effect.flip(Fiber.join(asking))
+        assert.isNotEmpty(error.message)
+        reasons.push(error.reason)
+      }
+      assert.deepStrictEqual(reasons, [
+        { _tag: "NoAnswer", what: "getheaders" },
+        { _tag: "NoAnswer", what: "getblocks" },
+        { _tag: "NotFound", what: "getblocktxn", hash: block.hash }
+      ])
+      // The late answer is no answer any more.
+      yield* remote.send({ _tag: "headers", headers: [first] })
+      yield* TestClock.adjust("10 minutes")
+      assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
+      assert.strictEqual((yield* peer.stats).openRequests, 0)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("headers that do not connect to the locator are not an empty answer", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asking = yield* fork(peer.getHeaders([network.genesisHash]))
+      yield* remote.receiveUntil("getheaders")
+      yield* remote.send({ _tag: "headers", headers: [second] })
+      yield* pong(remote)
+      const { reason } = yield* Effect.flip(Fiber.join(asking))
+      assert.deepStrictEqual(reason, { _tag: "DoesNotConnect", what: "getheaders" })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a block that the caller requested by a message is late: a ping asks whether there is more to come", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const wanted = { type: Wire.InventoryType.block, hash: new Uint8Array(32).fill(7) }
+      yield* peer.sendAndWait({ _tag: "getdata", items: [wanted] })
+      const joined = yield* fork(peer.getData([wanted], { timeout: "1 hour" }))
+      yield* TestClock.adjust("45 seconds")
+      yield* pong(remote)
+      assert.deepStrictEqual(yield* Fiber.join(joined), [{ _tag: "NotFound", item: wanted }])
+      yield* TestClock.adjust("60 seconds")
+      assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
     }).pipe(Effect.provide(Nonce.layer))
   )
 
@@ -275,22 +340,6 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         { ...two, networkId: 2 }
       ])
     }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect(
-    "getHeaders of a peer that says nothing when it has nothing is empty once the pong is here, and no stall",
-    () =>
-      Effect.gen(function* () {
-        const { peer, remote } = yield* start({ pingTimeout: "1 hour", idleTimeout: "1 hour", pingInterval: "1 hour" })
-        const asking = yield* fork(peer.getHeaders([network.genesisHash]))
-        yield* remote.receiveUntil("getheaders")
-        const ping = yield* remote.receiveUntil("ping")
-        assert(ping._tag === "ping")
-        yield* remote.send({ _tag: "pong", nonce: ping.nonce! })
-        assert.strictEqual((yield* Fiber.join(asking)).length, 0)
-        yield* TestClock.adjust("10 minutes")
-        assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
-      }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("getAddresses returns a single address when the time is over", () =>
@@ -429,7 +478,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a getdata without an answer stalls after 30 s, seen at the next check; a getheaders after 90 s", () =>
+  it.effect("a getdata without an answer stalls 30 s after a ping, sent 30 s later, a getheaders 90 s after 90 s", () =>
     Effect.gen(function* () {
       for (const [message, seconds] of [
         [{ _tag: "getdata", items: [item(1), item(2)] }, 30],
@@ -438,7 +487,8 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         const { peer, remote } = yield* start()
         yield* peer.sendAndWait(message)
         yield* remote.send({ _tag: "tx", transaction: transaction(77) }, { _tag: "tx", transaction: transaction(2) })
-        yield* TestClock.adjust(Duration.seconds(seconds - 1))
+        yield* remote.receiveUntil(message._tag)
+        yield* TestClock.adjust(Duration.seconds(2 * seconds - 1))
         assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
         yield* TestClock.adjust("16 seconds")
         const end = yield* peer.awaitShutdown
@@ -456,6 +506,9 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       yield* peer.send({ _tag: "getblocks", protocolVersion: 70_017, locator: [], stopHash: new Uint8Array(32) })
       yield* peer.sendAndWait({ _tag: "mempool" })
       yield* remote.send({ _tag: "tx", transaction: transaction(1) }, { _tag: "notfound", items: [item(2)] })
+      // The only thing to do is to answer a ping.
+      yield* TestClock.adjust("45 seconds")
+      yield* pong(remote)
       yield* TestClock.adjust("10 minutes")
       assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
     }).pipe(Effect.provide(Nonce.layer))

@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { vi } from "vitest"
 import * as Inventory from "../src/Inventory.ts"
 import * as RemoteState from "../src/peer/remoteState.ts"
-import * as Requests from "../src/peer/requests/tracker.ts"
 import * as Wire from "../src/Wire.ts"
 import {
+  askItems,
   block,
   blockHash,
   cmpctblock,
@@ -129,12 +129,9 @@ describe("observing a received message", () => {
     for (const [message, wanted] of messages) {
       const state = make()
       const tracker = makeTracker()
-      Requests.askData(tracker, [wanted], () => {})
-      Requests.sent(tracker, getdata(wanted), 0)
-      const count = countHashes(() => {
-        const hashes = RemoteState.observe(state, message)
-        assert.isTrue(Requests.received(tracker, message, hashes, 0))
-      })
+      const { outcomes } = askItems(tracker, [wanted])
+      const count = countHashes(() => tracker.received(message, RemoteState.observe(state, message), 0))
+      assert.strictEqual(outcomes[0]?._tag, "Found")
       assert.strictEqual(count, 1, message._tag)
     }
   })

@@ -1,6 +1,7 @@
+/** The tracker of requests does as a naive model does, whatever is asked, written, received and left. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
-import * as Requests from "../src/peer/requests/tracker.ts"
+import type { Question } from "../src/peer/requests/tracker.ts"
 import * as Wire from "../src/Wire.ts"
 import { integer } from "./support/generators.ts"
 import {
@@ -22,6 +23,8 @@ import {
   item,
   make,
   notfound,
+  ping,
+  pong,
   received,
   tx,
   txid,
@@ -29,41 +32,43 @@ import {
   wtxid
 } from "./support/requests.ts"
 
-describe("any sequence of asking, sending, receiving and cancelling", () => {
+describe("any sequence of asking, writing, receiving and leaving", () => {
   const txs = [0, 1]
   const blocks = [0, 1]
   const items: ReadonlyArray<Wire.InventoryItem> = [
     ...txs.flatMap((n) => [item(1, txid(n)), item(1 | witnessFlag, txid(n)), item(5, wtxid(n))]),
-    ...blocks.flatMap((n) => [2, 2 | witnessFlag, 3, 4].map((type) => item(type, blockHash(n))))
+    ...blocks.flatMap((n) => [2, 2 | witnessFlag, 3, 4].map((type) => item(type, blockHash(n)))),
+    item(77, hash(1))
   ]
   const keyOf = ({ hash, type }: Wire.InventoryItem): string => `${type} ${Wire.hashToHex(hash)}`
   const locators = [[1], [2], [1, 2], [3, 2]]
-  const asked: ReadonlyArray<Wire.GetHeaders | Wire.GetBlocks | Wire.Mempool | Wire.GetAddr | Wire.GetBlockTxn> = [
+  const questions: ReadonlyArray<Question> = [
     ...locators.map((numbers) => getheaders(numbers.map(hash), blockHash(9))),
     getblocks(1),
     getblocks(2),
-    { _tag: "mempool" },
     { _tag: "getaddr" },
     getblocktxn(0, 1),
     getblocktxn(0, 2, 3),
     getblocktxn(1, 1)
   ]
-  /** getblocktxn is answered in turn with getdata. */
-  const lineOf = (kind: string): string => (kind === "getblocktxn" ? "getdata" : kind)
 
-  /** A message with what it answers: items in groups of which it answers the first that is asked, or a kind and where. */
+  /** A message, and the requests that it answers. */
   interface Incoming {
     readonly message: Wire.Message
+    /** Keys of items, in groups: it answers the first open one of each group. */
     readonly groups?: ReadonlyArray<ReadonlyArray<string>>
+    /** The kind of question of which it answers the oldest that fits. */
     readonly kind?: string
     readonly fits?: (key: string) => boolean
-    /** The block of which the transactions come, and whether it comes whole. */
+    /** It answers nothing, but may be the answer. */
+    readonly isCandidate?: boolean
+    /** The block whose transactions come, and whether all of them come. */
     readonly transactionsOf?: Uint8Array
     readonly whole?: boolean
   }
   const isOf = (hash: Uint8Array) => (key: string) => {
-    const message = asked[Number(key)]
-    return message._tag === "getblocktxn" && Wire.hashToHex(message.blockHash) === Wire.hashToHex(hash)
+    const message = questions[Number(key)]
+    return message._tag === "getblocktxn" && Wire.hashEquals(message.blockHash, hash)
   }
   const key = (type: number, hash: Uint8Array): string => keyOf(item(type, hash))
   const pair = (type: number, hash: Uint8Array, witness: boolean): Array<string> =>
@@ -98,11 +103,12 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
     { message: headers(header(9)), ...all },
     { message: headers(header(0, hash(1))), ...answersLocator(1) },
     { message: headers(header(0, hash(2)), header(1)), ...answersLocator(2) },
-    { message: headers(header(0, hash(4))) },
+    { message: headers(header(0, hash(4))), ...answersLocator() },
     { message: inv(2, 2), kind: "getblocks" },
-    { message: inv(5, 1), kind: "mempool" },
+    { message: inv(2), kind: "getblocks", isCandidate: true },
+    { message: inv(5, 1) },
     { message: inv(1, 2) },
-    { message: addr(1), kind: "lonely" },
+    { message: addr(1), kind: "getaddr", isCandidate: true },
     { message: addr(2), kind: "getaddr" }
   ]
 
@@ -112,209 +118,235 @@ describe("any sequence of asking, sending, receiving and cancelling", () => {
     readonly waiters: Array<number>
     order: number
     writtenAt: number
-    unwritten: boolean
-    abandoned: boolean
+    candidate: string | undefined
   }
 
   /** The rules, with lists that are searched from end to end. */
   class Model {
+    readonly answersPings: boolean
     readonly known: Array<Known> = []
     readonly told: Array<string> = []
-    readonly answered: Array<{ readonly kind: string; readonly order: number; readonly at: number }> = []
-    lonely: Wire.Message | undefined
+    readonly closed: Array<{ readonly order: number; readonly at: number }> = []
+    pings: Array<{ readonly nonce: bigint; readonly order: number; readonly at: number }> = []
     order = 0
 
+    constructor(answersPings: boolean) {
+      this.answersPings = answersPings
+    }
+
+    timeoutOf(kind: string, key: string): number {
+      if (kind === "getaddr") return Infinity
+      if (kind === "getheaders") return 90_000
+      const isAnswered = kind !== "getblocks" && !key.startsWith("77 ")
+      return this.answersPings || isAnswered ? 30_000 : Infinity
+    }
     find(kind: string, key: string): Known | undefined {
       return this.known.find((one) => one.kind === kind && one.key === key)
     }
     drop(one: Known): void {
       this.known.splice(this.known.indexOf(one), 1)
     }
-    oldest(kind: string, fits: (key: string) => boolean = () => true): Known | undefined {
+    written(kind: string): Array<Known> {
       return this.known
-        .filter((one) => one.kind === kind && one.order > 0 && fits(one.key))
-        .toSorted((a, b) => a.order - b.order)[0]
+        .filter((one) => one.kind === kind && one.order > 0)
+        .toSorted((one, other) => one.order - other.order)
     }
-    ask(kind: string, key: string, waiter: number): { readonly one: Known; readonly toSend: boolean } {
+    line(): Array<Known> {
+      return this.known
+        .filter(({ key, kind, order }) => order > 0 && this.timeoutOf(kind, key) < Infinity)
+        .toSorted((one, other) => one.order - other.order)
+    }
+    ask(kind: string, key: string, waiter: number): { readonly one: Known; readonly isNew: boolean } {
       const before = this.find(kind, key)
-      const one = before ?? { kind, key, waiters: [], order: 0, writtenAt: 0, unwritten: true, abandoned: false }
+      const one = before ?? { kind, key, waiters: [], order: 0, writtenAt: 0, candidate: undefined }
       if (before === undefined) this.known.push(one)
-      const toSend = before === undefined || one.abandoned
-      if (toSend) Object.assign(one, { unwritten: true, abandoned: false })
       one.waiters.push(waiter)
-      return { one, toSend }
+      return { one, isNew: before === undefined }
     }
-    written(kind: string, key: string, now: number): void {
-      if (kind === "getaddr" && this.oldest(kind) === undefined) this.lonely = undefined
-      const stalls = lineOf(kind) === "getdata" || kind === "getheaders"
-      if (this.find(kind, key) === undefined && stalls) this.ask(kind, key, -1).one.waiters.pop()
+    write(kind: string, key: string, now: number): void {
+      if (this.find(kind, key) === undefined && this.timeoutOf(kind, key) < Infinity) {
+        this.ask(kind, key, -1).one.waiters.pop()
+      }
       const one = this.find(kind, key)
-      if (one === undefined) return
-      Object.assign(one, { unwritten: false, abandoned: false })
-      if (one.order === 0) Object.assign(one, { order: ++this.order, writtenAt: now })
+      if (one?.order === 0) Object.assign(one, { order: ++this.order, writtenAt: now })
+    }
+    writePing(nonce: bigint, now: number): void {
+      if (this.line().length === 0) this.pings = []
+      else this.pings.push({ nonce, order: this.order, at: now })
     }
     answer(one: Known, what: string, now: number): void {
+      if (this.line().includes(one)) this.closed.push({ order: one.order, at: now })
       this.drop(one)
-      if (one.order > 0) this.answered.push({ kind: one.kind, order: one.order, at: now })
       for (const waiter of one.waiters) this.told.push(`${waiter} ${what}`)
     }
-    receive({ fits, groups, kind, message, transactionsOf, whole }: Incoming, what: string, now: number): boolean {
-      if (kind === "lonely") {
-        if (this.oldest("getaddr") !== undefined) this.lonely = message
-        return false
+    receive(
+      { fits = () => true, groups, isCandidate, kind, transactionsOf, whole }: Incoming,
+      what: string,
+      now: number
+    ) {
+      for (const keys of groups ?? []) {
+        const one = keys.map((key) => this.find("getdata", key)).find((one) => one)
+        if (one !== undefined) this.answer(one, what, now)
       }
-      const answered = (groups ?? []).map((keys) => keys.map((key) => this.find("getdata", key)).find((one) => one))
-      if (kind !== undefined) answered.push(this.oldest(kind, fits))
-      for (const one of answered) if (one !== undefined) this.answer(one, what, now)
-      for (let all = transactionsOf !== undefined; all; all = whole === true) {
-        const one = this.oldest("getblocktxn", isOf(transactionsOf!))
-        if (one === undefined) break
-        answered.push(one)
+      if (kind !== undefined) {
+        const written = this.written(kind)
+        const one = written.find(({ key }) => fits(key))
+        if (isCandidate === true) {
+          if (one !== undefined) one.candidate = what
+        } else if (one !== undefined) this.answer(one, what, now)
+        else for (const unfit of written) unfit.candidate = what
+      }
+      if (transactionsOf === undefined) return
+      const wanted = this.written("getblocktxn").filter(({ key }) => isOf(transactionsOf)(key))
+      for (const one of whole === true ? wanted : wanted.slice(0, 1)) this.answer(one, what, now)
+    }
+    pong(nonce: bigint, now: number): void {
+      const ping = this.pings.find((one) => one.nonce === nonce)
+      if (ping === undefined) return
+      this.pings = this.pings.filter(({ order }) => order > ping.order)
+      for (const one of this.line().filter(({ order }) => order <= ping.order)) {
+        const what =
+          one.kind === "getheaders"
+            ? one.candidate === undefined
+              ? "NoAnswer"
+              : "DoesNotConnect"
+            : one.kind === "getblocks"
+              ? (one.candidate ?? "NoAnswer")
+              : "NotFound"
         this.answer(one, what, now)
       }
-      return answered.some((one) => one !== undefined)
     }
-    cancel(ones: ReadonlyArray<Known>, waiter: number): void {
+    leave(ones: ReadonlyArray<Known>, waiter: number): void {
       for (const one of ones) {
         const at = one.waiters.indexOf(waiter)
         if (!this.known.includes(one) || at < 0) continue
         one.waiters.splice(at, 1)
-        if (one.waiters.length > 0) continue
-        if (one.order > 0 && (lineOf(one.kind) === "getdata" || one.kind === "getheaders")) {
-          Object.assign(one, { abandoned: true, unwritten: false })
-        } else this.drop(one)
+        if (one.waiters.length === 0 && !this.line().includes(one)) this.drop(one)
       }
     }
-    needed(one: Known): boolean {
-      return this.known.includes(one) && one.waiters.length > 0 && one.unwritten
+    isUnsent(one: Known): boolean {
+      return this.known.includes(one) && one.waiters.length > 0 && one.order === 0
     }
     overdue(now: number): string | undefined {
-      const late = this.known
-        .filter(({ kind, order }) => order > 0 && (kind === "getheaders" || lineOf(kind) === "getdata"))
-        .map((one) => {
-          const before = this.answered.filter(
-            ({ kind, order }) => lineOf(kind) === lineOf(one.kind) && order < one.order
-          )
-          return { one, since: Math.max(one.writtenAt, ...before.map(({ at }) => at)) }
-        })
-        .filter(({ one, since }) => now - since >= (one.kind === "getheaders" ? 90_000 : 30_000))
-        .toSorted(
-          (a, b) =>
-            a.since - b.since || lineOf(b.one.kind).localeCompare(lineOf(a.one.kind)) || a.one.order - b.one.order
-        )[0]
-      if (late === undefined) return undefined
-      const { key, kind } = late.one
-      const message = asked[Number(key)]
-      const hash =
+      const [oldest] = this.line()
+      if (oldest === undefined) return undefined
+      const { key, kind, order, writtenAt } = oldest
+      const before = this.closed.filter((one) => one.order < order).map(({ at }) => at)
+      const since = Math.max(writtenAt, ...before)
+      const timeout = this.timeoutOf(kind, key)
+      if (now - since < timeout) return undefined
+      if (this.answersPings) {
+        const ping = this.pings.find((one) => one.order >= order)
+        if (ping === undefined) return "Ping"
+        if (now - ping.at < timeout) return undefined
+      }
+      const message = questions[Number(key)]
+      const hashOfIt =
         kind === "getdata"
           ? key.split(" ")[1]
           : message?._tag === "getblocktxn"
             ? Wire.hashToHex(message.blockHash)
             : ""
-      return `${kind} ${hash} ${now - late.since}`
+      return `${kind} ${hashOfIt} ${now - since}`
     }
   }
 
-  const operation = Arbitrary.all([integer(0, 17), integer(0, 0xffff), integer(0, 0xffff)])
+  const operation = Arbitrary.all([integer(0, 19), integer(0, 0xffff), integer(0, 0xffff)])
 
   it.prop(
-    "does as a naive model",
-    [Arbitrary.array(operation, { maxLength: 150 })],
-    ([operations]) => {
-      const machine = make()
-      const model = new Model()
+    "gives the same answers to the same callers, and finds the same stalls",
+    [Arbitrary.all([integer(0, 3), Arbitrary.array(operation, { maxLength: 150 })])],
+    ([[version, operations]]) => {
+      const answersPings = version > 0
+      const tracker = make(answersPings)
+      const model = new Model(answersPings)
       const told: Array<string> = []
       const names = new Map<unknown, string>(incoming.map(({ message }, index) => [message, `message ${index}`]))
-      const nameOf = (message: Wire.Message): string => names.get(message) ?? "empty"
       const handles: Array<{
         readonly ones: ReadonlyArray<Known>
         readonly mine: ReadonlyArray<Known>
         readonly unsent: Array<Wire.Message>
-        readonly cancel: () => unknown
-        readonly nothingMore: ((now: number) => void) | undefined
+        readonly leave: () => unknown
       }> = []
       let now = 0
+      let nonces = 0n
 
-      const send = (message: Wire.Message): void => {
-        Requests.sent(machine, message, now)
-        if (message._tag === "getdata") for (const one of message.items) model.written("getdata", keyOf(one), now)
-        else for (const [at, one] of asked.entries()) if (one === message) model.written(one._tag, `${at}`, now)
+      const write = (message: Wire.Message): void => {
+        tracker.sent(message, now)
+        if (message._tag === "getdata") for (const one of message.items) model.write("getdata", keyOf(one), now)
+        else for (const [at, one] of questions.entries()) if (one === message) model.write(one._tag, `${at}`, now)
       }
       const askItems = (wanted: ReadonlyArray<Wire.InventoryItem>): void => {
         const waiter = handles.length
-        const question = Requests.askData(machine, wanted, (index, answer) => {
-          told.push(`${waiter} ${answer._tag === "Found" ? nameOf(answer.message) : "not found"}`)
+        const { leave, newItems } = tracker.askItems(wanted, (index, outcome) => {
+          told.push(`${waiter} ${outcome._tag === "Found" ? names.get(outcome.message) : outcome._tag}`)
           assert.isBelow(index, wanted.length)
         })
         const joined = wanted.map((one) => model.ask("getdata", keyOf(one), waiter))
         assert.deepStrictEqual(
-          question.toSend,
-          wanted.filter((_, index) => joined[index].toSend)
+          newItems,
+          wanted.filter((_, index) => joined[index].isNew)
         )
-        const mine = joined.filter(({ toSend }) => toSend).map(({ one }) => one)
         handles.push({
           ones: joined.map(({ one }) => one),
-          mine,
-          unsent: mine.length > 0 ? [getdata(...question.toSend)] : [],
-          cancel: () => question.cancel().map(keyOf),
-          nothingMore: undefined
+          mine: joined.filter(({ isNew }) => isNew).map(({ one }) => one),
+          unsent: newItems.length > 0 ? [getdata(...newItems)] : [],
+          leave: () => leave().map(keyOf)
         })
       }
       const askOne = (at: number): void => {
         const waiter = handles.length
-        const message = asked[at]
-        const answered = (answer: Wire.Message): void => void told.push(`${waiter} ${nameOf(answer)}`)
-        const question =
-          message._tag === "getheaders"
-            ? { ...Requests.askHeaders(machine, message, answered), nothingMore: undefined }
-            : message._tag === "getaddr"
-              ? Requests.askAddresses(machine, answered)
-              : message._tag === "getblocktxn"
-                ? { ...Requests.askBlockTransactions(machine, message, answered), nothingMore: undefined }
-                : Requests.askInventory(machine, message, answered)
-        const { one, toSend } = model.ask(message._tag, `${at}`, waiter)
-        assert.strictEqual(question.toSend, toSend)
+        const message = questions[at]
+        const { isNew, leave } = tracker.ask(message, (outcome) => {
+          told.push(`${waiter} ${outcome._tag === "Found" ? names.get(outcome.message) : outcome._tag}`)
+        })
+        const joined = model.ask(message._tag, `${at}`, waiter)
+        assert.strictEqual(isNew, joined.isNew)
         handles.push({
-          ones: [one],
-          mine: toSend ? [one] : [],
-          unsent: toSend ? [message] : [],
-          cancel: () => (question.cancel() ? [`${at}`] : []),
-          nothingMore: question.nothingMore
+          ones: [joined.one],
+          mine: isNew ? [joined.one] : [],
+          unsent: isNew ? [message] : [],
+          leave: () => (leave() ? [`${at}`] : [])
         })
       }
 
       for (const [kind, a, b] of operations) {
         const handle = handles.at(a % Math.max(1, handles.length))
-        if (kind <= 2)
+        if (kind <= 2) {
           askItems(Array.from({ length: 1 + (b % 4) }, (_, index) => items[(a + index * b) % items.length]))
-        else if (kind <= 4) askOne(a % asked.length)
-        else if (kind <= 7) for (const message of handle?.unsent.splice(0) ?? []) send(message)
-        else if (kind === 8) send(b % 2 === 0 ? getdata(items[a % items.length]) : asked[a % asked.length])
+        } else if (kind <= 4) askOne(a % questions.length)
+        else if (kind <= 7) for (const message of handle?.unsent.splice(0) ?? []) write(message)
+        else if (kind === 8) write(b % 2 === 0 ? getdata(items[a % items.length]) : questions[a % questions.length])
         else if (kind <= 12) {
           const one = incoming[a % incoming.length]
-          const answers = model.receive(one, one.message._tag === "notfound" ? "not found" : nameOf(one.message), now)
-          assert.strictEqual(received(machine, one.message, now), answers)
+          model.receive(one, one.message._tag === "notfound" ? "NotFound" : names.get(one.message)!, now)
+          received(tracker, one.message, now)
         } else if (kind === 13 && handle !== undefined) {
-          const waiter = handles.indexOf(handle)
-          model.cancel(handle.ones, waiter)
-          const needed = handle.mine.filter((one) => model.needed(one)).map(({ key }) => key)
-          assert.deepStrictEqual(handle.cancel(), needed)
-        } else if (kind === 14 && handle?.nothingMore !== undefined) {
-          const [one] = handle.ones
-          const lonely = one.kind === "getaddr" && model.lonely !== undefined ? nameOf(model.lonely) : "empty"
-          if (model.known.includes(one) && one.order > 0) model.answer(one, lonely, now)
-          handle.nothingMore(now)
-        } else if (kind <= 16) now += a % 20_000
-        else if (kind === 17 && b % 8 === 0) {
+          model.leave(handle.ones, handles.indexOf(handle))
+          const unsent = handle.mine.filter((one) => model.isUnsent(one)).map(({ key }) => key)
+          assert.deepStrictEqual(handle.leave(), unsent)
+        } else if (kind === 14) {
+          tracker.sent(ping(++nonces), now)
+          model.writePing(nonces, now)
+        } else if (kind === 15 && nonces > 0n) {
+          // Mostly one of the last pings, in any order.
+          const nonce = nonces - BigInt(b % 3)
+          received(tracker, pong(nonce), now)
+          model.pong(nonce, now)
+        } else if (kind <= 18) now += a % 20_000
+        else if (kind === 19 && b % 8 === 0) {
           model.known.length = 0
-          Requests.end(machine)
+          model.pings = []
+          tracker.end()
         }
 
         assert.deepStrictEqual(told, model.told)
-        assert.strictEqual(Requests.size(machine), model.known.length)
-        const late = Requests.overdue(machine, now)
+        assert.strictEqual(tracker.size, model.known.length)
+        const late = tracker.overdue(now)
         assert.strictEqual(
-          late && `${late.command} ${late.hash ? Wire.hashToHex(late.hash) : ""} ${late.waited}`,
+          late?._tag === "Stalled"
+            ? `${late.command} ${late.hash ? Wire.hashToHex(late.hash) : ""} ${late.waited}`
+            : late?._tag,
           model.overdue(now)
         )
       }

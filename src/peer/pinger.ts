@@ -32,7 +32,7 @@ type Answer = Deferred.Deferred<Duration.Duration, PeerError>
 export class Pinger {
   readonly #options: PingerOptions
   /** Whether pings carry a nonce, which a pong repeats (BIP31). */
-  readonly #hasPongs: boolean
+  readonly hasPongs: boolean
   /** Nonces of pings in the send queue, with the caller that waits for the pong. */
   readonly #queued = new Map<bigint, Answer | undefined>()
   #unwrittenPongs = 0
@@ -41,7 +41,7 @@ export class Pinger {
 
   constructor(options: PingerOptions) {
     this.#options = options
-    this.#hasPongs = options.protocolVersion >= ProtocolVersion.pong
+    this.hasPongs = options.protocolVersion >= ProtocolVersion.pong
   }
 
   /** Callers that wait for a pong. */
@@ -51,7 +51,7 @@ export class Pinger {
 
   /** Sends pings at their times; fails when the remote was silent for too long. */
   readonly loop: Effect.Effect<never, EndReason> = Effect.suspend(() => {
-    const { keepAlive, nonces, now, sendQueue } = this.#options
+    const { keepAlive, now } = this.#options
     return Effect.gen({ self: this }, function* () {
       while (true) {
         const action = KeepAlive.next(keepAlive, now())
@@ -59,12 +59,9 @@ export class Pinger {
           case "Wait":
             yield* Effect.sleep(Math.ceil(action.milliseconds))
             break
-          case "Ping": {
-            const nonce = this.#hasPongs ? yield* nonces.unremembered : undefined
-            if (nonce !== undefined) this.#queued.set(nonce, undefined)
-            sendQueue.force({ _tag: "ping", nonce })
+          case "Ping":
+            yield* this.send
             break
-          }
           case "PingTimeout":
             return yield* Effect.fail<EndReason>({
               _tag: "PingTimeout",
@@ -80,9 +77,19 @@ export class Pinger {
     })
   })
 
+  /** Sends a ping whether there is room or not. Nobody waits for its pong. */
+  readonly send: Effect.Effect<void> = Effect.suspend(() => {
+    const { nonces, sendQueue } = this.#options
+    const nonce = this.hasPongs ? nonces.unremembered : Effect.succeed(undefined)
+    return Effect.map(nonce, (nonce) => {
+      if (nonce !== undefined) this.#queued.set(nonce, undefined)
+      sendQueue.force({ _tag: "ping", nonce })
+    })
+  })
+
   /** Sends a ping and returns the round trip. */
   readonly ping: Effect.Effect<Duration.Duration, PeerError> = Effect.suspend(() =>
-    this.#hasPongs
+    this.hasPongs
       ? Effect.flatMap(this.#options.nonces.unremembered, (nonce) => this.#ask(nonce))
       : Effect.fail(
           new PeerError({
@@ -129,7 +136,7 @@ export class Pinger {
    * wait for ever. The result is an Effect for a remote that leaves very many unread: it is waited for.
    */
   answer({ nonce }: Wire.Ping): Effect.Effect<void> | undefined {
-    if (nonce === undefined || !this.#hasPongs) return undefined
+    if (nonce === undefined || !this.hasPongs) return undefined
     const { sendQueue } = this.#options
     if (this.#unwrittenPongs >= maximumPongs) return Effect.ignore(sendQueue.offerAndWait({ _tag: "pong", nonce }))
     this.#unwrittenPongs++

@@ -6,14 +6,14 @@ import { isReadonlyArrayNonEmpty } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type { EndReason, PeerError } from "../PeerError.ts"
 import type { MessageConnection } from "../transport/messageConnection.ts"
-import * as Wire from "../Wire.ts"
+import type * as Wire from "../Wire.ts"
 import type { Dispatcher } from "./dispatcher.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import type { Lifecycle } from "./lifecycle.ts"
-import { ended, endOfConnection, endOfDropped, endOfMessage, isServed, type Served } from "./misbehavior.ts"
+import { ended, endOfConnection, endOfDropped, judge, type Served } from "./misbehavior.ts"
 import type { Pinger } from "./pinger.ts"
 import * as RemoteState from "./remoteState.ts"
-import * as Requests from "./requests/tracker.ts"
+import type { RequestTracker } from "./requests/tracker.ts"
 import type { Observer } from "./telemetry.ts"
 
 /** Bytes that a message costs besides its own: many small messages must not make the bound meaningless. */
@@ -25,7 +25,7 @@ export interface ReaderOptions<Self> {
   readonly keepAlive: KeepAlive.KeepAlive
   readonly remote: RemoteState.RemoteState
   /** The tracker of requests, once something was asked. */
-  readonly tracker: () => Requests.Requests | undefined
+  readonly tracker: () => RequestTracker | undefined
   readonly pinger: Pinger
   readonly dispatcher: Dispatcher<Self>
   readonly lifecycle: Lifecycle
@@ -90,11 +90,10 @@ export class Reader<Self> {
       } else {
         const { message } = event
         if (observer.log !== undefined) (waits ??= []).push(observer.log("received", message, event.size))
-        failure = endOfMessage(message, served)
-        if (failure === undefined && isServed(Wire.command(message), served.bloom)) {
+        const verdict = judge(message, served)
+        if (verdict === "handle") {
           const hashes = RemoteState.observe(remote, message)
-          const requests = tracker()
-          if (requests !== undefined) Requests.received(requests, message, hashes, arrivedAt)
+          tracker()?.received(message, hashes, arrivedAt)
           if (message._tag === "pong") pinger.received(message)
           else if (message._tag === "ping" && !pongsInTurn) {
             const pong = pinger.answer(message)
@@ -102,7 +101,7 @@ export class Reader<Self> {
           }
           bytes += event.size + messageOverhead
           messages.push(message)
-        }
+        } else if (verdict !== "ignore") failure = verdict
       }
       if (failure !== undefined) break
     }

@@ -34,8 +34,8 @@ import {
 import { Pinger } from "./pinger.ts"
 import { Reader } from "./reader.ts"
 import * as RemoteState from "./remoteState.ts"
-import { makeQuestions } from "./requests/requests.ts"
-import * as Requests from "./requests/tracker.ts"
+import { Requests } from "./requests/requests.ts"
+import { isRequest, RequestTracker } from "./requests/tracker.ts"
 import { makeSenders } from "./sending.ts"
 import { SendQueue } from "./sendQueue.ts"
 import { type Info, snapshot, type Stats } from "./stats.ts"
@@ -92,8 +92,8 @@ export class Session<Self = unknown> {
   // An idle peer is small: parts that few callers ask for are made when first asked for.
   #subscribers: Subscribers | undefined
   #senders: ReturnType<typeof makeSenders> | undefined
-  #tracker: Requests.Requests | undefined
-  #requests: ReturnType<typeof makeQuestions> | undefined
+  #tracker: RequestTracker | undefined
+  #requests: Requests | undefined
   /** Whether the stall watch runs, or must not. */
   #watchesStalls: boolean
   readonly #asked = new WaitList(() => (this.#openRequests > 0 ? Effect.void : undefined))
@@ -135,7 +135,7 @@ export class Session<Self = unknown> {
       observer,
       onAsk: () => this.dispatcher.letRead()
     })
-    const isAsked = (): boolean => this.pinger.open + (this.#requests?.open() ?? 0) > 0
+    const isAsked = (): boolean => this.pinger.open + (this.#requests?.open ?? 0) > 0
     this.dispatcher = new Dispatcher<Self>({
       handled: options as Handled<Self>,
       malformed: this.#policy.malformed,
@@ -208,14 +208,13 @@ export class Session<Self = unknown> {
     return (this.#senders ??= makeSenders({ negotiated: this.info, sendQueue: this.sendQueue, policy: this.#policy }))
   }
 
-  get requests(): ReturnType<typeof makeQuestions> {
-    return (this.#requests ??= makeQuestions({
-      requests: this.#openTracker(),
+  get requests(): Requests {
+    return (this.#requests ??= new Requests({
+      tracker: this.#openTracker(),
       sendQueue: this.sendQueue,
-      now: () => this.#remoteNow(),
+      sendPing: this.pinger.hasPongs ? this.pinger.send : Effect.void,
       protocolVersion: this.info.protocolVersion,
       services: this.info.services,
-      ping: this.pinger.ping,
       onAsk: () => this.dispatcher.letRead()
     }))
   }
@@ -239,13 +238,14 @@ export class Session<Self = unknown> {
   }
 
   get #openRequests(): number {
-    return this.#tracker === undefined ? 0 : Requests.size(this.#tracker)
+    return this.#tracker === undefined ? 0 : this.#tracker.size
   }
 
-  #openTracker(): Requests.Requests {
+  #openTracker(): RequestTracker {
     const { dataStallTimeout, headersStallTimeout } = this.#options
-    return (this.#tracker ??= Requests.make({
-      genesisHash: (this.#options.network ?? Network.mainnet).genesisHash,
+    return (this.#tracker ??= new RequestTracker({
+      genesisHash: this.info.network.genesisHash,
+      answersPings: this.pinger.hasPongs,
       dataTimeout: Duration.toMillis(dataStallTimeout ?? defaultDataStallTimeout),
       headersTimeout: Duration.toMillis(headersStallTimeout ?? defaultHeadersStallTimeout)
     }))
@@ -254,8 +254,10 @@ export class Session<Self = unknown> {
   /** A message is about to be written. */
   #sent(message: Wire.Message): void {
     RemoteState.observeSent(this.#remote, message)
-    if (message._tag === "ping") this.pinger.sent(message)
-    else if (Requests.isQuestion(message)) Requests.sent(this.#openTracker(), message, this.#remoteNow())
+    if (message._tag === "ping") {
+      this.pinger.sent(message)
+      this.#tracker?.sent(message, this.#remoteNow())
+    } else if (isRequest(message)) this.#openTracker().sent(message, this.#remoteNow())
   }
 
   #watchStalls(): void {
@@ -271,8 +273,9 @@ export class Session<Self = unknown> {
       while (true) {
         yield* this.#asked.wait
         yield* Effect.sleep(stallCheckInterval)
-        const late = Requests.overdue(this.#openTracker(), this.#remoteNow())
-        if (late !== undefined) {
+        const late = this.#openTracker().overdue(this.#remoteNow())
+        if (late?._tag === "Ping") yield* this.pinger.send
+        else if (late !== undefined) {
           const { command, hash, waited } = late
           return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })
         }
@@ -283,7 +286,7 @@ export class Session<Self = unknown> {
   /** Fails every caller that waits for the remote: for room in the send queue, for an answer, for a pong. */
   #failWaiting(error: PeerError): void {
     this.sendQueue.close(error)
-    this.#requests?.end(error)
+    this.#requests?.fail(error)
     this.pinger.fail(error)
   }
 

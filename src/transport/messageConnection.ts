@@ -49,6 +49,9 @@ interface Parts extends Observers {
 /** The name under which unknown commands are counted: a remote must not grow the map by inventing names. */
 export const otherCommands = "*other*"
 
+/** What bytes that belong to no message are counted under. */
+export const noMessage = "*no message*"
+
 const count = (tallies: Map<string, Tally>, command: string, bytes: number): void => {
   const tally = tallies.get(command)
   if (tally === undefined) tallies.set(command, { messages: 1, bytes })

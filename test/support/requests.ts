@@ -1,5 +1,7 @@
 /** Small messages for the tests of requests: the same number gives the same message. */
-import * as Requests from "../../src/peer/requests/tracker.ts"
+import { assert } from "@effect/vitest"
+import type { Outcome } from "../../src/peer/requests/inFlight.ts"
+import { type Question, RequestTracker } from "../../src/peer/requests/tracker.ts"
 import * as MerkleBlock from "../../src/MerkleBlock.ts"
 import * as Wire from "../../src/Wire.ts"
 
@@ -91,9 +93,48 @@ export const addr = (count: number): Wire.Addr => ({
   }))
 })
 
+export const ping = (nonce: bigint): Wire.Ping => ({ _tag: "ping", nonce })
+export const pong = (nonce: bigint): Wire.Pong => ({ _tag: "pong", nonce })
+
 export const genesisHash = hash(0xffff)
-export const make = (): Requests.Requests => Requests.make({ genesisHash, dataTimeout: 30_000, headersTimeout: 90_000 })
+export const make = (answersPings = true): RequestTracker =>
+  new RequestTracker({ genesisHash, dataTimeout: 30_000, headersTimeout: 90_000, answersPings })
 
 /** A message arrives, of which no hash was made yet. */
-export const received = (machine: Requests.Requests, message: Wire.Message, now: number): boolean =>
-  Requests.received(machine, message, {}, now)
+export const received = (tracker: RequestTracker, message: Wire.Message, now = 0): void =>
+  tracker.received(message, {}, now)
+
+export const found = (message: Wire.Message): Outcome => ({ _tag: "Found", message })
+export const foundFiltered = (message: Wire.Message, ...numbers: ReadonlyArray<number>): Outcome => ({
+  _tag: "Found",
+  message,
+  transactions: numbers.map((number) => tx(number).transaction)
+})
+export const notFound: Outcome = { _tag: "NotFound" }
+export const noAnswer: Outcome = { _tag: "NoAnswer" }
+export const doesNotConnect: Outcome = { _tag: "DoesNotConnect" }
+
+/** Asks for items, writes the getdata where one has to be sent, and collects the outcomes by index. */
+export const askItems = (tracker: RequestTracker, items: ReadonlyArray<Wire.InventoryItem>, now = 0) => {
+  const outcomes: Array<Outcome | undefined> = items.map(() => undefined)
+  const asked = tracker.askItems(items, (index, outcome) => {
+    assert.isUndefined(outcomes[index], "told twice")
+    outcomes[index] = outcome
+  })
+  if (asked.newItems.length > 0) tracker.sent(getdata(...asked.newItems), now)
+  return { ...asked, outcomes }
+}
+
+/** Asks a question, writes it where it has to be sent, and collects the outcomes, of which there is one at most. */
+export const ask = (tracker: RequestTracker, question: Question, now = 0) => {
+  const outcomes: Array<Outcome> = []
+  const asked = tracker.ask(question, (outcome) => {
+    assert.isEmpty(outcomes, "told twice")
+    outcomes.push(outcome)
+  })
+  if (asked.isNew) tracker.sent(question, now)
+  return { ...asked, outcomes }
+}
+
+/** For what must not be told. */
+export const untold = (): void => assert.fail("told")

@@ -39,7 +39,7 @@ export const listen = Effect.fnUntraced(function* (
   settings: Session.Settings
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
   const output = yield* Output
-  const report = yield* makeReport(settings.json)
+  const report = yield* makeReport(settings.format)
   const enough = yield* Deferred.make<string>()
   let count = 0
 

@@ -1,21 +1,31 @@
 /**
- * Which answer about compact filters [157] is whose: each says itself what it answers, so nothing has to be remembered but
- * who waits. Two with the same question ask twice, and each takes one answer.
+ * Which answer about compact filters (BIP157) belongs to whom. Each answer names its blocks, so the only thing to remember is who
+ * waits. Two callers with the same request send it twice, and each takes one answer.
  */
 import * as Wire from "../../Wire.ts"
 import { keyOf } from "./hashKey.ts"
 
-/** Blocks whose filters are asked for. */
+/**
+ * Blocks whose filters are requested.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CompactFilterRange {
   /** One byte; 0, the basic filter of BIP158, by default. */
   readonly filterType?: number | undefined
   /** Height of the first block. */
   readonly startHeight: number
-  /** Of each block, by height: at most 1,000 of 32 bytes in wire order. */
+  /** The hash of each block, by height: at most 1,000, each 32 bytes in wire order. */
   readonly blockHashes: Wire.List<Uint8Array>
 }
 
-/** Blocks whose filter headers are asked for: at most 2,000. */
+/**
+ * Blocks whose filter headers are requested: at most 2,000.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CompactFilterHeaderRange {
   /** One byte; 0, the basic filter of BIP158, by default. */
   readonly filterType?: number | undefined
@@ -27,26 +37,17 @@ export interface CompactFilterHeaderRange {
   readonly stopHash: Uint8Array
 }
 
-export type Answer = Wire.CFilter | Wire.CFHeaders | Wire.CFCheckpt
+export type FilterAnswer = Wire.CFilter | Wire.CFHeaders | Wire.CFCheckpt
 
-/** Takes an answer that is its own, and says so. */
-export type Taker = (answer: Answer) => boolean
-
-/** Who waits, and since when. */
-export type Takers = ReadonlyMap<Taker, number>
-
-/** To be called for every answer that arrives: since when somebody waits for it, undefined when nobody does. */
-export const received = (takers: Takers, answer: Answer): number | undefined => {
-  for (const [take, askedAt] of takers) if (take(answer)) return askedAt
-  return undefined
-}
+/** Takes an answer if it is the one to its request; returns whether it is. */
+export type FilterReceiver = (answer: FilterAnswer) => boolean
 
 /** Takes the filters of all blocks; `done` gets them by height, in whatever order they came. */
-export const takeFilters = (
+export const receiveFilters = (
   filterType: number,
   blockHashes: ReadonlyArray<Uint8Array>,
   done: (filters: ReadonlyArray<Wire.CFilter>) => void
-): Taker => {
+): FilterReceiver => {
   const wanted = new Map(blockHashes.map((hash, index) => [keyOf(hash), index]))
   const filters: Array<Wire.CFilter> = []
   return (answer) => {
@@ -61,37 +62,44 @@ export const takeFilters = (
   }
 }
 
-const isSame = (one: Uint8Array, other: Uint8Array): boolean => keyOf(one) === keyOf(other)
+/** Takes the first answer that `isAnswer` accepts. */
+const receiveOne = <A extends FilterAnswer>(
+  isAnswer: (answer: FilterAnswer) => answer is A,
+  done: (answer: A) => void
+): FilterReceiver => {
+  let isOpen = true
+  return (answer) => {
+    if (!isOpen || !isAnswer(answer)) return false
+    isOpen = false
+    done(answer)
+    return true
+  }
+}
 
 /** Takes the answer with that type, last block and number of blocks. */
-export const takeHeaders = (
+export const receiveHeaders = (
   filterType: number,
   stopHash: Uint8Array,
   count: number,
   done: (answer: Wire.CFHeaders) => void
-): Taker => {
-  let open = true
-  return (answer) => {
-    if (!open || answer._tag !== "cfheaders" || answer.filterType !== filterType) return false
-    if (answer.filterHashes.length !== count || !isSame(answer.stopHash, stopHash)) return false
-    open = false
-    done(answer)
-    return true
-  }
-}
+): FilterReceiver =>
+  receiveOne(
+    (answer): answer is Wire.CFHeaders =>
+      answer._tag === "cfheaders" &&
+      answer.filterType === filterType &&
+      answer.filterHashes.length === count &&
+      Wire.hashEquals(answer.stopHash, stopHash),
+    done
+  )
 
 /** Takes the answer with that type and last block. */
-export const takeCheckpoints = (
+export const receiveCheckpoints = (
   filterType: number,
   stopHash: Uint8Array,
   done: (answer: Wire.CFCheckpt) => void
-): Taker => {
-  let open = true
-  return (answer) => {
-    if (!open || answer._tag !== "cfcheckpt" || answer.filterType !== filterType) return false
-    if (!isSame(answer.stopHash, stopHash)) return false
-    open = false
-    done(answer)
-    return true
-  }
-}
+): FilterReceiver =>
+  receiveOne(
+    (answer): answer is Wire.CFCheckpt =>
+      answer._tag === "cfcheckpt" && answer.filterType === filterType && Wire.hashEquals(answer.stopHash, stopHash),
+    done
+  )

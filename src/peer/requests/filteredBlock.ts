@@ -1,32 +1,36 @@
 /**
- * The transactions of a filtered block [37], which come behind its `merkleblock` as messages of their own: nothing but
- * their txids says that they belong to it.
+ * The transactions of a filtered block (BIP37), which come after its `merkleblock` as messages of their own: only their txids say
+ * that they belong to it.
  */
 import * as Result from "effect/Result"
 import * as MerkleBlock from "../../MerkleBlock.ts"
 import * as Wire from "../../Wire.ts"
 import { keyOf } from "./hashKey.ts"
-import { transactionSize } from "../../wire/messages/transaction.ts"
 
-export interface FilteredBlock {
+export class FilteredBlock {
   readonly message: Wire.MerkleBlock
-  /** Keys of the txids that did not come yet. None for a message that proves nothing. */
-  readonly missing: Set<string>
-  /** In the order they came, which is that of the block. */
-  readonly transactions: Array<Wire.Transaction>
-  bytes: number
-}
+  /** Transactions that came, in the order of the block. */
+  readonly transactions: Array<Wire.Transaction> = []
+  /** Keys of the txids that did not come yet; empty for a message that proves nothing. */
+  readonly #missing: Set<string>
+  #bytes = 0
 
-export const make = (message: Wire.MerkleBlock): FilteredBlock => {
-  const matches = Result.getOrElse(MerkleBlock.verify(message), () => [])
-  return { message, missing: new Set(matches.map(({ txid }) => keyOf(txid))), transactions: [], bytes: 0 }
-}
+  constructor(message: Wire.MerkleBlock) {
+    this.message = message
+    const matches = Result.getOrElse(MerkleBlock.verify(message), () => [])
+    this.#missing = new Set(matches.map(({ txid }) => keyOf(txid)))
+  }
 
-/** Takes a transaction that belongs to the block. */
-export const transactionCame = (self: FilteredBlock, transaction: Wire.Transaction): void => {
-  if (!self.missing.delete(keyOf(Wire.txid(transaction)))) return
-  self.transactions.push(transaction)
-  self.bytes += transactionSize(transaction)
-  // No block is larger: whoever invents one shall not fill our memory.
-  if (self.bytes > Wire.maxPayloadLength) self.missing.clear()
+  get isComplete(): boolean {
+    return this.#missing.size === 0
+  }
+
+  /** Takes a transaction if it belongs to the block. */
+  add(transaction: Wire.Transaction, txid: Uint8Array): void {
+    if (!this.#missing.delete(keyOf(txid))) return
+    this.transactions.push(transaction)
+    this.#bytes += Wire.transactionSize(transaction)
+    // No block is larger: a remote that invents one must not fill our memory.
+    if (this.#bytes > Wire.maxPayloadLength) this.#missing.clear()
+  }
 }

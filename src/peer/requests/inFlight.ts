@@ -1,227 +1,196 @@
 /**
- * What is expected of a peer and who waits for it: the book-keeping of `requests.ts`, which knows the messages. Every
- * operation is O(1) in the number of expectations, so that 50,000 of them do not make a message dear.
+ * The requests that a peer has not answered yet: who waits for each of them, and since when. It knows no messages; `answers.ts`
+ * says which message answers which request. Every operation takes constant time, also with 50,000 requests in flight.
+ *
+ * Requests with a deadline stand in a line, in the order in which they were written, because a remote answers in that order:
+ * the time of a request begins when the one before it was answered. A remote that sends 1,000 requested blocks one after the
+ * other does not stall, however slow it is, and a request that it passes over is noticed although later answers arrive. Only the
+ * first request in line has to be looked at.
  */
+import type * as Wire from "../../Wire.ts"
 
-/** One answer that is expected, however many wait for it. */
-export interface Expectation<A> {
-  readonly book: Book<A>
-  readonly key: string
-  /** Empty for what was sent by hand, and when all who asked have left. */
-  readonly waiting: Array<(answer: A) => void>
-  /**
-   * "Asked": somebody has undertaken to send the question, it is not written yet. "Written": on its way, who asks now
-   * need not send it. "Abandoned": written, and all who asked have left; most likely they waited in vain, so the next who
-   * asks sends it once more. "Closed": answered or forgotten.
-   */
-  phase: "Asked" | "Written" | "Abandoned" | "Closed"
-  /** Grows from one written question to the next; 0 until it was written. */
-  order: number
-  /** When it was written, the first time. */
-  writtenAt: number
-  /** From when on the remote's time counts. */
-  since: number
-  isInLine: boolean
-  earlier: Expectation<A> | undefined
-  later: Expectation<A> | undefined
-}
+/** What a request asks for: an item of a `getdata` by its inventory type, anything else by the command of its message. */
+export type Kind = number | "getblocktxn" | "getheaders" | "getblocks" | "getaddr"
 
-/**
- * Questions that were written, the oldest first. A remote answers in the order it was asked: until it has answered what
- * was asked before, the time of a question does not count. So whoever asks for 1,000 blocks at once takes nobody for
- * stalled who sends one after the other, and a hash that is passed over is noticed though others arrive. Only the
- * oldest need be looked at.
- */
-export interface Line<A> {
-  /** When it is longer, the oldest loses its deadline, and is forgotten if nobody waits for it. */
-  readonly limit: number
-  oldest: Expectation<A> | undefined
-  newest: Expectation<A> | undefined
-  length: number
-  written: number
-}
-
-/** Expectations of one kind. */
-export interface Book<A> {
-  readonly line: Line<A>
-  /** Whether silence is a stall. If it can be an answer, a question that nobody waits for is of no interest. */
-  readonly hasDeadline: boolean
-  readonly all: Map<string, Expectation<A>>
-}
-
-export const makeLine = <A>(limit: number): Line<A> => ({
-  limit,
-  oldest: undefined,
-  newest: undefined,
-  length: 0,
-  written: 0
-})
-
-export const makeBook = <A>(line: Line<A>, hasDeadline: boolean): Book<A> => ({ line, hasDeadline, all: new Map() })
-
-const unlink = <A>(expectation: Expectation<A>): void => {
-  const { earlier, later } = expectation
-  const { line } = expectation.book
-  if (earlier === undefined) line.oldest = later
-  else earlier.later = later
-  if (later === undefined) line.newest = earlier
-  else later.earlier = earlier
-  expectation.earlier = undefined
-  expectation.later = undefined
-  expectation.isInLine = false
-  line.length--
-}
-
-const link = <A>(expectation: Expectation<A>): void => {
-  const { line } = expectation.book
-  expectation.earlier = line.newest
-  if (line.newest === undefined) line.oldest = expectation
-  else line.newest.later = expectation
-  line.newest = expectation
-  expectation.isInLine = true
-  line.length++
-}
-
-const remove = <A>(expectation: Expectation<A>): void => {
-  if (expectation.isInLine) unlink(expectation)
-  expectation.book.all.delete(expectation.key)
-  expectation.phase = "Closed"
-}
-
-const add = <A>(book: Book<A>, key: string, phase: "Asked" | "Written"): Expectation<A> => {
-  const expectation: Expectation<A> = {
-    book,
-    key,
-    waiting: [],
-    phase,
-    order: 0,
-    writtenAt: 0,
-    since: 0,
-    isInLine: false,
-    earlier: undefined,
-    later: undefined
-  }
-  book.all.set(key, expectation)
-  return expectation
-}
-
-/** Whether the one who joined an expectation has to send the question. */
-export interface Joined<A> {
-  readonly expectation: Expectation<A>
-  readonly toSend: boolean
-}
-
-/** Waits with whoever waits for the same. */
-export const join = <A>(book: Book<A>, key: string, tell: (answer: A) => void): Joined<A> => {
-  const known = book.all.get(key)
-  const toSend = known === undefined || known.phase === "Abandoned"
-  const expectation = known ?? add(book, key, "Asked")
-  if (toSend) expectation.phase = "Asked"
-  expectation.waiting.push(tell)
-  return { expectation, toSend }
-}
-
-/** Waits no longer. */
-export const leave = <A>(expectation: Expectation<A>, tell: (answer: A) => void): void => {
-  const at = expectation.waiting.indexOf(tell)
-  if (at < 0) return
-  expectation.waiting.splice(at, 1)
-  if (expectation.waiting.length > 0 || expectation.phase === "Closed") return
-  if (expectation.isInLine && expectation.book.hasDeadline) expectation.phase = "Abandoned"
-  else remove(expectation)
-}
-
-/** Whether somebody waits for a question that is still to be written. */
-export const isUnsent = <A>(expectation: Expectation<A>): boolean => expectation.phase === "Asked"
-
-/** The question was written, asked for or not. */
-export const written = <A>(book: Book<A>, key: string, now: number): void => {
-  let expectation = book.all.get(key)
-  if (expectation === undefined) {
-    if (!book.hasDeadline) return
-    expectation = add(book, key, "Written")
-  }
-  expectation.phase = "Written"
-  // Written twice, the first time counts: that one is to be answered as well.
-  if (expectation.isInLine) return
-  const { line } = book
-  expectation.order = ++line.written
-  expectation.since = expectation.writtenAt = now
-  link(expectation)
-  const { oldest } = line
-  if (line.length <= line.limit || oldest === undefined) return
-  if (oldest.waiting.length === 0) remove(oldest)
-  else unlink(oldest)
-}
-
-/** The answer is there, or has begun: the expectation is no more, and those who wait are still to be told. */
-export const close = <A>(expectation: Expectation<A>, now: number): void => {
-  const { later } = expectation
-  if (later !== undefined && later.since < now) later.since = now
-  remove(expectation)
-}
-
-/** An answer came to what was asked at that time, elsewhere: what was written later had to wait for it. */
-export const postpone = <A>({ oldest }: Line<A>, askedAt: number, now: number): void => {
-  if (oldest !== undefined && oldest.writtenAt >= askedAt && oldest.since < now) oldest.since = now
-}
-
-/** Tells everyone who waits. */
-export const tell = <A>(expectation: Expectation<A>, value: A): void => {
-  // One who is told may make another leave, who must then not be told.
-  for (let tell = expectation.waiting.shift(); tell !== undefined; tell = expectation.waiting.shift()) tell(value)
-}
-
-/** The answer is there: closes the expectation, then tells everyone who waits. */
-export const answer = <A>(expectation: Expectation<A>, value: A, now: number): void => {
-  close(expectation, now)
-  tell(expectation, value)
-}
-
-/** A question that is asked once for all who have it. */
-export interface Question {
-  /** Whether it has to be sent; else it is on its way for another. */
-  readonly toSend: boolean
-  /** Waits no longer, `answered` is not called any more. True when others wait for what was not written yet. */
-  readonly cancel: () => boolean
-}
-
-/** A question to which silence can be the answer. */
-export interface OpenQuestion extends Question {
-  /**
-   * Nothing comes any more, for instance because the pong of a ping behind the question is here: everyone who waits for
-   * it gets an empty answer. Before the question was written this does nothing.
-   */
-  readonly nothingMore: (now: number) => void
-}
-
-export interface Asked<A> extends Question {
-  readonly expectation: Expectation<A>
-}
-
-/** Asks what one answer is for. */
-export const ask = <A>(book: Book<A>, key: string, answered: (answer: A) => void): Asked<A> => {
-  const tell = (answer: A): void => answered(answer)
-  const { expectation, toSend } = join(book, key, tell)
-  return {
-    expectation,
-    toSend,
-    cancel: () => {
-      leave(expectation, tell)
-      return toSend && isUnsent(expectation)
+/** The result of a request. */
+export type Outcome =
+  | {
+      readonly _tag: "Found"
+      readonly message: Wire.Message
+      /** Of a filtered block: its transactions that came after it. */
+      readonly transactions?: ReadonlyArray<Wire.Transaction> | undefined
     }
-  }
+  /** The remote says that it does not have the item, or answered a later ping without sending it. */
+  | { readonly _tag: "NotFound" }
+  /** The remote answered a later ping, but not this request. */
+  | { readonly _tag: "NoAnswer" }
+  /** The same, and the headers that came do not connect to the locator. */
+  | { readonly _tag: "DoesNotConnect" }
+
+export type Subscriber = (outcome: Outcome) => void
+
+/** One thing that was asked for, once for all who want it. */
+export interface Request {
+  readonly kind: Kind
+  /** Tells it from the others of its kind. */
+  readonly key: string
+  /** Milliseconds that the remote has; `Infinity` where silence is an answer. */
+  readonly timeout: number
+  /** Empty for a request that the caller sent by itself, and when all who asked have left. */
+  readonly subscribers: Array<Subscriber>
+  /** Grows from one written request to the next; 0 until it is written. */
+  order: number
+  /** When the time of the remote begins to count. */
+  since: number
+  /** Whether it still waits for its answer. */
+  isOpen: boolean
+  /** A message that may be the answer, used if no better one comes. It keeps the bytes of its payload alive. */
+  candidate: Wire.Message | undefined
+  isInLine: boolean
+  earlier: Request | undefined
+  later: Request | undefined
 }
 
-export const withNothingMore = <A>({ cancel, expectation, toSend }: Asked<A>, nothing: () => A): OpenQuestion => ({
-  toSend,
-  cancel,
-  nothingMore: (now) => {
-    if (expectation.isInLine) answer(expectation, nothing(), now)
-  }
-})
+/** Requests of one kind that nobody waits for, beyond which further ones are not tracked: two full `getdata` messages. */
+export const maxUnwatchedItems = 100_000
+/** The same for other messages. A `getheaders` holds a locator of up to 3 KB. */
+export const maxUnwatchedMessages = 100
 
-/** Forgets all, and tells nobody. */
-export const clear = <A>(book: Book<A>): void => {
-  for (const expectation of book.all.values()) remove(expectation)
+export class InFlight {
+  /** The first request in line. */
+  oldest: Request | undefined
+  /** The order of the request that was written last. */
+  lastOrder = 0
+  /** How many requests are open. */
+  size = 0
+  #newest: Request | undefined
+  readonly #timeoutOf: (kind: Kind) => number
+  /** Made when the first request of a kind is. */
+  readonly #tables = new Map<Kind, Map<string, Request>>()
+
+  constructor(timeoutOf: (kind: Kind) => number) {
+    this.#timeoutOf = timeoutOf
+  }
+
+  /** Whether a request of that kind is open. */
+  has(kind: Kind): boolean {
+    return (this.#tables.get(kind)?.size ?? 0) > 0
+  }
+
+  get(kind: Kind, key: string): Request | undefined {
+    return this.#tables.get(kind)?.get(key)
+  }
+
+  /** The written requests of a kind, the oldest first. For kinds of which few are open at a time. */
+  written(kind: Kind): ReadonlyArray<Request> {
+    const table = this.#tables.get(kind)
+    if (table === undefined || table.size === 0) return []
+    return Array.from(table.values())
+      .filter(({ order }) => order > 0)
+      .toSorted((one, other) => one.order - other.order)
+  }
+
+  /** Waits for an answer. `isNew` says that the caller has to send the request; otherwise it was sent, or another caller does. */
+  subscribe(kind: Kind, key: string, subscriber: Subscriber): { readonly request: Request; readonly isNew: boolean } {
+    const open = this.get(kind, key)
+    const request = open ?? this.#add(kind, key)
+    request.subscribers.push(subscriber)
+    return { request, isNew: open === undefined }
+  }
+
+  /**
+   * Waits no longer. A request that was written stays open where it has a deadline: it is still to be answered, and the answer
+   * must not be taken for that of another request.
+   */
+  unsubscribe(request: Request, subscriber: Subscriber): void {
+    const index = request.subscribers.indexOf(subscriber)
+    if (index < 0) return
+    request.subscribers.splice(index, 1)
+    if (request.subscribers.length === 0 && request.isOpen && !request.isInLine) this.#remove(request)
+  }
+
+  /** The request was written, whoever sent it. */
+  markWritten(kind: Kind, key: string, now: number): void {
+    let request = this.get(kind, key)
+    if (request === undefined) {
+      const limit = typeof kind === "number" ? maxUnwatchedItems : maxUnwatchedMessages
+      // Nobody waits for it, so it matters only for its deadline.
+      if (this.#timeoutOf(kind) === Infinity || (this.#tables.get(kind)?.size ?? 0) >= limit) return
+      request = this.#add(kind, key)
+    }
+    // If it is written twice, the first time counts.
+    if (request.order > 0) return
+    request.order = ++this.lastOrder
+    request.since = now
+    if (request.timeout === Infinity) return
+    request.earlier = this.#newest
+    if (this.#newest === undefined) this.oldest = request
+    else this.#newest.later = request
+    this.#newest = request
+    request.isInLine = true
+  }
+
+  /** The answer arrived: closes the request and tells everyone who waits. */
+  answer(request: Request, outcome: Outcome, now: number): void {
+    this.close(request, now)
+    this.tell(request, outcome)
+  }
+
+  /** The answer arrived, or its first part: the request is not open any more, and those who wait are still to be told. */
+  close(request: Request, now: number): void {
+    const { later } = request
+    if (later !== undefined && later.since < now) later.since = now
+    this.#remove(request)
+  }
+
+  tell(request: Request, outcome: Outcome): void {
+    // A subscriber may make another one leave, which must not be told then. So they are taken out one at a time.
+    for (let next = request.subscribers.shift(); next !== undefined; next = request.subscribers.shift()) next(outcome)
+  }
+
+  /** The remote is at work on something else: the time of the first request in line begins now if it was written after `order`. */
+  progress(order: number, now: number): void {
+    if (this.oldest !== undefined && this.oldest.order > order && this.oldest.since < now) this.oldest.since = now
+  }
+
+  /** Closes all requests and tells nobody. */
+  clear(): void {
+    for (const table of this.#tables.values()) for (const request of table.values()) this.#remove(request)
+  }
+
+  #add(kind: Kind, key: string): Request {
+    const request: Request = {
+      kind,
+      key,
+      timeout: this.#timeoutOf(kind),
+      subscribers: [],
+      order: 0,
+      since: 0,
+      isOpen: true,
+      candidate: undefined,
+      isInLine: false,
+      earlier: undefined,
+      later: undefined
+    }
+    let table = this.#tables.get(kind)
+    if (table === undefined) this.#tables.set(kind, (table = new Map()))
+    table.set(key, request)
+    this.size++
+    return request
+  }
+
+  #remove(request: Request): void {
+    if (!request.isOpen) return
+    request.isOpen = false
+    this.#tables.get(request.kind)?.delete(request.key)
+    this.size--
+    if (!request.isInLine) return
+    const { earlier, later } = request
+    if (earlier === undefined) this.oldest = later
+    else earlier.later = later
+    if (later === undefined) this.#newest = earlier
+    else later.earlier = earlier
+    request.isInLine = false
+    request.earlier = request.later = undefined
+  }
 }

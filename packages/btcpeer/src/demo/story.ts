@@ -17,7 +17,7 @@ import * as Peer from "effect-bitcoin-peer/Peer"
 import * as PeerServer from "effect-bitcoin-peer/PeerServer"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import type { Output } from "../output.ts"
-import { counted, grouped, milliseconds } from "../text.ts"
+import { commandName, counted, grouped, milliseconds, sortedCommands } from "../text.ts"
 import * as Screen from "./screen.ts"
 
 /** A step of the demo that did not go as it should. */
@@ -235,10 +235,9 @@ const statistics = (peer: Peer.Stats, node: Peer.Stats): Effect.Effect<void, nev
     cell(tallyOf(node, "sent")),
     cell(tallyOf(peer, "received"))
   ]
-  const commands = new Set([...Object.keys(peer.sent), ...Object.keys(peer.received)])
-  const rows = Array.from(commands)
-    .toSorted()
-    .map((command) => row(command, (stats, way) => stats[way][command]))
+  const rows = sortedCommands(peer.sent, peer.received).map((command) =>
+    row(commandName(command), (stats, way) => stats[way][command])
+  )
   const all = row("all", (stats, way) =>
     way === "sent"
       ? { messages: stats.messagesSent, bytes: stats.bytesSent }

@@ -161,6 +161,7 @@ export const startSession = Effect.fnUntraced(function* <Self>(
     () =>
       new RequestTracker({
         genesisHash: network.genesisHash,
+        segwitHeight: network.segwitHeight ?? 0,
         answersPings,
         dataTimeout: Duration.toMillis(options.dataStallTimeout ?? defaultDataStallTimeout),
         headersTimeout: Duration.toMillis(options.headersStallTimeout ?? defaultHeadersStallTimeout)
@@ -238,7 +239,8 @@ export const startSession = Effect.fnUntraced(function* <Self>(
         failure = endOfMessage(message, served)
         if (failure === undefined && isServed(Wire.command(message), bloom)) {
           const hashes = RemoteState.observe(remote, message)
-          tracker.made?.received(message, hashes, arrivedAt)
+          failure = tracker.made?.received(message, hashes, arrivedAt)
+          if (failure !== undefined) break
           if (message._tag === "pong") pinging.ponged(message)
           const waiting = message._tag === "ping" && !pongs ? pong(message) : undefined
           if (waiting !== undefined) yield* waiting

@@ -7,13 +7,15 @@
  */
 import * as Wire from "../../Wire.ts"
 import type { MessageHashes } from "../remoteState.ts"
-import { Answers } from "./answers.ts"
+import { Answers, type BadAnswer } from "./answers.ts"
 import { blockTransactionsKey, hashOf, keyOf, locatorKey } from "./hashKey.ts"
 import { InFlight, type Kind, type Outcome, type Request, type Subscriber } from "./inFlight.ts"
 import type { FilterReceiver } from "./compactFilters.ts"
 
 export interface TrackerOptions {
   readonly genesisHash: Uint8Array
+  /** The first height with segregated witness. */
+  readonly segwitHeight: number
   /** Milliseconds for each item of a getdata, and for a getblocktxn and a getblocks. */
   readonly dataTimeout: number
   /** Milliseconds for a getheaders. */
@@ -120,7 +122,7 @@ export class RequestTracker {
           return answersPings || answeredTypes.has(kind) ? dataTimeout : Infinity
       }
     })
-    this.#answers = new Answers(this.#inFlight, options.genesisHash)
+    this.#answers = new Answers(this.#inFlight, options.genesisHash, options.segwitHeight)
   }
 
   /** How many requests are open. */
@@ -154,10 +156,14 @@ export class RequestTracker {
     }
   }
 
-  /** To be called for every message that arrives, with the hashes of it that were made already. Tells those who wait for it. */
-  received(message: Wire.Message, hashes: MessageHashes, now: number): void {
-    if (message._tag === "pong") this.#ponged(message.nonce, now)
-    else this.#answers.received(message, hashes, now)
+  /**
+   * To be called for every message that arrives, with the hashes of it that were made already. Tells those who wait for it. Returns
+   * the end of a peer whose message cannot be the answer that it seems to be.
+   */
+  received(message: Wire.Message, hashes: MessageHashes, now: number): BadAnswer | undefined {
+    if (message._tag !== "pong") return this.#answers.received(message, hashes, now)
+    this.#ponged(message.nonce, now)
+    return undefined
   }
 
   /** Bytes of a message arrived that is not complete yet: the remote is at work on the first request in line. */

@@ -5,7 +5,7 @@
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect } from "effect"
-import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { Connection, Network, Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
 /** Peers announce transactions by their hashes, as wtxids where both sides agreed on that. Fetches and prints them. */
@@ -23,7 +23,7 @@ const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer[
 
 /** Runs until it is interrupted, which ends all its peers. */
 export const serve = (listener: NodeConnection.Listener["Service"]) =>
-  Peer.serve(listener, {
+  PeerServer.serve(listener, {
     peer: { network: Network.regtest, handlers: { inv: onInv } },
     onPeer: Effect.fnUntraced(function* (peer) {
       const from = Connection.formatEndpoint(peer.info.remoteAddress)

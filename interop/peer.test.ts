@@ -1,7 +1,7 @@
 /** `Peer` and a real node: the handshake in all its forms, and keeping alive. The reference is what the node says of us. */
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Deferred, Duration, Effect, Fiber, Layer, Schema } from "effect"
-import { Connection, Handshake, Network, Nonce, Peer, Policy, Wire } from "../src/index.ts"
+import { Connection, Handshake, Network, Nonce, Peer, PeerServer, Policy, Wire } from "../src/index.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import { eventually, expecting } from "./InteropNode.ts"
 import { nodes } from "./nodes.ts"
@@ -207,7 +207,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       const visits: Array<string> = []
       const twice = yield* Deferred.make<void>()
       const server = yield* fork(
-        Peer.serve(listener, {
+        PeerServer.serve(listener, {
           peer: { network: Network.regtest, services },
           onPeer: (peer) =>
             Effect.gen(function* () {

@@ -1,8 +1,9 @@
-/** The version 2 transport and Bitcoin Core, in both directions; bcoin does not have it. */
+/** The version 2 transport: with Bitcoin Core in both directions, and dialling bcoin, which supports version 1 only. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { Network, Nonce, Peer, Transport, Wire } from "../src/index.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
+import * as Bcoin from "./bcoin.ts"
 import { program, start } from "./bitcoind.ts"
 import { eventually, expecting, type InteropNode } from "./InteropNode.ts"
 import * as OurPeer from "./ourPeer.ts"
@@ -26,7 +27,7 @@ const dial = (node: InteropNode, options: Peer.Options = {}) =>
   Peer.dial(NodeConnection.connect({ host: node.host, port: node.port }), {
     network: Network.regtest,
     ...options
-  }).pipe(Effect.provideService(Transport.OnlyVersion1, Transport.makeOnlyVersion1()))
+  }).pipe(Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()))
 
 const hexOf = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString("hex")
 
@@ -66,12 +67,12 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
     (node) =>
       Effect.gen(function* () {
         yield* node.mine(150)
-        const disguise: Transport.Disguise = {
-          ...(yield* Transport.Disguise),
-          garbage: Effect.succeed(new Uint8Array(4_095)),
+        const obfuscation: Transport.Obfuscation = {
+          ...(yield* Transport.Obfuscation),
+          garbage: () => Effect.succeed(new Uint8Array(4_095)),
           decoys: Effect.succeed([0, 1, 100_000])
         }
-        yield* assertEncrypted(node, yield* Effect.provideService(dial(node), Transport.Disguise, disguise))
+        yield* assertEncrypted(node, yield* Effect.provideService(dial(node), Transport.Obfuscation, obfuscation))
       }),
     v2
   )
@@ -122,5 +123,44 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
         yield* peer.ping
       }),
     v2
+  )
+})
+
+// Without the check of what the node complains of: it complains of our key.
+describe("auto and bcoin, which supports version 1 only", () => {
+  it.live("each of ten dials succeeds, with version 2 as the first try, and bcoin bans nobody", () =>
+    Effect.gen(function* () {
+      const node = yield* Bcoin.start()
+      for (let turn = 0; turn < 10; turn++) {
+        // `dial` forgets the address each time. The garbage is as long as the limit allows.
+        const peer = yield* Effect.provideService(dial(node), Transport.Obfuscation, {
+          ...(yield* Transport.Obfuscation),
+          garbage: (limit) => Effect.succeed(new Uint8Array(limit).fill(turn))
+        })
+        assert.strictEqual(peer.info.transport, "v1")
+        yield* peer.ping
+      }
+      assert.deepStrictEqual(yield* node.rpc("listbanned"), [])
+      assert.isNotEmpty(node.complaints(), "it saw no key")
+    }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+  )
+
+  it.live("it sees no key of a peer that knows its services", () =>
+    Effect.gen(function* () {
+      const node = yield* Bcoin.start()
+      const peer = yield* dial(node, { remoteServices: Wire.Service.network | Wire.Service.witness })
+      yield* peer.ping
+      assert.deepStrictEqual(node.complaints(), [])
+    }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+  )
+
+  it.live("it bans an address that sends ten headers of garbage: the limit is needed", () =>
+    Effect.gen(function* () {
+      const node = yield* Bcoin.start()
+      const long = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(new Uint8Array(4_095)) }
+      yield* Effect.exit(Effect.provideService(dial(node), Transport.Obfuscation, long))
+      yield* node.awaitLog(/Ban threshold/)
+      assert.isNotEmpty((yield* node.rpc("listbanned")) as ReadonlyArray<unknown>)
+    }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
   )
 })

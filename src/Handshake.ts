@@ -5,19 +5,16 @@
  * An outbound peer sends its version first; an inbound one waits for the other's. Then both send, in this order:
  * version, wtxidrelay [339], sendaddrv2 [155], feature… [434] (as far as the common version allows), verack.
  */
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Connection } from "./Connection.ts"
 import type { Options } from "./handshake/options.ts"
-import { type Negotiated, runOnLink } from "./handshake/run.ts"
+import { type Negotiated, runHandshake } from "./handshake/run.ts"
 import type { HandshakeError } from "./HandshakeError.ts"
 import * as Network from "./Network.ts"
 import type { Nonce } from "./Nonce.ts"
 import * as Policy from "./Policy.ts"
-import { makeV1 } from "./transport/framing.ts"
-import { makeLink } from "./transport/messageConnection.ts"
-import { start as startRecording } from "./transport/recording.ts"
+import { MessageConnection } from "./transport/messageConnection.ts"
 
 export {
   defaultMinimumProtocolVersion,
@@ -52,14 +49,7 @@ export const run = Effect.fnUntraced(function* (
   connection: Connection["Service"],
   options: Options = {}
 ): Effect.fn.Return<Negotiated, HandshakeError, Nonce | Scope.Scope> {
-  const recording = yield* startRecording(connection)
   const { magic } = options.network ?? Network.mainnet
-  const link = makeLink(connection, {
-    framing: makeV1(magic, options.policy ?? Policy.core, recording?.received),
-    clock: yield* Clock.Clock,
-    onRead: undefined,
-    onWrite: undefined,
-    recording
-  })
-  return (yield* runOnLink(link, options)).negotiated
+  const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core)
+  return (yield* runHandshake(link, options)).negotiated
 }, Effect.scoped)

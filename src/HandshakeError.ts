@@ -15,7 +15,7 @@ export type NegotiationFailure =
   | { readonly _tag: "NotVersionFirst"; readonly received: string }
   /** The peer's protocol version is below `minimumProtocolVersion`. */
   | { readonly _tag: "VersionTooOld"; readonly protocolVersion: number; readonly minimum: number }
-  /** The peer's version carries a nonce that our own `Nonce` service made. */
+  /** Both ends of the connection are peers of our `Nonce` service. Both handshakes fail with this. */
   | { readonly _tag: "SelfConnection" }
   /** The peer offers no bit of one of the masks in `requiredServices`. */
   | { readonly _tag: "ServicesMissing"; readonly offered: bigint; readonly required: ReadonlyArray<bigint> }
@@ -27,8 +27,13 @@ export type NegotiationFailure =
 /** Why a handshake failed. In each case the connection is of no more use: close it. */
 export type HandshakeReason =
   | NegotiationFailure
-  /** The whole handshake, the key exchange included, took longer than `handshakeTimeout`. */
-  | { readonly _tag: "TimedOut"; readonly after: Duration.Duration; readonly waitingFor: "key" | "version" | "verack" }
+  /** The whole handshake, the key exchange included, took longer than `handshakeTimeout`. `likelyNetwork`: see `Disconnected`. */
+  | {
+      readonly _tag: "TimedOut"
+      readonly after: Duration.Duration
+      readonly waitingFor: "key" | "version" | "verack"
+      readonly likelyNetwork?: Network.Network | undefined
+    }
   /**
    * The peer does not speak version 2: it closed the connection without a word when our key came, stayed silent
    * (outbound, "auto"), or came with version 1 (inbound, "v2").
@@ -36,18 +41,30 @@ export type HandshakeReason =
   | { readonly _tag: "V2NotSpoken"; readonly by: "end" | "silence" | "version 1" }
   /** The peer answered our key, but there is no encrypted connection: no terminator, or a packet that is not authentic. */
   | { readonly _tag: "KeyExchangeFailed"; readonly problem: string }
-  /** The first bytes are not this network's magic, or text instead of a key: another network, or no Bitcoin node at all. */
+  /**
+   * The peer is on another network, or it is not a Bitcoin node: `received` is the magic of the other network, or the first four bytes
+   * that came instead of ours.
+   */
   | { readonly _tag: "WrongNetwork"; readonly expected: Network.Network; readonly received: Uint8Array }
   /** Bytes that the policy does not tolerate: a bad checksum, a malformed message, a payload above the limit. */
   | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
-  /** The connection ended in the middle of the handshake. */
-  | { readonly _tag: "Disconnected"; readonly error: ConnectionError }
+  /**
+   * The connection ended in the middle of the handshake. A node does so without a word when our magic is not its own; so if no version
+   * arrived from a node on the default port of another network, `likelyNetwork` is that network.
+   */
+  | {
+      readonly _tag: "Disconnected"
+      readonly error: ConnectionError
+      readonly likelyNetwork?: Network.Network | undefined
+    }
   /** The caller's `onVersion` refused. */
   | { readonly _tag: "Refused"; readonly problem: string }
   /** Our own options are out of range, or cannot be sent: a user agent of more than 256 bytes, an interval of 0. */
   | { readonly _tag: "BadOptions"; readonly error: Wire.WireError }
 
 const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes).replace(/[^\x20-\x7e]/g, ".")
+const isItOn = (network: Network.Network | undefined): string =>
+  network === undefined ? "" : `; is it on ${network.name}, whose default port is ${network.port}?`
 const describe = (reason: HandshakeReason): string => {
   switch (reason._tag) {
     case "NotVersionFirst":
@@ -67,9 +84,9 @@ const describe = (reason: HandshakeReason): string => {
       return `bad feature message: ${reason.problem}`
     case "TimedOut":
       return reason.waitingFor === "version"
-        ? `no version message within ${Duration.format(reason.after)}; is it a Bitcoin node?`
+        ? `no version message within ${Duration.format(reason.after)}${isItOn(reason.likelyNetwork) || "; is it a Bitcoin node?"}`
         : reason.waitingFor === "key"
-          ? `no encrypted connection within ${Duration.format(reason.after)}; is it of the same network, does it speak version 2?`
+          ? `no encrypted connection within ${Duration.format(reason.after)}${isItOn(reason.likelyNetwork) || "; is it of the same network, does it speak version 2?"}`
           : `no verack message within ${Duration.format(reason.after)}`
     case "V2NotSpoken":
       switch (reason.by) {
@@ -91,9 +108,11 @@ const describe = (reason: HandshakeReason): string => {
     case "BadMessage":
       return `bad message: ${reason.error.message}`
     case "Disconnected":
-      return reason.error.reason._tag === "Closed"
-        ? "the peer closed the connection during the handshake"
-        : reason.error.message
+      return (
+        (reason.error.reason._tag === "Closed"
+          ? "the peer closed the connection during the handshake"
+          : reason.error.message) + isItOn(reason.likelyNetwork)
+      )
     case "Refused":
       return `refused: ${reason.problem}`
     case "BadOptions":

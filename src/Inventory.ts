@@ -174,7 +174,7 @@ export type Trickle =
   | { readonly _tag: "Poisson"; readonly mean: number }
   /** After this number of milliseconds, as btcd; 0 announces at once. Tests use it because it has no chance in it. */
   | { readonly _tag: "Fixed"; readonly interval: number }
-  /** At the same random times as all others of the group; what `Peer.serve` uses by default. */
+  /** At the same random times as all others of the group; what `PeerServer.serve` uses by default. */
   | { readonly _tag: "Shared"; readonly turns: SharedTurns; readonly group: string }
 
 /**

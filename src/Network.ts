@@ -121,6 +121,9 @@ export const all: ReadonlyArray<Network> = [mainnet, testnet3, regtest, simnet, 
 export const fromMagic = (magic: Uint8Array): Network | undefined =>
   all.find((network) => network.magic.every((byte, index) => byte === magic[index]))
 
+/** The network whose nodes listen on this port by default. */
+export const fromPort = (port: number): Network | undefined => all.find((network) => network.port === port)
+
 /** The names of the networks of this module, as configurations and command lines give them. */
 export const names = ["mainnet", "testnet3", "testnet4", "signet", "regtest", "simnet"] as const
 export type Name = (typeof names)[number]

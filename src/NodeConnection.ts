@@ -58,7 +58,7 @@ export interface ConnectI2pOptions extends I2pOptions {
   readonly host: string
 }
 
-/** A destination of our own in the I2P network, for as long as its scope lives. `Peer.serve` takes it as a listener. */
+/** A destination of our own in the I2P network, for as long as its scope lives. `PeerServer.serve` takes it as a listener. */
 export interface I2pSession extends Session<Connection["Service"]> {}
 
 /** Where to listen, and how. */
@@ -175,13 +175,13 @@ export const connectSocks5 = (
  *
  * ```ts
  * import { Effect } from "effect"
- * import { Network, Peer } from "effect-bitcoin-peer"
+ * import { Network, PeerServer } from "effect-bitcoin-peer"
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
  *
  * export const program = Effect.gen(function*() {
  *   const session = yield* NodeConnection.makeI2pSession()
  *   yield* Effect.log(`I am ${session.address.host}`)
- *   yield* Peer.serve(session, { peer: { network: Network.mainnet } })
+ *   yield* PeerServer.serve(session, { peer: { network: Network.mainnet } })
  * }).pipe(Effect.scoped)
  * ```
  */

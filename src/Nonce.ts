@@ -36,8 +36,13 @@ export class Nonce extends Context.Service<
     readonly next: Effect.Effect<bigint>
     /** 64 secure random bits that are not remembered, never 0: for a ping. */
     readonly unremembered: Effect.Effect<bigint>
-    /** Whether `next` made it and it is still remembered. Asking makes it the most recently used. */
+    /**
+     * Whether `next` made it and it is still remembered. Asking makes it the most recently used. Ask for the nonce of a version message
+     * that a peer sent: what is own has then been received.
+     */
     readonly isOwn: (nonce: bigint) => boolean
+    /** Whether `isOwn` has found this nonce: the connection whose version carried it is a connection to ourselves. */
+    readonly wasReceived: (nonce: bigint) => boolean
   }
 >()("effect-bitcoin-peer/Nonce") {}
 
@@ -47,8 +52,10 @@ export const make = Effect.fnUntraced(function* (options?: {
 }): Effect.fn.Return<Nonce["Service"], never, SecureRandom.SecureRandom> {
   const random = yield* SecureRandom.SecureRandom
   const capacity = options?.capacity ?? defaultCapacity
-  // A Set keeps the order of insertion: its first entry is the one used longest ago.
-  const remembered = new Set<bigint>()
+  /**
+   * Each nonce, with whether it was received. A Map keeps the order of insertion: its first entry is the least recently used one.
+   */
+  const remembered = new Map<bigint, boolean>()
 
   let pool: DataView = new DataView(new ArrayBuffer(0))
   let used = 0
@@ -66,8 +73,8 @@ export const make = Effect.fnUntraced(function* (options?: {
   })
 
   const next = Effect.map(unremembered, (nonce) => {
-    remembered.add(nonce)
-    for (const oldest of remembered) {
+    remembered.set(nonce, false)
+    for (const oldest of remembered.keys()) {
       if (remembered.size <= capacity) break
       remembered.delete(oldest)
     }
@@ -76,11 +83,12 @@ export const make = Effect.fnUntraced(function* (options?: {
 
   const isOwn = (nonce: bigint): boolean => {
     if (!remembered.delete(nonce)) return false
-    remembered.add(nonce)
+    remembered.set(nonce, true)
     return true
   }
+  const wasReceived = (nonce: bigint): boolean => remembered.get(nonce) === true
 
-  return { next, unremembered, isOwn }
+  return { next, unremembered, isOwn, wasReceived }
 })
 
 /** The service over a `SecureRandom` that the caller provides. */

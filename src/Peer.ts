@@ -5,30 +5,25 @@
  * streams, a writer sends what waits, a pinger keeps the connection alive. The first of them to end ends the peer, and
  * so do `disconnect` and the close of the scope; `awaitShutdown` returns why, when all is over.
  */
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { Connection, type ConnectionError } from "./Connection.ts"
+import { Connection } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
-import { type Announcement, makeSharedTurns } from "./Inventory.ts"
+import type { Announcement } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
-import { makeV1 } from "./transport/framing.ts"
-import { networkGroup } from "./peer/sending.ts"
-import { makeLink } from "./transport/messageConnection.ts"
+import { MessageConnection } from "./transport/messageConnection.ts"
 import type { EndReason, PeerError } from "./PeerError.ts"
-import { start as startRecording } from "./transport/recording.ts"
-import type { AskOptions, DataResult } from "./peer/requests/requests.ts"
+import type { AskOptions, DataResult, TransactionOptions } from "./peer/requests/requests.ts"
 import type * as Dispatcher from "./peer/dispatcher.ts"
 import { badOption, type SessionOptions } from "./peer/options.ts"
 import { type Session, startSession } from "./peer/session.ts"
-import { runOnLink } from "./handshake/run.ts"
+import { runHandshake } from "./handshake/run.ts"
 import type { Info, Stats } from "./peer/stats.ts"
 import type { SubscribeOptions } from "./peer/subscribers.ts"
 import * as Network from "./Network.ts"
@@ -39,7 +34,7 @@ import * as Wire from "./Wire.ts"
 
 export type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
 export { assess, type Assessment, describeEnd, type EndReason, PeerError, type PeerReason } from "./PeerError.ts"
-export type { AskOptions, DataResult } from "./peer/requests/requests.ts"
+export type { AskOptions, DataResult, TransactionOptions } from "./peer/requests/requests.ts"
 export {
   defaultDataStallTimeout,
   defaultHeadersStallTimeout,
@@ -146,13 +141,31 @@ export class Peer extends Context.Service<
      * message, `NotFound`, or `TimedOut` (30 s for all together by default). Callers that want the same item share one request.
      *
      * Bitcoin Core says nothing about blocks that it does not have, so a ping follows the request for one: what did not come before
-     * the pong is `NotFound`. A filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
+     * the pong is `NotFound`. Blocks are checked as by `getBlock`. A block without `InventoryType.witnessFlag` comes without witnesses. A filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
      * and `Ended`.
      */
     readonly getData: (
       items: Wire.List<Wire.InventoryItem>,
       options?: AskOptions
     ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
+    /**
+     * Asks for a block by its hash, 32 bytes in wire order, and returns it with its witnesses. It was checked: its transactions and
+     * witnesses are those that its header commits to. Proof of work and the validity of transactions were not.
+     *
+     * Fails with `NotFound`, with `TimedOut` (30 s by default), `NotSendable` and `Ended`. A peer that sends a changed block is ended by
+     * `BadAnswer`.
+     */
+    readonly getBlock: (hash: Uint8Array, options?: AskOptions) => Effect.Effect<Wire.Block, PeerError>
+    /**
+     * Asks for a transaction and returns it with its witnesses. The hash is the one that the peer announces: the wtxid where
+     * `info.wtxidRelay`, else the txid; `by` says otherwise. The transaction has this hash; a txid says nothing about the witnesses.
+     *
+     * A node has the transactions of its mempool, and few others. Fails as `getBlock` does.
+     */
+    readonly getTransaction: (
+      hash: Uint8Array,
+      options?: TransactionOptions
+    ) => Effect.Effect<Wire.Transaction, PeerError>
     /**
      * Asks for transactions of a block by their indexes in it, at least one, to complete a `cmpctblock` (BIP152). The answer is a
      * `blocktxn`, or the whole block where that is old; `CompactBlock.complete` takes either. Fails with `NotFound` when the pong to a
@@ -300,32 +313,34 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Session
 }
 
 /** The service over a session's parts; those that few peers are asked for are made when first asked for. */
-const fromSession = (session: Session): Peer["Service"] => ({
+const fromSession = (session: Session<Peer["Service"]>): Peer["Service"] => ({
   info: session.info,
   stats: session.stats,
-  send: (message) => session.outbox.offer(() => session.encode(message)),
-  sendAndWait: (message) => session.outbox.offerAndWait(() => session.encode(message)),
-  handle: session.handle,
-  messages: Stream.suspend(() => Stream.orDie(session.subscribers.get().subscribe())),
-  subscribe: (...asked) => session.subscribers.get().subscribe(...asked),
-  announce: session.announce,
-  announceBlocks: session.announceBlocks,
-  sendAddresses: (...asked) => session.senders.get().sendAddresses(...asked),
-  sendGetHeaders: (...asked) => session.senders.get().sendGetHeaders(...asked),
-  sendGetBlocks: (...asked) => session.senders.get().sendGetBlocks(...asked),
-  sendReject: (...asked) => session.senders.get().sendReject(...asked),
-  getHeaders: (...asked) => session.requests.get().getHeaders(...asked),
-  getBlocks: (...asked) => session.requests.get().getBlocks(...asked),
-  getData: (...asked) => session.requests.get().getData(...asked),
-  getBlockTransactions: (...asked) => session.requests.get().getBlockTransactions(...asked),
-  getAddresses: (...asked) => session.requests.get().getAddresses(...asked),
-  getCompactFilters: (...asked) => session.requests.get().getCompactFilters(...asked),
-  getCompactFilterHeaders: (...asked) => session.requests.get().getCompactFilterHeaders(...asked),
-  getCompactFilterCheckpoints: (...asked) => session.requests.get().getCompactFilterCheckpoints(...asked),
-  ping: session.ping,
-  disconnect: (why = "disconnect was called") => Effect.sync(() => session.stop({ _tag: "Requested", why })),
-  awaitShutdown: session.awaitShutdown,
-  scope: session.scope
+  send: (message) => session.sendQueue.offer(message),
+  sendAndWait: (message) => session.sendQueue.offerAndWait(message),
+  handle: (handlers) => session.dispatcher.handle(handlers),
+  messages: Stream.suspend(() => Stream.orDie(session.subscribers.subscribe())),
+  subscribe: (...asked) => session.subscribers.subscribe(...asked),
+  announce: (announcements) => session.announcer.announce(announcements),
+  announceBlocks: (headers) => session.announcer.announceBlocks(headers),
+  sendAddresses: (...asked) => session.senders.sendAddresses(...asked),
+  sendGetHeaders: (...asked) => session.senders.sendGetHeaders(...asked),
+  sendGetBlocks: (...asked) => session.senders.sendGetBlocks(...asked),
+  sendReject: (...asked) => session.senders.sendReject(...asked),
+  getHeaders: (...asked) => session.requests.getHeaders(...asked),
+  getBlocks: (...asked) => session.requests.getBlocks(...asked),
+  getData: (...asked) => session.requests.getData(...asked),
+  getBlock: (...asked) => session.requests.getBlock(...asked),
+  getTransaction: (...asked) => session.requests.getTransaction(...asked),
+  getBlockTransactions: (...asked) => session.requests.getBlockTransactions(...asked),
+  getAddresses: (...asked) => session.requests.getAddresses(...asked),
+  getCompactFilters: (...asked) => session.requests.getCompactFilters(...asked),
+  getCompactFilterHeaders: (...asked) => session.requests.getCompactFilterHeaders(...asked),
+  getCompactFilterCheckpoints: (...asked) => session.requests.getCompactFilterCheckpoints(...asked),
+  ping: session.pinger.ping,
+  disconnect: (why = "disconnect was called") => Effect.sync(() => session.lifecycle.end({ _tag: "Requested", why })),
+  awaitShutdown: session.lifecycle.awaitShutdown,
+  scope: session.lifecycle.scope
 })
 
 /**
@@ -353,23 +368,14 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
   connection: Connection["Service"],
   options: Options<H> = {}
 ): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
-  const clock = yield* Clock.Clock
-  const network = options.network ?? Network.mainnet
-  const policy = options.policy ?? Policy.core
-  const recording = yield* startRecording(connection)
-  const link = makeLink(connection, {
-    framing: makeV1(network.magic, policy, recording?.received),
-    clock,
-    onRead: options.onRead,
-    onWrite: options.onWrite,
-    recording
-  })
+  const { magic } = options.network ?? Network.mainnet
+  const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
   const wrong = badOption(options)
   // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(
       wrong === undefined
-        ? runOnLink(link, options)
+        ? runHandshake(link, options)
         : Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error: wrong } }))
     ).pipe(
       Effect.onExit((exit) =>
@@ -384,8 +390,9 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
 
 /**
  * Dials and makes an outbound peer, encrypted where the node can: `transport` is "auto" by default. A node that does not
- * speak version 2 is dialled once more, in the same way, and spoken to in version 1; for the 100 such addresses of the
- * last time version 1 is the first try (`Transport.OnlyVersion1`). With "v1" or "v2" there is one connection.
+ * speak version 2 is dialled once more, in the same way, and spoken to in version 1. Version 1 is the first try for the last
+ * 100 such addresses (`Transport.V1Peers`), and for a node whose `remoteServices` are given without P2P_V2. With "v1" or "v2"
+ * there is one connection.
  *
  * `connect` makes a connection in its scope, as `NodeConnection.connect` does. Fails as it does, and with
  * `HandshakeError`.
@@ -510,75 +517,3 @@ export const layerConfig = <H extends Handlers<unknown> = Handlers>(
       return layer({ ...options, ...Object.fromEntries(given) })
     })
   )
-
-/** What `serve` does with those who come. */
-export interface ServeOptions<H extends Handlers<unknown> = Handlers, E = never, R = never> {
-  /** The options of each peer, or what they are for this connection; the direction is always "inbound". */
-  readonly peer?: Options<H> | ((connection: Connection["Service"]) => Options<H>) | undefined
-  /** Runs beside the peer's handlers and is interrupted when the peer ends; the peer stays when it returns. */
-  readonly onPeer?: ((peer: Peer["Service"]) => Effect.Effect<unknown, E, R>) | undefined
-  /** Learns of handshakes that failed. */
-  readonly onRefused?:
-    | ((error: Handshake.HandshakeError, connection: Connection["Service"]) => Effect.Effect<unknown, E, R>)
-    | undefined
-}
-
-/**
- * Accepts connections for ever and makes an inbound peer of each, every one in a scope of its own that ends with the peer.
- * One that fails, in its handshake, in `onPeer` or in `onRefused`, ends alone and is logged at debug level. Fails when nothing
- * can be accepted any more. Interrupting it ends all its peers.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
- * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
- *
- * export const program = Effect.gen(function*() {
- *   const listener = yield* NodeConnection.listen({ port: Network.regtest.port })
- *   yield* Peer.serve(listener, {
- *     peer: { network: Network.regtest },
- *     onPeer: (peer) => Effect.log(`${peer.info.userAgent} came from ${peer.info.remoteAddress.host}`),
- *     onRefused: (error) => Effect.log(error.message)
- *   })
- * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
- * ```
- */
-export const serve = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers, E = never, R = never>(
-  listener: { readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> },
-  options: ServeOptions<H, E, R> = {}
-): Effect.fn.Return<never, ConnectionError, Nonce | HandlerServices<H> | Exclude<R, Scope.Scope>> {
-  const { onPeer, onRefused, peer: peerOptions } = options
-  const turns = makeSharedTurns(5_000)
-  const attend = (connection: Connection["Service"]) =>
-    make(connection, {
-      trickle: { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) },
-      ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),
-      direction: "inbound"
-    }).pipe(
-      Effect.tapError((error) => onRefused?.(error, connection) ?? Effect.void),
-      Effect.flatMap((peer) =>
-        Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
-      )
-    )
-  return yield* Effect.scoped(
-    Effect.gen(function* () {
-      const fibers = yield* FiberSet.make()
-      while (true) {
-        const scope = yield* Scope.make()
-        // Between accepting and forking nothing may be interrupted, else nobody would own the connection.
-        yield* Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const connection = yield* Scope.provide(restore(listener.accept), scope)
-            const one = Effect.suspend(() => attend(connection)).pipe(
-              Scope.provide(scope),
-              Effect.onExit((exit) => Scope.close(scope, exit)),
-              Effect.ignoreCause({ log: "Debug", message: "inbound peer ended" })
-            )
-            yield* FiberSet.run(fibers, restore(one))
-          })
-        ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-      }
-    })
-  )
-})

@@ -1,9 +1,9 @@
 /**
- * How the bytes of a connection are made: version 1, which everybody can read, or version 2, which is encrypted and looks
- * like noise from its first byte on [BIP324]. The messages are the same, and so is the peer; `transport` among its options
- * says which, and `info.transport` which it became.
+ * Two encodings of the same messages on a connection: version 1 is plain, version 2 is encrypted and looks random from its first
+ * byte (BIP324). The option `transport` of a peer chooses, and `info.transport` shows the result.
  *
- * Encryption keeps out who listens, not who sits in between: for that, both ends compare `info.sessionId`.
+ * Encryption protects against listeners. It does not protect against a man in the middle; for that, both sides compare
+ * `info.sessionId`.
  *
  * @example
  * ```ts
@@ -11,7 +11,7 @@
  * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
  *
- * // Version 2, or 1 on a second connection where the node does not speak it.
+ * // Version 2, or version 1 on a second connection if the node does not support version 2.
  * export const program = Effect.gen(function*() {
  *   const connect = NodeConnection.connect({ host: "127.0.0.1", port: Network.regtest.port })
  *   const peer = yield* Peer.dial(connect, { network: Network.regtest })
@@ -25,60 +25,90 @@ import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { type Endpoint, formatEndpoint } from "./Connection.ts"
 import { type KeyPair, makeKeyPair } from "./transport/bip324Cipher.ts"
+import { maxGarbageLength } from "./transport/keyExchange.ts"
 
 export type { KeyPair } from "./transport/bip324Cipher.ts"
 export { maxGarbageLength } from "./transport/keyExchange.ts"
 
-/** The names of the choices, as configurations and command lines give them. */
+/**
+ * The names of the transports, for configurations and command lines.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const names = ["v1", "v2", "auto"] as const
 
 /**
- * "v1": plain; "v2": encrypted, or no peer at all; "auto": encrypted where the other side can. Inbound, "auto" is told
- * from the first bytes. Outbound it begins with version 2, and who turns out not to speak it is dialled again, see
- * `Peer.dial`.
+ * "v1": plain. "v2": encrypted, and the handshake fails if the peer does not support it. "auto": encrypted if the peer supports it.
+ * Inbound, "auto" recognises the transport from the first bytes. Outbound, it starts with version 2, and `Peer.dial` connects again
+ * with version 1 if the node does not support version 2.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Transport = (typeof names)[number]
 
-/** What our side of a key exchange is made of; each connection has its own. */
-export interface Disguise {
-  /** Our key, for this connection only. */
+/**
+ * The greatest length of the garbage that is sent to a node which may not support version 2: 175 bytes.
+ *
+ * With the 64 bytes of the key these are fewer than ten frame headers of 24 bytes. A node of version 1 reads them as such headers: bcoin
+ * answers each with a reject, and bans the address for a day at the tenth.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const maxGarbageLengthUnknown = 175
+
+/**
+ * Makes the parts of a key exchange that hide it (BIP324). Each connection runs each of the three effects once.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Obfuscation {
+  /** Our key pair, for one connection only. */
   readonly keyPair: Effect.Effect<KeyPair>
-  /** Noise behind our key, at most 4,095 bytes: its length is what hides where the key ends. */
-  readonly garbage: Effect.Effect<Uint8Array>
-  /** How long the contents of the packets are that come before the first real one and mean nothing. */
+  /**
+   * Random bytes after our key, which hide where the key ends. `maximumLength` is 4,095 if the peer is known to support version 2,
+   * and 175 (`maxGarbageLengthUnknown`) otherwise. More than 4,095 bytes fail the handshake with `BadOptions`.
+   */
+  readonly garbage: (maximumLength: number) => Effect.Effect<Uint8Array>
+  /** The lengths of the contents of decoy packets, which the peer drops. They are sent before the version packet. */
   readonly decoys: Effect.Effect<ReadonlyArray<number>>
 }
 
-/** How much noise to make. */
-export interface DisguiseOptions {
-  /** The greatest length of the garbage, which is random: 175 by default, 4,095 at most (Bitcoin Core's). With more than 175
-   * bytes a node without version 2 may ban this one (bcoin does). */
+/**
+ * The limits of `makeObfuscation`. Lengths and counts are random, from 0 to the limit.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ObfuscationOptions {
+  /**
+   * The greatest length of the garbage, in bytes: 4,095 by default, as in Bitcoin Core. Garbage for a peer that is not known to support
+   * version 2 has at most 175 bytes, whatever this is.
+   */
   readonly maximumGarbage?: number | undefined
-  /** How many decoys at most, a random number of them; 0 by default, as in Bitcoin Core. */
+  /** The greatest number of decoys; 0 by default, as in Bitcoin Core. */
   readonly maximumDecoys?: number | undefined
-  /** The greatest length of a decoy's contents, which is random; 1,000 by default. */
+  /** The greatest length of a decoy's contents, in bytes; 1,000 by default. */
   readonly maximumDecoyLength?: number | undefined
 }
 
-/**
- * The 64 bytes of the key and this garbage are fewer than ten frame headers of 24 bytes: bcoin, which does not speak version 2,
- * answers each with a reject and bans the address at the tenth.
- */
-const defaultMaximumGarbage = 175
-
-const disguiseFrom = (
+const obfuscationFrom = (
   { intBetween, randomBytes }: SecureRandom.SecureRandom["Service"],
-  options: DisguiseOptions
-): Disguise => ({
+  options: ObfuscationOptions
+): Obfuscation => ({
   keyPair: Effect.sync(makeKeyPair),
-  garbage: Effect.flatMap(intBetween(0, options.maximumGarbage ?? defaultMaximumGarbage), randomBytes),
+  garbage: (maximumLength) =>
+    Effect.flatMap(intBetween(0, Math.min(maximumLength, options.maximumGarbage ?? maxGarbageLength)), randomBytes),
   decoys: Effect.flatMap(intBetween(0, options.maximumDecoys ?? 0), (count) =>
     Effect.all(Array.from({ length: count }, () => intBetween(0, options.maximumDecoyLength ?? 1_000)))
   )
 })
 
 /**
- * A disguise from the `SecureRandom` of the context; keys are always from the platform's.
+ * Makes an `Obfuscation` with the `SecureRandom` of the context. Keys always come from the platform's secure randomness.
  *
  * @example
  * ```ts
@@ -86,42 +116,65 @@ const disguiseFrom = (
  * import { SecureRandom } from "effect/crypto"
  * import { Transport } from "effect-bitcoin-peer"
  *
- * // Up to five decoys, for all peers that are made in `program`.
- * export const disguised = <A, E, R>(program: Effect.Effect<A, E, R>) =>
- *   Transport.makeDisguise({ maximumDecoys: 5 }).pipe(
+ * // Up to five decoys, for all peers that `program` makes.
+ * export const withDecoys = <A, E, R>(program: Effect.Effect<A, E, R>) =>
+ *   Transport.makeObfuscation({ maximumDecoys: 5 }).pipe(
  *     Effect.provide(SecureRandom.layerWebCrypto),
- *     Effect.flatMap((disguise) => Effect.provideService(program, Transport.Disguise, disguise))
+ *     Effect.flatMap((obfuscation) => Effect.provideService(program, Transport.Obfuscation, obfuscation))
  *   )
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
-export const makeDisguise = (
-  options: DisguiseOptions = {}
-): Effect.Effect<Disguise, never, SecureRandom.SecureRandom> =>
-  Effect.map(SecureRandom.SecureRandom, (random) => disguiseFrom(random, options))
+export const makeObfuscation = (
+  options: ObfuscationOptions = {}
+): Effect.Effect<Obfuscation, never, SecureRandom.SecureRandom> =>
+  Effect.map(SecureRandom.SecureRandom, (random) => obfuscationFrom(random, options))
 
-/** What key exchanges are made of: by default garbage of 0 to 175 bytes and no decoys. */
-export const Disguise = Context.Reference<Disguise>("effect-bitcoin-peer/Transport/Disguise", {
-  defaultValue: () => disguiseFrom(SecureRandom.make(SecureRandom.randomBytesUnsafe), {})
+/**
+ * The obfuscation of all key exchanges in this context: by default garbage of random length and no decoys.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Obfuscation = Context.Reference<Obfuscation>("effect-bitcoin-peer/Transport/Obfuscation", {
+  defaultValue: () => obfuscationFrom(SecureRandom.make(SecureRandom.randomBytesUnsafe), {})
 })
 
 /**
- * Through this strangers get their key exchange: one costs some milliseconds of the processor, and whoever connects
- * can ask for one. Each permit is one key exchange in a turn of the event loop, so that however many come at once, the
- * other peers are attended to in between. One by default. Connections that we made do not wait.
+ * Limits the key exchanges of inbound peers: each costs some milliseconds of CPU, and any remote can ask for one. A permit is one key
+ * exchange in one turn of the event loop, so that other peers are served in between. One permit by default. Outbound peers do not
+ * wait for a permit.
+ *
+ * @category services
+ * @since 0.1.0
  */
 export const Admission = Context.Reference<Semaphore.Semaphore>("effect-bitcoin-peer/Transport/Admission", {
   defaultValue: () => Semaphore.makeUnsafe(1)
 })
 
-/** Addresses that are known not to speak version 2. */
-export interface OnlyVersion1 {
+/**
+ * Addresses of nodes that support version 1 only.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface V1Peers {
+  /** Whether the address is in the set. Asking makes it the most recently used one. */
   readonly has: (address: Endpoint) => boolean
   readonly add: (address: Endpoint) => void
   readonly remove: (address: Endpoint) => void
 }
 
-/** Remembers so many addresses; the one that was used longest ago makes room. 100 by default, as in btcd. */
-export const makeOnlyVersion1 = (capacity = 100): OnlyVersion1 => {
+/**
+ * Makes an empty set of at most `capacity` addresses; an address above that replaces the least recently used one. 100 by default, as in
+ * btcd.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeV1Peers = (capacity = 100): V1Peers => {
   // A Set keeps the order of insertion.
   const addresses = new Set<string>()
   const add = (address: string): void => {
@@ -145,9 +198,12 @@ export const makeOnlyVersion1 = (capacity = 100): OnlyVersion1 => {
 }
 
 /**
- * Whom "auto" speaks version 1 to at once: shared by the program. An address comes in when version 2 failed there, and
- * leaves when its node says in version 1 that it offers P2P_V2.
+ * The addresses that "auto" dials with version 1 directly. An address is added when version 2 failed there, and removed when its node
+ * offers P2P_V2 in a version 1 handshake.
+ *
+ * @category services
+ * @since 0.1.0
  */
-export const OnlyVersion1 = Context.Reference<OnlyVersion1>("effect-bitcoin-peer/Transport/OnlyVersion1", {
-  defaultValue: () => makeOnlyVersion1()
+export const V1Peers = Context.Reference<V1Peers>("effect-bitcoin-peer/Transport/V1Peers", {
+  defaultValue: () => makeV1Peers()
 })

@@ -138,5 +138,6 @@ export {
   type SendPackages,
   type SendTxRcncl
 } from "./wire/messages/transactionRelay.ts"
+export { type Plain, toPlain } from "./wire/plain.ts"
 export { ProtocolVersion } from "./wire/protocolVersion.ts"
 export { WireError, type WireReason } from "./WireError.ts"

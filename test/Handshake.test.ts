@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber } from "effect"
+import { Duration, Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Handshake, Network, Nonce, Policy, Wire } from "effect-bitcoin-peer"
 import { countedNonces, network, scripted, verack, version } from "./support/peers.ts"
@@ -132,7 +132,8 @@ describe("Handshake.run", () => {
         Effect.provideService(Nonce.Nonce, {
           next: Effect.succeed(1n),
           unremembered: Effect.succeed(1n),
-          isOwn: () => false
+          isOwn: () => false,
+          wasReceived: () => false
         })
       )
       assert.deepStrictEqual(
@@ -142,19 +143,69 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("finds a connection to ourselves, through one Nonce, and allows it where that is set", () =>
+  it.effect("finds a connection to ourselves, through one Nonce, on both sides, and allows it where that is set", () =>
     Effect.gen(function* () {
       const both = (options: Handshake.Options) =>
         Effect.gen(function* () {
           const [ours, theirs] = yield* Connection.makePair()
-          const inbound = yield* fork(Handshake.run(theirs, { network, direction: "inbound", ...options }))
-          yield* fork(Handshake.run(ours, { network, requiredServices: [], ...options }))
-          return yield* Effect.result(Fiber.join(inbound))
+          const sides = [
+            { connection: theirs, direction: "inbound" },
+            { connection: ours, direction: "outbound" }
+          ] as const
+          return yield* Effect.forEach(
+            sides,
+            ({ connection, direction }) =>
+              Handshake.run(connection, { network, direction, requiredServices: [], ...options }).pipe(
+                Effect.onError(() => connection.close),
+                Effect.result,
+                Effect.map((result) =>
+                  result._tag === "Failure" ? result.failure.reason._tag : result.success.transport
+                )
+              ),
+            { concurrency: 2 }
+          )
         })
-      const refused = yield* both({})
-      assert(refused._tag === "Failure")
-      assert.strictEqual(refused.failure.reason._tag, "SelfConnection")
-      assert.strictEqual((yield* both({ allowSelfConnection: true }))._tag, "Success")
+      assert.deepStrictEqual(yield* both({}), ["SelfConnection", "SelfConnection"])
+      assert.deepStrictEqual(yield* both({ transport: "v2" }), ["SelfConnection", "SelfConnection"])
+      assert.deepStrictEqual(yield* both({ allowSelfConnection: true }), ["v1", "v1"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("names the network of the node's port, if it says nothing and that is not our network's", () =>
+    Effect.gen(function* () {
+      const failing = Effect.fnUntraced(function* (port: number, end: "close" | "silence") {
+        const [ours, theirs] = yield* Connection.makePair({
+          addresses: [
+            { host: "192.0.2.1", port: 50_001 },
+            { host: "192.0.2.2", port }
+          ]
+        })
+        const fiber = yield* fork(Effect.flip(Handshake.run(ours, { network })))
+        if (end === "close") yield* theirs.close
+        else yield* TestClock.adjust("1 minute")
+        return yield* Fiber.join(fiber)
+      })
+      for (const end of ["close", "silence"] as const) {
+        const { message, reason } = yield* failing(Network.signet.port, end)
+        assert(reason._tag === "Disconnected" || reason._tag === "TimedOut")
+        assert.strictEqual(reason.likelyNetwork, Network.signet)
+        assert.match(message, /; is it on signet, whose default port is 38333\?$/)
+        for (const port of [network.port, 12_345]) {
+          assert.notProperty((yield* failing(port, end)).reason, "likelyNetwork")
+        }
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("does not name a network when the peer came to us, or has sent its version", () =>
+    Effect.gen(function* () {
+      const inbound = yield* begin({ direction: "inbound" })
+      yield* inbound.remote.connection.close
+      assert.notProperty(yield* inbound.reason, "likelyNetwork")
+      const outbound = yield* begin()
+      yield* outbound.remote.send(version())
+      yield* outbound.remote.connection.close
+      assert.notProperty(yield* outbound.reason, "likelyNetwork")
     }).pipe(Effect.provide(Nonce.layer))
   )
 
@@ -221,6 +272,28 @@ describe("Handshake.run", () => {
       yield* remote.send(version({ userAgent: "/second/" }), verack)
       assert.strictEqual((yield* result).userAgent, "/second/")
     }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect(
+    "a version of 72 bytes, with a sender but no nonce, is no version: Core waits for another, btcd fails",
+    () =>
+      Effect.gen(function* () {
+        const cut: Wire.Message = {
+          _tag: "Unknown",
+          command: "version",
+          payload: Result.getOrThrow(Wire.encode(version())).slice(0, 72)
+        }
+        const { fiber, remote, result } = yield* begin()
+        yield* remote.receiveUntil("version")
+        yield* remote.send(cut, verack)
+        yield* TestClock.adjust("30 seconds")
+        assert.isUndefined(fiber.pollUnsafe(), "it is neither agreed nor failed")
+        yield* remote.send(version({ userAgent: "/second/" }), verack)
+        assert.strictEqual((yield* result).userAgent, "/second/")
+        const btcd = yield* begin({ policy: Policy.btcd })
+        yield* btcd.remote.send(cut)
+        assert.strictEqual((yield* btcd.reason)._tag, "BadMessage")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("a malformed feature fails the handshake by every policy", () =>

@@ -22,12 +22,14 @@ describe("Network", () => {
     }
   })
 
-  it("finds a network by its magic and by its name", () => {
+  it("finds a network by its magic, by its port and by its name", () => {
     for (const network of Network.all) {
       assert.strictEqual(Network.fromMagic(network.magic), network)
+      assert.strictEqual(Network.fromPort(network.port), network)
       assert.strictEqual(Network.fromName(network.name as Network.Name), network)
     }
     assert.isUndefined(Network.fromMagic(Uint8Array.of(1, 2, 3, 4)))
+    assert.isUndefined(Network.fromPort(12_345))
   })
 
   it.effect("goes to JSON and back, the genesis hash reversed as people write it", () =>

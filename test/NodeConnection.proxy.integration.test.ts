@@ -9,6 +9,7 @@ import * as Network from "../src/Network.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import * as Nonce from "../src/Nonce.ts"
 import * as Peer from "../src/Peer.ts"
+import * as PeerServer from "../src/PeerServer.ts"
 import * as Transport from "../src/Transport.ts"
 import { pullBytes, quiet } from "./support/connectionCompliance.ts"
 import { i2pKeys, serveSam, serveSocks5, serveTcp } from "./support/proxies.ts"
@@ -43,7 +44,9 @@ describe("through a SOCKS5 proxy", () => {
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       yield* Effect.forkScoped(
-        Peer.serve(listener, { peer: { network: Network.regtest } }).pipe(Effect.provide(Layer.fresh(Nonce.layer)))
+        PeerServer.serve(listener, { peer: { network: Network.regtest } }).pipe(
+          Effect.provide(Layer.fresh(Nonce.layer))
+        )
       )
       const proxy = yield* serveSocks5({ to: listener.address })
       const connection = yield* through(proxy)
@@ -64,7 +67,7 @@ describe("through a SOCKS5 proxy", () => {
         Effect.gen(function* () {
           const listener = yield* NodeConnection.listen({ port: 0 })
           yield* Effect.forkScoped(
-            Peer.serve(listener, { peer: { network: Network.regtest, transport: inbound } }).pipe(
+            PeerServer.serve(listener, { peer: { network: Network.regtest, transport: inbound } }).pipe(
               Effect.provide(Layer.fresh(Nonce.layer))
             )
           )
@@ -81,10 +84,7 @@ describe("through a SOCKS5 proxy", () => {
           assert.strictEqual(dialed, becomes)
           // Version 1 after version 2 goes through the same proxy, on a connection of its own.
           assert.strictEqual(proxy.asked.length, outbound === "auto" && inbound === "v1" ? 2 : 1)
-        }).pipe(
-          Effect.provideService(Transport.OnlyVersion1, Transport.makeOnlyVersion1()),
-          Effect.provide(Nonce.layer)
-        )
+        }).pipe(Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()), Effect.provide(Nonce.layer))
       )
     }
   }
@@ -356,7 +356,7 @@ describe("through an I2P router", () => {
       const sam = yield* serveSam
       const session = yield* NodeConnection.makeI2pSession({ sam })
       yield* Effect.forkScoped(
-        Peer.serve(session, { peer: { network: Network.regtest } }).pipe(Effect.provide(Layer.fresh(Nonce.layer)))
+        PeerServer.serve(session, { peer: { network: Network.regtest } }).pipe(Effect.provide(Layer.fresh(Nonce.layer)))
       )
       while (!sam.requests.some((line) => line.startsWith("STREAM ACCEPT"))) yield* Effect.sleep(5)
       const connection = yield* NodeConnection.connectI2p({ host: session.address.host, sam })

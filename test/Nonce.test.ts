@@ -44,6 +44,16 @@ describe("Nonce", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("knows which of its own were received", () =>
+    Effect.gen(function* () {
+      const nonces = yield* Nonce.Nonce
+      const [first, second] = [yield* nonces.next, yield* nonces.next]
+      nonces.isOwn(first)
+      nonces.isOwn(7n)
+      assert.deepStrictEqual([first, second, 7n].map(nonces.wasReceived), [true, false, false])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("remembers the 50 used most recently", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce

@@ -5,7 +5,7 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Schedule, Scope } from "effect"
-import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+import { Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
 const network = Network.regtest
@@ -83,7 +83,9 @@ describe("peers over TCP", () => {
       const before = sockets()
       const scope = yield* Scope.make()
       const listener = yield* Scope.provide(NodeConnection.listen({ host: "127.0.0.1", port: 0 }), scope)
-      const server = yield* Effect.forkChild(Peer.serve(listener, { peer: { network } }), { startImmediately: true })
+      const server = yield* Effect.forkChild(PeerServer.serve(listener, { peer: { network } }), {
+        startImmediately: true
+      })
       const peers = yield* Effect.forEach(
         Array.from({ length: 10 }),
         () =>

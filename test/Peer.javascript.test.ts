@@ -68,7 +68,11 @@ describe("a JavaScript caller", () => {
     [{}, '"_tag" is undefined'],
     [null, '"message" is null'],
     [undefined, '"message" is undefined'],
-    ["ping", '"message" is ping']
+    ["ping", '"message" is ping'],
+    [{ _tag: "ping", nonce: 5 }, '"nonce" is of type number instead of bigint'],
+    [{ _tag: "pong" }, '"nonce" is missing'],
+    [{ _tag: "inv", items: null }, '"items" is of type null instead of Array'],
+    [{ _tag: "getdata", items: [{ type: 1, hash: "00" }] }, '"items.hash" is of type string instead of Uint8Array']
   ] as const)("gets NotSendable for %j, and the peer goes on", ([message, problem]) =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()

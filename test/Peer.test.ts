@@ -14,7 +14,7 @@ import {
   Stream
 } from "effect"
 import { TestClock } from "effect/testing"
-import { Connection, Network, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
+import { Connection, Network, Nonce, Peer, PeerServer, Policy, Wire } from "effect-bitcoin-peer"
 import { network, scripted, twoPeers, verack, version, withRemote } from "./support/peers.ts"
 
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
@@ -744,7 +744,7 @@ describe("Peer.layer", () => {
   )
 })
 
-describe("Peer.serve", () => {
+describe("PeerServer.serve", () => {
   it.effect("makes a peer of each connection; one that fails is told of and ends alone", () =>
     Effect.gen(function* () {
       const agents: Array<string> = []
@@ -758,7 +758,7 @@ describe("Peer.serve", () => {
         })
       }
       const server = yield* fork(
-        Peer.serve(listener, {
+        PeerServer.serve(listener, {
           peer: (connection) => ({
             network,
             transport: "v1",
@@ -799,7 +799,7 @@ describe("Peer.serve", () => {
       }
       let count = 0
       yield* fork(
-        Peer.serve(listener, {
+        PeerServer.serve(listener, {
           peer: () => {
             if (++count === 1) throw new Error("bug")
             return { network }

@@ -1,56 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Result, Schema, Scope, Semaphore } from "effect"
+import { Effect, Fiber, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
-import { Connection, Handshake, Network, Nonce, Peer, Transport, Wire } from "effect-bitcoin-peer"
-import { decoyPacket } from "../src/transport/bip324Packets.ts"
-import { concat } from "./support/generators.ts"
+import { Connection, Peer, Transport, Wire } from "effect-bitcoin-peer"
 import { fork } from "./support/hostile.ts"
 import { network, scripted, twoPeers, verack, version } from "./support/peers.ts"
-import { keyPairs, noise, securedRemote } from "./support/secured.ts"
-
-/** A memory of its own for each test. */
-const fresh = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.suspend(() =>
-    effect.pipe(
-      Effect.provideService(Transport.OnlyVersion1, Transport.makeOnlyVersion1()),
-      Effect.provide(Nonce.layer)
-    )
-  )
-
-/** Dials a listener that makes an inbound peer of each connection; says how often it was dialled and what both became. */
-const dialled = Effect.fnUntraced(function* (
-  outbound: Peer.Options,
-  inbound: Peer.Options,
-  pairOptions: Connection.PairOptions = {}
-) {
-  const accepted: Array<Fiber.Fiber<Peer.Peer["Service"], Handshake.HandshakeError>> = []
-  const scope = yield* Effect.scope
-  const connect = Effect.gen(function* () {
-    const [ours, theirs] = yield* Connection.makePair(pairOptions)
-    accepted.push(
-      yield* Peer.make(theirs, { network, direction: "inbound", ...inbound }).pipe(
-        Effect.provide(Layer.fresh(Nonce.layer)),
-        Scope.provide(scope),
-        Effect.forkIn(scope, { startImmediately: true })
-      )
-    )
-    return ours
-  })
-  const result = yield* Effect.result(Peer.dial(connect, { network, requiredServices: [], ...outbound }))
-  const others = yield* Effect.forEach(accepted, (fiber) => Effect.result(Fiber.join(fiber)))
-  return { result, others, dials: accepted.length }
-})
-
-const outcome = (result: {
-  readonly _tag: string
-  readonly success?: Peer.Peer["Service"]
-  readonly failure?: { readonly reason: { readonly _tag: string; readonly by?: string } }
-}): string => {
-  if (result.success !== undefined) return result.success.info.transport
-  const reason = result.failure!.reason
-  return reason.by === undefined ? reason._tag : `${reason._tag} by ${reason.by}`
-}
+import { keyPairs, noise } from "./support/secured.ts"
+import { dialled, fresh, outbound, outcome } from "./support/transports.ts"
 
 describe("two peers", () => {
   const table: ReadonlyArray<
@@ -145,15 +101,15 @@ describe("two peers", () => {
         [1, [0]],
         [4_095, [0, 1, 70_000]]
       ] as const) {
-        const disguise: Transport.Disguise = {
+        const obfuscation: Transport.Obfuscation = {
           keyPair: Effect.succeed(keyPairs[0]),
-          garbage: Effect.succeed(noise(garbage)),
+          garbage: () => Effect.succeed(noise(garbage)),
           decoys: Effect.succeed(decoys)
         }
         const [ours, theirs] = yield* Effect.provideService(
           twoPeers({ transport: "v2" }, { transport: "v2" }),
-          Transport.Disguise,
-          disguise
+          Transport.Obfuscation,
+          obfuscation
         )
         yield* ours.ping
         yield* theirs.ping
@@ -161,14 +117,14 @@ describe("two peers", () => {
     })
   )
 
-  it.effect("say so where their own disguise breaks the rules", () =>
+  it.effect("fail with BadOptions when their own obfuscation breaks the rules", () =>
     Effect.gen(function* () {
-      const disguise = yield* Transport.Disguise
+      const obfuscation = yield* Transport.Obfuscation
       for (const broken of [
-        { ...disguise, garbage: Effect.succeed(noise(4_096)) },
-        { ...disguise, decoys: Effect.succeed([4_000_014]) }
+        { ...obfuscation, garbage: () => Effect.succeed(noise(4_096)) },
+        { ...obfuscation, decoys: Effect.succeed([4_000_014]) }
       ]) {
-        const { reason, theirs } = yield* Effect.provideService(outbound(), Transport.Disguise, broken)
+        const { reason, theirs } = yield* Effect.provideService(outbound(), Transport.Obfuscation, broken)
         theirs.write(noise(64))
         assert.strictEqual((yield* reason)._tag, "BadOptions")
       }
@@ -176,12 +132,12 @@ describe("two peers", () => {
   )
 })
 
-describe("Transport.makeDisguise", () => {
+describe("Transport.makeObfuscation", () => {
   it.effect("draws from the randomness it is given, within its bounds", () =>
     Effect.gen(function* () {
       const seeded = (seed: number) => {
         let next = seed
-        return Transport.makeDisguise({ maximumGarbage: 9, maximumDecoys: 3, maximumDecoyLength: 20 }).pipe(
+        return Transport.makeObfuscation({ maximumGarbage: 9, maximumDecoys: 3, maximumDecoyLength: 20 }).pipe(
           Effect.provideService(
             SecureRandom.SecureRandom,
             SecureRandom.make((size) => noise(size, next++))
@@ -191,9 +147,9 @@ describe("Transport.makeDisguise", () => {
       const [one, same] = [yield* seeded(5), yield* seeded(5)]
       const lengths = new Set<number>()
       for (let turn = 0; turn < 100; turn++) {
-        const garbage = yield* one.garbage
+        const garbage = yield* one.garbage(4_095)
         const decoys = yield* one.decoys
-        assert.deepStrictEqual([yield* same.garbage, yield* same.decoys], [garbage, decoys])
+        assert.deepStrictEqual([yield* same.garbage(4_095), yield* same.decoys], [garbage, decoys])
         assert.isAtMost(garbage.length, 9)
         assert.isAtMost(decoys.length, 3)
         for (const length of decoys) assert.isAtMost(length, 20)
@@ -203,12 +159,16 @@ describe("Transport.makeDisguise", () => {
     })
   )
 
-  it.effect("by default gives garbage of 0 to 4,095 bytes and no decoys, each time other ones", () =>
+  it.effect("by default gives garbage of any length up to the limit and no decoys, each time other ones", () =>
     Effect.gen(function* () {
-      const { decoys, garbage, keyPair } = yield* Transport.Disguise
-      const both = [yield* garbage, yield* garbage, yield* garbage]
-      for (const one of both) assert.isAtMost(one.length, 4_095)
-      assert.isAbove(new Set(both.map(({ length }) => length)).size, 1)
+      const { decoys, garbage, keyPair } = yield* Transport.Obfuscation
+      for (const limit of [0, 175, 4_095]) {
+        const lengths: Array<number> = []
+        for (let turn = 0; turn < 50; turn++) lengths.push((yield* garbage(limit)).length)
+        assert.isAtMost(Math.max(...lengths), limit)
+        // 50 random lengths all stay below half of the limit with a probability of 2^-50.
+        assert.isAtLeast(Math.max(...lengths), Math.floor(limit / 2))
+      }
       assert.deepStrictEqual(yield* decoys, [])
       assert.notDeepEqual((yield* keyPair).publicKey, (yield* keyPair).publicKey)
     })
@@ -236,7 +196,7 @@ describe("who falls back to version 1", () => {
         connections.push(theirs)
         return ours
       })
-      const known = yield* Transport.OnlyVersion1
+      const known = yield* Transport.V1Peers
       const dialing = yield* fork(Peer.dial(connect, { network }))
       yield* connections[0]!.pull
       yield* connections[0]!.close
@@ -325,8 +285,39 @@ describe("who falls back to version 1", () => {
     }).pipe(fresh)
   )
 
+  it.effect("dials a node once, in version 1, whose services are known without P2P_V2", () =>
+    Effect.gen(function* () {
+      const remoteServices = Wire.Service.network | Wire.Service.witness
+      const plain = yield* dialled({ remoteServices }, { transport: "v1" })
+      assert.strictEqual(plain.dials, 1)
+      assert.strictEqual(outcome(plain.result), "v1")
+      // Also if the node does support version 2: it was told not to.
+      const able = yield* dialled({ remoteServices }, {})
+      assert.deepStrictEqual([able.dials, outcome(able.result)], [1, "v1"])
+      // Its services are no experience of ours: an address is remembered for a failure of version 2 only.
+      assert.isFalse((yield* Transport.V1Peers).has({ host: "192.0.2.2", port: 8333 }))
+    }).pipe(fresh)
+  )
+
+  it.effect("dials a node whose services are known with P2P_V2 in version 2, and falls back all the same", () =>
+    Effect.gen(function* () {
+      const remoteServices = Wire.Service.network | Wire.Service.p2pV2
+      const able = yield* dialled({ remoteServices }, {})
+      assert.deepStrictEqual([able.dials, outcome(able.result)], [1, "v2"])
+      const outdated = yield* dialled({ remoteServices }, { transport: "v1" })
+      assert.deepStrictEqual([outdated.dials, outcome(outdated.result)], [2, "v1"])
+    }).pipe(fresh)
+  )
+
+  it.effect("speaks version 2 to a node without P2P_V2 if the caller asks for version 2", () =>
+    Effect.gen(function* () {
+      const { result } = yield* dialled({ remoteServices: Wire.Service.network, transport: "v2" }, {})
+      assert.strictEqual(outcome(result), "v2")
+    }).pipe(fresh)
+  )
+
   it("remembers so many addresses, those used last", () => {
-    const known = Transport.makeOnlyVersion1(2)
+    const known = Transport.makeV1Peers(2)
     const at = (port: number) => ({ host: "192.0.2.1", port })
     known.add(at(1))
     known.add(at(2))
@@ -338,7 +329,7 @@ describe("who falls back to version 1", () => {
     )
     known.remove(at(1))
     assert.isFalse(known.has(at(1)))
-    const many = Transport.makeOnlyVersion1()
+    const many = Transport.makeV1Peers()
     for (let port = 0; port <= 100; port++) many.add(at(port))
     assert.deepStrictEqual([many.has(at(0)), many.has(at(1))], [false, true])
   })
@@ -358,226 +349,5 @@ describe("P2P_V2", () => {
         assert.strictEqual(theirs.info.services, 1n)
       }
     })
-  )
-})
-
-/** Our outbound handshake in version 2, and the raw other end. */
-const outbound = Effect.fnUntraced(function* (options: Peer.Options = {}) {
-  const [ours, theirs] = yield* Connection.makePair()
-  const making = yield* fork(Peer.make(ours, { network, transport: "v2", ...options }))
-  return { making, theirs, reason: Effect.map(Effect.flip(Fiber.join(making)), ({ reason }) => reason) }
-})
-
-const inbound = (options: Peer.Options = {}) => outbound({ direction: "inbound", transport: "auto", ...options })
-
-describe("a hostile or odd remote", () => {
-  it.effect("closes on our key: it does not speak version 2", () =>
-    Effect.gen(function* () {
-      const { reason, theirs } = yield* outbound()
-      yield* theirs.pull
-      yield* theirs.close
-      assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "end" })
-    }).pipe(fresh)
-  )
-
-  it.effect("answers our key with a version 1 frame of our network, however it arrives: it speaks version 1", () =>
-    Effect.gen(function* () {
-      const reject = Wire.encodeFrames(network.magic, [
-        { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
-      ])
-      const hello = Result.getOrThrow(Wire.encodeFrames(network.magic, [version()]))
-      for (const frame of [Result.getOrThrow(reject), hello]) {
-        for (const transport of ["v2", "auto"] as const) {
-          for (const cut of [frame.length, 1, 4, 15, 16]) {
-            const { reason, theirs } = yield* Effect.provideService(
-              outbound({ transport }),
-              Transport.OnlyVersion1,
-              Transport.makeOnlyVersion1()
-            )
-            theirs.write(frame.slice(0, cut))
-            theirs.write(frame.slice(cut))
-            assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "version 1" })
-          }
-        }
-      }
-    }).pipe(fresh)
-  )
-
-  it.effect("gets fewer than 240 bytes with our key: bcoin bans at ten headers of 24 bytes that it cannot read", () =>
-    Effect.gen(function* () {
-      const lengths: Array<number> = []
-      for (let turn = 0; turn < 50; turn++) {
-        const { theirs } = yield* outbound()
-        lengths.push((yield* theirs.pull).reduce((sum, { length }) => sum + length, 0))
-      }
-      assert.isBelow(Math.max(...lengths), 240)
-      assert.isAbove(new Set(lengths).size, 10)
-    }).pipe(fresh)
-  )
-
-  it.effect("stays silent on our key, or stops in the middle: the handshake's time covers the key exchange", () =>
-    Effect.gen(function* () {
-      for (const bytes of [0, 1, 63, 64, 100]) {
-        const { reason, theirs } = yield* outbound({ handshakeTimeout: "20 seconds" })
-        theirs.write(noise(bytes))
-        yield* TestClock.adjust("20 seconds")
-        const failed = yield* reason
-        assert(failed._tag === "TimedOut")
-        assert.strictEqual(failed.waitingFor, "key")
-        assert.strictEqual(Duration.toSeconds(failed.after), 20)
-      }
-    }).pipe(fresh)
-  )
-
-  it.effect("comes and says nothing: nobody knows what it speaks", () =>
-    Effect.gen(function* () {
-      const { reason } = yield* inbound()
-      yield* TestClock.adjust("60 seconds")
-      const failed = yield* reason
-      assert(failed._tag === "TimedOut")
-      assert.strictEqual(failed.waitingFor, "version")
-    }).pipe(fresh)
-  )
-
-  it.effect("never ends its garbage", () =>
-    Effect.gen(function* () {
-      for (const { reason, theirs } of [yield* outbound(), yield* inbound()]) {
-        theirs.write(noise(64 + 4_095 + 16))
-        assert.strictEqual((yield* reason)._tag, "KeyExchangeFailed")
-      }
-    }).pipe(fresh)
-  )
-
-  it.effect("is a node of another network, in version 1", () =>
-    Effect.gen(function* () {
-      const { making, reason, theirs } = yield* inbound()
-      const hello = scripted(theirs).frames([version()])
-      theirs.write(concat(Network.signet.magic, hello.subarray(4)))
-      assert.deepStrictEqual(yield* reason, {
-        _tag: "WrongNetwork",
-        expected: network,
-        received: Network.signet.magic
-      })
-      const error = yield* Effect.flip(Fiber.join(making))
-      assert.strictEqual(error.message, "handshake failed: the peer is on signet, not on regtest")
-    }).pipe(fresh)
-  )
-
-  it.effect("is a node of another network, in version 2: no key fits", () =>
-    Effect.gen(function* () {
-      const disguise = { ...(yield* Transport.Disguise), garbage: Effect.succeed(noise(4_095)) }
-      const { others, result } = yield* Effect.provideService(
-        dialled({ transport: "v2" }, { transport: "v2", network: Network.signet }),
-        Transport.Disguise,
-        disguise
-      )
-      assert.deepStrictEqual([outcome(result), ...others.map(outcome)], ["KeyExchangeFailed", "Disconnected"])
-    }).pipe(fresh)
-  )
-
-  for (const role of ["initiator", "responder"] as const) {
-    const begin = () => (role === "initiator" ? inbound() : outbound())
-
-    it.effect(`as ${role} sends decoys first, and a version packet with contents`, () =>
-      Effect.gen(function* () {
-        const { making, theirs } = yield* begin()
-        const remote = yield* securedRemote(theirs, role, { decoys: [10, 0], garbage: noise(4_095) })
-        yield* remote.sendBytes(remote.seal(decoyPacket(70)))
-        yield* remote.send(version())
-        yield* remote.receiveUntil("version")
-        yield* remote.sendBytes(remote.seal(decoyPacket(5)))
-        yield* remote.send(verack)
-        const peer = yield* Fiber.join(making)
-        assert.strictEqual(peer.info.transport, "v2")
-        assert.deepStrictEqual(peer.info.sessionId, remote.secrets.sessionId)
-      }).pipe(fresh)
-    )
-
-    it.effect(`as ${role} sends a packet that is not authentic, in the key exchange or later`, () =>
-      Effect.gen(function* () {
-        const { making, theirs } = yield* begin()
-        const remote = yield* securedRemote(theirs, role)
-        yield* remote.send(version(), verack)
-        const peer = yield* Fiber.join(making)
-        const bytes = remote.seal(decoyPacket(9))
-        bytes[12]! ^= 1
-        yield* remote.sendBytes(bytes)
-        const end = yield* peer.awaitShutdown
-        assert(end._tag === "BadMessage")
-        assert.strictEqual(end.error.reason._tag, "NotAuthentic")
-
-        const second = yield* begin()
-        const broken: Connection.Connection["Service"] = {
-          ...second.theirs,
-          pull: second.theirs.pull,
-          // The last bytes of what is written are those of the version packet.
-          write: (bytes) => {
-            const altered = bytes.slice()
-            if (altered.length < 64) altered[altered.length - 1]! ^= 1
-            return second.theirs.write(altered)
-          }
-        }
-        yield* fork(securedRemote(broken, role))
-        assert.deepStrictEqual(yield* second.reason, {
-          _tag: "KeyExchangeFailed",
-          problem: "wrong authentication tag"
-        })
-      }).pipe(fresh)
-    )
-
-    it.effect(`as ${role} announces a packet above the limit`, () =>
-      Effect.gen(function* () {
-        const { making, theirs } = yield* begin()
-        const remote = yield* securedRemote(theirs, role)
-        yield* remote.send(version(), verack)
-        const peer = yield* Fiber.join(making)
-        const length = 4_000_014 ^ remote.secrets.send.lengthMask()
-        yield* remote.sendBytes(Uint8Array.of(length, length >>> 8, length >>> 16))
-        const end = yield* peer.awaitShutdown
-        assert(end._tag === "BadMessage")
-        assert.strictEqual(end.error.reason._tag, "PayloadTooLarge")
-      }).pipe(fresh)
-    )
-  }
-
-  it.effect("is a stranger among many: key exchanges wait for their turn, ours do not", () =>
-    Effect.gen(function* () {
-      const turns = yield* Semaphore.make(1)
-      yield* Semaphore.take(turns, 1)
-      const admitted = Effect.provideService(Transport.Admission, turns)
-      const stranger = yield* admitted(inbound())
-      const ours = yield* admitted(outbound())
-      yield* ours.theirs.pull
-      const remote = yield* fork(securedRemote(stranger.theirs, "initiator"))
-      yield* TestClock.adjust("1 second")
-      assert.isUndefined(remote.pollUnsafe())
-      yield* Semaphore.release(turns, 1)
-      const { send } = yield* Fiber.join(remote)
-      yield* send(version(), verack)
-      assert.strictEqual((yield* Fiber.join(stranger.making)).info.transport, "v2")
-    }).pipe(fresh)
-  )
-
-  it.effect("is a stranger who left before his turn: no key is made for him", () =>
-    Effect.gen(function* () {
-      const turns = yield* Semaphore.make(1)
-      yield* Semaphore.take(turns, 1)
-      let made = 0
-      const disguise = yield* Transport.Disguise
-      const keyPair = Effect.tap(disguise.keyPair, () => Effect.sync(() => void made++))
-      const strangers = yield* Effect.forEach(Array.from({ length: 100 }), () => inbound()).pipe(
-        Effect.provideService(Transport.Admission, turns),
-        Effect.provideService(Transport.Disguise, { ...disguise, keyPair })
-      )
-      for (const { theirs } of strangers) {
-        theirs.write(Uint8Array.of(1))
-        yield* theirs.close
-      }
-      yield* Semaphore.release(turns, 1)
-      for (const { making } of strangers) {
-        assert.strictEqual((yield* Effect.flip(Fiber.join(making))).reason._tag, "Disconnected")
-      }
-      assert.strictEqual(made, 0)
-    }).pipe(fresh)
   )
 })

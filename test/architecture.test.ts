@@ -13,7 +13,17 @@ const rooms: ReadonlyArray<{ readonly name: string; readonly modules: ReadonlyAr
   { name: "wire", modules: ["WireError", "Wire"] },
   {
     name: "data",
-    modules: ["Network", "Policy", "Inventory", "Block", "BloomFilter", "MerkleBlock", "CompactBlock", "CompactFilter"]
+    modules: [
+      "WireJson",
+      "Network",
+      "Policy",
+      "Inventory",
+      "Block",
+      "BloomFilter",
+      "MerkleBlock",
+      "CompactBlock",
+      "CompactFilter"
+    ]
   },
   { name: "connection", modules: ["ConnectionError", "Connection", "NodeConnection"] },
   { name: "transport", modules: ["Transport"] },

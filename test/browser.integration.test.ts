@@ -1,7 +1,7 @@
 /** The page of the examples in headless Chromium: a peer over a WebSocket, through the bridge, to a node on loopback. */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer } from "effect"
-import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { Connection, Network, Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import * as fs from "node:fs"
 import { type Browser, chromium, type ConsoleMessage, type Page } from "playwright-core"
@@ -85,7 +85,7 @@ describe.skipIf(!isInstalled)(title, () => {
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const connected = yield* Deferred.make<Peer.Peer["Service"]>()
-      yield* Peer.serve(listener, {
+      yield* PeerServer.serve(listener, {
         peer: {
           network: Network.regtest,
           userAgent: "/<b>node</b>:1/",

@@ -84,8 +84,7 @@ const untagged = new Set([
   "Nonce.ts",
   "Peer.ts",
   "PeerError.ts",
-  "Policy.ts",
-  "Transport.ts"
+  "Policy.ts"
 ])
 
 describe("the exports of the public modules", () => {

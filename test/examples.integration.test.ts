@@ -1,7 +1,7 @@
 /** The examples over real sockets on loopback, in this process and as separate processes. */
 import { assert, describe, it } from "@effect/vitest"
 import { type Cause, Deferred, Effect, Fiber, Layer, Queue, type Scope } from "effect"
-import { Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import { spawn } from "node:child_process"
 import * as path from "node:path"
@@ -21,7 +21,7 @@ const serving = Effect.gen(function* () {
   const node = serveChain(chain)
   const connected = yield* Deferred.make<Peer.Peer["Service"]>()
   const listener = yield* NodeConnection.listen({ port: 0 })
-  yield* Peer.serve(listener, {
+  yield* PeerServer.serve(listener, {
     peer: node.options,
     onPeer: (peer) => Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
   }).pipe(Effect.provide(nonce), Effect.forkScoped)

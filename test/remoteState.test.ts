@@ -10,6 +10,7 @@ import {
   blockHash,
   cmpctblock,
   filteredBlock,
+  getblocktxn,
   getdata,
   hash,
   header,
@@ -144,6 +145,10 @@ describe("observing a sent message", () => {
       RemoteState.observeSent(state, message)
     }
     for (const known of [blockHash(1), txid(2), blockHash(3)]) assert.isTrue(state.known.has(known))
+    // To ask for something says nothing about whether the remote has it.
+    RemoteState.observeSent(state, getdata(item(2, hash(4)), item(1, hash(5))))
+    RemoteState.observeSent(state, getblocktxn(6, 1))
+    for (const unknown of [hash(4), hash(5), blockHash(6)]) assert.isFalse(state.known.has(unknown))
     assert.isUndefined(state.lastBlockReceived)
     assert.isUndefined(state.lastBlockAnnounced)
     assert.isFalse(state.wantsHeaders)

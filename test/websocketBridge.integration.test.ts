@@ -2,7 +2,7 @@
 import { NodeWS } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Schedule } from "effect"
-import { Connection, Network, Nonce, Peer } from "effect-bitcoin-peer"
+import { Connection, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import type { Socket } from "node:net"
 import * as Bridge from "../examples/websocket-bridge.ts"
@@ -37,7 +37,7 @@ describe("the WebSocket bridge", () => {
   it.live("carries a peer to a node and back, over a WebSocket like that of browsers", () =>
     Effect.gen(function* () {
       const { listener, target } = yield* bridged()
-      yield* Peer.serve(listener, { peer: { network: Network.regtest, userAgent: "/bridged:1/" } }).pipe(
+      yield* PeerServer.serve(listener, { peer: { network: Network.regtest, userAgent: "/bridged:1/" } }).pipe(
         Effect.provide(nonce),
         Effect.forkScoped
       )

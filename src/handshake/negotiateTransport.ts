@@ -2,21 +2,23 @@
 import * as Effect from "effect/Effect"
 import type { ConnectionError } from "../Connection.ts"
 import type { HandshakeReason } from "../HandshakeError.ts"
-import type * as Network from "../Network.ts"
+import * as Network from "../Network.ts"
 import type { Policy } from "../Policy.ts"
 import * as Transport from "../Transport.ts"
 import * as Wire from "../Wire.ts"
 import { joined } from "../primitives/bytes.ts"
 import { readCommand } from "../wire/frameV1.ts"
-import { deriveSecrets, sharedSecret } from "../transport/bip324Cipher.ts"
+import { deriveSecrets, peerTerminator, sharedSecret } from "../transport/bip324Cipher.ts"
 import { makeV2 } from "../transport/framing.ts"
 import { maxContentsLength } from "../transport/bip324Packets.ts"
 import * as KeyExchange from "../transport/keyExchange.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 
 export interface EstablishOptions {
   readonly direction: "inbound" | "outbound"
   readonly transport: "v2" | "auto"
+  /** How many bytes of garbage may follow our key. */
+  readonly garbageLimit: number
   readonly network: Network.Network
   readonly policy: Policy
   /** Milliseconds after which a silent peer is taken for one that does not speak version 2, where that may be. */
@@ -32,37 +34,68 @@ const badOption = (field: string, problem: string): HandshakeReason => ({
   error: new Wire.WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
 })
 
-/** Bytes of a version 1 frame that no key begins with, but with a probability of 2^-128: magic and command. */
+/** Magic and command of a version 1 frame. */
 const frameOpeningLength = 16
 
-/** Whether the bytes begin as a version 1 frame of the network: its magic, then a command padded with zeros. */
-const isVersion1Frame = (bytes: Uint8Array, magic: Uint8Array): boolean => {
-  if (bytes.length < frameOpeningLength || !magic.every((byte, index) => bytes[index] === byte)) return false
-  const command = readCommand(bytes, magic.length)
-  return command !== undefined && command !== ""
+const magicLength = 4
+const knownCommands = new Set<string>(Wire.commands)
+
+const isSame = (magic: Uint8Array, other: Uint8Array): boolean => magic.every((byte, index) => byte === other[index])
+
+/**
+ * The magic of the version 1 frame that the bytes begin with, if they do: our network's and any command, or another one and a command
+ * that we know. A key begins so with a probability of 2^-96 at most.
+ */
+const magicOfFrame = (bytes: Uint8Array, ours: Uint8Array): Uint8Array | undefined => {
+  if (bytes.length < frameOpeningLength) return undefined
+  const magic = bytes.slice(0, magicLength)
+  const command = readCommand(bytes, magicLength)
+  if (command === undefined || command === "") return undefined
+  return isSame(magic, ours) || knownCommands.has(command) ? magic : undefined
 }
+
+/**
+ * A peer of our network sends its garbage terminator as soon as it has our key. Where the terminator has not come, and nothing else comes
+ * for so long, in milliseconds, those of other networks are looked for: they cost 40 µs each.
+ */
+const terminatorDelay = 1_000
 
 /** The link speaks version 2 afterwards, or still version 1. Returns what came behind it. */
 export const establish = Effect.fnUntraced(function* (
-  link: Link,
-  { direction, network, policy, silence, transport }: EstablishOptions
+  link: MessageConnection,
+  { direction, garbageLimit, network, policy, silence, transport }: EstablishOptions
 ): Effect.fn.Return<ReadonlyArray<Wire.ParserEvent>, HandshakeReason> {
-  const disguise = yield* Transport.Disguise
+  const obfuscation = yield* Transport.Obfuscation
   const admission = yield* Transport.Admission
   const isInitiator = direction === "outbound"
   const exchange = KeyExchange.make(isInitiator ? "initiator" : "responder", network.magic)
   /** The first bytes of the peer. */
   let opening: Uint8Array | undefined
+  let secret: Uint8Array | undefined
 
-  const unlessText = (reason: HandshakeReason): HandshakeReason =>
-    opening !== undefined && isText(opening)
-      ? { _tag: "WrongNetwork", expected: network, received: opening.slice(0, 4) }
-      : reason
+  const wrongNetwork = (received: Uint8Array): HandshakeReason => ({
+    _tag: "WrongNetwork",
+    expected: network,
+    received
+  })
+  /** Undefined unless the peer's garbage holds the terminator of another network. */
+  const otherNetwork = (): HandshakeReason | undefined => {
+    if (secret === undefined) return undefined
+    const shared = secret
+    const other = Network.all.find(
+      ({ magic }) =>
+        !isSame(magic, network.magic) && KeyExchange.garbageHolds(exchange, peerTerminator(shared, magic, isInitiator))
+    )
+    return other === undefined ? undefined : wrongNetwork(other.magic)
+  }
+  /** A more exact reason than this one, if the peer's bytes give it. */
+  const explained = (reason: HandshakeReason): HandshakeReason =>
+    opening !== undefined && isText(opening) ? wrongNetwork(opening.slice(0, magicLength)) : (otherNetwork() ?? reason)
   // Our key was written by then, which is more than the 24 bytes that a node of version 1 reads before it gives up.
   const disconnected = (error: ConnectionError): HandshakeReason =>
     isInitiator && opening === undefined
       ? { _tag: "V2NotSpoken", by: "end" }
-      : unlessText({ _tag: "Disconnected", error })
+      : explained({ _tag: "Disconnected", error })
   // Who came, asked and left in the meantime shall not keep others waiting: it fails at once where the connection ended.
   const stillThere = Effect.raceFirst(Effect.mapError(link.connection.drained, disconnected), Effect.void)
   // The turn of the event loop that comes in between is when other connections are attended to.
@@ -70,6 +103,15 @@ export const establish = Effect.fnUntraced(function* (
     isInitiator ? work : admission.withPermit(Effect.andThen(stillThere, Effect.andThen(Effect.yieldNow, work)))
   const pull = Effect.suspend(() => {
     const bytes = Effect.mapError(link.connection.pull, disconnected)
+    if (secret !== undefined) {
+      return Effect.timeoutOrElse(bytes, {
+        duration: terminatorDelay,
+        orElse: () => {
+          const other = otherNetwork()
+          return other === undefined ? bytes : Effect.fail(other)
+        }
+      })
+    }
     return isInitiator && opening === undefined && transport === "auto"
       ? Effect.timeoutOrElse(bytes, {
           duration: silence,
@@ -88,15 +130,18 @@ export const establish = Effect.fnUntraced(function* (
         if (opening === undefined) opening = bytes
         else if (opening.length < frameOpeningLength) opening = joined([opening, bytes])
         // A node of version 1 that reports our key as an unknown message (bcoin), or sends its version at once (libbitcoin).
-        if (isInitiator && isVersion1Frame(opening, network.magic)) {
-          return yield* Effect.fail<HandshakeReason>({ _tag: "V2NotSpoken", by: "version 1" })
+        const magic = isInitiator ? magicOfFrame(opening, network.magic) : undefined
+        if (magic !== undefined) {
+          return yield* Effect.fail<HandshakeReason>(
+            isSame(magic, network.magic) ? { _tag: "V2NotSpoken", by: "version 1" } : wrongNetwork(magic)
+          )
         }
         step = KeyExchange.receive(exchange, bytes)
         continue
       }
       case "NeedKey": {
-        const keyPair = yield* admitted(disguise.keyPair)
-        const garbage = yield* disguise.garbage
+        const keyPair = yield* admitted(obfuscation.keyPair)
+        const garbage = yield* obfuscation.garbage(garbageLimit)
         if (garbage.length > KeyExchange.maxGarbageLength) {
           return yield* Effect.fail(badOption("garbage", `has more than ${KeyExchange.maxGarbageLength} bytes`))
         }
@@ -106,9 +151,12 @@ export const establish = Effect.fnUntraced(function* (
       case "NeedSecrets": {
         const { ours, theirs } = step
         const secrets = yield* admitted(
-          Effect.sync(() => deriveSecrets(sharedSecret(ours, theirs, isInitiator), network.magic, isInitiator))
+          Effect.sync(() => {
+            secret = sharedSecret(ours, theirs, isInitiator)
+            return deriveSecrets(secret, network.magic, isInitiator)
+          })
         )
-        const decoys = yield* disguise.decoys
+        const decoys = yield* obfuscation.decoys
         if (decoys.some((length) => !(length >= 0 && length <= maxContentsLength))) {
           return yield* Effect.fail(badOption("decoys", `must have 0 to ${maxContentsLength} bytes`))
         }
@@ -117,12 +165,12 @@ export const establish = Effect.fnUntraced(function* (
       }
       case "Version1":
         if (transport === "v2") return yield* Effect.fail<HandshakeReason>({ _tag: "V2NotSpoken", by: "version 1" })
-        return link.use(link.framing(), step.bytes)
+        return link.use(link.framing, step.bytes)
       case "Done": {
         const framing = makeV2(step.secrets, step.garbage, policy, link.onFrame)
         let events = link.use(framing, step.rest)
         while (!framing.parser.confirmed) {
-          const failure = link.failure()
+          const failure = link.failure
           if (failure !== undefined) {
             return yield* Effect.fail<HandshakeReason>({ _tag: "KeyExchangeFailed", problem: failure.message })
           }
@@ -133,8 +181,8 @@ export const establish = Effect.fnUntraced(function* (
       case "Failed":
         return yield* Effect.fail<HandshakeReason>(
           step.failure._tag === "OtherNetwork"
-            ? { _tag: "WrongNetwork", expected: network, received: step.failure.magic }
-            : unlessText({ _tag: "KeyExchangeFailed", problem: "no garbage terminator; it may be of another network" })
+            ? wrongNetwork(step.failure.magic)
+            : explained({ _tag: "KeyExchangeFailed", problem: "no garbage terminator; it may be of another network" })
         )
     }
     step = KeyExchange.next(exchange)

@@ -17,6 +17,12 @@ export interface Options {
    * version 1. `Peer.dial` makes that next one.
    */
   readonly transport?: Transport | undefined
+  /**
+   * The services of the node, if they are known before the connection: from an `addr` or `addrv2` message, or from the last time. Only
+   * an outbound key exchange uses them. Without P2P_V2 in them "auto" speaks version 1 at once. With P2P_V2 the garbage has up to 4,095
+   * bytes, and up to 175 if the services are unknown (the default): longer garbage makes some nodes of version 1 ban our address.
+   */
+  readonly remoteServices?: bigint | undefined
   /** mainnet by default. */
   readonly network?: Network.Network | undefined
   /** What we announce; 70017 by default. The smaller of the two sides' counts. */

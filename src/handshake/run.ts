@@ -6,8 +6,8 @@ import { HandshakeError, type HandshakeReason } from "../HandshakeError.ts"
 import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
-import { OnlyVersion1 } from "../Transport.ts"
-import type { Link } from "../transport/messageConnection.ts"
+import { maxGarbageLength, maxGarbageLengthUnknown, V1Peers } from "../Transport.ts"
+import type { MessageConnection } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import * as Machine from "./machine.ts"
 import { establish } from "./negotiateTransport.ts"
@@ -67,8 +67,8 @@ const longestSilence = 15_000
  * The handshake over a link, which Peer keeps using afterwards. `rest` are the messages for the connected peer: those before
  * the verack that count (`countsBeforeVerack`), then those after it.
  */
-export const runOnLink = Effect.fnUntraced(function* (
-  link: Link,
+export const runHandshake = Effect.fnUntraced(function* (
+  link: MessageConnection,
   options: Options
 ): Effect.fn.Return<
   { readonly negotiated: Negotiated; readonly rest: ReadonlyArray<Wire.ParserEvent> },
@@ -83,10 +83,15 @@ export const runOnLink = Effect.fnUntraced(function* (
   const direction = options.direction ?? "outbound"
   const network = options.network ?? Network.mainnet
   const policy = options.policy ?? Policy.core
-  const onlyVersion1 = yield* OnlyVersion1
+  const v1Peers = yield* V1Peers
   const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
-  const isKnown = direction === "outbound" && wanted === "auto" && onlyVersion1.has(link.connection.remoteAddress)
-  const transport = isKnown ? "v1" : wanted
+  const { remoteServices } = options
+  const supportsV2 = remoteServices === undefined ? undefined : (remoteServices & Wire.Service.p2pV2) !== 0n
+  const isV1Peer =
+    direction === "outbound" &&
+    wanted === "auto" &&
+    (supportsV2 === false || v1Peers.has(link.connection.remoteAddress))
+  const transport = isV1Peer ? "v1" : wanted
   const services = (options.services ?? 0n) | (direction === "inbound" && transport !== "v1" ? Wire.Service.p2pV2 : 0n)
   const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
 
@@ -123,11 +128,23 @@ export const runOnLink = Effect.fnUntraced(function* (
   let versionReceivedAt = 0
   let isEstablished = transport === "v1"
 
+  /** The reason with the network of the node's port, if that is not ours. A node that sent its version is on our network. */
+  const likely = (reason: HandshakeReason): HandshakeReason => {
+    if (direction === "inbound" || state.remote !== undefined) return reason
+    if (reason._tag !== "Disconnected" && reason._tag !== "TimedOut") return reason
+    const { port } = link.connection.remoteAddress
+    const likelyNetwork = port === network.port ? undefined : Network.fromPort(port)
+    return likelyNetwork === undefined ? reason : { ...reason, likelyNetwork }
+  }
+
   const exchange = Effect.gen(function* () {
     let events: ReadonlyArray<Wire.ParserEvent> = []
     if (transport !== "v1") {
       const silence = Math.min(longestSilence, Duration.toMillis(timeout) / 2)
-      events = yield* Effect.catch(establish(link, { direction, network, policy, silence, transport }), failed)
+      // The initiator of version 2 has shown by its key that it supports it.
+      const garbageLimit = direction === "inbound" || supportsV2 === true ? maxGarbageLength : maxGarbageLengthUnknown
+      const established = establish(link, { direction, garbageLimit, network, policy, silence, transport })
+      events = yield* Effect.catch(established, (reason) => failed(likely(reason)))
       isEstablished = true
     }
     const startHeight = yield* options.startHeight ?? Effect.succeed(0)
@@ -161,17 +178,24 @@ export const runOnLink = Effect.fnUntraced(function* (
         yield* send(step.send)
         if (state._tag === "Done") return [...early.values(), ...events.slice(index + 1)]
       }
-      const error = link.failure()
+      const error = link.failure
       if (error?.reason._tag === "WrongMagic") {
         return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
       }
       if (error !== undefined) return yield* failed({ _tag: "BadMessage", error })
-      events = yield* Effect.catch(link.read, (error) => failed({ _tag: "Disconnected", error }))
+      events = yield* Effect.catch(link.read, (error) =>
+        // Our inbound side found its own nonce and closed the connection.
+        failed(
+          nonces.wasReceived(settings.version.nonce)
+            ? { _tag: "SelfConnection" }
+            : likely({ _tag: "Disconnected", error })
+        )
+      )
     }
   }).pipe(
     Effect.tapError(({ reason }) =>
       Effect.sync(() => {
-        if (reason._tag === "V2NotSpoken" && transport === "auto") onlyVersion1.add(link.connection.remoteAddress)
+        if (reason._tag === "V2NotSpoken" && transport === "auto") v1Peers.add(link.connection.remoteAddress)
       })
     )
   )
@@ -179,20 +203,22 @@ export const runOnLink = Effect.fnUntraced(function* (
   const rest = yield* Effect.timeoutOrElse(exchange, {
     duration: timeout,
     orElse: () =>
-      failed({
-        _tag: "TimedOut",
-        after: timeout,
-        // A stranger that says nothing has not even shown which version it speaks.
-        waitingFor:
-          !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
-      })
+      failed(
+        likely({
+          _tag: "TimedOut",
+          after: timeout,
+          // A stranger that says nothing has not even shown which version it speaks.
+          waitingFor:
+            !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
+        })
+      )
   })
 
   const remote = state.remote!
-  const { sessionId, transport: spoken } = link.framing()
+  const { sessionId, transport: spoken } = link.framing
   // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
   if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
-    onlyVersion1.remove(link.connection.remoteAddress)
+    v1Peers.remove(link.connection.remoteAddress)
   }
   const common = Machine.commonVersion(settings, remote)
   return {

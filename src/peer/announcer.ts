@@ -1,47 +1,54 @@
-/** Announcing blocks and transactions to one peer: blocks at once, transactions with the trickle. */
+/** Announces blocks and transactions to one peer: blocks at once, transactions with the trickle. */
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
-import type * as Result from "effect/Result"
 import * as Inventory from "../Inventory.ts"
 import * as Wire from "../Wire.ts"
-import type { Outgoing } from "../transport/messageConnection.ts"
-import type { Outbox } from "./sendQueue.ts"
-import { notSendable, type PeerError } from "../PeerError.ts"
+import { ended } from "./misbehavior.ts"
+import type { SendQueue } from "./sendQueue.ts"
+import { type EndReason, notSendable, type PeerError } from "../PeerError.ts"
 import type { RemoteState } from "./remoteState.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
-/** More than that are announced by the hash of the last one, as in Core. */
+/** More blocks than that are announced by the hash of the last one, as in Core. */
 const maximumAnnouncedHeaders = 8
 
 export interface AnnouncerOptions {
   readonly inventory: Inventory.Inventory
   readonly trickle: Inventory.Trickle
   readonly remote: RemoteState
-  readonly outbox: Outbox<PeerError>
-  readonly encode: (message: Wire.Message) => Result.Result<Outgoing, PeerError>
+  readonly sendQueue: SendQueue<PeerError>
   readonly now: () => number
-  /** What whoever announces something after the end is told. */
-  readonly ended: () => PeerError | undefined
+  /** Why the peer ends, once it does: announcements then fail. */
+  readonly reason: () => EndReason | undefined
 }
 
-export const makeAnnouncer = ({ encode, ended, inventory, now, outbox, remote, trickle }: AnnouncerOptions) => {
-  const announced = new WaitList(() => (inventory.waiting.length > 0 ? Effect.void : undefined))
-  const rules = (): Inventory.Rules => remote
+export class Announcer {
+  readonly #options: AnnouncerOptions
+  readonly #announced = new WaitList(() => (this.#options.inventory.waiting.length > 0 ? Effect.void : undefined))
 
-  const trickler = Effect.gen(function* () {
-    while (true) {
-      // A peer to whom nothing is to be announced costs no timer; the random times have no memory, so that is the same.
-      yield* announced.wait
-      const wait = Inventory.nextTrickle(trickle, now(), yield* Random.next)
-      if (wait > 0) yield* Effect.sleep(wait)
-      for (const items of inventory.take(rules())) yield* outbox.offer(() => encode({ _tag: "inv", items }))
-    }
-    // It fails when nothing is sent any more: the end is near, and others say why.
-  }).pipe(Effect.catch(() => Effect.never))
+  constructor(options: AnnouncerOptions) {
+    this.#options = options
+  }
 
-  const announce = (announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> =>
-    Effect.suspend(() => {
-      const error = ended()
+  /** The loop that sends waiting transactions at the times of the trickle. */
+  get trickler(): Effect.Effect<never> {
+    const { inventory, now, remote, sendQueue, trickle } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      while (true) {
+        // A peer without waiting announcements costs no timer; the random times have no memory, so that is the same.
+        yield* this.#announced.wait
+        const wait = Inventory.nextTrickle(trickle, now(), yield* Random.next)
+        if (wait > 0) yield* Effect.sleep(wait)
+        for (const items of inventory.take(remote)) yield* sendQueue.offer({ _tag: "inv", items })
+      }
+      // It fails when nothing is sent any more: the peer ends then, for the reason of another loop.
+    }).pipe(Effect.catch(() => Effect.never))
+  }
+
+  announce(announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> {
+    const { inventory, remote, sendQueue } = this.#options
+    return Effect.suspend(() => {
+      const error = this.#ended()
       if (error !== undefined) return Effect.fail(error)
       const blocks: Array<Wire.InventoryItem> = []
       for (const { feeRate, hash, type } of announcements) {
@@ -51,27 +58,31 @@ export const makeAnnouncer = ({ encode, ended, inventory, now, outbox, remote, t
         }
         if (type === Wire.InventoryType.block) {
           if (inventory.known.add(hash)) blocks.push({ type, hash })
-        } else inventory.queue({ type, hash, feeRate }, rules())
+        } else inventory.queue({ type, hash, feeRate }, remote)
       }
-      announced.wake()
-      return Effect.forEach(blocks, (item) => outbox.offer(() => encode({ _tag: "inv", items: [item] })), {
-        discard: true
-      })
+      this.#announced.wake()
+      return Effect.forEach(blocks, (item) => sendQueue.offer({ _tag: "inv", items: [item] }), { discard: true })
     })
+  }
 
-  const announceBlocks = (headers: ReadonlyArray<Wire.BlockHeader>): Effect.Effect<void, PeerError> =>
-    Effect.suspend(() => {
+  announceBlocks(headers: ReadonlyArray<Wire.BlockHeader>): Effect.Effect<void, PeerError> {
+    const { inventory, remote, sendQueue } = this.#options
+    return Effect.suspend(() => {
       const tip = headers.at(-1)
       if (tip === undefined) return Effect.void
       const hash = Wire.blockHash(tip)
       const items = [{ type: Wire.InventoryType.block, hash }]
-      if (!remote.wantsHeaders || headers.length > maximumAnnouncedHeaders) return announce(items)
+      if (!remote.wantsHeaders || headers.length > maximumAnnouncedHeaders) return this.announce(items)
       if (inventory.known.has(hash)) {
-        const error = ended()
+        const error = this.#ended()
         return error === undefined ? Effect.void : Effect.fail(error)
       }
-      return outbox.offer(() => encode({ _tag: "headers", headers }))
+      return sendQueue.offer({ _tag: "headers", headers })
     })
+  }
 
-  return { trickler, announce, announceBlocks }
+  #ended(): PeerError | undefined {
+    const reason = this.#options.reason()
+    return reason && ended(reason)
+  }
 }

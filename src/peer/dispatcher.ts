@@ -1,45 +1,41 @@
 /**
- * The handlers of a peer, and the batches of messages that wait for them. Handlers run on a fiber of their own, so that one
- * may wait for an answer of the peer: while somebody does, the reader reads on and keeps what comes for later, up to a
- * bound. Otherwise it waits until the batch is done.
+ * The handlers of a peer, and the batches of messages that wait for them. Handlers run on a fiber of their own, so a handler
+ * may wait for an answer of the peer: while any caller does, the reader reads on and keeps the messages for later, up to a
+ * bound. Otherwise it waits until the batch is handled.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
-import { isOwnMalformed, malformed } from "./misbehavior.ts"
+import { CurrentHandler, type Lifecycle } from "./lifecycle.ts"
+import { malformed } from "./misbehavior.ts"
+import type { Pinger } from "./pinger.ts"
 import type { Traffic } from "../transport/messageConnection.ts"
 import type { EndReason } from "../PeerError.ts"
 import type { Subscribers } from "./subscribers.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
-/** What is read and kept while a handler runs and somebody waits for an answer; above, the reader waits for the handler. */
+/** Bytes that are read ahead while a handler runs and a caller waits for an answer; above, the reader waits for the handler. */
 const maximumReadAhead = 8 * 1024 * 1024
 
 interface Batch {
   readonly messages: NonEmptyReadonlyArray<Wire.Message>
   readonly bytes: number
-  /** Whether its pings are answered in their turn; otherwise they were when they arrived. */
+  /** Whether the pings in it are answered in their turn; otherwise the reader has answered them. */
   readonly pongs: boolean
 }
 
-/** Whose handler a fiber runs, or was forked by: the scope of its peer. */
-export const HandlerOf = Context.Reference<Scope.Scope | undefined>("effect-bitcoin-peer/internal/HandlerOf", {
-  defaultValue: () => undefined
-})
-
-type Handled_ = Effect.Effect<unknown, unknown, Scope.Scope> | undefined
+type Work = Effect.Effect<unknown, unknown, Scope.Scope>
 /** Returns an Effect or a promise, which the dispatcher waits for; it ignores every other value. */
 type Handler<Self> = (message: Wire.Message, peer: Self) => unknown
 
-/** The Effect that waits for what a handler returned, or undefined when there is nothing to wait for. */
-const toEffect = (returned: unknown): Handled_ => {
-  if (Effect.isEffect(returned)) return returned as Effect.Effect<unknown, unknown, Scope.Scope>
+/** The Effect that waits for the result of a handler, or undefined when there is nothing to wait for. */
+const toEffect = (returned: unknown): Work | undefined => {
+  if (Effect.isEffect(returned)) return returned as Work
   if (!Predicate.isPromiseLike(returned)) return undefined
   // The fiber may be interrupted before it waits: the rejection is then handled here and does not end the process.
   returned.then(undefined, () => {})
@@ -58,138 +54,148 @@ export interface Handled<Self> {
   readonly custom?: ReadonlyArray<CustomHandler<Self>> | undefined
 }
 
-/** What says whose handler it is stays: that is of the fiber that runs it. */
-const withServices = (effect: Handled_, context: Context.Context<never>): Handled_ =>
-  effect === undefined
-    ? undefined
-    : Effect.contextWith((own: Context.Context<Scope.Scope>) =>
-        Effect.provideContext(effect, Context.merge(context, Context.pick(Scope.Scope, HandlerOf)(own)))
-      )
+/** Provides the caller's services; the `Scope` and the `CurrentHandler` stay those of the fiber that runs the handler. */
+const withServices = (work: Work | undefined, services: Context.Context<never>): Work | undefined =>
+  work &&
+  Effect.contextWith((own: Context.Context<Scope.Scope>) =>
+    Effect.provideContext(work, Context.merge(services, Context.pick(Scope.Scope, CurrentHandler)(own)))
+  )
 
-export interface HandlingOptions<Self> {
-  readonly options: Handled<Self>
-  readonly policy: Policy
+export interface DispatcherOptions<Self> {
+  readonly handled: Handled<Self>
+  readonly malformed: Policy["malformed"]
   readonly traffic: Traffic
-  readonly subscribers: { readonly made: Subscribers | undefined }
-  readonly scope: Scope.Scope
+  /** The subscribers, once there was one. */
+  readonly subscribers: () => Subscribers | undefined
+  readonly lifecycle: Lifecycle
+  readonly pinger: Pinger
+  /** The peer that handlers get. */
   readonly peer: () => Self
-  /** Answers a ping; an Effect when so many answers wait that this one has to be waited for. */
-  readonly pong: (ping: Wire.Ping) => Effect.Effect<void> | undefined
-  /** Whether somebody waits for an answer of the remote. */
+  /** Whether a caller waits for an answer of the remote. */
   readonly isAsked: () => boolean
-  readonly isEnded: () => boolean
-  /** Why nothing more comes, while what came is still being handled. */
-  readonly over: () => EndReason | undefined
 }
 
-export const makeHandling = <Self>({
-  isAsked,
-  isEnded,
-  options,
-  over,
-  peer,
-  policy,
-  pong,
-  scope,
-  subscribers,
-  traffic
-}: HandlingOptions<Self>) => {
-  const handlers = new Map(Object.entries(options.handlers ?? {}) as Array<[string, Handler<Self>]>)
-  /** Handlers that come later bring the services of who set them. */
-  const handle = (later: object): Effect.Effect<void> =>
-    Effect.contextWith((context: Context.Context<never>) =>
+export class Dispatcher<Self> {
+  readonly #options: DispatcherOptions<Self>
+  readonly #handlers: Map<string, Handler<Self>>
+  readonly #custom: Map<string, CustomHandler<Self>> | undefined
+  readonly #batches: Array<Batch> = []
+  #batchesBytes = 0
+  /** Whether a batch is being handled. */
+  #handles = false
+  /** The command whose handler runs: a failure is then the handler's. */
+  #handling: string | undefined
+  readonly #idle = new WaitList(() => (this.isIdle() ? Effect.void : undefined))
+  readonly #mayRead = new WaitList(() => (this.canRead() ? Effect.void : undefined))
+  readonly #arrived = new WaitList(() => (this.#batches.length > 0 ? Effect.void : undefined))
+
+  constructor(options: DispatcherOptions<Self>) {
+    const { custom, handlers = {} } = options.handled
+    this.#options = options
+    this.#handlers = new Map(Object.entries(handlers) as Array<[string, Handler<Self>]>)
+    this.#custom = custom && new Map(custom.map((handler) => [handler.command, handler]))
+  }
+
+  /** Sets handlers, which run with the services of the fiber that sets them. */
+  handle(later: object): Effect.Effect<void> {
+    return Effect.contextWith((services: Context.Context<never>) =>
       Effect.sync(() => {
         for (const [tag, handler] of Object.entries(later) as Array<[string, Handler<Self> | undefined]>) {
-          if (handler === undefined) handlers.delete(tag)
-          else handlers.set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), context))
+          if (handler === undefined) this.#handlers.delete(tag)
+          else this.#handlers.set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), services))
         }
       })
     )
-  const custom = options.custom && new Map(options.custom.map((handler) => [handler.command, handler]))
-
-  const batches: Array<Batch> = []
-  let batchesBytes = 0
-  let handlersRun = false
-  /** The command whose handler runs: a failure is then the handler's. */
-  let handling: string | undefined
-  const isIdle = (): boolean => batches.length === 0 && !handlersRun
-  const idle = new WaitList(() => (isIdle() ? Effect.void : undefined))
-  const canRead = (): boolean => isIdle() || (isAsked() && batchesBytes < maximumReadAhead)
-  const mayRead = new WaitList(() => (canRead() ? Effect.void : undefined))
-  const letRead = (): void => {
-    if (canRead()) mayRead.wake()
-  }
-  const arrived = new WaitList(() => (batches.length > 0 ? Effect.void : undefined))
-
-  /** Runs the handler of a message; an Effect when that takes time. */
-  const handleOne = (message: Wire.Message): Handled_ => {
-    const own = message._tag === "Unknown" ? custom?.get(message.command)?.prepare(message.payload) : undefined
-    if (own === "malformed") {
-      traffic.dropped++
-      return policy.malformed === "disconnect"
-        ? malformed(message._tag === "Unknown" ? message.command : "")
-        : undefined
-    }
-    return toEffect(own === undefined ? handlers.get(message._tag)?.(message, peer()) : own(peer()))
   }
 
-  const loop = Effect.gen(function* () {
-    while (true) {
-      yield* arrived.wait
-      const { bytes, messages, pongs } = batches.shift()!
-      handlersRun = true
-      for (const message of messages) {
-        // The end may be decided while a handler ran: it is the last one.
-        if (isEnded()) return yield* Effect.never
-        if (pongs && message._tag === "ping") {
-          const waiting = pong(message)
-          if (waiting !== undefined) yield* waiting
+  /** Adds a batch after those that wait. */
+  add(batch: Batch): void {
+    this.#batches.push(batch)
+    this.#batchesBytes += batch.bytes
+    this.#arrived.wake()
+  }
+
+  /** Forgets the batches that were not handled. */
+  clear(): void {
+    this.#batches.length = 0
+  }
+
+  isIdle(): boolean {
+    return this.#batches.length === 0 && !this.#handles
+  }
+
+  /** Waits until every message that arrived is handled. */
+  get idle(): Effect.Effect<void> {
+    return this.#idle.wait
+  }
+
+  canRead(): boolean {
+    return this.isIdle() || (this.#options.isAsked() && this.#batchesBytes < maximumReadAhead)
+  }
+
+  /** Waits until the reader may read on. */
+  get mayRead(): Effect.Effect<void> {
+    return this.#mayRead.wait
+  }
+
+  /** To be called when a caller begins to wait for an answer. */
+  letRead(): void {
+    if (this.canRead()) this.#mayRead.wake()
+  }
+
+  /** Handles the batches in their order. */
+  get loop(): Effect.Effect<never, EndReason> {
+    const { lifecycle, pinger, subscribers } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      while (true) {
+        yield* this.#arrived.wait
+        const { bytes, messages, pongs } = this.#batches.shift()!
+        this.#handles = true
+        for (const message of messages) {
+          // The end may be decided while a handler runs: it is the last one.
+          if (lifecycle.isEnding) return yield* Effect.never
+          if (pongs && message._tag === "ping") {
+            const pong = pinger.answer(message)
+            if (pong !== undefined) yield* pong
+          }
+          const work = this.#dispatch(message)
+          if (work !== undefined) yield* work
+          this.#handling = undefined
         }
-        handling = Wire.command(message)
-        const effect = handleOne(message)
-        if (effect !== undefined) yield* effect
-        handling = undefined
+        const publishing = subscribers()?.publish(messages, bytes)
+        if (publishing !== undefined) yield* publishing
+        this.#handles = false
+        this.#batchesBytes -= bytes
+        if (this.isIdle()) this.#idle.wake()
+        this.letRead()
       }
-      const publishing = subscribers.made?.publish(messages, bytes)
-      if (publishing !== undefined) yield* publishing
-      handlersRun = false
-      batchesBytes -= bytes
-      if (isIdle()) idle.wake()
-      letRead()
-    }
-  }).pipe(
-    Effect.catchCause((cause): Effect.Effect<never, EndReason> => {
-      // Who fails because the connection is over says nothing new.
-      const reason = over()
-      if (reason !== undefined) return Effect.fail(reason)
-      const command = handling
-      const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-      if (command === undefined || isOwnMalformed(error)) return Effect.failCause(cause as Cause.Cause<EndReason>)
-      return Effect.fail({ _tag: "HandlerFailed", command, cause })
-    }),
-    Effect.provideService(Scope.Scope, scope),
-    Effect.provideService(HandlerOf, scope)
-  )
+    }).pipe(
+      Effect.catchCause((cause): Effect.Effect<never, EndReason> => {
+        // A handler that fails because the connection is over says nothing new.
+        if (lifecycle.reason !== undefined) return Effect.fail(lifecycle.reason)
+        return this.#handling === undefined
+          ? Effect.failCause(cause as Cause.Cause<EndReason>)
+          : Effect.fail({ _tag: "HandlerFailed", command: this.#handling, cause })
+      }),
+      Effect.provideService(Scope.Scope, lifecycle.scope),
+      Effect.provideService(CurrentHandler, lifecycle.scope)
+    )
+  }
 
-  return {
-    handle,
-    loop,
-    /** What is to be handled next, behind what waits. */
-    add: (batch: Batch): void => {
-      batches.push(batch)
-      batchesBytes += batch.bytes
-      arrived.wake()
-    },
-    /** Forgets what was not handled. */
-    clear: (): void => {
-      batches.length = 0
-    },
-    isIdle,
-    /** Waits until all that came is handled. */
-    idle: idle.wait,
-    canRead,
-    /** Waits until the reader may read on. */
-    mayRead: mayRead.wait,
-    letRead
+  /** Calls the handler of a message; returns an Effect when that takes time, or the peer ends. */
+  #dispatch(message: Wire.Message): Work | undefined {
+    const { malformed: policy, peer, traffic } = this.#options
+    this.#handling = Wire.command(message)
+    const custom = message._tag === "Unknown" ? this.#custom?.get(message.command) : undefined
+    if (custom === undefined || message._tag !== "Unknown") {
+      return toEffect(this.#handlers.get(message._tag)?.(message, peer()))
+    }
+    const handler = custom.prepare(message.payload)
+    if (handler !== "malformed") return toEffect(handler(peer()))
+    traffic.dropped++
+    if (policy !== "disconnect") return undefined
+    // The remote failed, not a handler.
+    this.#handling = undefined
+    return Effect.fail(malformed(message.command))
   }
 }

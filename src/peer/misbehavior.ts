@@ -1,8 +1,6 @@
 /** The rules by which messages end a connected peer. */
-import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import type { ConnectionError } from "../Connection.ts"
 import type { Policy } from "../Policy.ts"
 import { command as commandOf, type Message, ProtocolVersion, Service, WireError } from "../Wire.ts"
@@ -125,24 +123,14 @@ export const violation = (command: string, problem: string): EndReason => ({
   problem
 })
 
-const ownPayload = "payload"
-
 /** The end for a payload that the codec of a caller's own message type could not read. */
-export const malformed = (command: string): Effect.Effect<never, EndReason> =>
-  Effect.fail({
-    _tag: "BadMessage",
-    error: new WireError({ command, reason: { _tag: "BadValue", field: ownPayload, problem: "is malformed" } })
-  })
-
-export const isOwnMalformed = (reason: unknown): boolean =>
-  Predicate.isTagged(reason, "BadMessage") &&
-  Predicate.hasProperty(reason, "error") &&
-  reason.error instanceof WireError &&
-  reason.error.reason._tag === "BadValue" &&
-  reason.error.reason.field === ownPayload
+export const malformed = (command: string): EndReason => ({
+  _tag: "BadMessage",
+  error: new WireError({ command, reason: { _tag: "BadValue", field: "payload", problem: "is malformed" } })
+})
 
 /** The end reason in the exit of the loops. Only the scope interrupts them. */
-export const reasonOf = (exit: Exit.Exit<never, EndReason>): EndReason =>
+export const reasonOf = (exit: Exit.Exit<void, EndReason>): EndReason =>
   Exit.isSuccess(exit) || Exit.hasInterrupts(exit)
     ? { _tag: "ScopeClosed" }
     : Option.getOrElse(Exit.findErrorOption(exit), (): EndReason => ({ _tag: "Defect", cause: exit.cause }))

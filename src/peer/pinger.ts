@@ -1,112 +1,157 @@
-/** The pings of a peer: the loop that sends them, and ends a peer that is silent for too long, and those that are asked for. */
+/**
+ * The pings of a peer: those of the loop that keeps the connection alive and ends a silent peer, and those that callers ask
+ * for. A round trip begins when the ping is handed to the connection.
+ */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type { Nonce } from "../Nonce.ts"
 import type * as Wire from "../Wire.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import { ProtocolVersion } from "../wire/protocolVersion.ts"
-import type { Outgoing } from "../transport/messageConnection.ts"
 import type { Observer } from "./telemetry.ts"
-import type { Outbox } from "./sendQueue.ts"
+import type { SendQueue } from "./sendQueue.ts"
 import { type EndReason, PeerError } from "../PeerError.ts"
 
-export interface PingingOptions {
+export interface PingerOptions {
   readonly keepAlive: KeepAlive.KeepAlive
-  readonly pingTimeout: Duration.Duration
-  readonly idleTimeout: Duration.Duration
   readonly protocolVersion: number
   readonly nonces: Nonce["Service"]
-  readonly outbox: Outbox<PeerError>
-  readonly encode: (message: Wire.Message) => Result.Result<Outgoing, PeerError>
+  readonly sendQueue: SendQueue<PeerError>
   readonly now: () => number
   readonly observer: Observer
-  /** Somebody waits for a pong from now on. */
+  /** Called when a caller begins to wait for a pong. */
   readonly onAsk: () => void
 }
 
-export const makePinging = ({
-  encode,
-  idleTimeout,
-  keepAlive,
-  nonces,
-  now,
-  observer,
-  onAsk,
-  outbox,
-  pingTimeout,
-  protocolVersion
-}: PingingOptions) => {
-  const answersPings = protocolVersion >= ProtocolVersion.pong
-  const pings = new Set<Deferred.Deferred<Duration.Duration, PeerError>>()
+/** Pongs that may wait to be written. A remote that leaves more unread floods us and is not read until they are written. */
+const maximumPongs = 1000
 
-  const ponged = ({ nonce }: Wire.Pong): void => {
+type Answer = Deferred.Deferred<Duration.Duration, PeerError>
+
+export class Pinger {
+  readonly #options: PingerOptions
+  /** Whether pings carry a nonce, which a pong repeats (BIP31). */
+  readonly hasPongs: boolean
+  /** Nonces of pings in the send queue, with the caller that waits for the pong. */
+  readonly #queued = new Map<bigint, Answer | undefined>()
+  #unwrittenPongs = 0
+  /** Callers that wait for a pong. Made when the first one waits. */
+  #waiting: Set<Answer> | undefined
+
+  constructor(options: PingerOptions) {
+    this.#options = options
+    this.hasPongs = options.protocolVersion >= ProtocolVersion.pong
+  }
+
+  /** Callers that wait for a pong. */
+  get open(): number {
+    return this.#waiting === undefined ? 0 : this.#waiting.size
+  }
+
+  /** Sends pings at their times; fails when the remote was silent for too long. */
+  readonly loop: Effect.Effect<never, EndReason> = Effect.suspend(() => {
+    const { keepAlive, now } = this.#options
+    return Effect.gen({ self: this }, function* () {
+      while (true) {
+        const action = KeepAlive.next(keepAlive, now())
+        switch (action._tag) {
+          case "Wait":
+            yield* Effect.sleep(Math.ceil(action.milliseconds))
+            break
+          case "Ping":
+            yield* this.send
+            break
+          case "PingTimeout":
+            return yield* Effect.fail<EndReason>({
+              _tag: "PingTimeout",
+              after: Duration.millis(keepAlive.timing.pingTimeout)
+            })
+          case "IdleTimeout":
+            return yield* Effect.fail<EndReason>({
+              _tag: "IdleTimeout",
+              after: Duration.millis(keepAlive.timing.idleTimeout)
+            })
+        }
+      }
+    })
+  })
+
+  /** Sends a ping whether there is room or not. Nobody waits for its pong. */
+  readonly send: Effect.Effect<void> = Effect.suspend(() => {
+    const { nonces, sendQueue } = this.#options
+    const nonce = this.hasPongs ? nonces.unremembered : Effect.succeed(undefined)
+    return Effect.map(nonce, (nonce) => {
+      if (nonce !== undefined) this.#queued.set(nonce, undefined)
+      sendQueue.force({ _tag: "ping", nonce })
+    })
+  })
+
+  /** Sends a ping and returns the round trip. */
+  readonly ping: Effect.Effect<Duration.Duration, PeerError> = Effect.suspend(() =>
+    this.hasPongs
+      ? Effect.flatMap(this.#options.nonces.unremembered, (nonce) => this.#ask(nonce))
+      : Effect.fail(
+          new PeerError({
+            reason: { _tag: "NotSupported", what: "ping", protocolVersion: this.#options.protocolVersion }
+          })
+        )
+  )
+
+  #ask(nonce: bigint): Effect.Effect<Duration.Duration, PeerError> {
+    const { keepAlive, onAsk, sendQueue } = this.#options
+    return Effect.suspend(() => {
+      const answer: Answer = Deferred.makeUnsafe()
+      const waiting = (this.#waiting ??= new Set())
+      waiting.add(answer)
+      this.#queued.set(nonce, answer)
+      onAsk()
+      return Effect.andThen(sendQueue.offer({ _tag: "ping", nonce }), Deferred.await(answer)).pipe(
+        Effect.ensuring(
+          Effect.sync(() => {
+            waiting.delete(answer)
+            this.#queued.delete(nonce)
+            keepAlive.outstanding.delete(nonce)
+          })
+        )
+      )
+    })
+  }
+
+  /** To be called for each ping that is about to be written. */
+  sent({ nonce }: Wire.Ping): void {
+    if (nonce === undefined || !this.#queued.has(nonce)) return
+    const answer = this.#queued.get(nonce)
+    this.#queued.delete(nonce)
+    KeepAlive.pinged(
+      this.#options.keepAlive,
+      nonce,
+      this.#options.now(),
+      answer && ((roundTrip) => void Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip))))
+    )
+  }
+
+  /**
+   * Answers a ping. Pongs find room in the send queue at once, since two peers with full queues that ping each other would
+   * wait for ever. The result is an Effect for a remote that leaves very many unread: it is waited for.
+   */
+  answer({ nonce }: Wire.Ping): Effect.Effect<void> | undefined {
+    if (nonce === undefined || !this.hasPongs) return undefined
+    const { sendQueue } = this.#options
+    if (this.#unwrittenPongs >= maximumPongs) return Effect.ignore(sendQueue.offerAndWait({ _tag: "pong", nonce }))
+    this.#unwrittenPongs++
+    sendQueue.force({ _tag: "pong", nonce }, () => void this.#unwrittenPongs--)
+    return undefined
+  }
+
+  /** To be called for each pong that was received. */
+  received({ nonce }: Wire.Pong): void {
+    const { keepAlive, now, observer } = this.#options
     if (KeepAlive.ponged(keepAlive, nonce, now())) observer.ponged(keepAlive.lastRoundTrip!)
   }
 
-  /** Queues a ping, whether there is room or not. Nobody waits for its pong. */
-  const send: Effect.Effect<void> = Effect.map(
-    answersPings ? nonces.unremembered : Effect.succeed(undefined),
-    (nonce) => {
-      const encoded = encode({ _tag: "ping", nonce })
-      if (Result.isFailure(encoded)) return
-      if (nonce !== undefined) KeepAlive.pinged(keepAlive, nonce, now())
-      outbox.force(encoded.success)
-    }
-  )
-
-  const pinger = Effect.gen(function* () {
-    while (true) {
-      const action = KeepAlive.next(keepAlive, now())
-      switch (action._tag) {
-        case "Wait":
-          yield* Effect.sleep(Math.ceil(action.milliseconds))
-          break
-        case "Ping":
-          yield* send
-          break
-        case "PingTimeout":
-          return yield* Effect.fail<EndReason>({ _tag: "PingTimeout", after: pingTimeout })
-        case "IdleTimeout":
-          return yield* Effect.fail<EndReason>({ _tag: "IdleTimeout", after: idleTimeout })
-      }
-    }
-  })
-
-  const ask = (nonce: bigint): Effect.Effect<Duration.Duration, PeerError> => {
-    const answer = Deferred.makeUnsafe<Duration.Duration, PeerError>()
-    const asked = outbox.offer(() => {
-      KeepAlive.pinged(keepAlive, nonce, now(), (roundTrip) =>
-        Deferred.doneUnsafe(answer, Effect.succeed(Duration.millis(roundTrip)))
-      )
-      pings.add(answer)
-      onAsk()
-      return encode({ _tag: "ping", nonce })
-    })
-    const leave = Effect.sync(() => {
-      pings.delete(answer)
-      keepAlive.outstanding.delete(nonce)
-    })
-    return Effect.ensuring(Effect.andThen(asked, Deferred.await(answer)), leave)
-  }
-
-  const ping: Effect.Effect<Duration.Duration, PeerError> = answersPings
-    ? Effect.flatMap(nonces.unremembered, ask)
-    : Effect.suspend(() =>
-        Effect.fail(new PeerError({ reason: { _tag: "NotSupported", what: "ping", protocolVersion } }))
-      )
-
-  return {
-    pinger,
-    ping,
-    send,
-    ponged,
-    /** How many wait for a pong. */
-    open: (): number => pings.size,
-    /** Answers everyone who waits. */
-    end: (error: PeerError): void => {
-      for (const answer of pings) Deferred.doneUnsafe(answer, Effect.fail(error))
-    }
+  /** Fails every caller that waits for a pong. */
+  fail(error: PeerError): void {
+    for (const answer of this.#waiting ?? []) Deferred.doneUnsafe(answer, Effect.fail(error))
   }
 }

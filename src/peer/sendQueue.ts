@@ -1,135 +1,150 @@
 /**
- * What waits to be written, bounded by bytes. A message is let in while less than `limit` bytes wait, so that at most
- * `limit` and one message are held; who comes later waits in line. Nobody who waits is ever forgotten: each is told when
- * its message was let in or written or, by `close`, that it never will be.
+ * The messages that wait to be written, bounded by their bytes. A message is accepted while fewer than `limit` bytes wait, so
+ * the queue holds at most `limit` bytes and one message. A sender that finds no room waits in line. Every sender gets an
+ * answer: its message was accepted, it was written or, after `close`, it never will be.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import type { Outgoing } from "../transport/messageConnection.ts"
+import type { Message } from "../Wire.ts"
 
+/** An accepted message, encoded, with the call that its writing triggers. */
 export interface Entry {
   readonly outgoing: Outgoing
-  readonly written: (() => void) | undefined
-}
-
-/** Makes the frame, at the moment when there is room for it. */
-export type Encode<E> = () => Result.Result<Outgoing, E>
-
-export interface Outbox<E> {
-  readonly queue: Queue.Dequeue<Entry>
-  /** Bytes that were let in and are not written yet. */
-  readonly bytes: () => number
-  /** Messages that were let in and are not written yet. */
-  readonly length: () => number
-  /** Succeeds when the message was let in: at once where there is room. Interrupting the wait withdraws it. */
-  readonly offer: (encode: Encode<E>) => Effect.Effect<void, E>
-  /** Succeeds when the message was written. Interrupting withdraws it only while it was not let in. */
-  readonly offerAndWait: (encode: Encode<E>) => Effect.Effect<void, E>
-  /** Lets a message in whether there is room or not. */
-  readonly force: (outgoing: Outgoing, written?: (() => void) | undefined) => void
-  /** These were written. */
-  readonly release: (entries: ReadonlyArray<Entry>) => void
-  /** Whoever waits, or comes later, gets this error. What was not written is dropped. */
-  readonly close: (error: E) => void
+  readonly onWritten: (() => void) | undefined
 }
 
 interface Waiter<E> {
-  readonly encode: Encode<E>
+  readonly message: Message
+  /** Whether the sender waits until the message was written, not only until it was accepted. */
   readonly untilWritten: boolean
   readonly resume: (exit: Exit.Exit<void, E>) => void
 }
 
-export const makeOutbox = <E>(limit: number): Effect.Effect<Outbox<E>> =>
-  Effect.map(Queue.unbounded<Entry>(), (queue) => {
-    let bytes = 0
-    let length = 0
-    let closed: Exit.Exit<void, E> | undefined
-    /** Who waits for room, in the order they came. */
-    const line = new Set<Waiter<E>>()
-    /** Whose message was let in and is not written yet. */
-    const unwritten = new Set<Waiter<E>>()
+export class SendQueue<E> {
+  readonly entries: Queue.Dequeue<Entry>
+  /** Bytes that were accepted and are not written yet. */
+  bytes = 0
+  /** Messages that were accepted and are not written yet. */
+  length = 0
+  readonly #queue: Queue.Queue<Entry>
+  readonly #limit: number
+  readonly #encode: (message: Message) => Result.Result<Outgoing, E>
+  #closed: Exit.Exit<void, E> | undefined
+  /** Senders that wait for room, the first first. Made when the first one waits. */
+  #line: Set<Waiter<E>> | undefined
+  /** Senders whose message was accepted and is not written yet. */
+  #unwritten: Set<Waiter<E>> | undefined
 
-    const add = (outgoing: Outgoing, written: (() => void) | undefined): void => {
-      bytes += outgoing.frame.length
-      length++
-      Queue.offerUnsafe(queue, { outgoing, written })
+  private constructor(
+    queue: Queue.Queue<Entry>,
+    limit: number,
+    encode: (message: Message) => Result.Result<Outgoing, E>
+  ) {
+    this.entries = this.#queue = queue
+    this.#limit = limit
+    this.#encode = encode
+  }
+
+  /** A message is encoded when it is accepted. */
+  static make<E>(limit: number, encode: (message: Message) => Result.Result<Outgoing, E>): Effect.Effect<SendQueue<E>> {
+    return Effect.map(Queue.unbounded<Entry>(), (queue) => new SendQueue(queue, limit, encode))
+  }
+
+  /** Succeeds when the message was accepted, at once where there is room. Interrupting the wait withdraws it. */
+  offer(message: Message): Effect.Effect<void, E> {
+    return Effect.suspend(() => {
+      if (this.#closed !== undefined) return this.#closed
+      if (!this.#hasRoom()) return this.#wait(message, false)
+      const encoded = this.#encode(message)
+      if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
+      this.#add(encoded.success, undefined)
+      return Effect.void
+    })
+  }
+
+  /** Succeeds when the message was written. Interrupting the wait withdraws a message that was not accepted yet. */
+  offerAndWait(message: Message): Effect.Effect<void, E> {
+    return this.#wait(message, true)
+  }
+
+  /** Accepts a message whether there is room or not; drops it when it cannot be encoded or the queue is closed. */
+  force(message: Message, onWritten?: () => void): void {
+    if (this.#closed !== undefined) return
+    const encoded = this.#encode(message)
+    if (Result.isSuccess(encoded)) this.#add(encoded.success, onWritten)
+  }
+
+  /** Gives the room of written messages to the senders in line. */
+  release(entries: ReadonlyArray<Entry>): void {
+    for (const { onWritten, outgoing } of entries) {
+      this.bytes -= outgoing.frame.length
+      this.length--
+      onWritten?.()
     }
+    this.#admit()
+  }
 
-    const letIn = (waiter: Waiter<E>): void => {
-      const encoded = waiter.encode()
-      if (Result.isFailure(encoded)) return waiter.resume(Exit.fail(encoded.failure))
-      if (!waiter.untilWritten) {
-        add(encoded.success, undefined)
-        return waiter.resume(Exit.void)
-      }
-      unwritten.add(waiter)
-      add(encoded.success, () => {
-        if (unwritten.delete(waiter)) waiter.resume(Exit.void)
+  /** Fails every sender that waits or comes later with this error, and drops the messages that were not written. */
+  close(error: E): void {
+    if (this.#closed !== undefined) return
+    const closed = (this.#closed = Exit.fail(error))
+    // Emptied, not shut down: a shutdown would end the writer, and the peer with it, without the reason.
+    while (Queue.takeUnsafe(this.#queue) !== undefined);
+    const waiting = [...(this.#line ?? []), ...(this.#unwritten ?? [])]
+    this.#line = this.#unwritten = undefined
+    for (const { resume } of waiting) resume(closed)
+  }
+
+  #hasRoom(): boolean {
+    return this.bytes < this.#limit && (this.#line === undefined || this.#line.size === 0)
+  }
+
+  #add(outgoing: Outgoing, onWritten: (() => void) | undefined): void {
+    this.bytes += outgoing.frame.length
+    this.length++
+    Queue.offerUnsafe(this.#queue, { outgoing, onWritten })
+  }
+
+  #wait(message: Message, untilWritten: boolean): Effect.Effect<void, E> {
+    return Effect.callback<void, E>((resume) => {
+      if (this.#closed !== undefined) return resume(this.#closed)
+      const waiter: Waiter<E> = { message, untilWritten, resume }
+      if (this.#hasRoom()) this.#accept(waiter)
+      else (this.#line ??= new Set()).add(waiter)
+      return Effect.sync(() => {
+        this.#line?.delete(waiter)
+        this.#unwritten?.delete(waiter)
       })
-    }
+    })
+  }
 
-    const admit = (): void => {
-      for (const waiter of line) {
-        if (bytes >= limit) return
-        line.delete(waiter)
-        try {
-          letIn(waiter)
-        } catch (defect) {
-          // This runs on the writer's fiber: a message that no codec can read is its sender's defect, not the peer's end.
-          waiter.resume(Exit.die(defect))
-        }
+  #accept(waiter: Waiter<E>): void {
+    const encoded = this.#encode(waiter.message)
+    if (Result.isFailure(encoded)) return waiter.resume(Exit.fail(encoded.failure))
+    if (!waiter.untilWritten) {
+      this.#add(encoded.success, undefined)
+      return waiter.resume(Exit.void)
+    }
+    ;(this.#unwritten ??= new Set()).add(waiter)
+    this.#add(encoded.success, () => {
+      if (this.#unwritten?.delete(waiter) === true) waiter.resume(Exit.void)
+    })
+  }
+
+  #admit(): void {
+    if (this.#line === undefined) return
+    for (const waiter of this.#line) {
+      if (this.bytes >= this.#limit) return
+      this.#line.delete(waiter)
+      try {
+        this.#accept(waiter)
+      } catch (defect) {
+        // This runs on the writer's fiber: a message that no codec can read is its sender's defect and does not end the peer.
+        waiter.resume(Exit.die(defect))
       }
     }
-
-    const hasRoom = (): boolean => bytes < limit && line.size === 0
-
-    const wait = (encode: Encode<E>, untilWritten: boolean): Effect.Effect<void, E> =>
-      Effect.callback<void, E>((resume) => {
-        if (closed !== undefined) return resume(closed)
-        const waiter: Waiter<E> = { encode, untilWritten, resume }
-        if (hasRoom()) letIn(waiter)
-        else line.add(waiter)
-        return Effect.sync(() => {
-          line.delete(waiter)
-          unwritten.delete(waiter)
-        })
-      })
-
-    return {
-      queue,
-      bytes: () => bytes,
-      length: () => length,
-      offer: (encode) =>
-        Effect.suspend(() => {
-          if (closed !== undefined) return closed
-          if (!hasRoom()) return wait(encode, false)
-          const encoded = encode()
-          if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
-          add(encoded.success, undefined)
-          return Effect.void
-        }),
-      offerAndWait: (encode) => wait(encode, true),
-      force: (outgoing, written) => {
-        if (closed === undefined) add(outgoing, written)
-      },
-      release: (entries) => {
-        for (const { outgoing, written } of entries) {
-          bytes -= outgoing.frame.length
-          length--
-          written?.()
-        }
-        admit()
-      },
-      close: (error) => {
-        if (closed !== undefined) return
-        closed = Exit.fail(error)
-        // Emptied, not shut down: that would end the writer, which is not to say why the peer ends.
-        while (Queue.takeUnsafe(queue) !== undefined);
-        for (const { resume } of [...line, ...unwritten]) resume(closed)
-        line.clear()
-        unwritten.clear()
-      }
-    }
-  })
+  }
+}

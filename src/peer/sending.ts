@@ -7,8 +7,7 @@ import type { Negotiated } from "../Handshake.ts"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import { ProtocolVersion } from "../wire/protocolVersion.ts"
-import type { Outgoing } from "../transport/messageConnection.ts"
-import type { Outbox } from "./sendQueue.ts"
+import type { SendQueue } from "./sendQueue.ts"
 import type { PeerError } from "../PeerError.ts"
 
 /** No stop hash: as many as there are. */
@@ -72,11 +71,10 @@ export const makeRepeatFilter = () => {
 export interface SenderOptions {
   readonly negotiated: Negotiated
   readonly policy: Policy
-  readonly outbox: Outbox<PeerError>
-  readonly encode: (message: Wire.Message) => Result.Result<Outgoing, PeerError>
+  readonly sendQueue: SendQueue<PeerError>
 }
 
-export const makeSenders = ({ encode, negotiated, outbox, policy }: SenderOptions) => {
+export const makeSenders = ({ negotiated, policy, sendQueue }: SenderOptions) => {
   const sendAddresses = Effect.fnUntraced(function* (
     addresses: ReadonlyArray<Wire.AddressV2>
   ): Effect.fn.Return<ReadonlyArray<Wire.AddressV2>, PeerError> {
@@ -87,7 +85,7 @@ export const makeSenders = ({ encode, negotiated, outbox, policy }: SenderOption
     const message: Wire.Message = negotiated.addrV2
       ? { _tag: "addrv2", addresses: chosen }
       : { _tag: "addr", addresses: chosen.flatMap((address) => toAddr(address) ?? []) }
-    yield* outbox.offer(() => encode(message))
+    yield* sendQueue.offer(message)
     return chosen
   })
 
@@ -99,7 +97,7 @@ export const makeSenders = ({ encode, negotiated, outbox, policy }: SenderOption
     ): Effect.fn.Return<boolean, PeerError> {
       if (filter.isRepeat(locator, stopHash)) return false
       const { protocolVersion } = negotiated
-      yield* outbox.offer(() => encode({ _tag: tag, protocolVersion, locator, stopHash }))
+      yield* sendQueue.offer({ _tag: tag, protocolVersion, locator, stopHash })
       filter.asked(locator, stopHash)
       return true
     })
@@ -109,7 +107,7 @@ export const makeSenders = ({ encode, negotiated, outbox, policy }: SenderOption
     reject: Omit<Wire.Reject, "_tag">
   ): Effect.fn.Return<boolean, PeerError> {
     if (!policy.sendReject || negotiated.remoteProtocolVersion < ProtocolVersion.reject) return false
-    yield* outbox.offer(() => encode({ _tag: "reject", ...reject }))
+    yield* sendQueue.offer({ _tag: "reject", ...reject })
     return true
   })
 

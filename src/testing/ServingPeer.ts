@@ -36,14 +36,14 @@ const itemFor = (peer: Peer.Peer["Service"], transaction: Wire.Transaction): Wir
  * @example
  * ```ts
  * import { Effect } from "effect"
- * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+ * import { Network, Nonce, PeerServer } from "effect-bitcoin-peer"
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
  * import { RegtestChain, ServingPeer } from "effect-bitcoin-peer/testing"
  *
  * export const program = Effect.gen(function*() {
  *   const node = ServingPeer.serveChain(yield* RegtestChain.mineChain(300))
  *   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: Network.regtest.port })
- *   return yield* Peer.serve(listener, { peer: node.options, onPeer: node.onPeer })
+ *   return yield* PeerServer.serve(listener, { peer: node.options, onPeer: node.onPeer })
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
  *

@@ -20,7 +20,12 @@ const rekeyInterval = 224
 const lengthSize = 3
 const keySize = 32
 
-/** A secret key of 32 bytes, and the 64 bytes that say its public key and look like noise. */
+/**
+ * A private key of 32 bytes, and its public key in the 64 bytes of ElligatorSwift, which look random (BIP324).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface KeyPair {
   readonly privateKey: Uint8Array
   readonly publicKey: Uint8Array
@@ -199,17 +204,30 @@ export interface Secrets {
   readonly sessionId: Uint8Array
 }
 
-/** The keys themselves, as the vectors have them. */
-export const deriveKeys = (secret: Uint8Array, magic: Uint8Array) => {
+/** Derives 32 bytes for each name from a shared secret, on the network with that magic. */
+const keyDerivation = (secret: Uint8Array, magic: Uint8Array): ((name: string) => Uint8Array) => {
   const salt = new Uint8Array([...new TextEncoder().encode("bitcoin_v2_shared_secret"), ...magic])
   const pseudorandom = extract(sha256, secret, salt)
-  const derive = (name: string): Uint8Array => expand(sha256, pseudorandom, new TextEncoder().encode(name), keySize)
+  return (name) => expand(sha256, pseudorandom, new TextEncoder().encode(name), keySize)
+}
+
+const terminatorsName = "garbage_terminators"
+
+/** The garbage terminator that the peer sends if it is on the network with that magic. */
+export const peerTerminator = (secret: Uint8Array, magic: Uint8Array, initiator: boolean): Uint8Array => {
+  const both = keyDerivation(secret, magic)(terminatorsName)
+  return initiator ? both.subarray(terminatorSize) : both.subarray(0, terminatorSize)
+}
+
+/** All keys of a connection, with the names that the test vectors of BIP324 have. */
+export const deriveKeys = (secret: Uint8Array, magic: Uint8Array) => {
+  const derive = keyDerivation(secret, magic)
   return {
     initiatorLength: derive("initiator_L"),
     initiatorContents: derive("initiator_P"),
     responderLength: derive("responder_L"),
     responderContents: derive("responder_P"),
-    terminators: derive("garbage_terminators"),
+    terminators: derive(terminatorsName),
     sessionId: derive("session_id")
   }
 }

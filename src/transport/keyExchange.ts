@@ -14,6 +14,12 @@ import { joined } from "../primitives/bytes.ts"
 import { type KeyPair, publicKeySize, type Secrets, terminatorSize } from "./bip324Cipher.ts"
 import { decoyPacket, emptyPacket, sealPackets } from "./bip324Packets.ts"
 
+/**
+ * The greatest length of garbage after a key, in bytes (BIP324).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxGarbageLength = 4095
 
 const prefixSize = 16
@@ -138,6 +144,14 @@ const garbage = (of: KeyExchange): Step => {
     if (of.size === held.length) return fail(of, { _tag: "NoTerminator" })
   }
   return needBytes
+}
+
+/** Whether the garbage that has arrived holds this terminator: then the peer is on the network that it belongs to. */
+export const garbageHolds = (of: KeyExchange, terminator: Uint8Array): boolean => {
+  for (let start = 0; start + terminatorSize <= of.size; start++) {
+    if (equalAt(of.held, start, terminator, terminatorSize)) return true
+  }
+  return false
 }
 
 /** What is to be done next. */

@@ -1,4 +1,4 @@
-/** What a peer knows of its being recorded: where messages go, and whether anybody wants them. */
+/** Recording as a peer sees it: where its messages go, if anywhere. */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -45,15 +45,17 @@ export const Recorder = Context.Reference<
   ((connection: Connection["Service"]) => Effect.Effect<Recording, never, Scope.Scope>) | undefined
 >("effect-bitcoin-peer/Capture/Recorder", { defaultValue: () => undefined })
 
-/** A recording with its end, which waits until all is kept. */
-export interface Started extends Recording {
+/** A recording with its end, which waits until everything is stored. */
+export interface ActiveRecording extends Recording {
   readonly end: Effect.Effect<void>
 }
 
 const nothing = Effect.succeed(undefined)
 
-/** The recording of a connection, where one is wanted. It ends with the scope at the latest. */
-export const start = (connection: Connection["Service"]): Effect.Effect<Started | undefined, never, Scope.Scope> =>
+/** Starts the recording of a connection, where the context has a recorder. It ends with the scope at the latest. */
+export const startRecording = (
+  connection: Connection["Service"]
+): Effect.Effect<ActiveRecording | undefined, never, Scope.Scope> =>
   Effect.flatMap(Recorder, (open) =>
     open === undefined
       ? nothing

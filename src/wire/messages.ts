@@ -193,8 +193,12 @@ const printable = /^[ -~]{1,12}$/
 
 /** Throws `WireError` for a command that no frame can carry. */
 export const checkCommand = (command: string): void => {
-  if (!printable.test(command)) {
-    fail(command, { _tag: "BadValue", field: "command", problem: "is not 1 to 12 printable ASCII characters" })
+  if (typeof command !== "string" || !printable.test(command)) {
+    fail(typeof command === "string" ? command : "", {
+      _tag: "BadValue",
+      field: "command",
+      problem: "is not 1 to 12 printable ASCII characters"
+    })
   }
 }
 
@@ -203,16 +207,19 @@ const failTag = (message: { readonly _tag: string } | null | undefined): never =
   if (typeof message !== "object" || message === null) {
     return fail("", { _tag: "BadValue", field: "message", problem: `is ${String(message)} and not an object` })
   }
-  const problem = `is ${JSON.stringify(message._tag)}, which is no message of this package`
+  const tag: unknown = message._tag
+  const shown =
+    typeof tag === "string" ? JSON.stringify(tag) : typeof tag === "object" && tag !== null ? "an object" : String(tag)
+  const problem = `is ${shown}, which is no message of this package`
   return fail("", { _tag: "BadValue", field: "_tag", problem })
 }
 
 /** Appends the payload of a message to the writer. Throws `WireError`. */
 export const writeMessage = (writer: Writer, message: Message): void => {
   if (message?._tag === "Unknown") {
-    writer.begin(message.command)
     checkCommand(message.command)
-    writer.raw(message.payload)
+    writer.begin(message.command)
+    writer.rest(message.payload, "payload")
   } else {
     const codec = byCommand.get(message?._tag) ?? failTag(message)
     writer.begin(message._tag)
@@ -234,7 +241,7 @@ export interface DecodeOptions {
 /**
  * The payload of a message, without frame, in a fresh buffer.
  *
- * Fails with `BadValue` where a number does not fit its field, a hash is not 32 bytes, an address does not have the length of
+ * Fails with `BadValue` where a field is missing or has another type than its own, a number does not fit its field, a hash is not 32 bytes, an address does not have the length of
  * its network, a character is not one byte or a transaction with outputs has no inputs; with `TooMany` above the limit of a
  * list or string; with `PayloadTooLarge` above 4,000,000 bytes. The list of a decoded message is copied byte for byte.
  *

@@ -12,7 +12,7 @@ import { run } from "../src/command.ts"
 import * as Events from "../src/events.ts"
 import { makeMemory } from "../src/output.ts"
 import { recordIn } from "../src/record.ts"
-import { start } from "../../../src/transport/recording.ts"
+import { startRecording } from "../../../src/transport/recording.ts"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import { memoryFiles, systemError } from "../../../test/support/files.ts"
 import { concat } from "../../../test/support/generators.ts"
@@ -185,7 +185,9 @@ describe("--capture", () => {
       }
     })
   const connection = { remoteAddress: { host: "192.0.2.2", port: 8333 } } as never
-  const one = Effect.scoped(Effect.map(start(connection), (started) => started?.sent("ping", new Uint8Array(8))))
+  const one = Effect.scoped(
+    Effect.map(startRecording(connection), (started) => started?.sent("ping", new Uint8Array(8)))
+  )
 
   it.effect("fails before anything else where the directory cannot be made", () =>
     Effect.gen(function* () {

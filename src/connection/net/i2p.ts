@@ -38,7 +38,7 @@ export interface I2pSession<C> {
   /**
    * The next who dials us. One fiber at a time: with SAM 3.1 the router takes only one such request. Fails with `Closed`
    * once the session is over; with `DialFailed` when the router did not take the request, which can be made again, and
-   * with it `Peer.serve`: `Effect.retry` with some seconds in between.
+   * with it `PeerServer.serve`: `Effect.retry` with some seconds in between.
    */
   readonly accept: Effect.Effect<C, ConnectionError, Scope.Scope>
 }

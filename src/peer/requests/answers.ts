@@ -191,10 +191,11 @@ export class Answers {
    * A remote may send an old block whole instead of as a compact block, or instead of some of its transactions (BIP152). Then it
    * answers every request for its transactions, so that no later answer is taken for that of another request.
    */
-  #block({ _tag, block: received }: Wire.BlockMessage, hashes: MessageHashes, now: number): BadAnswer | undefined {
+  #block(message: Wire.BlockMessage, hashes: MessageHashes, now: number): BadAnswer | undefined {
     const inFlight = this.#inFlight
     const kinds = [block, block | witnessFlag, compactBlock, "getblocktxn"] as const
     if (!kinds.some((kind) => inFlight.has(kind))) return undefined
+    const received = message.block
     const hash = hashOfBlock(received.header, hashes)
     const key = keyOf(hash)
     const plain = inFlight.get(block, key)
@@ -202,7 +203,7 @@ export class Answers {
     const others = [inFlight.get(compactBlock, key), ...this.#transactionRequests(key)].filter(
       (request) => request !== undefined
     )
-    const answered = found({ _tag, block: received })
+    const answered = found(message)
     const wantsWitness = full !== undefined || others.length > 0
     if (wantsWitness && Block.mutation(received, { segwitHeight: this.#segwitHeight }) === undefined) {
       // If it is requested without witnesses as well, two answers come. A block without witnesses is the same in both.
@@ -237,7 +238,11 @@ export class Answers {
     if (count !== expected) {
       return badAnswer("blocktxn", message.blockHash.slice(), `has ${count} transactions instead of ${expected}`)
     }
-    this.#inFlight.answer(oldest, found(message), now)
+    // If it was written twice, the next answer is not that of another request either.
+    if (oldest.timesWritten > 1) {
+      oldest.timesWritten--
+      this.#inFlight.tell(oldest, found(message))
+    } else this.#inFlight.answer(oldest, found(message), now)
     return undefined
   }
 

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Wire from "../../Wire.ts"
 import { notSendable, PeerError, type PeerReason } from "../../PeerError.ts"
 import { fromAddr, noStop } from "../sending.ts"
+import type { SendQueue } from "../sendQueue.ts"
 import {
   type CompactFilterHeaderRange,
   type CompactFilterRange,
@@ -29,6 +30,17 @@ import type { Question, RequestTracker } from "./tracker.ts"
  */
 export interface AskOptions {
   readonly timeout?: Duration.Input | undefined
+}
+
+/**
+ * How `getTransaction` asks for a transaction.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface TransactionOptions extends AskOptions {
+  /** Which hash is given; by default the one that the two sides announce: the wtxid where `info.wtxidRelay`, else the txid. */
+  readonly by?: "txid" | "wtxid" | undefined
 }
 
 /**
@@ -64,7 +76,7 @@ const defaultAddressesTimeout = Duration.minutes(2)
 const defaultFiltersTimeout = Duration.minutes(2)
 const basicFilter = 0
 
-const { tx, witnessTx, wtx } = Wire.InventoryType
+const { tx, witnessBlock, witnessTx, wtx } = Wire.InventoryType
 const isTransaction = ({ type }: Wire.InventoryItem): boolean => type === tx || type === witnessTx || type === wtx
 
 const fail = (reason: PeerReason): Effect.Effect<never, PeerError> =>
@@ -80,13 +92,12 @@ const getdata = (items: ReadonlyArray<Wire.InventoryItem>): Wire.GetData => ({ _
 
 export interface RequestsOptions {
   readonly tracker: RequestTracker
-  /** Queues a message; suspends while there is no room. */
-  readonly send: (message: Wire.Message) => Effect.Effect<void, PeerError>
-  /** Queues a message whether there is room or not. */
-  readonly force: (message: Wire.Message) => void
+  readonly sendQueue: SendQueue<PeerError>
   /** Queues a ping whose pong nobody waits for; does nothing where the remote does not answer pings. */
   readonly sendPing: Effect.Effect<void>
   readonly protocolVersion: number
+  /** Whether the two sides announce transactions by wtxid (BIP339). */
+  readonly wtxidRelay: boolean
   /** The services that the remote offers. */
   readonly services: bigint
   /** Called when a caller begins to wait. */
@@ -158,6 +169,16 @@ export class Requests {
         Effect.timeoutOrElse({ duration: options?.timeout ?? defaultTimeout, orElse: () => Effect.succeed(results) })
       )
     })
+  }
+
+  getBlock(hash: Uint8Array, options?: AskOptions): Effect.Effect<Wire.Block, PeerError> {
+    return Effect.map(this.#item<Wire.BlockMessage>({ type: witnessBlock, hash }, options), ({ block }) => block)
+  }
+
+  getTransaction(hash: Uint8Array, options?: TransactionOptions): Effect.Effect<Wire.Transaction, PeerError> {
+    const by = options?.by ?? (this.#options.wtxidRelay ? "wtxid" : "txid")
+    const item = { type: by === "wtxid" ? wtx : witnessTx, hash }
+    return Effect.map(this.#item<Wire.Tx>(item, options), ({ transaction }) => transaction)
   }
 
   getBlockTransactions(
@@ -269,6 +290,21 @@ export class Requests {
 
   // ---- waiting
 
+  /** Asks for one item, which a message of this type answers. */
+  #item<A extends Wire.Message>(item: Wire.InventoryItem, options?: AskOptions): Effect.Effect<A, PeerError> {
+    const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
+    return Effect.flatMap(this.getData([item], { timeout: after }), ([result]) => {
+      switch (result?._tag) {
+        case "Found":
+          return Effect.succeed(result.message as A)
+        case "NotFound":
+          return fail({ _tag: "NotFound", what: "getdata", hash: item.hash })
+        default:
+          return timedOut("getdata", after)
+      }
+    })
+  }
+
   /** Asks for one answer, of the type that answers the question. */
   #ask<A extends Wire.Message>(question: Question, timeout: Duration.Input): Effect.Effect<A, PeerError> {
     return Effect.suspend(() => {
@@ -323,7 +359,7 @@ export class Requests {
 
   /** Sends the messages and waits for the answer, or for the end of the peer. */
   #wait<A>({ answer, leave, messages, pings }: Waiting<A>): Effect.Effect<A, PeerError> {
-    const { force, onAsk, send, sendPing } = this.#options
+    const { onAsk, sendPing, sendQueue } = this.#options
     const ping = pings ? sendPing : Effect.void
     const fail = (error: PeerError): void => void Deferred.doneUnsafe(answer, Effect.fail(error))
     let isSent = messages.length === 0
@@ -331,7 +367,7 @@ export class Requests {
       this.#waiting.add(fail)
       onAsk()
       if (isSent) return Deferred.await(answer)
-      return Effect.forEach(messages, send, { discard: true }).pipe(
+      return Effect.forEach(messages, (message) => sendQueue.offer(message), { discard: true }).pipe(
         Effect.andThen(ping),
         Effect.tap(() => Effect.sync(() => (isSent = true))),
         Effect.andThen(Deferred.await(answer))
@@ -343,7 +379,7 @@ export class Requests {
           const left = leave()
           if (isSent || left.length === 0) return Effect.void
           // Others wait for a request that this caller was to send and did not.
-          for (const message of left) force(message)
+          for (const message of left) sendQueue.force(message)
           return ping
         })
       )

@@ -6,7 +6,7 @@ import { isIn, prefixes } from "../../address/ranges.ts"
 import { addressLengths, formatHostAndPort } from "../../address/text.ts"
 import { type List, OffsetList, readList, writeList } from "../list.ts"
 import type { Codec } from "../codec.ts"
-import { type NetworkAddress, writeAddress } from "./control.ts"
+import { addressFieldsOf, type NetworkAddress, writeAddress } from "./control.ts"
 
 /**
  * An `addr` or `addrv2` has at most 1,000 addresses.
@@ -90,9 +90,12 @@ const readTimestampedAddress = (bytes: Uint8Array, offset: number): TimestampedA
   port: (bytes[offset + 28] << 8) | bytes[offset + 29]
 })
 
+const addressFields = addressFieldsOf("addresses")
+
 const writeTimestampedAddress = (writer: Writer, address: TimestampedAddress): void => {
+  writer.object(address, "addresses")
   writer.u32(address.timestamp, "addresses.timestamp")
-  writeAddress(writer, address, "addresses")
+  writeAddress(writer, address, addressFields)
 }
 
 export const addr: Codec<Addr> = {
@@ -156,16 +159,17 @@ const scanAddressV2 = (reader: Reader): boolean => {
 }
 
 const writeAddressV2 = (writer: Writer, address: AddressV2): void => {
+  writer.object(address, "addresses")
   writer.u32(address.timestamp, "addresses.timestamp")
   writer.compactBits(address.services, "addresses.services")
+  writer.u8(address.networkId, "addresses.networkId")
   const expected = lengthOf(address.networkId)
   if (expected === 0) writer.badValue("addresses.networkId", "is not 1, 2, 4, 5 or 6")
-  writer.u8(address.networkId, "addresses.networkId")
-  if (address.networkId === 2 && address.address.length === 16 && isHidden(address.address, 0)) {
-    writer.badValue("addresses.address", "hides an address of another network in an IPv6 address")
-  }
   writer.compactSize(expected)
   writer.fixed(address.address, expected, "addresses.address")
+  if (address.networkId === 2 && isHidden(address.address, 0)) {
+    writer.badValue("addresses.address", "hides an address of another network in an IPv6 address")
+  }
   writer.u16be(address.port, "addresses.port")
 }
 

@@ -73,6 +73,7 @@ export const readHeader = (bytes: Uint8Array, offset: number): BlockHeader => ({
 })
 
 export const writeHeader = (writer: Writer, header: BlockHeader): void => {
+  writer.object(header, "header")
   const offset = writer.reserve(headerSize)
   writer.setI32(offset, header.version, "header.version")
   writer.setFixed(offset + 4, header.previousBlock, 32, "header.previousBlock")
@@ -108,6 +109,7 @@ export const block: Codec<BlockMessage> = {
     return { _tag: "block", block: { header: readHeader(reader.bytes, start), transactions } }
   },
   encode: (writer, { block }) => {
+    writer.object(block, "block")
     writeHeader(writer, block.header)
     writeTransactions(writer, block.transactions)
   }

@@ -107,10 +107,10 @@ export const filterload: Codec<FilterLoad> = {
   encode: (writer, message) => {
     writer.varBytes(message.filter, "filter", maxFilterSize)
     const count = message.hashFunctions
+    writer.u32(count, hashFunctions)
     if (count > maxFilterHashFunctions) {
       fail(writer.command, { _tag: "TooMany", field: hashFunctions, count, limit: maxFilterHashFunctions })
     }
-    writer.u32(count, hashFunctions)
     writer.u32(message.tweak, "tweak")
     writer.u8(message.flags, "flags")
   }

@@ -2,7 +2,7 @@
 import { Reader } from "../reader.ts"
 import { u32At } from "../../primitives/bytes.ts"
 import { type Writer } from "../writer.ts"
-import { type List, ListView, readList, writeEach, writeList } from "../list.ts"
+import { checkList, type List, ListView, readList, writeEach, writeList } from "../list.ts"
 import { type BlockHeader, headerSize, readHeader, readTransactions, writeHeader, writeTransactions } from "./block.ts"
 import type { Codec } from "../codec.ts"
 import {
@@ -145,10 +145,13 @@ const readPrefilled = (reader: Reader, limit: number): Prefilled => {
 }
 
 const writePrefilled = (writer: Writer, list: List<PrefilledTransaction>, limit: number): void => {
+  checkList(writer, list, "prefilled")
   writer.count(list.length, "prefilled", limit)
   if (list instanceof Prefilled) return writer.copy(list.bytes, list.start, list.end)
   let next = 0
-  writeEach(writer, list, "prefilled", (writer, { index, transaction }) => {
+  writeEach(writer, list, "prefilled", (writer, prefilled) => {
+    writer.object(prefilled, "prefilled")
+    const { index, transaction } = prefilled
     writeIndex(writer, next, index, "prefilled.index")
     writeTransaction(writer, transaction)
     next = index + 1
@@ -201,6 +204,7 @@ export const getblocktxn: Codec<GetBlockTxn> = {
   },
   encode: (writer, { blockHash, indexes }) => {
     writer.fixed(blockHash, 32, "blockHash")
+    checkList(writer, indexes, "indexes")
     writer.count(indexes.length, "indexes", maxIndex + 1)
     if (indexes instanceof Indexes) return writer.copy(indexes.bytes, indexes.start, indexes.end)
     let next = 0

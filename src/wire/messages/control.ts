@@ -301,11 +301,30 @@ const readAddress = (reader: Reader, field: string): NetworkAddress => ({
   port: reader.u16be(field)
 })
 
-export const writeAddress = (writer: Writer, address: NetworkAddress, field: string): void => {
+interface AddressFields {
+  readonly whole: string
+  readonly services: string
+  readonly address: string
+  readonly port: string
+}
+
+/** The names of the fields of an address in errors, made once and not for each address. */
+export const addressFieldsOf = (whole: string): AddressFields => ({
+  whole,
+  services: `${whole}.services`,
+  address: `${whole}.address`,
+  port: `${whole}.port`
+})
+
+const receiverFields = addressFieldsOf("receiver")
+const senderFields = addressFieldsOf("sender")
+
+export const writeAddress = (writer: Writer, address: NetworkAddress, fields: AddressFields): void => {
+  writer.object(address, fields.whole)
   const offset = writer.reserve(26)
-  writer.setU64(offset, address.services, field)
-  writer.setFixed(offset + 8, address.address, 16, field)
-  writer.setU16be(offset + 24, address.port, field)
+  writer.setU64(offset, address.services, fields.services)
+  writer.setFixed(offset + 8, address.address, 16, fields.address)
+  writer.setU16be(offset + 24, address.port, fields.port)
 }
 
 const unspecified: NetworkAddress = { services: 0n, address: new Uint8Array(16), port: 0 }
@@ -336,12 +355,12 @@ export const version: Codec<Version> = {
     writer.i32(message.protocolVersion, "protocolVersion")
     writer.u64(message.services, "services")
     writer.i64(message.timestamp, "timestamp")
-    writeAddress(writer, message.receiver, "receiver")
-    writeAddress(writer, message.sender, "sender")
+    writeAddress(writer, message.receiver, receiverFields)
+    writeAddress(writer, message.sender, senderFields)
     writer.u64(message.nonce, "nonce")
     writer.text(message.userAgent, "userAgent", maxUserAgentLength)
     writer.i32(message.startHeight, "startHeight")
-    writer.u8(message.relay ? 1 : 0, "relay")
+    writer.boolean(message.relay, "relay")
   }
 }
 
@@ -364,7 +383,7 @@ export const sendcmpct: Codec<SendCmpct> = {
     return { _tag: "sendcmpct", announce: announce === 1, version }
   },
   encode: (writer, message) => {
-    writer.u8(message.announce ? 1 : 0, "announce")
+    writer.boolean(message.announce, "announce")
     writer.u64(message.version, "version")
   }
 }
@@ -378,8 +397,8 @@ export const feature: Codec<Feature> = {
     return { _tag: "feature", id, data }
   },
   encode: (writer, message) => {
-    if (message.id.length < minFeatureIdLength) writer.badValue("id", "is shorter than 4 bytes")
     writer.text(message.id, "id", maxFeatureIdLength)
+    if (message.id.length < minFeatureIdLength) writer.badValue("id", "is shorter than 4 bytes")
     writer.varBytes(message.data, "data", maxFeatureDataLength)
   }
 }

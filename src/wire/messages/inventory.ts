@@ -157,6 +157,7 @@ const readItem = (bytes: Uint8Array, offset: number): InventoryItem => ({
 })
 
 const writeItem = (writer: Writer, item: InventoryItem): void => {
+  writer.object(item, "items")
   const offset = writer.reserve(itemSize)
   writer.setU32(offset, item.type, "items.type")
   writer.setFixed(offset + 4, item.hash, 32, "items.hash")

@@ -15,7 +15,7 @@ import {
 import { maxCompactSize } from "../limits.ts"
 import { Reader } from "../reader.ts"
 import { withWriter, type Writer } from "../writer.ts"
-import { type List, SequenceList, writeEach } from "../list.ts"
+import { checkList, type List, SequenceList, writeEach } from "../list.ts"
 import { hasValidOpcodes } from "../../primitives/scriptPush.ts"
 import { doubleSha256 } from "../../primitives/sha256.ts"
 import type { Codec } from "../codec.ts"
@@ -324,13 +324,18 @@ export const readTransaction = (reader: Reader): Transaction => {
 }
 
 const writeInput = (writer: Writer, input: TransactionInput): void => {
+  writer.object(input, "inputs")
+  writer.object(input.previousOutput, "inputs.previousOutput")
   writer.fixed(input.previousOutput.txid, 32, "inputs.previousOutput.txid")
   writer.u32(input.previousOutput.index, "inputs.previousOutput.index")
   writer.varBytes(input.script, "inputs.script")
   writer.u32(input.sequence, "inputs.sequence")
+  // Also where it is not written: a caller who forgets a witness learns it here.
+  checkList(writer, input.witness, "inputs.witness")
 }
 
 const writeOutput = (writer: Writer, output: TransactionOutput): void => {
+  writer.object(output, "outputs")
   writer.i64(output.value, "outputs.value")
   writer.varBytes(output.script, "outputs.script")
 }
@@ -346,7 +351,7 @@ const writeStack = (writer: Writer, input: TransactionInput): void => {
 
 export const hasWitness = (inputs: List<TransactionInput>): boolean => {
   if (inputs instanceof Inputs) return inputs.stacks !== undefined
-  for (let i = 0; i < inputs.length; i++) if ((inputs.at(i)?.witness.length ?? 0) > 0) return true
+  for (let i = 0; i < inputs.length; i++) if ((inputs.at(i)?.witness?.length ?? 0) > 0) return true
   return false
 }
 
@@ -383,7 +388,15 @@ const write = (writer: Writer, transaction: Transaction, witness: boolean): void
   writer.u32(transaction.lockTime, "lockTime")
 }
 
+/** Fails before any field of a field is read. */
+const check = (writer: Writer, transaction: Transaction): void => {
+  writer.object(transaction, "transaction")
+  checkList(writer, transaction.inputs, "inputs")
+  checkList(writer, transaction.outputs, "outputs")
+}
+
 export const writeTransaction = (writer: Writer, transaction: Transaction): void => {
+  check(writer, transaction)
   if (transaction.inputs.length === 0 && transaction.outputs.length > 0) {
     writer.badValue("inputs", "is empty, so that the bytes would be read as the witness form")
   }

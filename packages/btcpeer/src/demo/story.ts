@@ -14,6 +14,7 @@ import * as Handshake from "effect-bitcoin-peer/Handshake"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import * as Nonce from "effect-bitcoin-peer/Nonce"
 import * as Peer from "effect-bitcoin-peer/Peer"
+import * as PeerServer from "effect-bitcoin-peer/PeerServer"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import type { Output } from "../output.ts"
 import { counted, grouped, milliseconds } from "../text.ts"
@@ -63,7 +64,7 @@ const serve = Effect.fnUntraced(function* (chain: Chain) {
   const connected = yield* Deferred.make<Peer.Peer["Service"]>()
   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: 0 })
   yield* Effect.forkScoped(
-    Peer.serve(listener, {
+    PeerServer.serve(listener, {
       peer: { ...node.options, userAgent: `${Handshake.defaultUserAgent}demo-node:1/` },
       onPeer: (peer) => Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
     }).pipe(

@@ -1,0 +1,100 @@
+/** Inbound peers: accepts connections and makes a peer of each. */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberSet from "effect/FiberSet"
+import * as Scope from "effect/Scope"
+import type { Connection, ConnectionError } from "./Connection.ts"
+import type { HandshakeError } from "./HandshakeError.ts"
+import { makeSharedTurns } from "./Inventory.ts"
+import type { Nonce } from "./Nonce.ts"
+import * as Peer from "./Peer.ts"
+import { networkGroup } from "./peer/sending.ts"
+
+/** Milliseconds between two turns of a network group, on average (Core). */
+const inboundTrickle = 5_000
+
+/**
+ * What `serve` does with the peers that connect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ServeOptions<H extends Peer.Handlers<unknown> = Peer.Handlers, E = never, R = never> {
+  /** The options of each peer, or a function that returns them for a connection. The direction is always "inbound". */
+  readonly peer?: Peer.Options<H> | ((connection: Connection["Service"]) => Peer.Options<H>) | undefined
+  /** Runs beside the peer's handlers and is interrupted when the peer ends; the peer stays when it returns. */
+  readonly onPeer?: ((peer: Peer.Peer["Service"]) => Effect.Effect<unknown, E, R>) | undefined
+  /** Called with the error of each handshake that failed. */
+  readonly onRefused?:
+    | ((error: HandshakeError, connection: Connection["Service"]) => Effect.Effect<unknown, E, R>)
+    | undefined
+}
+
+/**
+ * Accepts connections for ever and makes an inbound peer of each, in a scope that ends with the peer. A peer that fails in its
+ * handshake, in `onPeer` or in `onRefused` ends alone, and the failure is logged at debug level. Announcements go out at the
+ * same random times to all peers of a network group, as in Core, so that nobody learns more by connecting often.
+ *
+ * Fails with `ConnectionError` when the listener fails; all peers end then, and when the Effect is interrupted.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Network, Nonce, PeerServer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const listener = yield* NodeConnection.listen({ port: Network.regtest.port })
+ *   yield* PeerServer.serve(listener, {
+ *     peer: { network: Network.regtest },
+ *     onPeer: (peer) => Effect.log(`${peer.info.userAgent} came from ${peer.info.remoteAddress.host}`),
+ *     onRefused: (error) => Effect.log(error.message)
+ *   })
+ * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+ * ```
+ *
+ * @category servers
+ * @since 0.1.0
+ */
+export const serve = Effect.fnUntraced(function* <
+  H extends Peer.Handlers<unknown> = Peer.Handlers,
+  E = never,
+  R = never
+>(
+  listener: { readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> },
+  options: ServeOptions<H, E, R> = {}
+): Effect.fn.Return<never, ConnectionError, Nonce | Peer.HandlerServices<H> | Exclude<R, Scope.Scope>> {
+  const { onPeer, onRefused, peer: peerOptions } = options
+  const turns = makeSharedTurns(inboundTrickle)
+  const attend = (connection: Connection["Service"]) =>
+    Peer.make(connection, {
+      trickle: { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) },
+      ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),
+      direction: "inbound"
+    }).pipe(
+      Effect.tapError((error) => onRefused?.(error, connection) ?? Effect.void),
+      Effect.flatMap((peer) =>
+        Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
+      )
+    )
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
+      const fibers = yield* FiberSet.make()
+      while (true) {
+        const scope = yield* Scope.make()
+        // An interruption between accepting and forking would leave a connection that no scope closes.
+        yield* Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            const connection = yield* Scope.provide(restore(listener.accept), scope)
+            const one = Effect.suspend(() => attend(connection)).pipe(
+              Scope.provide(scope),
+              Effect.onExit((exit) => Scope.close(scope, exit)),
+              Effect.ignoreCause({ log: "Debug", message: "inbound peer ended" })
+            )
+            yield* FiberSet.run(fibers, restore(one))
+          })
+        ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
+      }
+    })
+  )
+})

@@ -1,0 +1,212 @@
+/**
+ * The life of a connected peer, and its scope: the scope forks the reader, the writer, the pinger and the trickler, and
+ * disconnecting is the close of that scope. The first loop to end ends the peer; so do `disconnect` and the close of the
+ * scope that the peer was made in (the owner).
+ *
+ * The end goes in this order:
+ *
+ * 1. The reason is fixed.
+ * 2. Every caller that waits for the peer fails with the reason.
+ * 3. The loops are interrupted.
+ * 4. A `reject` is sent, where the policy has rejects.
+ * 5. The connection is closed, or destroyed where the remote takes nothing.
+ * 6. The recording ends.
+ * 7. The scope closes that callers fork into (`Peer.scope`).
+ * 8. `awaitShutdown` returns the reason.
+ *
+ * 1 and 2 happen inside the call that ends the peer, so that a handler that cannot be interrupted still gets its answers.
+ * 3 to 8 are the finalizers of the peer's scope.
+ *
+ * The peer's scope is no child of the owner: closing a child twice returns at once, and the owner would not wait for a peer
+ * that is ending already. A finalizer of the owner ends the peer and waits for it.
+ */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberSet from "effect/FiberSet"
+import * as Scope from "effect/Scope"
+import type { EndReason, PeerError } from "../PeerError.ts"
+import { ended, reasonOf } from "./misbehavior.ts"
+
+export type Phase =
+  | { readonly _tag: "Open" }
+  /** Nothing more is read or nothing more is written. The messages that arrived before are still handled. */
+  | { readonly _tag: "Draining"; readonly reason: EndReason }
+  /** The reason is fixed, and the scope of the peer closes. */
+  | { readonly _tag: "Ending"; readonly reason: EndReason }
+
+const open: Phase = { _tag: "Open" }
+
+/** The scope of the peer whose handler a fiber runs, or was forked by. */
+export const CurrentHandler = Context.Reference<Scope.Scope | undefined>("effect-bitcoin-peer/peer/CurrentHandler", {
+  defaultValue: () => undefined
+})
+
+/** Whether a scope, or one that it is part of, closes or is closed. */
+const isClosing = (scope: Scope.Scope | undefined): boolean =>
+  scope !== undefined && (scope.state._tag === "Closed" || isClosing(scope.parent))
+
+/** The steps of the end that the parts of the peer take. */
+export interface Ending {
+  /** Step 2. */
+  readonly failWaiting: (error: PeerError) => void
+  /** Steps 4 and 5. */
+  readonly disconnect: (reason: EndReason) => Effect.Effect<void>
+  /** Step 6. */
+  readonly endRecording: Effect.Effect<void>
+  /** Between steps 7 and 8. */
+  readonly observe: (reason: EndReason) => Effect.Effect<void>
+}
+
+export class Lifecycle {
+  /** Closed at the end of the peer; callers fork into it. */
+  readonly scope: Scope.Scope
+  #phase: Phase = open
+  readonly #peer: Scope.Closeable
+  readonly #owner: Scope.Scope
+  /** A child of the owner, so that the end of the peer removes its finalizer there. */
+  readonly #guard: Scope.Scope
+  readonly #fibers: FiberSet.FiberSet<never, EndReason>
+  readonly #shutdown = Deferred.makeUnsafe<EndReason>()
+  #ending: Ending | undefined
+  #runFork: ((effect: Effect.Effect<never, EndReason>) => void) | undefined
+
+  private constructor(
+    owner: Scope.Scope,
+    guard: Scope.Scope,
+    peer: Scope.Closeable,
+    scope: Scope.Scope,
+    fibers: FiberSet.FiberSet<never, EndReason>
+  ) {
+    this.#owner = owner
+    this.#guard = guard
+    this.#peer = peer
+    this.scope = scope
+    this.#fibers = fibers
+  }
+
+  /** The scope in the context is the owner. */
+  static readonly make: Effect.Effect<Lifecycle, never, Scope.Scope> = Effect.gen(function* () {
+    const owner = yield* Effect.scope
+    const guard = yield* Scope.fork(owner)
+    const peer = yield* Scope.make()
+    // Finalizers run in the reverse order: the last one first.
+    yield* Scope.addFinalizer(
+      peer,
+      Effect.suspend(() => {
+        Deferred.doneUnsafe(self.#shutdown, Effect.succeed(self.reason!))
+        return Scope.close(guard, Exit.void)
+      })
+    )
+    yield* Scope.addFinalizer(
+      peer,
+      Effect.suspend(() => self.#ending!.observe(self.reason!))
+    )
+    const scope = yield* Scope.fork(peer)
+    yield* Scope.addFinalizer(
+      peer,
+      Effect.suspend(() => self.#ending!.endRecording)
+    )
+    yield* Scope.addFinalizer(
+      peer,
+      Effect.suspend(() => self.#ending!.disconnect(self.reason!))
+    )
+    const fibers = yield* Scope.provide(FiberSet.make<never, EndReason>(), peer)
+    const self = new Lifecycle(owner, guard, peer, scope, fibers)
+    return self
+  })
+
+  get phase(): Phase {
+    return this.#phase
+  }
+
+  /** Why the peer ends, or will end when the messages that arrived are handled; undefined while it is open. */
+  get reason(): EndReason | undefined {
+    return this.#phase._tag === "Open" ? undefined : this.#phase.reason
+  }
+
+  /** Whether the reason is fixed and every caller was answered. */
+  get isEnding(): boolean {
+    return this.#phase._tag === "Ending"
+  }
+
+  /** Forks the loops into the peer's scope, which closes when the first of them ends. */
+  start(
+    loops: ReadonlyArray<Effect.Effect<never, EndReason>>,
+    ending: Ending,
+    /** Puts the fibers of the peer into its span and its log annotations. */
+    within: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>
+  ): Effect.Effect<void> {
+    this.#ending = ending
+    const supervise = Effect.contextWith((context: Context.Context<never>) => {
+      this.#runFork = Effect.runForkWith(context)
+      // No loop runs then, and no handler.
+      if (isClosing(this.#owner)) this.end({ _tag: "ScopeClosed" })
+      for (const loop of loops) this.fork(loop)
+      return Effect.flatMap(Effect.exit(FiberSet.join(this.#fibers)), (exit) => {
+        this.#decide(reasonOf(exit))
+        return Scope.close(this.#peer, exit)
+      })
+    })
+    const endWithOwner = Effect.withFiber((fiber) => {
+      this.end({ _tag: "ScopeClosed" })
+      // A handler that closes the owner is itself waited for, and so may be the fibers that it has forked.
+      return Context.get(fiber.context, CurrentHandler) === this.scope ? Effect.void : Deferred.await(this.#shutdown)
+    })
+    return Effect.andThen(
+      // Detached: it closes the scope that the loops are part of.
+      Effect.forkDetach(within(supervise), { startImmediately: true }),
+      Scope.addFinalizer(this.#guard, endWithOwner)
+    )
+  }
+
+  /** Forks one more loop. */
+  fork(loop: Effect.Effect<never, EndReason>): void {
+    // A callback may end the peer while a batch is processed; nothing would interrupt a loop that starts after that.
+    if (this.#phase._tag === "Ending") return
+    this.#run(loop)
+  }
+
+  #run(loop: Effect.Effect<never, EndReason>): void {
+    this.#runFork?.(
+      // The set knows the fiber before its first step, which may be to end the peer.
+      Effect.withFiber((fiber) => {
+        FiberSet.addUnsafe(this.#fibers, fiber as Fiber.Fiber<never, EndReason>)
+        return loop
+      })
+    )
+  }
+
+  /**
+   * Nothing more is read, or nothing more is written; callers may have been failed with the reason, so it stays. Returns the
+   * reason that holds.
+   */
+  drain(reason: EndReason): EndReason {
+    if (this.#phase._tag === "Open") this.#phase = { _tag: "Draining", reason }
+    return this.reason!
+  }
+
+  /** Ends the peer for this reason, unless it has one already. */
+  end(reason: EndReason): void {
+    if (this.#phase._tag === "Ending") return
+    this.#decide(reason)
+    // A loop that fails ends the peer.
+    this.#run(Effect.fail(reason))
+  }
+
+  #decide(reason: EndReason): void {
+    if (this.#phase._tag === "Ending") return
+    this.#phase = { _tag: "Ending", reason: this.reason ?? reason }
+    this.#ending?.failWaiting(ended(this.#phase.reason))
+  }
+
+  readonly awaitShutdown: Effect.Effect<EndReason> = Effect.suspend(() => {
+    // A caller that asks while `scope` closes is part of what closes: it must not wait for itself.
+    if (this.isEnding && this.scope.state._tag === "Closed") return Effect.succeed(this.reason!)
+    // A finalizer that was added after the peer runs before the peer's own, and would wait for ever.
+    if (isClosing(this.#owner)) this.end({ _tag: "ScopeClosed" })
+    return Deferred.await(this.#shutdown)
+  })
+}

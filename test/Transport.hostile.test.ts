@@ -1,0 +1,307 @@
+/** Key exchanges with a remote that breaks the rules, or that is something else than a node with version 2. */
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Fiber, Result, Semaphore } from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, type Handshake, Network, type Peer, Transport, Wire } from "effect-bitcoin-peer"
+import { decoyPacket } from "../src/transport/bip324Packets.ts"
+import { concat } from "./support/generators.ts"
+import { fork } from "./support/hostile.ts"
+import { network, scripted, twoPeers, verack, version } from "./support/peers.ts"
+import { keyPairs, noise, securedRemote } from "./support/secured.ts"
+import { dialled, fresh, inbound, outbound } from "./support/transports.ts"
+
+describe("a hostile or odd remote", () => {
+  it.effect("closes on our key: it does not speak version 2", () =>
+    Effect.gen(function* () {
+      const { reason, theirs } = yield* outbound()
+      yield* theirs.pull
+      yield* theirs.close
+      assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "end" })
+    }).pipe(fresh)
+  )
+
+  it.effect("answers our key with a version 1 frame of our network, however it arrives: it speaks version 1", () =>
+    Effect.gen(function* () {
+      const reject = Wire.encodeFrames(network.magic, [
+        { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
+      ])
+      const hello = Result.getOrThrow(Wire.encodeFrames(network.magic, [version()]))
+      for (const frame of [Result.getOrThrow(reject), hello]) {
+        for (const transport of ["v2", "auto"] as const) {
+          for (const cut of [frame.length, 1, 4, 15, 16]) {
+            const { reason, theirs } = yield* Effect.provideService(
+              outbound({ transport }),
+              Transport.V1Peers,
+              Transport.makeV1Peers()
+            )
+            theirs.write(frame.slice(0, cut))
+            theirs.write(frame.slice(cut))
+            assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "version 1" })
+          }
+        }
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("gets fewer than 240 bytes with our key: bcoin bans at ten headers of 24 bytes that it cannot read", () =>
+    Effect.gen(function* () {
+      const lengths: Array<number> = []
+      for (let turn = 0; turn < 50; turn++) {
+        const { theirs } = yield* outbound()
+        lengths.push((yield* theirs.pull).reduce((sum, { length }) => sum + length, 0))
+      }
+      assert.isBelow(Math.max(...lengths), 240)
+      assert.isAbove(new Set(lengths).size, 10)
+    }).pipe(fresh)
+  )
+
+  it.effect(
+    "gets garbage within the limit that its services allow: 175 bytes, or 4,095 with P2P_V2 and if it dialled us",
+    () =>
+      Effect.gen(function* () {
+        const limits: Array<number> = []
+        const obfuscation: Transport.Obfuscation = {
+          ...(yield* Transport.Obfuscation),
+          keyPair: Effect.succeed(keyPairs[0]),
+          garbage: (limit) => Effect.sync(() => (limits.push(limit), noise(0)))
+        }
+        for (const options of [
+          {},
+          { transport: "auto" },
+          { remoteServices: Wire.Service.network },
+          { remoteServices: Wire.Service.network | Wire.Service.p2pV2 }
+        ] as const) {
+          const { theirs } = yield* Effect.provideService(outbound(options), Transport.Obfuscation, obfuscation)
+          yield* theirs.pull
+        }
+        const { theirs } = yield* Effect.provideService(inbound(), Transport.Obfuscation, obfuscation)
+        theirs.write(noise(64))
+        yield* theirs.pull
+        assert.deepStrictEqual(limits, [175, 175, 175, 4_095, 4_095])
+      }).pipe(fresh)
+  )
+
+  it.effect("stays silent on our key, or stops in the middle: the handshake's time covers the key exchange", () =>
+    Effect.gen(function* () {
+      for (const bytes of [0, 1, 63, 64, 100]) {
+        const { reason, theirs } = yield* outbound({ handshakeTimeout: "20 seconds" })
+        theirs.write(noise(bytes))
+        yield* TestClock.adjust("20 seconds")
+        const failed = yield* reason
+        assert(failed._tag === "TimedOut")
+        assert.strictEqual(failed.waitingFor, "key")
+        assert.strictEqual(Duration.toSeconds(failed.after), 20)
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("comes and says nothing: nobody knows what it speaks", () =>
+    Effect.gen(function* () {
+      const { reason } = yield* inbound()
+      yield* TestClock.adjust("60 seconds")
+      const failed = yield* reason
+      assert(failed._tag === "TimedOut")
+      assert.strictEqual(failed.waitingFor, "version")
+    }).pipe(fresh)
+  )
+
+  it.effect("never ends its garbage", () =>
+    Effect.gen(function* () {
+      for (const { reason, theirs } of [yield* outbound(), yield* inbound()]) {
+        theirs.write(noise(64 + 4_095 + 16))
+        assert.strictEqual((yield* reason)._tag, "KeyExchangeFailed")
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("is a node of another network, in version 1", () =>
+    Effect.gen(function* () {
+      const { making, reason, theirs } = yield* inbound()
+      const hello = scripted(theirs).frames([version()])
+      theirs.write(concat(Network.signet.magic, hello.subarray(4)))
+      assert.deepStrictEqual(yield* reason, {
+        _tag: "WrongNetwork",
+        expected: network,
+        received: Network.signet.magic
+      })
+      const error = yield* Effect.flip(Fiber.join(making))
+      assert.strictEqual(error.message, "handshake failed: the peer is on signet, not on regtest")
+    }).pipe(fresh)
+  )
+
+  /** Dials a listener of another network in version 2; returns both errors, a second later. */
+  const otherNetwork = (other: Network.Network, garbage: number, options: Peer.Options = {}) =>
+    Effect.gen(function* () {
+      const obfuscation = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(noise(garbage)) }
+      const dialing = yield* fork(
+        Effect.provideService(dialled(options, { network: other }), Transport.Obfuscation, obfuscation)
+      )
+      yield* TestClock.adjust("1 second")
+      const { dials, others, result } = yield* Fiber.join(dialing)
+      assert.strictEqual(dials, 1)
+      const reasons = [result, ...others].map((one) => (one._tag === "Failure" ? one.failure.reason : undefined))
+      return reasons as [Handshake.HandshakeReason, Handshake.HandshakeReason]
+    })
+
+  it.effect("is a node of another network, in version 2: its terminator names the network within a second", () =>
+    Effect.gen(function* () {
+      for (const other of Network.all.filter(({ name }) => name !== network.name)) {
+        // The longest garbage needs no second: nothing may follow it but the terminator.
+        for (const garbage of [0, 1, 100, 4_095]) {
+          const [ours, theirs] = yield* otherNetwork(other, garbage)
+          assert.deepStrictEqual(ours, { _tag: "WrongNetwork", expected: network, received: other.magic })
+          // The first side to notice closes the connection.
+          if (theirs._tag !== "Disconnected") {
+            assert.deepStrictEqual(theirs, { _tag: "WrongNetwork", expected: other, received: network.magic })
+          }
+        }
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("is a node of a network that nobody knows, in version 2: no terminator fits", () =>
+    Effect.gen(function* () {
+      const custom = { ...Network.signet, name: "custom", magic: Uint8Array.of(1, 2, 3, 4) }
+      const ownCustom = { ...custom, magic: Uint8Array.of(1, 2, 3, 5) }
+      const [ours] = yield* otherNetwork(custom, 4_095)
+      assert.strictEqual(ours._tag, "KeyExchangeFailed")
+      const short = yield* fork(otherNetwork(custom, 10, { network: ownCustom, handshakeTimeout: "30 seconds" }))
+      yield* TestClock.adjust("29 seconds")
+      const [error] = yield* Fiber.join(short)
+      assert(error._tag === "TimedOut")
+      assert.strictEqual(error.waitingFor, "key")
+    }).pipe(fresh)
+  )
+
+  it.effect("answers our key with a version 1 frame of another network: it is on that network", () =>
+    Effect.gen(function* () {
+      for (const magic of [Network.mainnet.magic, Uint8Array.of(1, 2, 3, 4)]) {
+        const frames = Wire.encodeFrames(magic, [
+          { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
+        ])
+        const frame = Result.getOrThrow(frames)
+        for (const cut of [frame.length, 1, 4, 15, 16]) {
+          const { reason, theirs } = yield* outbound({ transport: "auto" })
+          theirs.write(frame.slice(0, cut))
+          theirs.write(frame.slice(cut))
+          assert.deepStrictEqual(yield* reason, { _tag: "WrongNetwork", expected: network, received: magic })
+        }
+      }
+    }).pipe(fresh)
+  )
+
+  it.effect("takes longer than a second for its terminator: it is of our network all the same", () =>
+    Effect.gen(function* () {
+      const both = yield* fork(twoPeers({ transport: "v2" }, { transport: "v2" }, { delay: "3 seconds" }))
+      yield* TestClock.adjust("20 seconds")
+      const [ours] = yield* Fiber.join(both)
+      assert.strictEqual(ours.info.transport, "v2")
+    }).pipe(fresh)
+  )
+
+  for (const role of ["initiator", "responder"] as const) {
+    const begin = () => (role === "initiator" ? inbound() : outbound())
+
+    it.effect(`as ${role} sends decoys first, and a version packet with contents`, () =>
+      Effect.gen(function* () {
+        const { making, theirs } = yield* begin()
+        const remote = yield* securedRemote(theirs, role, { decoys: [10, 0], garbage: noise(4_095) })
+        yield* remote.sendBytes(remote.seal(decoyPacket(70)))
+        yield* remote.send(version())
+        yield* remote.receiveUntil("version")
+        yield* remote.sendBytes(remote.seal(decoyPacket(5)))
+        yield* remote.send(verack)
+        const peer = yield* Fiber.join(making)
+        assert.strictEqual(peer.info.transport, "v2")
+        assert.deepStrictEqual(peer.info.sessionId, remote.secrets.sessionId)
+      }).pipe(fresh)
+    )
+
+    it.effect(`as ${role} sends a packet that is not authentic, in the key exchange or later`, () =>
+      Effect.gen(function* () {
+        const { making, theirs } = yield* begin()
+        const remote = yield* securedRemote(theirs, role)
+        yield* remote.send(version(), verack)
+        const peer = yield* Fiber.join(making)
+        const bytes = remote.seal(decoyPacket(9))
+        bytes[12]! ^= 1
+        yield* remote.sendBytes(bytes)
+        const end = yield* peer.awaitShutdown
+        assert(end._tag === "BadMessage")
+        assert.strictEqual(end.error.reason._tag, "NotAuthentic")
+
+        const second = yield* begin()
+        const broken: Connection.Connection["Service"] = {
+          ...second.theirs,
+          pull: second.theirs.pull,
+          // The last bytes of what is written are those of the version packet.
+          write: (bytes) => {
+            const altered = bytes.slice()
+            if (altered.length < 64) altered[altered.length - 1]! ^= 1
+            return second.theirs.write(altered)
+          }
+        }
+        yield* fork(securedRemote(broken, role))
+        assert.deepStrictEqual(yield* second.reason, {
+          _tag: "KeyExchangeFailed",
+          problem: "wrong authentication tag"
+        })
+      }).pipe(fresh)
+    )
+
+    it.effect(`as ${role} announces a packet above the limit`, () =>
+      Effect.gen(function* () {
+        const { making, theirs } = yield* begin()
+        const remote = yield* securedRemote(theirs, role)
+        yield* remote.send(version(), verack)
+        const peer = yield* Fiber.join(making)
+        const length = 4_000_014 ^ remote.secrets.send.lengthMask()
+        yield* remote.sendBytes(Uint8Array.of(length, length >>> 8, length >>> 16))
+        const end = yield* peer.awaitShutdown
+        assert(end._tag === "BadMessage")
+        assert.strictEqual(end.error.reason._tag, "PayloadTooLarge")
+      }).pipe(fresh)
+    )
+  }
+
+  it.effect("is a stranger among many: key exchanges wait for their turn, ours do not", () =>
+    Effect.gen(function* () {
+      const turns = yield* Semaphore.make(1)
+      yield* Semaphore.take(turns, 1)
+      const admitted = Effect.provideService(Transport.Admission, turns)
+      const stranger = yield* admitted(inbound())
+      const ours = yield* admitted(outbound())
+      yield* ours.theirs.pull
+      const remote = yield* fork(securedRemote(stranger.theirs, "initiator"))
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(remote.pollUnsafe())
+      yield* Semaphore.release(turns, 1)
+      const { send } = yield* Fiber.join(remote)
+      yield* send(version(), verack)
+      assert.strictEqual((yield* Fiber.join(stranger.making)).info.transport, "v2")
+    }).pipe(fresh)
+  )
+
+  it.effect("is a stranger who left before his turn: no key is made for him", () =>
+    Effect.gen(function* () {
+      const turns = yield* Semaphore.make(1)
+      yield* Semaphore.take(turns, 1)
+      let made = 0
+      const obfuscation = yield* Transport.Obfuscation
+      const keyPair = Effect.tap(obfuscation.keyPair, () => Effect.sync(() => void made++))
+      const strangers = yield* Effect.forEach(Array.from({ length: 100 }), () => inbound()).pipe(
+        Effect.provideService(Transport.Admission, turns),
+        Effect.provideService(Transport.Obfuscation, { ...obfuscation, keyPair })
+      )
+      for (const { theirs } of strangers) {
+        theirs.write(Uint8Array.of(1))
+        yield* theirs.close
+      }
+      yield* Semaphore.release(turns, 1)
+      for (const { making } of strangers) {
+        assert.strictEqual((yield* Effect.flip(Fiber.join(making))).reason._tag, "Disconnected")
+      }
+      assert.strictEqual(made, 0)
+    }).pipe(fresh)
+  )
+})

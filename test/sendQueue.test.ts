@@ -1,0 +1,133 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Queue, Result } from "effect"
+import { SendQueue } from "../src/peer/sendQueue.ts"
+import type { Message } from "../src/Wire.ts"
+
+/** A message whose frame has that many bytes. */
+const bytes = (length: number, command = "test"): Message => ({
+  _tag: "Unknown",
+  command,
+  payload: new Uint8Array(length)
+})
+
+/** Frames are payloads. `encoded` sees the commands in the order in which they are encoded; "bad" and "defect" fail. */
+const makeQueue = (limit: number, encoded: Array<string> = []) =>
+  SendQueue.make<string>(limit, (message) => {
+    if (message._tag !== "Unknown") return Result.fail("unexpected")
+    if (message.command === "bad") return Result.fail("bad")
+    if (message.command === "defect") throw new Error("not a message")
+    encoded.push(message.command)
+    return Result.succeed({ message, frame: message.payload })
+  })
+
+const fork = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { startImmediately: true })
+
+describe("SendQueue", () => {
+  it.effect("accepts messages while fewer bytes than the limit wait, then suspends the sender", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(100)
+      yield* queue.offer(bytes(99))
+      yield* queue.offer(bytes(1000))
+      assert.strictEqual(queue.bytes, 1099)
+      const third = yield* fork(queue.offer(bytes(1)))
+      assert.isUndefined(third.pollUnsafe())
+      assert.strictEqual(queue.length, 2)
+      queue.release(yield* Queue.takeAll(queue.entries))
+      yield* Fiber.join(third)
+      assert.strictEqual(queue.bytes, 1)
+    })
+  )
+
+  it.effect("holds at most one message above the limit, however many senders wait", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(100)
+      const senders = yield* Effect.forEach(Array.from({ length: 50 }), () => fork(queue.offer(bytes(80))))
+      assert.strictEqual(queue.bytes, 160)
+      while (queue.length > 0) {
+        assert.isAtMost(queue.bytes, 180)
+        queue.release(yield* Queue.takeAll(queue.entries))
+      }
+      yield* Fiber.joinAll(senders)
+    })
+  )
+
+  it.effect("accepts the senders in line in the order in which they came", () =>
+    Effect.gen(function* () {
+      const order: Array<string> = []
+      const queue = yield* makeQueue(1, order)
+      const send = (command: string) => queue.offer(bytes(10, command))
+      yield* send("0")
+      const senders = yield* Effect.forEach(["1", "2", "3"], (command) => fork(send(command)))
+      while (queue.length > 0) queue.release(yield* Queue.takeAll(queue.entries))
+      yield* Fiber.joinAll(senders)
+      assert.deepStrictEqual(order, ["0", "1", "2", "3"])
+    })
+  )
+
+  it.effect("accepts the senders in line before a sender that comes after its message was written", () =>
+    Effect.gen(function* () {
+      const order: Array<string> = []
+      const queue = yield* makeQueue(1, order)
+      const written = yield* fork(
+        Effect.andThen(queue.offerAndWait(bytes(10, "first")), queue.offer(bytes(10, "third")))
+      )
+      const waiting = yield* fork(queue.offer(bytes(10, "second")))
+      while (queue.length > 0) queue.release(yield* Queue.takeAll(queue.entries))
+      yield* Fiber.joinAll([written, waiting])
+      assert.deepStrictEqual(order, ["first", "second", "third"])
+    })
+  )
+
+  it.effect("answers offerAndWait when the message was written, not before", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(100)
+      const waiting = yield* fork(queue.offerAndWait(bytes(10)))
+      const entries = yield* Queue.takeAll(queue.entries)
+      assert.isUndefined(waiting.pollUnsafe())
+      queue.release(entries)
+      yield* Fiber.join(waiting)
+    })
+  )
+
+  it.effect("fails all waiting and all later senders when it is closed", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(10)
+      const forWritten = yield* fork(queue.offerAndWait(bytes(10)))
+      const forRoom = yield* fork(queue.offer(bytes(10)))
+      const forBoth = yield* fork(queue.offerAndWait(bytes(10)))
+      queue.close("gone")
+      for (const fiber of [forWritten, forRoom, forBoth]) {
+        assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail("gone"))
+      }
+      assert.strictEqual(yield* Effect.flip(queue.offer(bytes(1))), "gone")
+      assert.strictEqual(yield* Effect.flip(queue.offerAndWait(bytes(1))), "gone")
+    })
+  )
+
+  it.effect("withdraws the message of a sender that is interrupted while it waits for room", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(10)
+      yield* queue.offer(bytes(10))
+      const waiting = yield* fork(queue.offer(bytes(99)))
+      yield* Fiber.interrupt(waiting)
+      queue.release(yield* Queue.takeAll(queue.entries))
+      assert.strictEqual(queue.bytes, 0)
+    })
+  )
+
+  it.effect("fails only the sender of a message that cannot be encoded, at once or after a wait", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(10)
+      assert.strictEqual(yield* Effect.flip(queue.offer(bytes(1, "bad"))), "bad")
+      yield* queue.offer(bytes(10))
+      const bad = yield* fork(queue.offer(bytes(1, "bad")))
+      const defect = yield* fork(queue.offer(bytes(1, "defect")))
+      const good = yield* fork(queue.offer(bytes(5)))
+      queue.release(yield* Queue.takeAll(queue.entries))
+      assert.strictEqual(yield* Effect.flip(Fiber.join(bad)), "bad")
+      assert.isTrue(Exit.hasDies(yield* Fiber.await(defect)))
+      yield* Fiber.join(good)
+      assert.strictEqual(queue.bytes, 5)
+    })
+  )
+})

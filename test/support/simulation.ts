@@ -133,6 +133,7 @@ export const simulate = Effect.fnUntraced(
       const isSlow = random.chance(0.3)
       const answersInHandler = name === "B"
       const answersData = !mayStall || random.chance(0.5)
+      let hasPaused = false
       const timing = {
         maximumQueuedBytes: random.pick([1, 200, 2_000, 1 << 20]),
         pingInterval: random.pick([3_000, 20_000, 120_000]),
@@ -168,8 +169,13 @@ export const simulate = Effect.fnUntraced(
             })
             return isSlow ? Effect.andThen(Effect.sleep(7), act) : act
           },
-          getdata: ({ items }, peer) =>
-            answersData ? answer(peer, () => ({ _tag: "notfound", items: Array.from(items) })) : undefined,
+          getdata: ({ items }, peer) => {
+            if (answersData) return answer(peer, () => ({ _tag: "notfound", items: Array.from(items) }))
+            // Later messages, pings too, are handled after it: for the other side that is a stall.
+            const pause = hasPaused ? undefined : Effect.sleep("50 seconds")
+            hasPaused = true
+            return pause
+          },
           getheaders: (_, peer) => (answersData ? answer(peer, () => ({ _tag: "headers", headers: [] })) : undefined)
         }
       }

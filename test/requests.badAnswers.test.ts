@@ -155,12 +155,12 @@ describe("headers", () => {
     const third = header(3, Wire.blockHash(second))
     const tracker = make()
     const { outcomes } = ask(tracker, getheaders([hash(10)]))
-    isBad(tracker, headers(first, third), bad("headers", undefined, "header 1 does not follow the one before"))
-    isBad(tracker, headers(first, second, second), bad("headers", undefined, "header 2 does not follow the one before"))
+    isBad(tracker, headers(first, third), bad("headers", undefined, "header 2 does not follow the one before"))
+    isBad(tracker, headers(first, second, second), bad("headers", undefined, "header 3 does not follow the one before"))
     isBad(
       tracker,
       headers(header(1, genesisHash), second),
-      bad("headers", undefined, "header 1 does not follow the one before")
+      bad("headers", undefined, "header 2 does not follow the one before")
     )
     // They seem to be no answer.
     assert.isUndefined(received(tracker, headers(second, first)))

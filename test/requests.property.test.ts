@@ -94,13 +94,15 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
     ]),
     ...blocks.flatMap((n) => [
       { message: cmpctblock(n), groups: [[key(4, blockHash(n))]] },
-      { message: filteredBlock(n), groups: [[key(3, blockHash(n))]] },
-      ...[1, 2].map((count) => ({
+      { message: filteredBlock(n), groups: [[key(3, blockHash(n))]] }
+    ]),
+    ...blocks.flatMap((n) =>
+      [1, 2].map((count) => ({
         message: blocktxn(n, ...Array.from({ length: count }, () => tx(1).transaction)),
         transactionsOf: blockHash(n),
         count
       }))
-    ]),
+    ),
     ...items.map((it) => ({ message: notfound(it), groups: [[keyOf(it), key(it.type ^ witnessFlag, it.hash)]] })),
     { message: tx(9) },
     { message: headers(), ...all },

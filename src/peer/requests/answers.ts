@@ -307,7 +307,8 @@ export class Answers {
       return undefined
     }
     const broken = brokenLink(message.headers)
-    if (broken !== undefined) return badAnswer("headers", undefined, `header ${broken} does not follow the one before`)
+    if (broken !== undefined)
+      return badAnswer("headers", undefined, `header ${broken + 1} does not follow the one before`)
     this.#inFlight.answer(answered, found(message), now)
     return undefined
   }

@@ -233,13 +233,11 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           }
         })
         yield* OurPeer.rowOf(node, met)
-        // By both hashes, of which the one that was agreed is to be chosen.
-        yield* met.peer.announce(
-          pair.flatMap((transaction) => [
-            { type: tx, hash: Wire.txid(transaction) },
-            { type: wtx, hash: Wire.wtxid(transaction) }
-          ])
+        // By both hashes, of which the one that was agreed is chosen.
+        const announced = yield* met.peer.announce(
+          pair.map((transaction) => ({ txid: Wire.txid(transaction), wtxid: Wire.wtxid(transaction) }))
         )
+        assert.deepEqual(announced, ["queued", "queued"])
         yield* eventually(mempool(node), (inside) => pair.every((transaction) => inside.includes(txidOf(transaction))))
         for (const transaction of pair) yield* assertWholeTransaction(node, transaction)
         assert.deepEqual(asked, isCore ? [wtx, wtx] : [tx | witnessFlag, tx | witnessFlag])

@@ -229,9 +229,64 @@ export const nextTrickle = (trickle: Trickle, now: number, random: number): numb
   }
 }
 
-/** Something to announce. `feeRate`, satoshi per 1,000 virtual bytes, is held against the peer's feefilter. */
-export interface Announcement extends InventoryItem {
+/**
+ * A block or a transaction to announce, by one hash. `feeRate` of a transaction is in satoshi per 1,000 virtual bytes: it is not
+ * announced to a peer whose feefilter is higher (BIP133).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ItemAnnouncement extends InventoryItem {
   readonly feeRate?: number | undefined
+}
+
+/**
+ * A transaction to announce, by both of its hashes, each 32 bytes in wire order: the one that was agreed with the peer is announced
+ * (BIP339).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TransactionAnnouncement {
+  readonly txid: Uint8Array
+  readonly wtxid: Uint8Array
+  readonly feeRate?: number | undefined
+}
+
+/**
+ * Something to announce.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Announcement = ItemAnnouncement | TransactionAnnouncement
+
+/**
+ * What became of an announcement.
+ *
+ * - `"queued"`: a block is sent at once, a transaction at the next turn of the trickle. If the peer learns of it or raises its feefilter
+ *   before that, it is skipped then.
+ * - `"known"`: the peer announced it, sent it or asked for it, or it was announced to the peer.
+ * - `"belowFeeFilter"`: the peer does not want transactions with such a fee rate now.
+ * - `"notWanted"`: the peer wants no transactions, or not by a hash of this type.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Announced = "queued" | "known" | "belowFeeFilter" | "notWanted"
+
+/**
+ * The form of an announcement by the one hash that was agreed with the peer.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const itemOf = (announcement: Announcement, { wtxidRelay }: Pick<Rules, "wtxidRelay">): ItemAnnouncement => {
+  if ("hash" in announcement) return announcement
+  const { feeRate, txid, wtxid } = announcement
+  return wtxidRelay
+    ? { type: InventoryType.wtx, hash: wtxid, feeRate }
+    : { type: InventoryType.tx, hash: txid, feeRate }
 }
 
 /** What is true of the peer while its transactions wait. */
@@ -248,30 +303,33 @@ export interface Rules {
 export interface Inventory {
   readonly known: Known
   /** Transactions that wait, in the order they were queued. */
-  readonly waiting: ReadonlyArray<Announcement>
-  /** Queues a transaction; false when there is no need or no right to announce it. */
-  readonly queue: (announcement: Announcement, rules: Rules) => boolean
+  readonly waiting: ReadonlyArray<ItemAnnouncement>
+  /** Queues a transaction, if the peer wants it announced and does not know it. */
+  readonly queue: (announcement: ItemAnnouncement, rules: Rules) => Announced
   /** The turn has come: what is to be announced now, in batches of at most 1,000, all of it known from now on. */
   readonly take: (rules: Rules) => ReadonlyArray<ReadonlyArray<InventoryItem>>
 }
 
-const isWanted = (announcement: Announcement, rules: Rules): boolean =>
-  rules.relay &&
-  announcement.type === (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx) &&
-  (announcement.feeRate === undefined || announcement.feeRate >= rules.feeFilter)
+/** Why a transaction is not announced, whether or not it is known. */
+const unwanted = ({ feeRate, type }: ItemAnnouncement, rules: Rules): Announced | undefined => {
+  if (!rules.relay || type !== (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx)) return "notWanted"
+  return feeRate !== undefined && feeRate < rules.feeFilter ? "belowFeeFilter" : undefined
+}
 
 class PeerInventory implements Inventory {
   readonly known: Known
-  waiting: Array<Announcement> = []
+  waiting: Array<ItemAnnouncement> = []
 
   constructor(known: Known) {
     this.known = known
   }
 
-  queue(announcement: Announcement, rules: Rules): boolean {
-    if (!isWanted(announcement, rules) || this.known.has(announcement.hash)) return false
+  queue(announcement: ItemAnnouncement, rules: Rules): Announced {
+    if (this.known.has(announcement.hash)) return "known"
+    const why = unwanted(announcement, rules)
+    if (why !== undefined) return why
     this.waiting.push(announcement)
-    return true
+    return "queued"
   }
 
   take(rules: Rules): ReadonlyArray<ReadonlyArray<InventoryItem>> {
@@ -280,7 +338,7 @@ class PeerInventory implements Inventory {
     const batches: Array<Array<InventoryItem>> = []
     for (const announcement of turn) {
       // It may have become known, or too cheap, while it waited; a second one of the same is known by the first.
-      if (!isWanted(announcement, rules) || !this.known.add(announcement.hash)) continue
+      if (unwanted(announcement, rules) !== undefined || !this.known.add(announcement.hash)) continue
       const last = batches.at(-1)
       const item: InventoryItem = { type: announcement.type, hash: announcement.hash }
       if (last !== undefined && last.length < maxTrickleBatch) last.push(item)

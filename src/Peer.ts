@@ -15,7 +15,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Connection } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
-import type { Announcement } from "./Inventory.ts"
+import type { Announced, Announcement } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
 import { MessageConnection } from "./transport/messageConnection.ts"
 import type { EndReason, PeerError } from "./PeerError.ts"
@@ -81,14 +81,18 @@ export class Peer extends Context.Service<
      */
     readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
     /**
-     * Announces transactions and blocks by their hashes, each once: what the peer knows already is skipped. A block goes
-     * out at once, in an inv of its own. Transactions wait for the next turn of the trickle, are looked at again then
-     * (known by now, below its feefilter) and go out in batches of at most 1,000. Only those of the type that was agreed
-     * count: `Wire.InventoryType.wtx` where `info.wtxidRelay`, `tx` otherwise, none where `info.relay` is false and the peer
-     * has neither loaded nor cleared a filter [37] since; the others are skipped. To announce only what matches a filter
-     * is up to the caller. Fails with `Ended`, and `NotSendable` for a hash that is not 32 bytes.
+     * Announces transactions and blocks by their hashes, each once. Returns what became of each, in their order: `"queued"`, `"known"`,
+     * `"belowFeeFilter"` or `"notWanted"` (see `Inventory.Announced`).
+     *
+     * A block goes out at once, in an inv of its own. Transactions wait for the next turn of the trickle and go out in batches of at
+     * most 1,000; what the peer has learned of by then is skipped. Give both hashes of a transaction, and the agreed one is
+     * announced: the wtxid where `info.wtxidRelay`, else the txid. A peer with `info.relay` false wants none, unless it has
+     * loaded or cleared a filter since (BIP37). To announce only what matches a filter is up to the caller. Fails with `Ended`, and
+     * with `NotSendable` for a hash that is not 32 bytes: nothing is announced then.
      */
-    readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<void, PeerError>
+    readonly announce: (
+      announcements: ReadonlyArray<Announcement>
+    ) => Effect.Effect<ReadonlyArray<Announced>, PeerError>
     /**
      * Announces new blocks at once, the tip last: by their headers where the peer asked for that [130] and there are at
      * most 8, which must connect, else by the hash of the tip. Nothing is sent when the peer knows the tip.

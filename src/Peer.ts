@@ -188,10 +188,11 @@ export class Peer extends Context.Service<
      */
     readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
     /**
-     * Asks for the compact filters of a range of blocks [157] and returns them by height; `CompactFilter.decode` makes them
-     * of use. Whose filter one is goes by the hash of its block. Fails with `NotOffered` where the peer has not got
-     * `Service.compactFilters`, `NotSendable` for more than 1,000, `TimedOut` (2 minutes for all by default) and `Ended`. Core
-     * disconnects who asks for a block that it does not know, or not at that height.
+     * Asks for the compact filters of a range of blocks (BIP157) and returns them by height; `CompactFilter.decode` reads them. A filter
+     * belongs to the block whose hash is with it. Fails with `NotOffered` where the peer does not offer `Service.compactFilters`,
+     * `NotSendable` for more than 1,000, `NoAnswer` when the pong to a ping after the request comes before all filters have, `TimedOut`
+     * (2 minutes for all by default) and `Ended`. Core disconnects a peer that asks for a block that it does not know, or not at
+     * that height.
      */
     readonly getCompactFilters: (
       range: CompactFilterRange,

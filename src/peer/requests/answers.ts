@@ -17,7 +17,7 @@ import * as MerkleBlock from "../../MerkleBlock.ts"
 import type { EndReason } from "../../PeerError.ts"
 import * as Wire from "../../Wire.ts"
 import type { MessageHashes } from "../remoteState.ts"
-import type { FilterAnswer, FilterReceiver } from "./compactFilters.ts"
+import type { FilterAnswer, FilterRequest } from "./compactFilters.ts"
 import { hasWitness } from "../../wire/messages/transaction.ts"
 import { FilteredBlock } from "./filteredBlock.ts"
 import { indexCount, isInLocator, keyOf } from "./hashKey.ts"
@@ -73,8 +73,7 @@ const lastOutcome = ({ candidate, kind }: Request): Outcome => {
 }
 
 export class Answers {
-  /** Callers that wait for compact filters or their headers, with `lastOrder` at the time of their request. */
-  readonly filterReceivers = new Map<FilterReceiver, number>()
+  readonly filterRequests = new Set<FilterRequest>()
   readonly #inFlight: InFlight
   /** Key of the genesis block. Headers that follow it answer any request: the remote knows nothing of the locator. */
   readonly #genesis: string
@@ -141,6 +140,9 @@ export class Answers {
   settle(order: number, now: number): void {
     const inFlight = this.#inFlight
     if (this.#filtered !== undefined && this.#filtered.request.order <= order) this.#endFiltered()
+    for (const request of this.filterRequests) {
+      if (request.order > 0 && request.order <= order && this.filterRequests.delete(request)) request.noAnswer()
+    }
     for (let next = inFlight.oldest; next !== undefined && next.order <= order; next = inFlight.oldest) {
       inFlight.answer(next, lastOutcome(next), now)
     }
@@ -152,7 +154,7 @@ export class Answers {
   }
 
   clear(): void {
-    this.filterReceivers.clear()
+    this.filterRequests.clear()
     this.#filtered = undefined
   }
 
@@ -331,7 +333,7 @@ export class Answers {
 
   /** A thousand filters may take longer than a deadline: requests that were written later are answered later. */
   #filters(message: FilterAnswer, now: number): void {
-    for (const [receive, order] of this.filterReceivers) {
+    for (const { order, receive } of this.filterRequests) {
       if (receive(message)) return this.#inFlight.progress(order, now)
     }
   }

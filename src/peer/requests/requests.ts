@@ -14,6 +14,7 @@ import type { SendQueue } from "../sendQueue.ts"
 import {
   type CompactFilterHeaderRange,
   type CompactFilterRange,
+  type FilterQuestion,
   type FilterReceiver,
   receiveCheckpoints,
   receiveFilters,
@@ -332,9 +333,9 @@ export class Requests {
     })
   }
 
-  /** Asks about compact filters. Each answer says what it answers, and silence is no answer. */
+  /** Asks about compact filters. Each answer says what it answers. */
   #askFilters<A>(
-    message: Wire.GetCFilters | Wire.GetCFHeaders | Wire.GetCFCheckpt,
+    message: FilterQuestion,
     timeout: Duration.Input,
     receive: (done: (answer: A) => void) => FilterReceiver
   ): Effect.Effect<A, PeerError> {
@@ -344,11 +345,15 @@ export class Requests {
       if ((services & service) === 0n) return fail({ _tag: "NotOffered", what: message._tag, service })
       const after = Duration.fromInputUnsafe(timeout)
       const answer = Deferred.makeUnsafe<A, PeerError>()
-      const leave = tracker.receiveFilters(receive((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value))))
+      const leave = tracker.askFilters(
+        message,
+        receive((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value))),
+        () => void Deferred.doneUnsafe(answer, fail({ _tag: "NoAnswer", what: message._tag }))
+      )
       return this.#wait({
         answer,
         messages: [message],
-        pings: false,
+        pings: true,
         leave: () => {
           leave()
           return []

@@ -10,7 +10,7 @@ import type { MessageHashes } from "../remoteState.ts"
 import { Answers, type BadAnswer } from "./answers.ts"
 import { blockTransactionsKey, hashOf, keyOf, locatorKey } from "./hashKey.ts"
 import { InFlight, type Kind, type Outcome, type Request, type Subscriber } from "./inFlight.ts"
-import type { FilterReceiver } from "./compactFilters.ts"
+import type { FilterQuestion, FilterReceiver, FilterRequest } from "./compactFilters.ts"
 
 export interface TrackerOptions {
   readonly genesisHash: Uint8Array
@@ -78,7 +78,10 @@ const requestTags: ReadonlySet<string> = new Set([
   "getblocktxn",
   "getheaders",
   "getblocks",
-  "getaddr"
+  "getaddr",
+  "getcfilters",
+  "getcfheaders",
+  "getcfcheckpt"
 ] satisfies ReadonlyArray<Wire.Message["_tag"]>)
 
 /** Whether a message is a request, so that a tracker has to be told of it. */
@@ -127,7 +130,7 @@ export class RequestTracker {
 
   /** How many requests are open. */
   get size(): number {
-    return this.#inFlight.size + this.#answers.filterReceivers.size
+    return this.#inFlight.size + this.#answers.filterRequests.size
   }
 
   /** Whether the transactions of a filtered block are being collected. */
@@ -149,9 +152,17 @@ export class RequestTracker {
       case "getblocks":
       case "getaddr":
         return inFlight.markWritten(message._tag, keyOfQuestion(message), now)
+      case "getcfilters":
+      case "getcfheaders":
+      case "getcfcheckpt":
+        for (const request of this.#answers.filterRequests) {
+          if (request.question === message) request.order = ++inFlight.lastOrder
+        }
+        return
       case "ping":
-        if (inFlight.oldest === undefined && !this.isCollecting) this.#pings.clear()
-        else if (message.nonce !== undefined)
+        if (inFlight.oldest === undefined && !this.isCollecting && this.#answers.filterRequests.size === 0) {
+          this.#pings.clear()
+        } else if (message.nonce !== undefined)
           this.#pings.set(message.nonce, { order: inFlight.lastOrder, writtenAt: now })
     }
   }
@@ -231,10 +242,11 @@ export class RequestTracker {
     }
   }
 
-  /** Hands answers about compact filters to the receiver until the result is called. */
-  receiveFilters(receiver: FilterReceiver): () => void {
-    this.#answers.filterReceivers.set(receiver, this.#inFlight.lastOrder)
-    return () => void this.#answers.filterReceivers.delete(receiver)
+  /** Hands answers about compact filters to the receiver, until the result is called. */
+  askFilters(question: FilterQuestion, receive: FilterReceiver, noAnswer: () => void): () => void {
+    const request: FilterRequest = { question, receive, noAnswer, order: 0 }
+    this.#answers.filterRequests.add(request)
+    return () => void this.#answers.filterRequests.delete(request)
   }
 
   /** Forgets all requests and tells nobody. To leave one of them later does nothing. */

@@ -13,7 +13,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts", "packages/*/test/**/*.test.ts"],
     exclude: [...configDefaults.exclude, "**/*.long.test.ts"],
     // A test that takes longer hangs, on a loaded machine too.
-    testTimeout: 60_000,
+    testTimeout: 180_000,
     // Vitest leaves one core to its main process by default, which has almost nothing to do.
     maxWorkers: "100%",
     // Tests start processes. Compiling takes half of the time of such a start.

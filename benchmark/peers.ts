@@ -60,7 +60,7 @@ const open = Effect.flatMap(NodeConnection.connect({ host: "127.0.0.1", port }),
   })
 )
 
-const peers: Array<Peer.Peer["Service"]> = []
+const peers: Array<Peer.Peer> = []
 
 /** All are told of the same transactions, as a node does. */
 let seed = 0

@@ -28,7 +28,7 @@ export const serveBlock = (served: Wire.Block, nonce: bigint) =>
   }) satisfies Peer.Handlers
 
 /** Rebuilds the block of a compact block. Fetches the whole block when short ids collide. */
-export const rebuildBlock = (peer: Peer.Peer["Service"], message: Wire.CmpctBlock, mempool: CompactBlock.Pool) =>
+export const rebuildBlock = (peer: Peer.Peer, message: Wire.CmpctBlock, mempool: CompactBlock.Pool) =>
   Effect.gen(function* () {
     const rebuilt = yield* Effect.fromResult(CompactBlock.rebuild(message, mempool))
     if (rebuilt._tag === "Complete") return rebuilt.block
@@ -49,11 +49,7 @@ export const rebuildBlock = (peer: Peer.Peer["Service"], message: Wire.CmpctBloc
   )
 
 /** Fetches a block as a compact block. Returns `undefined` when the peer does not have it. */
-export const fetchBlock = Effect.fnUntraced(function* (
-  peer: Peer.Peer["Service"],
-  hash: Uint8Array,
-  mempool: CompactBlock.Pool
-) {
+export const fetchBlock = Effect.fnUntraced(function* (peer: Peer.Peer, hash: Uint8Array, mempool: CompactBlock.Pool) {
   const [result] = yield* peer.getData([{ type: compactBlock, hash }])
   const message = result?._tag === "Found" ? result.message : undefined
   // A node sends the whole block when it is not recent.

@@ -9,7 +9,7 @@ import { Connection, Network, Nonce, Peer, PeerServer, Wire } from "effect-bitco
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
 /** Peers announce transactions by their hashes, as wtxids where both sides agreed on that. Fetches and prints them. */
-const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer["Service"]) {
+const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
   const { tx, witnessTx, wtx } = Wire.InventoryType
   const wanted = Array.from(items)
     .filter(({ type }) => type === tx || type === wtx)
@@ -22,7 +22,7 @@ const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer[
 })
 
 /** Runs until it is interrupted, which ends all its peers. */
-export const serve = (listener: NodeConnection.Listener["Service"]) =>
+export const serve = (listener: NodeConnection.Listener) =>
   PeerServer.serve(listener, {
     peer: { network: Network.regtest, handlers: { inv: onInv } },
     onPeer: Effect.fnUntraced(function* (peer) {

@@ -20,7 +20,7 @@ const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
 /** Options of a peer that serves filtered blocks of a chain. Each remote has its own filter. */
 export const serveFilteredBlocks = ({ blocks, hashes }: Chain) => {
   const heights = new Map(hashes.map((hash, height) => [Wire.hashToHex(hash), height]))
-  const filters = new WeakMap<Peer.Peer["Service"], BloomFilter.BloomFilter>()
+  const filters = new WeakMap<Peer.Peer, BloomFilter.BloomFilter>()
   const handlers = {
     filterload: (message, peer) => void filters.set(peer, BloomFilter.fromFilterLoad(message)),
     filterclear: (_, peer) => void filters.delete(peer),
@@ -57,7 +57,7 @@ export const serveFilteredBlocks = ({ blocks, hashes }: Chain) => {
  * block without one is ended by `BadAnswer`, and `transactions` has only those whose hashes are in the proof.
  */
 export const findTransactions = Effect.fnUntraced(function* (
-  peer: Peer.Peer["Service"],
+  peer: Peer.Peer,
   filter: BloomFilter.BloomFilter,
   blockHashes: ReadonlyArray<Uint8Array>
 ) {

@@ -10,7 +10,7 @@ import { connect } from "effect-bitcoin-peer/NodeConnection"
 const { block } = Wire.InventoryType
 
 /** An `inv` has hashes only. A node sends the blocks themselves when it is asked for them. */
-const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer["Service"]) {
+const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
   const blocks = Array.from(items).filter(({ type }) => type === block)
   const transactions = items.length - blocks.length
   if (transactions > 0) yield* Console.log(`transactions announced: ${transactions}`)

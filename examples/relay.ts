@@ -8,13 +8,13 @@ const { tx, witnessTx, wtx } = Wire.InventoryType
 
 /** Fetches the transactions that one of two peers announces, and announces them to the other. */
 export const relay = Effect.fnUntraced(function* (
-  connections: readonly [Connection.Connection["Service"], Connection.Connection["Service"]],
+  connections: readonly [Connection.Connection, Connection.Connection],
   options: Peer.Options = {}
 ) {
   const transactions = new Map<string, Wire.Transaction>()
-  const peers: Array<Peer.Peer["Service"]> = []
+  const peers: Array<Peer.Peer> = []
 
-  const make = (connection: Connection.Connection["Service"]) =>
+  const make = (connection: Connection.Connection) =>
     Peer.make(connection, {
       network: Network.regtest,
       ...options,

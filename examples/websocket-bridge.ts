@@ -35,7 +35,7 @@ export const closeCode = { notAllowed: 4403, tooMany: 4429, notReached: 4502, lo
 /** Each WebSocket message is held in memory as a whole. A peer joins at most 256 KiB of small frames; its largest frame has 4 MB. */
 const maxMessage = 8_388_608
 
-type Bytes = Connection.Connection["Service"]
+type Bytes = Connection.Connection
 
 /** Copies until `from` ends. Bytes that are read after the end of `to` are dropped. */
 const pump = (from: Bytes, to: Bytes): Effect.Effect<never, Connection.ConnectionError> =>

@@ -21,7 +21,7 @@ export type Direction = (typeof directions)[number]
 export const services = Wire.Service.network | Wire.Service.witness
 
 export interface OurPeer {
-  readonly peer: Peer.Peer["Service"]
+  readonly peer: Peer.Peer
   /** What the node calls us: the `addr` of its `getpeerinfo`. */
   readonly address: string
   /** First message with this tag, past or to come, that satisfies `where`. Fails when none came in 30 s, or the peer ended. */
@@ -40,7 +40,7 @@ const accept = Effect.fnUntraced(function* (invite: (port: number) => Effect.Eff
 
 /** Our end of the handshake, over a connection that stands. When its scope ends, nothing that came may have been dropped. */
 const make = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown> = Peer.Handlers>(
-  connection: Connection.Connection["Service"],
+  connection: Connection.Connection,
   options: Peer.Options<H>
 ): Effect.fn.Return<
   OurPeer,

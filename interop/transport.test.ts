@@ -32,7 +32,7 @@ const dial = (node: InteropNode, options: Peer.Options = {}) =>
 const hexOf = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString("hex")
 
 /** Both say the same of it; then blocks come over it, and more packets than one key is for. */
-const assertEncrypted = Effect.fnUntraced(function* (node: InteropNode, peer: Peer.Peer["Service"]) {
+const assertEncrypted = Effect.fnUntraced(function* (node: InteropNode, peer: Peer.Peer) {
   assert.strictEqual(peer.info.transport, "v2")
   assert.deepStrictEqual(yield* transportOf(node), ["v2", hexOf(peer.info.sessionId)])
   const headers = yield* peer.getHeaders([Network.regtest.genesisHash])

@@ -92,7 +92,7 @@ export const make = (options: MakeOptions): BloomFilter => {
  * ```ts
  * import { BloomFilter, Peer } from "effect-bitcoin-peer"
  *
- * const filters = new WeakMap<Peer.Peer["Service"], BloomFilter.BloomFilter>()
+ * const filters = new WeakMap<Peer.Peer, BloomFilter.BloomFilter>()
  * export const handlers: Peer.Handlers = {
  *   filterload: (message, peer) => void filters.set(peer, BloomFilter.fromFilterLoad(message)),
  *   filterclear: (_, peer) => void filters.delete(peer)

@@ -116,7 +116,7 @@ export const layer = ({
       const fs = yield* FileSystem.FileSystem
       const base = `${directory}/message_capture`
       yield* Effect.mapError(fs.makeDirectory(base, { recursive: true }), fileFailed(base))
-      return Effect.fnUntraced(function* ({ remoteAddress }: Connection.Connection["Service"]) {
+      return Effect.fnUntraced(function* ({ remoteAddress }: Connection.Connection) {
         const log = (error: CaptureError) =>
           Effect.logWarning(`recording ${Connection.formatEndpoint(remoteAddress)} ended: ${error.message}`)
         return yield* record({
@@ -170,7 +170,7 @@ export interface ReplayOptions {
 export const replay = Effect.fnUntraced(function* <E, R>(
   records: Stream.Stream<Captured, E, R>,
   options: ReplayOptions = {}
-): Effect.fn.Return<Connection.Connection["Service"], never, Scope.Scope | R> {
+): Effect.fn.Return<Connection.Connection, never, Scope.Scope | R> {
   const { onWrite, remoteAddress = { host: "replay", port: 0 }, speed = 1 } = options
   const { magic } = options.network ?? Network.mainnet
   const clock = yield* Clock.Clock

@@ -23,6 +23,7 @@ import { makeSocket, type WebSocketLike } from "./connection/webSocket.ts"
 export type { WebSocketLike } from "./connection/webSocket.ts"
 export {
   ConnectionError,
+  isConnectionError,
   type ConnectionReason,
   type DialProblem,
   type Endpoint,
@@ -51,38 +52,45 @@ export {
  * await Effect.runPromise(program)
  * ```
  */
-export class Connection extends Context.Service<
-  Connection,
-  {
-    readonly localAddress: Endpoint
-    readonly remoteAddress: Endpoint
-    /**
-     * Waits for the next bytes, in order, however they were cut on their way. Not pulling is back-pressure: a bounded
-     * batch is held here, then the remote's writes stall. Interrupting it loses nothing. What arrived before the end is
-     * handed out before the end fails it; after our own `close` or `destroy` it fails at once. Only one fiber may pull
-     * at a time: a second one dies.
-     */
-    readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array>, ConnectionError>
-    /**
-     * Hands bytes over, at once and in order, and returns how many bytes wait in this process because the other side
-     * takes no more for now: 0 means none. It never throws and holds back nobody, so look at the result or wait for
-     * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns 0.
-     */
-    readonly write: (bytes: Uint8Array) => number
-    /**
-     * Waits until nothing that was written waits in this process; at once when that is so already. Taken by the
-     * operating system is not yet received by the remote. Fails with the error of the connection when it ended.
-     */
-    readonly drained: Effect.Effect<void, ConnectionError>
-    /**
-     * Ends it softly: what was written is flushed, our end is sent, and the remote's end awaited, for a short time at
-     * the most; then it is destroyed. What still arrives meanwhile is thrown away. Closing again waits for the same end.
-     */
-    readonly close: Effect.Effect<void>
-    /** Ends it now: bytes not yet taken by the operating system are dropped. */
-    readonly destroy: Effect.Effect<void>
-  }
->()("effect-bitcoin-peer/Connection") {}
+export interface Connection {
+  readonly localAddress: Endpoint
+  readonly remoteAddress: Endpoint
+  /**
+   * Waits for the next bytes, in order, however they were cut on their way. Not pulling is back-pressure: a bounded
+   * batch is held here, then the remote's writes stall. Interrupting it loses nothing. What arrived before the end is
+   * handed out before the end fails it; after our own `close` or `destroy` it fails at once. Only one fiber may pull
+   * at a time: a second one dies.
+   */
+  readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array>, ConnectionError>
+  /**
+   * Hands bytes over, at once and in order, and returns how many bytes wait in this process because the other side
+   * takes no more for now: 0 means none. It never throws and holds back nobody, so look at the result or wait for
+   * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns 0.
+   */
+  readonly write: (bytes: Uint8Array) => number
+  /**
+   * Waits until nothing that was written waits in this process; at once when that is so already. Taken by the
+   * operating system is not yet received by the remote. Fails with the error of the connection when it ended.
+   */
+  readonly drained: Effect.Effect<void, ConnectionError>
+  /**
+   * Ends it softly: what was written is flushed, our end is sent, and the remote's end awaited, for a short time at
+   * the most; then it is destroyed. What still arrives meanwhile is thrown away. Closing again waits for the same end.
+   */
+  readonly close: Effect.Effect<void>
+  /** Ends it now: bytes not yet taken by the operating system are dropped. */
+  readonly destroy: Effect.Effect<void>
+}
+
+/**
+ * The key of the service `Connection` in a context.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Connection: Context.Service<Connection, Connection> = Context.Service<Connection>(
+  "effect-bitcoin-peer/Connection"
+)
 
 /** How the in-memory pair behaves. Without options: no delay, nothing cut, 64 KiB in each direction. */
 export interface PairOptions {
@@ -110,7 +118,7 @@ export interface PairOptions {
 }
 
 /** Both ends of an in-memory connection, and what a test can make happen to it. */
-export interface Pair extends Readonly<[Connection["Service"], Connection["Service"]]> {
+export interface Pair extends Readonly<[Connection, Connection]> {
   /** Breaks it, as seen from both ends. Bytes on their way are lost, those that arrived are still handed out. */
   readonly reset: (cause?: unknown) => Effect.Effect<void>
 }
@@ -183,7 +191,7 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
       yield* Effect.forkScoped(first.courier, { startImmediately: true })
       yield* Effect.forkScoped(second.courier, { startImmediately: true })
     }
-    const ends: readonly [Connection["Service"], Connection["Service"]] = [first, second]
+    const ends: readonly [Connection, Connection] = [first, second]
     return Object.assign(ends, {
       reset: (cause: unknown = new Error("reset by the test")) =>
         Effect.sync(() => {
@@ -224,7 +232,7 @@ const unknownEndpoint: Endpoint = { host: "unknown", port: 0 }
 export const fromSocket = (
   socket: Socket.Socket,
   options: SocketOptions = {}
-): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const remote = options.remoteAddress ?? unknownEndpoint
@@ -321,7 +329,7 @@ export interface WebSocketOptions extends SocketOptions {
 export const fromWebSocket = (
   open: () => WebSocketLike,
   options: WebSocketOptions = {}
-): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   Effect.gen(function* () {
     const { host, port } = options.remoteAddress ?? unknownEndpoint
     const webSocket = yield* Effect.acquireRelease(

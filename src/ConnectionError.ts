@@ -1,4 +1,6 @@
 import * as Data from "effect/Data"
+import * as Predicate from "effect/Predicate"
+import { errorJson } from "./primitives/errorJson.ts"
 import { withoutStackTrace } from "./primitives/withoutStackTrace.ts"
 
 /** One side of a connection: a host name or an address without brackets, and a port. */
@@ -101,6 +103,8 @@ const textOf = ({
   readonly cause: unknown
 }): string => (problem === "Other" ? messageOf(cause) : problemText[problem])
 
+const TypeId = "~effect-bitcoin-peer/ConnectionError"
+
 /**
  * The one error of this module: a dial or a listen that failed, or the end of a connection. Its `reason` says which.
  *
@@ -114,6 +118,8 @@ const textOf = ({
  * ```
  */
 export class ConnectionError extends Data.TaggedError("ConnectionError")<{ readonly reason: ConnectionReason }> {
+  readonly [TypeId]: typeof TypeId = TypeId
+
   override get message(): string {
     const reason = this.reason
     switch (reason._tag) {
@@ -129,7 +135,20 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{ reado
         return `listen ${formatEndpoint(reason)}: ${textOf(reason)}`
     }
   }
+
+  /** `console.log`, loggers and `JSON.stringify` show the message and the reason. */
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
 }
+
+/**
+ * Whether a value is a `ConnectionError`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isConnectionError = (value: unknown): value is ConnectionError => Predicate.hasProperty(value, TypeId)
 
 /** The remote's end, or our own. */
 export const closedError = (): ConnectionError =>

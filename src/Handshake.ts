@@ -23,7 +23,7 @@ export {
   type Options
 } from "./handshake/options.ts"
 export type { Negotiated } from "./handshake/run.ts"
-export { HandshakeError, type HandshakeReason } from "./HandshakeError.ts"
+export { HandshakeError, type HandshakeReason, isHandshakeError } from "./HandshakeError.ts"
 
 /**
  * Runs the handshake alone over a connection, which stays open whatever comes of it: closing it is the caller's.
@@ -46,7 +46,7 @@ export { HandshakeError, type HandshakeReason } from "./HandshakeError.ts"
  * ```
  */
 export const run = Effect.fnUntraced(function* (
-  connection: Connection["Service"],
+  connection: Connection,
   options: Options = {}
 ): Effect.fn.Return<Negotiated, HandshakeError, Nonce | Scope.Scope> {
   const { magic } = options.network ?? Network.mainnet

@@ -6,7 +6,9 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import { encode as hex } from "effect/encoding/Hex"
 import type { ConnectionError } from "./ConnectionError.ts"
+import * as Predicate from "effect/Predicate"
 import * as Network from "./Network.ts"
+import { errorJson } from "./primitives/errorJson.ts"
 import * as Wire from "./Wire.ts"
 
 /** Why the messages of the peer end a handshake. */
@@ -120,9 +122,26 @@ const describe = (reason: HandshakeReason): string => {
   }
 }
 
+const TypeId = "~effect-bitcoin-peer/HandshakeError"
+
 /** A handshake that did not end in agreement; `reason` says why. */
 export class HandshakeError extends Data.TaggedError("HandshakeError")<{ readonly reason: HandshakeReason }> {
+  readonly [TypeId]: typeof TypeId = TypeId
+
   override get message(): string {
     return `handshake failed: ${describe(this.reason)}`
   }
+
+  /** `console.log`, loggers and `JSON.stringify` show the message and the reason. */
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
 }
+
+/**
+ * Whether a value is a `HandshakeError`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isHandshakeError = (value: unknown): value is HandshakeError => Predicate.hasProperty(value, TypeId)

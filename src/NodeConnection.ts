@@ -59,7 +59,7 @@ export interface ConnectI2pOptions extends I2pOptions {
 }
 
 /** A destination of our own in the I2P network, for as long as its scope lives. `PeerServer.serve` takes it as a listener. */
-export interface I2pSession extends Session<Connection["Service"]> {}
+export interface I2pSession extends Session<Connection> {}
 
 /** Where to listen, and how. */
 export interface ListenOptions extends SocketOptions, ListenerSettings {}
@@ -83,7 +83,7 @@ export interface ListenOptions extends SocketOptions, ListenerSettings {}
  * await Effect.runPromise(program)
  * ```
  */
-export const connect = (options: ConnectOptions): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+export const connect = (options: ConnectOptions): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const source = yield* dial(options, restore)
@@ -135,9 +135,7 @@ export const layerConnect = (options: ConnectOptions): Layer.Layer<Connection, C
  * // connect explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion:8333 through 127.0.0.1:9050: onion service descriptor not found
  * ```
  */
-export const connectSocks5 = (
-  options: ConnectSocks5Options
-): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+export const connectSocks5 = (options: ConnectSocks5Options): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const { connectTimeout, host, noDelay = true, port, proxy } = options
@@ -212,9 +210,7 @@ const i2pSession = (
  * })
  * ```
  */
-export const connectI2p = (
-  options: ConnectI2pOptions
-): Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> =>
+export const connectI2p = (options: ConnectI2pOptions): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   isI2pName(options.host)
     ? Effect.flatMap(i2pSession(options, options.host), (session) => session.connect(options.host))
     : Effect.fail(refusedTarget({ host: options.host, port: 0 }, "BadHost", "not an .i2p name"))
@@ -234,22 +230,27 @@ export const connectI2p = (
  * }).pipe(Effect.scoped, Effect.provide(NodeConnection.layerListen({ port: 18444 })))
  * ```
  */
-export class Listener extends Context.Service<
-  Listener,
-  {
-    /** Where it listens, with the port that was taken when it was asked for any. */
-    readonly address: Endpoint
-    /** All addresses that it listens on; the first is `address`. */
-    readonly addresses: NonEmptyReadonlyArray<Endpoint>
-    /** How many are open, wait, and were refused. */
-    readonly stats: Effect.Effect<ListenerStats>
-    /**
-     * The next connection, which belongs to the scope of this call, not to the listener's. Several fibers may accept; interrupting one
-     * loses no connection. Fails with `Closed` once the listener's scope ended.
-     */
-    readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope>
-  }
->()("effect-bitcoin-peer/Listener") {}
+export interface Listener {
+  /** Where it listens, with the port that was taken when it was asked for any. */
+  readonly address: Endpoint
+  /** All addresses that it listens on; the first is `address`. */
+  readonly addresses: NonEmptyReadonlyArray<Endpoint>
+  /** How many are open, wait, and were refused. */
+  readonly stats: Effect.Effect<ListenerStats>
+  /**
+   * The next connection, which belongs to the scope of this call, not to the listener's. Several fibers may accept; interrupting one
+   * loses no connection. Fails with `Closed` once the listener's scope ended.
+   */
+  readonly accept: Effect.Effect<Connection, ConnectionError, Scope.Scope>
+}
+
+/**
+ * The key of the service `Listener` in a context.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Listener: Context.Service<Listener, Listener> = Context.Service<Listener>("effect-bitcoin-peer/Listener")
 
 /**
  * Listens until the scope ends, which also destroys the connections that nobody accepted; accepted ones live on.
@@ -272,11 +273,11 @@ export class Listener extends Context.Service<
  * await Effect.runPromise(echo)
  * ```
  */
-export const listen = (options: ListenOptions): Effect.Effect<Listener["Service"], ConnectionError, Scope.Scope> =>
+export const listen = (options: ListenOptions): Effect.Effect<Listener, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const { addresses, next, stats } = yield* openListener(options, restore)
-      const accept: Listener["Service"]["accept"] = Effect.uninterruptibleMask((restore) =>
+      const accept: Listener["accept"] = Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(next(restore), (socket) =>
           adopt(streaming(socket), addressesOf(socket, unspecified), options.closeTimeout)
         )

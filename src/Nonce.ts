@@ -29,27 +29,32 @@ export const defaultCapacity = 50
 /** Asking the system costs 7 µs, however few bytes it is asked for: 32 nonces at a time. */
 const poolSize = 256
 
-export class Nonce extends Context.Service<
-  Nonce,
-  {
-    /** A new nonce for a `version`: 64 secure random bits, never 0, remembered until `capacity` newer ones were made. */
-    readonly next: Effect.Effect<bigint>
-    /** 64 secure random bits that are not remembered, never 0: for a ping. */
-    readonly unremembered: Effect.Effect<bigint>
-    /**
-     * Whether `next` made it and it is still remembered. Asking makes it the most recently used. Ask for the nonce of a version message
-     * that a peer sent: what is own has then been received.
-     */
-    readonly isOwn: (nonce: bigint) => boolean
-    /** Whether `isOwn` has found this nonce: the connection whose version carried it is a connection to ourselves. */
-    readonly wasReceived: (nonce: bigint) => boolean
-  }
->()("effect-bitcoin-peer/Nonce") {}
+export interface Nonce {
+  /** A new nonce for a `version`: 64 secure random bits, never 0, remembered until `capacity` newer ones were made. */
+  readonly next: Effect.Effect<bigint>
+  /** 64 secure random bits that are not remembered, never 0: for a ping. */
+  readonly unremembered: Effect.Effect<bigint>
+  /**
+   * Whether `next` made it and it is still remembered. Asking makes it the most recently used. Ask for the nonce of a version message
+   * that a peer sent: what is own has then been received.
+   */
+  readonly isOwn: (nonce: bigint) => boolean
+  /** Whether `isOwn` has found this nonce: the connection whose version carried it is a connection to ourselves. */
+  readonly wasReceived: (nonce: bigint) => boolean
+}
+
+/**
+ * The key of the service `Nonce` in a context.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Nonce: Context.Service<Nonce, Nonce> = Context.Service<Nonce>("effect-bitcoin-peer/Nonce")
 
 /** Makes the service over the `SecureRandom` of the context. */
 export const make = Effect.fnUntraced(function* (options?: {
   readonly capacity?: number | undefined
-}): Effect.fn.Return<Nonce["Service"], never, SecureRandom.SecureRandom> {
+}): Effect.fn.Return<Nonce, never, SecureRandom.SecureRandom> {
   const random = yield* SecureRandom.SecureRandom
   const capacity = options?.capacity ?? defaultCapacity
   /**

@@ -11,6 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Connection } from "./Connection.ts"
@@ -33,7 +34,15 @@ import * as Transport from "./Transport.ts"
 import * as Wire from "./Wire.ts"
 
 export type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
-export { assess, type Assessment, describeEnd, type EndReason, PeerError, type PeerReason } from "./PeerError.ts"
+export {
+  assess,
+  type Assessment,
+  describeEnd,
+  type EndReason,
+  isPeerError,
+  PeerError,
+  type PeerReason
+} from "./PeerError.ts"
 export type { AskOptions, DataResult, TransactionOptions } from "./peer/requests/requests.ts"
 export {
   defaultDataStallTimeout,
@@ -46,188 +55,206 @@ export {
 export { type Info, Stats } from "./peer/stats.ts"
 export type { SubscribeOptions } from "./peer/subscribers.ts"
 
+/**
+ * The property that marks a `Peer`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-bitcoin-peer/Peer"
+
 /** A connected peer. It ends once, and stays usable after that: what is asked of it then fails with `PeerError`. */
-export class Peer extends Context.Service<
-  Peer,
-  {
-    readonly info: Info
-    /** A snapshot of the counters, at any time, after the end too. */
-    readonly stats: Effect.Effect<Stats>
-    /**
-     * Queues a message; succeeds when it was let in, suspends while `maximumQueuedBytes` wait. Fails with `NotSendable`
-     * when the message is against the rules (nothing is sent, the peer goes on) and with `Ended`. A message that was let
-     * in is dropped when the peer ends before it was written.
-     */
-    readonly send: (message: Wire.Message) => Effect.Effect<void, PeerError>
-    /**
-     * Queues a message; succeeds when the operating system has taken it, fails with `Ended` when it never will. Interrupting
-     * the wait does not take back what was let in.
-     */
-    readonly sendAndWait: (message: Wire.Message) => Effect.Effect<void, PeerError>
-    /**
-     * Sets handlers from the next message on: those that are given replace the ones of the same type, `undefined` removes
-     * one. They use the services of whoever sets them, and the peer's own `Scope`.
-     */
-    readonly handle: <H extends Handlers<unknown>>(handlers: H) => Effect.Effect<void, never, HandlerServices<H>>
-    /**
-     * The messages that arrive while the stream runs, in order, those with handlers too. A stream that is not consumed
-     * stops the reader, and so the remote: nothing is lost and nothing piles up. Ends when the peer ends. What arrived
-     * before it ran is not repeated: to see everything from the first message on, use handlers.
-     */
-    readonly messages: Stream.Stream<Wire.Message>
-    /**
-     * The same with a bound and a choice of one's own for when the stream is not consumed fast enough. Fails with `Overflow`
-     * where that was chosen.
-     */
-    readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
-    /**
-     * Announces transactions and blocks by their hashes, each once. Returns what became of each, in their order: `"queued"`, `"known"`,
-     * `"belowFeeFilter"` or `"notWanted"` (see `Inventory.Announced`).
-     *
-     * A block goes out at once, in an inv of its own. Transactions wait for the next turn of the trickle and go out in batches of at
-     * most 1,000; what the peer has learned of by then is skipped. Give both hashes of a transaction, and the agreed one is
-     * announced: the wtxid where `info.wtxidRelay`, else the txid. A peer with `info.relay` false wants none, unless it has
-     * loaded or cleared a filter since (BIP37). To announce only what matches a filter is up to the caller. Fails with `Ended`, and
-     * with `NotSendable` for a hash that is not 32 bytes: nothing is announced then.
-     */
-    readonly announce: (
-      announcements: ReadonlyArray<Announcement>
-    ) => Effect.Effect<ReadonlyArray<Announced>, PeerError>
-    /**
-     * Announces new blocks at once, the tip last: by their headers where the peer asked for that [130] and there are at
-     * most 8, which must connect, else by the hash of the tip. Nothing is sent when the peer knows the tip.
-     */
-    readonly announceBlocks: (headers: ReadonlyArray<Wire.BlockHeader>) => Effect.Effect<void, PeerError>
-    /**
-     * Sends addresses, as addrv2 where the peer asked for it [155], else as addr, which holds IPv4 and IPv6 only. Of more
-     * than 1,000 a random choice is sent. Returns those that were; for none nothing is sent.
-     */
-    readonly sendAddresses: (
-      addresses: ReadonlyArray<Wire.AddressV2>
-    ) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
-    /**
-     * Asks for the headers behind the first hash of the locator that the peer knows, up to 2,000 or the stop hash. A repeat
-     * of the last question (same first hash, same stop hash) is not sent: then false.
-     */
-    readonly sendGetHeaders: (
-      locator: Wire.List<Uint8Array>,
-      stopHash?: Uint8Array
-    ) => Effect.Effect<boolean, PeerError>
-    /** The same for an inv of up to 500 blocks. */
-    readonly sendGetBlocks: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
-    /** Sends a reject [61] where the policy has them and the peer's version is 70002 or more; otherwise false. */
-    readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
-    /**
-     * Asks for the headers after the first hash of the locator that the peer knows: up to 2,000, or to the stop hash. An empty list
-     * means that the peer says it has no more. Callers with the same locator and stop hash share one request.
-     *
-     * A ping follows the request. If its pong comes first, this fails: with `DoesNotConnect` if headers came that do not connect to the
-     * locator, else with `NoAnswer` (bcoin says nothing when it has no more). Fails with `TimedOut` (90 s by default), `NotSendable`
-     * and `Ended`.
-     */
-    readonly getHeaders: (
-      locator: Wire.List<Uint8Array>,
-      stopHash?: Uint8Array,
-      options?: AskOptions
-    ) => Effect.Effect<Wire.List<Wire.BlockHeader>, PeerError>
-    /**
-     * The same for the hashes of up to 500 blocks, as inventory. No node says that it has no more: this fails with `NoAnswer` then. A
-     * single block may be an announcement, so it is returned only when the pong comes. Fails with `TimedOut` (30 s by default),
-     * `NotSendable` and `Ended`.
-     */
-    readonly getBlocks: (
-      locator: Wire.List<Uint8Array>,
-      stopHash?: Uint8Array,
-      options?: AskOptions
-    ) => Effect.Effect<Wire.List<Wire.InventoryItem>, PeerError>
-    /**
-     * Asks for transactions and blocks, in batches of 1,000. Says of each item what became of it, in their order: `Found` with the
-     * message, `NotFound`, or `TimedOut` (30 s for all together by default). Callers that want the same item share one request.
-     *
-     * Bitcoin Core says nothing about blocks that it does not have, so a ping follows the request for one: what did not come before
-     * the pong is `NotFound`. Blocks are checked as by `getBlock`. A block without `InventoryType.witnessFlag` comes without witnesses. A filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
-     * and `Ended`.
-     */
-    readonly getData: (
-      items: Wire.List<Wire.InventoryItem>,
-      options?: AskOptions
-    ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
-    /**
-     * Asks for a block by its hash, 32 bytes in wire order, and returns it with its witnesses. It was checked: its transactions and
-     * witnesses are those that its header commits to. Proof of work and the validity of transactions were not.
-     *
-     * Fails with `NotFound`, with `TimedOut` (30 s by default), `NotSendable` and `Ended`. A peer that sends a changed block is ended by
-     * `BadAnswer`.
-     */
-    readonly getBlock: (hash: Uint8Array, options?: AskOptions) => Effect.Effect<Wire.Block, PeerError>
-    /**
-     * Asks for a transaction and returns it with its witnesses. The hash is the one that the peer announces: the wtxid where
-     * `info.wtxidRelay`, else the txid; `by` says otherwise. The transaction has this hash; a txid says nothing about the witnesses.
-     *
-     * A node has the transactions of its mempool, and few others. Fails as `getBlock` does.
-     */
-    readonly getTransaction: (
-      hash: Uint8Array,
-      options?: TransactionOptions
-    ) => Effect.Effect<Wire.Transaction, PeerError>
-    /**
-     * Asks for transactions of a block by their indexes in it, at least one, to complete a `cmpctblock` (BIP152). The answer is a
-     * `blocktxn`, or the whole block where that is old; `CompactBlock.complete` takes either. Fails with `NotFound` when the pong to a
-     * ping after the request comes first, with `TimedOut` (30 s by default), `NotSendable` and `Ended`.
-     */
-    readonly getBlockTransactions: (
-      blockHash: Uint8Array,
-      indexes: Wire.List<number>,
-      options?: AskOptions
-    ) => Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError>
-    /**
-     * Asks for addresses of other nodes, and returns them in the form of addrv2. Core answers a peer that dialled it, once a
-     * connection: at once, or with its next turn of address relay, on average 30 s later. A node may announce itself with a single
-     * address, so one that comes alone is returned only when the time is over. Fails with `TimedOut` (2 minutes by default) and
-     * `Ended`.
-     */
-    readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
-    /**
-     * Asks for the compact filters of a range of blocks (BIP157) and returns them by height; `CompactFilter.decode` reads them. A filter
-     * belongs to the block whose hash is with it. Fails with `NotOffered` where the peer does not offer `Service.compactFilters`,
-     * `NotSendable` for more than 1,000, `NoAnswer` when the pong to a ping after the request comes before all filters have, `TimedOut`
-     * (2 minutes for all by default) and `Ended`. Core disconnects a peer that asks for a block that it does not know, or not at
-     * that height.
-     */
-    readonly getCompactFilters: (
-      range: CompactFilterRange,
-      options?: AskOptions
-    ) => Effect.Effect<ReadonlyArray<Wire.CFilter>, PeerError>
-    /**
-     * The same for the hashes of filters, which `CompactFilter.verifyHeaders` makes headers of: at most 2,000, 30 s. An
-     * answer that has not as many as were asked for is none.
-     */
-    readonly getCompactFilterHeaders: (
-      range: CompactFilterHeaderRange,
-      options?: AskOptions
-    ) => Effect.Effect<Wire.CFHeaders, PeerError>
-    /** The same for the filter headers at heights 1,000, 2,000 and so on, up to the block with that hash. */
-    readonly getCompactFilterCheckpoints: (
-      stopHash: Uint8Array,
-      filterType?: number,
-      options?: AskOptions
-    ) => Effect.Effect<Wire.List<Uint8Array>, PeerError>
-    /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` at versions up to 60000 [31]. */
-    readonly ping: Effect.Effect<Duration.Duration, PeerError>
-    /**
-     * Asks for the end and returns at once; `awaitShutdown` waits for it. The first call decides the reason. May be called
-     * from a handler.
-     */
-    readonly disconnect: (why?: string) => Effect.Effect<void>
-    /** Waits until all fibers ended, all finalizers of `scope` ran and the connection is closed; returns the reason. */
-    readonly awaitShutdown: Effect.Effect<EndReason>
-    /**
-     * Ends with the peer: fork into it what shall not outlive the connection. What is forked into it ends the peer by
-     * `disconnect`; to close the scope that the peer was made in, and wait for it, would be to wait for itself.
-     */
-    readonly scope: Scope.Scope
-  }
->()("effect-bitcoin-peer/Peer") {}
+export interface Peer {
+  readonly [TypeId]: typeof TypeId
+  readonly info: Info
+  /** A snapshot of the statistics, at any time; after the end too. */
+  readonly stats: Effect.Effect<Stats>
+  /**
+   * Queues a message. Succeeds when it was accepted, and suspends while `maximumQueuedBytes` wait to be written. An accepted
+   * message is dropped when the peer ends before it was written. Fails with `NotSendable` when the message is invalid (nothing is
+   * sent, and the peer stays connected), and with `Ended`.
+   */
+  readonly send: (message: Wire.Message) => Effect.Effect<void, PeerError>
+  /**
+   * Queues a message. Succeeds when the operating system has taken it; fails with `Ended` when the peer ends before. Interrupting
+   * the wait does not withdraw an accepted message.
+   */
+  readonly sendAndWait: (message: Wire.Message) => Effect.Effect<void, PeerError>
+  /**
+   * Sets handlers, from the next message on. A handler replaces the one of the same type; `undefined` removes it. The handlers use
+   * the services of the fiber that sets them, and the peer's own `Scope`.
+   */
+  readonly handle: <H extends Handlers<unknown>>(handlers: H) => Effect.Effect<void, never, HandlerServices<H>>
+  /**
+   * The messages that arrive while the stream runs, in order, also those that have a handler. A stream that is not consumed stops
+   * the reader and so the remote: nothing is lost, and memory stays bounded. It ends with the peer. Messages that arrived before
+   * it ran are not repeated: use handlers to see all from the first one on.
+   */
+  readonly messages: Stream.Stream<Wire.Message>
+  /**
+   * Like `messages`, with a bound, and a choice for when the stream is not consumed fast enough. Fails with `Overflow` if the
+   * choice is "fail".
+   */
+  readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
+  /**
+   * Announces transactions and blocks by their hashes. Returns what became of each, in their order: `"queued"`, `"known"`,
+   * `"belowFeeFilter"` or `"notWanted"`, see `Inventory.Announced`.
+   *
+   * A block goes out at once, in an inv of its own. Transactions wait for the next trickle, are checked again then (still unknown, not
+   * below the feefilter) and go out in batches of at most 1,000. Give both hashes of a transaction, and the agreed one is announced:
+   * the wtxid if `info.wtxidRelay`, else the txid. The remote wants none if `info.relay` is false and it has not loaded or cleared a
+   * filter (BIP37) since; the caller has to select the transactions that match such a filter. Fails with `NotSendable` for a hash that
+   * is not 32 bytes, and announces nothing then; fails with `Ended`.
+   */
+  readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<ReadonlyArray<Announced>, PeerError>
+  /**
+   * Announces new blocks at once, the tip last. At most 8 headers, which must connect, are sent as they are if the remote asked for
+   * headers (BIP130); else the hash of the tip is sent. Nothing is sent when the remote knows the tip.
+   */
+  readonly announceBlocks: (headers: ReadonlyArray<Wire.BlockHeader>) => Effect.Effect<void, PeerError>
+  /**
+   * Sends addresses, as `addrv2` if the remote asked for it (BIP155), else as `addr`, which holds IPv4 and IPv6 only. Sends a
+   * random choice of more than 1,000. Returns the addresses that were sent; sends nothing for none.
+   */
+  readonly sendAddresses: (
+    addresses: ReadonlyArray<Wire.AddressV2>
+  ) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
+  /**
+   * Sends a `getheaders` for the headers after the first hash of the locator that the remote knows: up to 2,000, or to the stop
+   * hash. Returns false, and sends nothing, for a repeat of the last one (same first hash, same stop hash).
+   */
+  readonly sendGetHeaders: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
+  /** The same with a `getblocks`, which is answered by an inv of up to 500 blocks. */
+  readonly sendGetBlocks: (locator: Wire.List<Uint8Array>, stopHash?: Uint8Array) => Effect.Effect<boolean, PeerError>
+  /** Sends a reject (BIP61) if the policy has rejects and the remote's version is 70002 or more; else returns false. */
+  readonly sendReject: (reject: Omit<Wire.Reject, "_tag">) => Effect.Effect<boolean, PeerError>
+  /**
+   * Asks for the headers after the first hash of the locator that the peer knows: up to 2,000, or to the stop hash. An empty list
+   * means that the peer says it has no more. Callers with the same locator and stop hash share one request.
+   *
+   * A ping follows the request. If its pong comes first, this fails: with `DoesNotConnect` if headers came that do not connect to the
+   * locator, else with `NoAnswer` (bcoin says nothing when it has no more). Fails with `TimedOut` (90 s by default), `NotSendable`
+   * and `Ended`.
+   */
+  readonly getHeaders: (
+    locator: Wire.List<Uint8Array>,
+    stopHash?: Uint8Array,
+    options?: AskOptions
+  ) => Effect.Effect<Wire.List<Wire.BlockHeader>, PeerError>
+  /**
+   * The same for the hashes of up to 500 blocks, as inventory. No node says that it has no more: this fails with `NoAnswer` then. A
+   * single block may be an announcement, so it is returned only when the pong comes. Fails with `TimedOut` (30 s by default),
+   * `NotSendable` and `Ended`.
+   */
+  readonly getBlocks: (
+    locator: Wire.List<Uint8Array>,
+    stopHash?: Uint8Array,
+    options?: AskOptions
+  ) => Effect.Effect<Wire.List<Wire.InventoryItem>, PeerError>
+  /**
+   * Asks for transactions and blocks, in batches of 1,000. Says of each item what became of it, in their order: `Found` with the
+   * message, `NotFound`, or `TimedOut` (30 s for all together by default). Callers that want the same item share one request.
+   *
+   * Bitcoin Core says nothing about blocks that it does not have, so a ping follows the request for one: what did not come before
+   * the pong is `NotFound`. Blocks are checked as by `getBlock`; without `InventoryType.witnessFlag` they come without witnesses. A
+   * filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
+   * and `Ended`.
+   */
+  readonly getData: (
+    items: Wire.List<Wire.InventoryItem>,
+    options?: AskOptions
+  ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
+  /**
+   * Asks for a block by its hash, 32 bytes in wire order, and returns it with its witnesses. It was checked: its transactions and
+   * witnesses are those that its header commits to. Proof of work and the validity of transactions were not.
+   *
+   * Fails with `NotFound`, `TimedOut` (30 s by default), `NotSendable` and `Ended`. A remote that sends a changed block is ended by
+   * `BadAnswer`.
+   */
+  readonly getBlock: (hash: Uint8Array, options?: AskOptions) => Effect.Effect<Wire.Block, PeerError>
+  /**
+   * Asks for a transaction and returns it with its witnesses. The hash is the one that the remote announces: the wtxid if
+   * `info.wtxidRelay`, else the txid; `by` says otherwise. The transaction has this hash; a txid says nothing about the witnesses.
+   *
+   * A node has the transactions of its mempool, and few others. Fails as `getBlock` does.
+   */
+  readonly getTransaction: (
+    hash: Uint8Array,
+    options?: TransactionOptions
+  ) => Effect.Effect<Wire.Transaction, PeerError>
+  /**
+   * Asks for transactions of a block by their indexes in it, at least one, to complete a `cmpctblock` (BIP152). The answer is a
+   * `blocktxn`, or the whole block where that is old; `CompactBlock.complete` takes either. Fails with `NotFound` when the pong to a
+   * ping after the request comes first, with `TimedOut` (30 s by default), `NotSendable` and `Ended`.
+   */
+  readonly getBlockTransactions: (
+    blockHash: Uint8Array,
+    indexes: Wire.List<number>,
+    options?: AskOptions
+  ) => Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError>
+  /**
+   * Asks for addresses of other nodes, and returns them in the form of addrv2. Core answers a peer that dialled it, once a
+   * connection: at once, or with its next turn of address relay, on average 30 s later. A node may announce itself with a single
+   * address, so one that comes alone is returned only when the time is over. Fails with `TimedOut` (2 minutes by default) and
+   * `Ended`.
+   */
+  readonly getAddresses: (options?: AskOptions) => Effect.Effect<ReadonlyArray<Wire.AddressV2>, PeerError>
+  /**
+   * Asks for the compact filters (BIP157) of a range of blocks and returns them by height; `CompactFilter.decode` reads them. The
+   * block hash in an answer says which filter it is. Fails with `NotOffered` if the remote does not offer
+   * `Service.compactFilters`, `NotSendable` for more than 1,000, `NoAnswer` when the pong to a ping after the request comes before
+   * all filters have, `TimedOut` (2 minutes for all by default) and `Ended`. Core
+   * disconnects a peer that asks for a block that it does not know, or that is not at that height.
+   */
+  readonly getCompactFilters: (
+    range: CompactFilterRange,
+    options?: AskOptions
+  ) => Effect.Effect<ReadonlyArray<Wire.CFilter>, PeerError>
+  /**
+   * The same for the hashes of filters: at most 2,000, 30 s by default. `CompactFilter.verifyHeaders` makes headers of them. A
+   * message with another number of hashes is no answer.
+   */
+  readonly getCompactFilterHeaders: (
+    range: CompactFilterHeaderRange,
+    options?: AskOptions
+  ) => Effect.Effect<Wire.CFHeaders, PeerError>
+  /** The same for the filter headers at heights 1,000, 2,000 and so on, up to the block with that hash. */
+  readonly getCompactFilterCheckpoints: (
+    stopHash: Uint8Array,
+    filterType?: number,
+    options?: AskOptions
+  ) => Effect.Effect<Wire.List<Uint8Array>, PeerError>
+  /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` up to version 60000 (BIP31). */
+  readonly ping: Effect.Effect<Duration.Duration, PeerError>
+  /**
+   * Begins the end of the peer and returns at once; `awaitShutdown` waits for it. The first call fixes the reason. A handler may
+   * call it.
+   */
+  readonly disconnect: (why?: string) => Effect.Effect<void>
+  /** Waits until all fibers have ended, the finalizers of `scope` have run and the connection is closed. Returns the reason. */
+  readonly awaitShutdown: Effect.Effect<EndReason>
+  /**
+   * Closes with the peer: fork fibers into it that end with the connection. Such a fiber ends the peer by `disconnect`. It must
+   * not close the scope that the peer was made in and wait for that: it would wait for itself.
+   */
+  readonly scope: Scope.Scope
+}
+
+/**
+ * The key of the service `Peer` in a context.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Peer: Context.Service<Peer, Peer> = Context.Service<Peer>("effect-bitcoin-peer/Peer")
+
+/**
+ * Whether a value is a `Peer`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isPeer = (value: unknown): value is Peer => Predicate.hasProperty(value, TypeId)
 
 /** The message with that command. */
 export type MessageOf<Tag extends Wire.Message["_tag"]> = Extract<Wire.Message, { readonly _tag: Tag }>
@@ -243,10 +270,7 @@ export type MessageOf<Tag extends Wire.Message["_tag"]> = Extract<Wire.Message, 
  */
 export type Handlers<R = never> = {
   readonly [Tag in Wire.Message["_tag"]]?:
-    | ((
-        message: MessageOf<Tag>,
-        peer: Peer["Service"]
-      ) => Effect.Effect<unknown, unknown, R> | PromiseLike<unknown> | void)
+    | ((message: MessageOf<Tag>, peer: Peer) => Effect.Effect<unknown, unknown, R> | PromiseLike<unknown> | void)
     | undefined
 }
 
@@ -269,7 +293,7 @@ export interface CustomType<A> {
 }
 
 /** A message type with its handler, for `Options.custom`; made by `custom`. */
-export interface CustomHandler extends Dispatcher.CustomHandler<Peer["Service"]> {}
+export interface CustomHandler extends Dispatcher.CustomHandler<Peer> {}
 
 /**
  * Registers a message type of one's own with its handler, which runs instead of the one for `Unknown`. To send a value:
@@ -292,10 +316,7 @@ export interface CustomHandler extends Dispatcher.CustomHandler<Peer["Service"]>
  */
 export const custom = <A>(
   type: CustomType<A>,
-  handler: (
-    value: A,
-    peer: Peer["Service"]
-  ) => Effect.Effect<unknown, unknown, Scope.Scope> | PromiseLike<unknown> | void
+  handler: (value: A, peer: Peer) => Effect.Effect<unknown, unknown, Scope.Scope> | PromiseLike<unknown> | void
 ): CustomHandler => ({
   command: type.command,
   prepare: (payload) => {
@@ -318,7 +339,8 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Session
 }
 
 /** The service over a session's parts; those that few peers are asked for are made when first asked for. */
-const fromSession = (session: Session<Peer["Service"]>): Peer["Service"] => ({
+const fromSession = (session: Session<Peer>): Peer => ({
+  [TypeId]: TypeId,
   info: session.info,
   stats: session.stats,
   send: (message) => session.sendQueue.offer(message),
@@ -354,7 +376,7 @@ const fromSession = (session: Session<Peer["Service"]>): Peer["Service"] => ({
  *
  * @example
  * ```ts
- * import { Effect } from "effect"
+ * import { Duration, Effect } from "effect"
  * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
  *
@@ -364,15 +386,15 @@ const fromSession = (session: Session<Peer["Service"]>): Peer["Service"] => ({
  *     network: Network.regtest,
  *     handlers: { inv: (message) => Effect.log(`${message.items.length} announced`) }
  *   })
- *   yield* Effect.log(`connected to ${peer.info.userAgent}, ping ${yield* peer.ping}`)
+ *   yield* Effect.log(`connected to ${peer.info.userAgent}, ping ${Duration.format(yield* peer.ping)}`)
  *   return yield* peer.awaitShutdown
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
  */
 export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers>(
-  connection: Connection["Service"],
+  connection: Connection,
   options: Options<H> = {}
-): Effect.fn.Return<Peer["Service"], Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
+): Effect.fn.Return<Peer, Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
   const { magic } = options.network ?? Network.mainnet
   const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
   const wrong = badOption(options)
@@ -417,9 +439,9 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
  * ```
  */
 export const dial = <E, R, H extends Handlers<unknown> = Handlers>(
-  connect: Effect.Effect<Connection["Service"], E, R>,
+  connect: Effect.Effect<Connection, E, R>,
   options: Options<H> = {}
-): Effect.Effect<Peer["Service"], E | Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H> | R> => {
+): Effect.Effect<Peer, E | Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H> | R> => {
   const attempt = (transport: Transport.Transport) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {

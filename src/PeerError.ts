@@ -1,8 +1,10 @@
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
-import type { ConnectionError } from "./Connection.ts"
-import type { HandshakeReason } from "./HandshakeError.ts"
+import * as Predicate from "effect/Predicate"
+import type { ConnectionError, ConnectionReason } from "./ConnectionError.ts"
+import type { HandshakeError, HandshakeReason } from "./HandshakeError.ts"
+import { errorJson } from "./primitives/errorJson.ts"
 import * as Wire from "./Wire.ts"
 
 /** Why a connected peer came to its end. */
@@ -113,8 +115,12 @@ export type PeerReason =
   /** The peer does not offer the service that it needs, and could disconnect us; nothing was sent, the peer goes on. */
   | { readonly _tag: "NotOffered"; readonly what: string; readonly service: bigint }
 
+const TypeId = "~effect-bitcoin-peer/PeerError"
+
 /** Something asked of a peer that did not happen; `reason` says why. */
 export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
+  readonly [TypeId]: typeof TypeId = TypeId
+
   override get message(): string {
     switch (this.reason._tag) {
       case "Ended":
@@ -137,7 +143,20 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
         return `${this.reason.what} needs ${Wire.serviceNames(this.reason.service).join(" ")}, which the peer does not offer`
     }
   }
+
+  /** `console.log`, loggers and `JSON.stringify` show the message and the reason. */
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
 }
+
+/**
+ * Whether a value is a `PeerError`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isPeerError = (value: unknown): value is PeerError => Predicate.hasProperty(value, TypeId)
 
 /** A message against the rules of the wire, of which nothing was sent. */
 export const notSendable = (error: Wire.WireError): PeerError =>
@@ -191,5 +210,82 @@ const assessments: { readonly [Tag in (EndReason | HandshakeReason)["_tag"]]: As
   BadOptions: oursForGood
 }
 
-/** Who ended a peer or a handshake, whether it may be tried again, and how bad it was. */
-export const assess = (reason: EndReason | HandshakeReason): Assessment => assessments[reason._tag]
+const assessConnection = (reason: ConnectionReason): Assessment => {
+  switch (reason._tag) {
+    case "Closed":
+    case "Reset":
+      return theirs
+    case "ListenFailed":
+      return reason.problem === "BadPort" ? oursForGood : ours
+    case "DialFailed":
+      switch (reason.problem) {
+        case "BadHost":
+        case "BadPort":
+        case "NeedsProxy":
+        case "ProxyAuthFailed":
+          return oursForGood
+        case "ProxyBroken":
+        case "ProxyRefused":
+        case "ProxyUnreachable":
+          return ours
+        default:
+          return theirs
+      }
+  }
+}
+
+const assessRequest = (reason: PeerReason): Assessment => {
+  switch (reason._tag) {
+    case "Ended":
+      return assess(reason.end)
+    case "NotSendable":
+      return oursForGood
+    case "Overflow":
+      return ours
+    case "NotOffered":
+    case "NotSupported":
+      return unsuitable
+    // The request was not answered as it was asked. That alone is no misbehaviour, and the peer goes on.
+    default:
+      return theirs
+  }
+}
+
+/**
+ * Says who ended a peer, a handshake or a connection, whether to try again, and how bad it was. It takes the reason that
+ * `awaitShutdown` returns and every error that a connection, a handshake or a peer fails with.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schedule } from "effect"
+ * import { Network, Nonce, Peer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * const session = Effect.gen(function*() {
+ *   const connect = NodeConnection.connect({ host: "127.0.0.1", port: Network.regtest.port })
+ *   const peer = yield* Peer.dial(connect, { network: Network.regtest })
+ *   return yield* peer.ping
+ * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+ *
+ * // Dials again after each ConnectionError, HandshakeError or PeerError that another try may avoid.
+ * export const program = Effect.retry(session, {
+ *   schedule: Schedule.exponential("1 second"),
+ *   while: (error) => Peer.assess(error).retry
+ * })
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const assess = (end: EndReason | HandshakeReason | ConnectionError | HandshakeError | PeerError): Assessment => {
+  switch (end._tag) {
+    case "ConnectionError":
+      return assessConnection(end.reason)
+    case "HandshakeError":
+      return assess(end.reason)
+    case "PeerError":
+      return assessRequest(end.reason)
+    default:
+      return assessments[end._tag]
+  }
+}

@@ -21,13 +21,11 @@ const inboundTrickle = 5_000
  */
 export interface ServeOptions<H extends Peer.Handlers<unknown> = Peer.Handlers, E = never, R = never> {
   /** The options of each peer, or a function that returns them for a connection. The direction is always "inbound". */
-  readonly peer?: Peer.Options<H> | ((connection: Connection["Service"]) => Peer.Options<H>) | undefined
+  readonly peer?: Peer.Options<H> | ((connection: Connection) => Peer.Options<H>) | undefined
   /** Runs beside the peer's handlers and is interrupted when the peer ends; the peer stays when it returns. */
-  readonly onPeer?: ((peer: Peer.Peer["Service"]) => Effect.Effect<unknown, E, R>) | undefined
+  readonly onPeer?: ((peer: Peer.Peer) => Effect.Effect<unknown, E, R>) | undefined
   /** Called with the error of each handshake that failed. */
-  readonly onRefused?:
-    | ((error: HandshakeError, connection: Connection["Service"]) => Effect.Effect<unknown, E, R>)
-    | undefined
+  readonly onRefused?: ((error: HandshakeError, connection: Connection) => Effect.Effect<unknown, E, R>) | undefined
 }
 
 /**
@@ -61,12 +59,12 @@ export const serve = Effect.fnUntraced(function* <
   E = never,
   R = never
 >(
-  listener: { readonly accept: Effect.Effect<Connection["Service"], ConnectionError, Scope.Scope> },
+  listener: { readonly accept: Effect.Effect<Connection, ConnectionError, Scope.Scope> },
   options: ServeOptions<H, E, R> = {}
 ): Effect.fn.Return<never, ConnectionError, Nonce | Peer.HandlerServices<H> | Exclude<R, Scope.Scope>> {
   const { onPeer, onRefused, peer: peerOptions } = options
   const turns = makeSharedTurns(inboundTrickle)
-  const attend = (connection: Connection["Service"]) =>
+  const attend = (connection: Connection) =>
     Peer.make(connection, {
       trickle: { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) },
       ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),

@@ -1,6 +1,7 @@
 /** The error of the codec: why bytes are not a message, or a message cannot be written. */
 import * as Data from "effect/Data"
 import { encode as hex } from "effect/encoding/Hex"
+import { errorJson } from "./primitives/errorJson.ts"
 
 /**
  * Why bytes could not be decoded into a message, or a message encoded into bytes.
@@ -77,5 +78,10 @@ export class WireError extends Data.TaggedError("WireError")<{
 }> {
   override get message(): string {
     return this.command === "" ? describe(this.reason) : `${this.command}: ${describe(this.reason)}`
+  }
+
+  /** `console.log`, loggers and `JSON.stringify` show the message, which begins with the command, and the reason. */
+  override toJSON(): unknown {
+    return errorJson(this)
   }
 }

@@ -6,7 +6,7 @@ import * as Connection from "../src/Connection.ts"
 import { compliance, fill, patterned, pullBytes, pullToEnd } from "./support/connectionCompliance.ts"
 import { makeSocketPair } from "./support/memorySocket.ts"
 
-const held = (end: Connection.Connection["Service"]): number => {
+const held = (end: Connection.Connection): number => {
   const receiveBuffer: { readonly size: number } = Reflect.get(end, "receiveBuffer")
   return receiveBuffer.size
 }

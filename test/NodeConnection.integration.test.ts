@@ -7,9 +7,10 @@ import * as Connection from "../src/Connection.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import { dice } from "./support/dice.ts"
 import { compliance, fill, patterned, pullBytes } from "./support/connectionCompliance.ts"
+import { adopt, streaming } from "../src/connection/net/netSocket.ts"
 import { openSockets, untilOpenSockets, closeOf, rawClient } from "./support/sockets.ts"
 
-type Service = Connection.Connection["Service"]
+type Service = Connection.Connection
 
 const socketOf = (connection: Service): net.Socket => {
   const socket: unknown = Reflect.get(connection, "socket")
@@ -280,5 +281,19 @@ describe("dialed sockets, which share one read buffer", () => {
       // Except for the first bytes, which are in the rest of the large buffer.
       for (const bytes of kept.slice(1)) assert.isBelow(bytes.buffer.byteLength, 65_536)
     })
+  )
+})
+
+describe("a runtime whose sockets have no `errored`", () => {
+  it.live("connects: a missing property is no error", () =>
+    Effect.gen(function* () {
+      const listener = yield* NodeConnection.listen({ port: 0 })
+      const socket = net.connect(listener.address.port, "127.0.0.1")
+      const accepted = yield* listener.accept
+      Object.defineProperty(socket, "errored", { value: undefined })
+      const connection = yield* adopt(streaming(socket), { local: listener.address, remote: listener.address })
+      accepted.write(Uint8Array.of(1, 2, 3))
+      assert.deepStrictEqual(Array.from(yield* pullBytes(connection, 3)), [1, 2, 3])
+    }).pipe(Effect.scoped)
   )
 })

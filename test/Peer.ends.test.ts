@@ -5,39 +5,7 @@ import { TestClock } from "effect/testing"
 import { Connection, Handshake, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
 import { countedNonces, network, scripted, tracked, twoPeers, verack, version, withRemote } from "./support/peers.ts"
 
-type Session = Effect.Success<ReturnType<typeof withRemote>>
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
-
-const block = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
-
-/** Two who wait for the end and two who wait for a message to be written: more than the in-memory window takes. */
-const waiters = Effect.fnUntraced(function* (peer: Peer.Peer["Service"], sending: ReadonlyArray<number> = [1, 2]) {
-  const sends = yield* Effect.forEach(sending, () => fork(peer.sendAndWait(block(200_000))))
-  const shutdowns = yield* Effect.forEach([1, 2], () => fork(peer.awaitShutdown))
-  return { sends, shutdowns }
-})
-
-/** Nothing of the peer is left, all of these got their answer, and it is the same for all. */
-const assertOver = Effect.fnUntraced(function* (
-  { peer, tracker }: Pick<Session, "peer" | "tracker">,
-  { sends, shutdowns }: Effect.Success<ReturnType<typeof waiters>>
-) {
-  const reason = yield* peer.awaitShutdown
-  for (const fiber of shutdowns) assert.strictEqual(yield* Fiber.join(fiber), reason)
-  for (const fiber of sends) {
-    const error = yield* Effect.flip(Fiber.join(fiber))
-    assert.deepStrictEqual(error.reason, { _tag: "Ended", end: reason })
-  }
-  assert.deepStrictEqual((yield* Effect.flip(peer.send(verack))).reason, { _tag: "Ended", end: reason })
-  assert.deepStrictEqual((yield* Effect.flip(peer.sendAndWait(verack))).reason, { _tag: "Ended", end: reason })
-  assert.deepStrictEqual((yield* Effect.flip(peer.ping)).reason, { _tag: "Ended", end: reason })
-  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer still waits")
-  const pull = yield* Effect.flip(tracker.connection.pull)
-  assert.strictEqual(pull._tag, "ConnectionError", "the connection is still open")
-  assert.strictEqual((peer.scope as Scope.Closeable).state._tag, "Closed")
-  return reason
-})
+import { assertOver, block, fork, type Session, waiters } from "./support/ends.ts"
 
 describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
@@ -442,150 +410,6 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
       assert.strictEqual((yield* assertOver(session, waiting))._tag, "IdleTimeout")
     }).pipe(Effect.provide(Nonce.layer))
   )
-
-  it.effect.each([
-    { _tag: "wtxidrelay" },
-    { _tag: "sendaddrv2" },
-    { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }
-  ] satisfies ReadonlyArray<Wire.Message>)("negotiation after verack: $_tag", (message) =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      yield* session.remote.send(message)
-      assert.strictEqual((yield* assertOver(session, waiting))._tag, "ProtocolViolation")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("negotiation after verack that cannot be read", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      yield* session.remote.send({ _tag: "Unknown", command: "feature", payload: new Uint8Array(3) })
-      assert.strictEqual((yield* assertOver(session, waiting))._tag, "ProtocolViolation")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("more hashes than the limit in cfheaders", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      const payload = new Uint8Array(65 + 3 + 2_001 * 32)
-      payload.set([0xfd, 0xd1, 0x07], 65)
-      yield* session.remote.send({ _tag: "Unknown", command: "cfheaders", payload })
-      const reason = yield* assertOver(session, waiting)
-      assert(reason._tag === "BadMessage")
-      assert.strictEqual(reason.error.reason._tag, "TooMany")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  const filterQuestions = [
-    { _tag: "getcfilters", filterType: 0, startHeight: 0, stopHash: new Uint8Array(32) },
-    { _tag: "getcfheaders", filterType: 0, startHeight: 0, stopHash: new Uint8Array(32) },
-    { _tag: "getcfcheckpt", filterType: 0, stopHash: new Uint8Array(32) }
-  ] satisfies ReadonlyArray<Wire.Message>
-
-  it.effect.each(filterQuestions)("$_tag without COMPACT_FILTERS on our side", (message) =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      yield* session.remote.send(message)
-      const reason = yield* assertOver(session, waiting)
-      assert(reason._tag === "ProtocolViolation")
-      assert.strictEqual(reason.command, message._tag)
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("not by questions for filters where our side offers them", () =>
-    Effect.gen(function* () {
-      const seen: Array<string> = []
-      const see = ({ _tag }: Wire.Message) => void seen.push(_tag)
-      const session = yield* start({
-        services: Wire.Service.compactFilters,
-        handlers: { getcfilters: see, getcfheaders: see, getcfcheckpt: see }
-      })
-      yield* session.remote.send(...filterQuestions, { _tag: "ping", nonce: 1n })
-      yield* session.remote.receiveUntil("pong")
-      assert.deepStrictEqual(
-        seen,
-        filterQuestions.map(({ _tag }) => _tag)
-      )
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect.each([
-    ["inv", 50_001],
-    ["getdata", 50_001],
-    ["headers", 2_001],
-    ["addr", 1_001],
-    ["addrv2", 1_001],
-    ["getpkgtxns", 101]
-  ] as const)("more entries than the limit: %s", ([command, count]) =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      const payload = new Uint8Array(3 + count * 40)
-      payload.set(count < 0xfd ? [count] : [0xfd, count & 0xff, count >> 8])
-      yield* session.remote.send({ _tag: "Unknown", command, payload })
-      const reason = yield* assertOver(session, waiting)
-      assert(reason._tag === "BadMessage")
-      assert.strictEqual(reason.error.reason._tag, "TooMany")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect.each(["getheaders", "getblocks"])("a locator of more than 101 hashes: %s", (command) =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      const payload = new Uint8Array(4 + 1 + 102 * 32 + 32)
-      payload[4] = 102
-      yield* session.remote.send({ _tag: "Unknown", command, payload })
-      const reason = yield* assertOver(session, waiting)
-      assert(reason._tag === "BadMessage")
-      assert.strictEqual(reason.error.reason._tag, "TooMany")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("sendcmpct with a first byte that is neither 0 nor 1", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      yield* session.remote.send({
-        _tag: "Unknown",
-        command: "sendcmpct",
-        payload: Uint8Array.of(2, 2, 0, 0, 0, 0, 0, 0, 0)
-      })
-      assert.strictEqual((yield* assertOver(session, waiting))._tag, "BadMessage")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("not by a feature that is not one: a bad checksum, a bad command, an address too long", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const feature = session.remote.frames([{ _tag: "feature", id: "BIP434", data: new Uint8Array(0) }])
-      const badChecksum = feature.slice()
-      badChecksum[20]! ^= 1
-      const badCommand = feature.slice()
-      badCommand[15] = 120
-      const address = new Uint8Array(600)
-      address.set([1, 0, 0, 0, 0, 0, 4, 0xfd, 1, 2])
-      yield* session.remote.sendBytes(badChecksum)
-      yield* session.remote.sendBytes(badCommand)
-      yield* session.remote.send({ _tag: "Unknown", command: "addrv2", payload: address }, { _tag: "ping", nonce: 1n })
-      yield* session.remote.receiveUntil("pong")
-      assert.strictEqual((yield* session.peer.stats).messagesDropped, 3)
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("bytes that are no frame", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      yield* session.remote.sendBytes(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n"))
-      const reason = yield* assertOver(session, waiting)
-      assert(reason._tag === "BadMessage")
-      assert.strictEqual(reason.error.reason._tag, "WrongMagic")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
 })
 
 describe("the end of two peers", () => {
@@ -732,7 +556,7 @@ describe("a connection that takes no more bytes", () => {
       const cause = new Error("broken pipe")
       const error = new Connection.ConnectionError({ reason: { _tag: "Reset", cause } })
       let isBroken = false
-      const connection: Connection.Connection["Service"] = {
+      const connection: Connection.Connection = {
         localAddress: ours.localAddress,
         remoteAddress: ours.remoteAddress,
         pull: ours.pull,

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
-import { network, verack, version } from "./support/peers.ts"
+import { verack, version } from "./support/peers.ts"
 import {
   block,
   getdata,
@@ -19,7 +19,6 @@ import {
   assertKeeps,
   assertKept,
   assertUnharmed,
-  begun,
   connected,
   endOf,
   flood,
@@ -27,8 +26,7 @@ import {
   frames,
   header,
   memory,
-  MiB,
-  refusal
+  MiB
 } from "./support/hostile.ts"
 import { dice } from "./support/dice.ts"
 
@@ -39,251 +37,6 @@ const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(non
 const scale = Number(process.env["HOSTILE_SCALE"] ?? 1)
 const count = <A>(size: number, make: (index: number) => A): Array<A> =>
   Array.from({ length: size }, (_, at) => make(at))
-
-describe.each(directions)("in the handshake of an %s peer", (direction) => {
-  // In version 1 alone: otherwise whatever is no version message is a key.
-  const options = { direction, transport: "v1" } as const
-
-  it.effect.each([
-    ["a byte a second", 1_000, 60],
-    ["a byte a minute", 60_000, 1]
-  ] as const)("slow loris: %s", ([, every, bytes]) =>
-    Effect.gen(function* () {
-      const session = yield* begun(options)
-      const slow = frames([version()])
-      for (let at = 0; at < bytes; at++) {
-        assert.isUndefined(session.making.pollUnsafe())
-        yield* session.remote.sendBytes(slow.subarray(at, at + 1))
-        yield* TestClock.adjust(every)
-      }
-      const reason = yield* refusal(session)
-      assert(reason._tag === "TimedOut")
-      assert.strictEqual(reason.waitingFor, "version")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("slow loris: a version, then a message it does not know every second, never verack", () =>
-    Effect.gen(function* () {
-      const session = yield* begun(options)
-      yield* session.remote.send(version())
-      yield* assertKeeps(
-        MiB,
-        Effect.gen(function* () {
-          for (let second = 0; second < 60; second++) {
-            assert.isUndefined(session.making.pollUnsafe())
-            yield* session.remote.send(filler(100_000))
-            yield* TestClock.adjust("1 second")
-          }
-        })
-      )
-      const reason = yield* refusal(session)
-      assert(reason._tag === "TimedOut")
-      assert.strictEqual(reason.waitingFor, "verack")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect.each([0, 1, 3, 4, 12, 23])("%d bytes of a header, then silence", (bytes) =>
-    Effect.gen(function* () {
-      const session = yield* begun(options)
-      yield* session.remote.sendBytes(frames([version()]).subarray(0, bytes))
-      yield* TestClock.adjust("59999 millis")
-      assert.isUndefined(session.making.pollUnsafe())
-      yield* TestClock.adjust("1 millis")
-      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("a length of 4,000,000, header only, from 20 remotes at once", () =>
-    Effect.gen(function* () {
-      const sessions = yield* assertKeeps(
-        4 * MiB,
-        Effect.forEach(count(20, Number), () =>
-          Effect.gen(function* () {
-            const session = yield* begun(options)
-            yield* session.remote.sendBytes(header("version", 4_000_000))
-            yield* TestClock.adjust(0)
-            return session
-          })
-        )
-      )
-      yield* TestClock.adjust("60 seconds")
-      for (const session of sessions) assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("a length of 4,000,001", () =>
-    Effect.gen(function* () {
-      const session = yield* begun(options)
-      yield* session.remote.sendBytes(header("version", 4_000_001))
-      const reason = yield* refusal(session)
-      assert(reason._tag === "BadMessage")
-      assert.strictEqual(reason.error.reason._tag, "PayloadTooLarge")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect.each([
-    verack,
-    ping(1),
-    inv(1, 2),
-    filler(10),
-    { _tag: "wtxidrelay" },
-    { _tag: "sendaddrv2" },
-    { _tag: "getaddr" }
-  ] satisfies ReadonlyArray<Wire.Message>)("a message before version, by btcd's policy: $_tag", (message) =>
-    Effect.gen(function* () {
-      const session = yield* begun({ ...options, policy: Policy.btcd })
-      yield* session.remote.send(message, version(), verack)
-      const reason = yield* refusal(session)
-      assert(reason._tag === "NotVersionFirst")
-      assert.strictEqual(reason.received, Wire.command(message))
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("messages before version, for ever, where the policy ignores them", () =>
-    Effect.gen(function* () {
-      const session = yield* begun({ ...options, policy: Policy.core })
-      const bytes = frames(count(10, () => inv(...count(1_000, () => 5))))
-      yield* assertKeeps(MiB, flood(session.remote, bytes, 60))
-      yield* TestClock.adjust("60 seconds")
-      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("messages before verack are ignored, however many, and not handed to handlers", () =>
-    Effect.gen(function* () {
-      const seen: Array<string> = []
-      const session = yield* begun({
-        ...options,
-        handlers: { inv: () => void seen.push("inv"), ping: () => void seen.push("ping") }
-      })
-      const bytes = frames([inv(...count(1_000, () => 5)), ping(1), filler(1_000)])
-      yield* session.remote.send(version())
-      yield* session.remote.receiveUntil("verack")
-      yield* assertKeeps(MiB, flood(session.remote, bytes, 500))
-      yield* TestClock.adjust("60 seconds")
-      const reason = yield* refusal(session)
-      assert(reason._tag === "TimedOut")
-      assert.strictEqual(reason.waitingFor, "verack")
-      assert.deepStrictEqual(seen, [])
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("a second version, by btcd's policy", () =>
-    Effect.gen(function* () {
-      const session = yield* begun({ ...options, policy: Policy.btcd })
-      yield* session.remote.send(version(), version(), verack)
-      assert.strictEqual((yield* refusal(session))._tag, "DuplicateVersion")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("thousands of versions, wtxidrelays and features, where the policy ignores duplicates", () =>
-    Effect.gen(function* () {
-      const session = yield* begun({ ...options, policy: Policy.core })
-      const feature: Wire.Message = { _tag: "feature", id: "BIP-9999", data: new Uint8Array(512) }
-      const bytes = frames(count(100, () => [version(), { _tag: "wtxidrelay" } as const, feature]).flat())
-      yield* assertKeeps(MiB, flood(session.remote, bytes, 100))
-      yield* TestClock.adjust("60 seconds")
-      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("features of 20,000 invented names and more", () =>
-    Effect.gen(function* () {
-      const session = yield* begun(options)
-      yield* session.remote.send(version())
-      const before = memory()
-      for (let from = 0; from < 20_000 * scale; from += 1_000) {
-        const features = count(1_000, (index): Wire.Message => ({
-          _tag: "feature",
-          id: `FEATURE-${from + index}`,
-          data: new Uint8Array(512)
-        }))
-        yield* Effect.exit(flood(session.remote, frames(features), 1))
-      }
-      yield* assertKept(before, 2 * MiB, "features are kept without a bound")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("bad checksums, over and over", () =>
-    Effect.gen(function* () {
-      const session = yield* begun(options)
-      yield* session.remote.send(version())
-      const bad = frames(count(100, () => filler(1_000)))
-      for (let at = 0; at < bad.length; at += 1_024) bad[at + 20]! ^= 1
-      yield* assertKeeps(MiB, flood(session.remote, bad, 100))
-      yield* TestClock.adjust("60 seconds")
-      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("closing, and resetting, after every byte of what it sends", () =>
-    Effect.gen(function* () {
-      const bytes = frames([version(), { _tag: "wtxidrelay" }, { _tag: "sendaddrv2" }, verack])
-      for (let size = 0; size <= bytes.length; size++) {
-        for (const how of ["closes", "resets"] as const) {
-          const session = yield* begun(options)
-          yield* session.remote.sendBytes(bytes.subarray(0, size))
-          yield* how === "closes" ? session.remote.connection.close : session.pair.reset()
-          if (size === bytes.length) {
-            const peer = yield* Fiber.await(session.making)
-            // It was whole: the peer was made before it learnt of the end, and ends at once.
-            if (peer._tag === "Success") {
-              const reason = yield* peer.value.awaitShutdown
-              assert.include(["RemoteClosed", "ConnectionLost", "ScopeClosed"], reason._tag)
-            } else assert.strictEqual((yield* refusal(session))._tag, "Disconnected")
-            continue
-          }
-          const reason = yield* refusal(session)
-          assert(reason._tag === "Disconnected", `${how} after ${size} bytes: ${reason._tag}`)
-          assert.strictEqual(reason.error.reason._tag, how === "closes" ? "Closed" : "Reset")
-        }
-      }
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("cut after every byte that we send", () =>
-    Effect.gen(function* () {
-      for (let size = 0; size < 250; size++) {
-        const session = yield* begun(options, { cutAfter: [size, undefined] })
-        yield* session.remote.send(version(), verack)
-        const exit = yield* Fiber.await(session.making)
-        if (exit._tag === "Success") {
-          // It was cut behind our last byte, or in an answer to a version and a verack that came together.
-          assert.include(["ConnectionLost", "ScopeClosed"], (yield* exit.value.awaitShutdown)._tag)
-        } else assert.strictEqual((yield* refusal(session))._tag, "Disconnected", `cut after ${size}`)
-        assert.strictEqual(session.tracker.waiting(), 0)
-      }
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("garbage from seeds, at each stage", () =>
-    Effect.gen(function* () {
-      const stages: ReadonlyArray<Uint8Array> = [new Uint8Array(0), frames([version()])]
-      for (let seed = 0; seed < 200; seed++) {
-        const random = dice(seed)
-        const garbage = random.bytes(1 + random.below(2_000))
-        // With the right magic it gets further.
-        if (random.chance(0.5)) garbage.set(network.magic.subarray(0, garbage.length))
-        const session = yield* begun(options)
-        yield* session.remote.sendBytes(random.pick(stages))
-        yield* session.remote.sendBytes(garbage)
-        yield* TestClock.adjust("60 seconds")
-        const reason = yield* refusal(session)
-        assert.include(["WrongNetwork", "BadMessage", "TimedOut"], reason._tag, `seed ${seed}`)
-      }
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("a remote that sends and takes one byte at a time is an honest one", () =>
-    Effect.gen(function* () {
-      const session = yield* connected(options, { split: [1], window: 1 })
-      yield* session.remote.send(filler(200))
-      yield* assertUnharmed(session)
-      yield* session.peer.disconnect("done")
-      assert.strictEqual((yield* endOf(session))._tag, "Requested")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-})
 
 describe.each(directions)("after the handshake of an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>

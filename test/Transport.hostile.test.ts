@@ -231,7 +231,7 @@ describe("a hostile or odd remote", () => {
         assert.strictEqual(end.error.reason._tag, "NotAuthentic")
 
         const second = yield* begin()
-        const broken: Connection.Connection["Service"] = {
+        const broken: Connection.Connection = {
           ...second.theirs,
           pull: second.theirs.pull,
           // The last bytes of what is written are those of the version packet.

@@ -191,7 +191,7 @@ describe("who falls back to version 1", () => {
 
   it.effect("does not remember a node that closed on our key and says in version 1 that it speaks 2", () =>
     Effect.gen(function* () {
-      const connections: Array<Connection.Connection["Service"]> = []
+      const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
         connections.push(theirs)
         return ours
@@ -212,7 +212,7 @@ describe("who falls back to version 1", () => {
 
   it.effect("waits 15 seconds for a silent peer, and not for one that has begun to answer", () =>
     Effect.gen(function* () {
-      const connections: Array<Connection.Connection["Service"]> = []
+      const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
         connections.push(theirs)
         return ours
@@ -233,7 +233,7 @@ describe("who falls back to version 1", () => {
 
   it.effect("does not when the peer said anything at all, nor when the dial itself fails", () =>
     Effect.gen(function* () {
-      const connections: Array<Connection.Connection["Service"]> = []
+      const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
         connections.push(theirs)
         return ours

@@ -89,7 +89,7 @@ describe.skipIf(!isInstalled)(title, () => {
   it.live("shakes hands, pings, fetches an announced block of 4 MB, and shows the end", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
-      const connected = yield* Deferred.make<Peer.Peer["Service"]>()
+      const connected = yield* Deferred.make<Peer.Peer>()
       yield* PeerServer.serve(listener, {
         peer: {
           network: Network.regtest,

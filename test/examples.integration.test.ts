@@ -19,7 +19,7 @@ const nonce = Layer.fresh(Nonce.layer)
 const serving = Effect.gen(function* () {
   const chain = yield* mineChain(104)
   const node = serveChain(chain)
-  const connected = yield* Deferred.make<Peer.Peer["Service"]>()
+  const connected = yield* Deferred.make<Peer.Peer>()
   const listener = yield* NodeConnection.listen({ port: 0 })
   yield* PeerServer.serve(listener, {
     peer: node.options,

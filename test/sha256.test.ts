@@ -35,6 +35,23 @@ describe("SHA-256 twice", () => {
     compare(module)
   })
 
+  it("is the same where `crypto.hash` throws, gives text, or another hash", async () => {
+    for (const hash of [
+      () => {
+        throw new Error("unknown algorithm")
+      },
+      () => "e3b0c442",
+      (_: string, bytes: Uint8Array) => (bytes.length === 0 ? sha256(bytes) : new Uint8Array(32)),
+      (_: string, bytes: Uint8Array) => sha256(new Uint8Array(bytes.buffer)),
+      (_: string, bytes: Uint8Array) => sha256(bytes).fill(0, 31)
+    ]) {
+      vi.resetModules()
+      vi.spyOn(process, "getBuiltinModule").mockReturnValue({ hash } as never)
+      compare(await import("../src/primitives/sha256.ts"))
+      vi.restoreAllMocks()
+    }
+  })
+
   it("gives a buffer that later hashes do not overwrite", () => {
     for (const size of [10, 1_000]) {
       const first = Sha256.doubleSha256(new Uint8Array(size))

@@ -19,7 +19,7 @@ const show = (name: string, value: string): void => {
 }
 
 /** A node announces a new block by its hash. Fetches the block and shows it. */
-const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer["Service"]) {
+const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
   for (const { hash, type } of items) {
     if (type !== Wire.InventoryType.block) continue
     const { transactions } = yield* peer.getBlock(hash)

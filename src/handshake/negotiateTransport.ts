@@ -10,7 +10,7 @@ import { joined } from "../primitives/bytes.ts"
 import { readCommand } from "../wire/frameV1.ts"
 import { deriveSecrets, peerTerminator, sharedSecret } from "../transport/bip324Cipher.ts"
 import { makeV2 } from "../transport/framing.ts"
-import { maxContentsLength } from "../transport/bip324Packets.ts"
+import { maxContentsLength } from "../wire/contentsV2.ts"
 import * as KeyExchange from "../transport/keyExchange.ts"
 import type { MessageConnection } from "../transport/messageConnection.ts"
 

@@ -1,17 +1,17 @@
 /**
- * When to ping, and when a silent peer is given up: a machine without a clock. Times are milliseconds of whatever
- * monotonic clock the caller passes in.
+ * A machine that says when to ping and when to give up a silent remote. Times are milliseconds of a monotonic clock that the
+ * caller passes in.
  *
- * Time during which our own side did not read (a slow handler, a full stream) is not held against the remote: nothing of
- * what it sent could be seen, so the deadlines move by that much.
+ * Deadlines move by the time during which our own side did not read (a slow handler, a full stream), because it could not see
+ * what the remote sent.
  */
 
 export interface Timing {
-  /** Between two pings. */
+  /** The time between two pings. */
   readonly pingInterval: number
-  /** From a ping to the end of a peer that does not answer it. */
+  /** How long a ping may stay unanswered. */
   readonly pingTimeout: number
-  /** From the last byte received to the end. */
+  /** How long the remote may send nothing. */
   readonly idleTimeout: number
 }
 
@@ -26,7 +26,7 @@ export interface KeepAlive {
   /** Pings that wait for their pong, by nonce, the oldest first. */
   readonly outstanding: Map<bigint, Outstanding>
   lastPingAt: number
-  /** When the current wait for bytes began; undefined while our side is busy with what came. */
+  /** When the current wait for bytes began; undefined while our side works on a batch. */
   readingSince: number | undefined
   busySince: number
   busyTotal: number
@@ -54,10 +54,10 @@ export const make = (timing: Timing, now: number): KeepAlive => ({
 const busyUntil = (self: KeepAlive, now: number): number =>
   self.busyTotal + (self.readingSince === undefined ? now - self.busySince : 0)
 
-/** A clock that stands still while our side is busy: what happens meanwhile is not the remote's fault. */
+/** A clock that stands still while our side is busy: the remote is not responsible for that time. */
 export const remoteTime = (self: KeepAlive, now: number): number => now - busyUntil(self, now)
 
-/** Bytes have arrived, our side begins to work on them. */
+/** Bytes have arrived, and our side begins to work on them. */
 export const received = (self: KeepAlive, now: number): void => {
   self.readingSince = undefined
   self.busySince = now
@@ -69,7 +69,7 @@ export const reading = (self: KeepAlive, now: number): void => {
   self.readingSince = now
 }
 
-/** A ping goes out. `answered` is told the round trip in milliseconds. */
+/** A ping is written. `answered` is called with the round trip in milliseconds. */
 export const pinged = (
   self: KeepAlive,
   nonce: bigint,
@@ -79,7 +79,7 @@ export const pinged = (
   self.outstanding.set(nonce, { sentAt: now, busyBefore: busyUntil(self, now), answered })
 }
 
-/** A pong came in; false when nothing is waiting for its nonce, then it is ignored. */
+/** A pong arrived. False when no ping with its nonce waits; the pong is then ignored. */
 export const ponged = (self: KeepAlive, nonce: bigint, now: number): boolean => {
   const ping = self.outstanding.get(nonce)
   if (ping === undefined) return false
@@ -91,10 +91,10 @@ export const ponged = (self: KeepAlive, nonce: bigint, now: number): boolean => 
   return true
 }
 
-/** What is to be done now; after `Ping` was carried out, and after a wait, ask again. */
+/** The next action. Ask again after a `Ping` was queued and after a wait. */
 export const next = (self: KeepAlive, now: number): Action => {
   const { idleTimeout, pingInterval, pingTimeout } = self.timing
-  // A ping by hand, or the end of a busy time, moves a deadline without waking whoever waits: none is seen later than this.
+  // A ping by hand, or the end of a busy time, moves a deadline without waking the loop, so no wait is longer than this.
   let wait = Math.max(1, Math.min(pingInterval, pingTimeout, idleTimeout))
 
   if (self.readingSince !== undefined) {

@@ -89,15 +89,13 @@ const fieldRules = new Map<string, ReadonlyArray<string>>([
   ["getpkgtxns", ["wtxids"]]
 ])
 
-/** Whether a message is handed on to handlers. */
-export const isServed = (command: string, ours: Bloom): boolean =>
-  ours === "served" || commandRules.get(command) !== bloom
-
-/** The end of a peer that sends this message after the handshake; `undefined` where the message is legal. */
-export const endOfMessage = (message: Message, served: Served): EndReason | undefined => {
+/** What becomes of a message after the handshake: it is handled, ignored, or ends the peer. */
+export const judge = (message: Message, served: Served): "handle" | "ignore" | EndReason => {
   const command = commandOf(message)
-  const problem = commandRules.get(command)?.(served.bloom) ?? messageRules.get(command)?.(message, served)
-  return problem === undefined ? undefined : violation(command, problem)
+  const commandRule = commandRules.get(command)
+  const problem = commandRule?.(served.bloom) ?? messageRules.get(command)?.(message, served)
+  if (problem !== undefined) return violation(command, problem)
+  return commandRule === bloom && served.bloom === "ignored" ? "ignore" : "handle"
 }
 
 /** The end of a peer that sends a message that could not be read; `undefined` where the message is only dropped. */
@@ -105,9 +103,11 @@ export const endOfDropped = (error: WireError, ours: Bloom): EndReason | undefin
   const { command, reason } = error
   // Such a frame says nothing about its command.
   if (reason._tag === "BadChecksum" || reason._tag === "BadCommand") return undefined
-  const problem = commandRules.get(command)?.(ours)
+  const commandRule = commandRules.get(command)
+  const problem = commandRule?.(ours)
   if (problem !== undefined) return violation(command, problem)
-  if (!isServed(command, ours) || (reason._tag !== "TooMany" && reason._tag !== "BadValue")) return undefined
+  if (commandRule === bloom && ours === "ignored") return undefined
+  if (reason._tag !== "TooMany" && reason._tag !== "BadValue") return undefined
   return fieldRules.get(command)?.includes(reason.field) === true ? { _tag: "BadMessage", error } : undefined
 }
 

@@ -1,4 +1,4 @@
-/** What may be set for a peer, its defaults, and what is wrong with it, found before anything is sent. */
+/** The options of a peer, their defaults, and the check that runs before anything is sent. */
 import * as Duration from "effect/Duration"
 import * as HandshakeOptions from "../handshake/options.ts"
 import type { Trickle } from "../Inventory.ts"
@@ -6,52 +6,82 @@ import type * as Wire from "../Wire.ts"
 import type { WireError } from "../WireError.ts"
 
 export interface SessionOptions extends HandshakeOptions.Options {
-  /** Between two pings; 2 minutes by default. */
+  /** The time between two pings; 2 minutes by default. */
   readonly pingInterval?: Duration.Input | undefined
-  /** A ping that is not answered for so long ends the peer; 20 minutes by default. */
+  /** A ping without an answer for this long ends the peer; 20 minutes by default. */
   readonly pingTimeout?: Duration.Input | undefined
-  /** A peer that sends nothing for so long is ended; 20 minutes by default, as in Bitcoin Core (btcd: 5). */
+  /** A remote that sends nothing for this long is disconnected; 20 minutes by default, as in Bitcoin Core (btcd: 5). */
   readonly idleTimeout?: Duration.Input | undefined
-  /** `send` suspends while so many bytes wait to be written; 1 MiB by default. At most one message more is held. */
+  /** `send` suspends while this many bytes wait to be written; 1 MiB by default. The queue holds at most one message more. */
   readonly maximumQueuedBytes?: number | undefined
   /**
-   * When transactions are announced. By default at random: 2 s after the first on average (outbound) or 5 s (inbound; with
-   * `serve` at the same times for all peers of a network group).
+   * When transactions are announced. By default at random times: 2 s after the first one on average (outbound) or 5 s
+   * (inbound; `PeerServer.serve` uses the same times for all peers of a network group).
    */
   readonly trickle?: Trickle | undefined
-  /** How many hashes that the peer knows are remembered, about 50 bytes each; 1,000 by default (Core: 50,000). */
+  /** How many hashes known to the remote are remembered, about 50 bytes each; 1,000 by default (Core: 50,000). */
   readonly knownInventory?: number | undefined
-  /** Whether a peer that leaves requests unanswered is ended, with `Stalled`; true by default. */
+  /** Whether a remote that leaves requests unanswered is disconnected, with `Stalled`; true by default. */
   readonly stalls?: boolean | undefined
   /**
-   * How long a getdata, getblocktxn or getblocks may stay unanswered, counted from the last answer before it; 30 seconds by default.
-   * The peer is then sent a ping, if none followed the request: it stalls if that is not answered in the same time.
+   * How long a getdata, getblocktxn or getblocks may stay unanswered, counted from the previous answer; 30 seconds by default.
+   * The peer then gets a ping, unless one followed the request, and stalls when it does not answer that in the same time.
    */
   readonly dataStallTimeout?: Duration.Input | undefined
   /** The same for a getheaders; 90 seconds by default. */
   readonly headersStallTimeout?: Duration.Input | undefined
-  /** Sees each message, or what was wrong with it, when it was parsed, those of the handshake too. Must not throw. */
+  /** Called with each message, or its error, after it was parsed; messages of the handshake included. Must not throw. */
   readonly onRead?: ((event: Wire.ParserEvent) => void) | undefined
-  /** Sees each message when it was handed to the connection, with its size in bytes. Must not throw. */
+  /** Called with each message that is handed to the connection, and its size in bytes. Must not throw. */
   readonly onWrite?: ((message: Wire.Message, size: number) => void) | undefined
 }
 
-/** Between two pings. */
+/**
+ * The time between two pings.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultPingInterval: Duration.Duration = Duration.minutes(2)
-/** From a ping to the end of a peer that does not answer. */
+/**
+ * How long a ping may stay unanswered before the peer is disconnected.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultPingTimeout: Duration.Duration = Duration.minutes(20)
-/** From the last byte to the end of a silent peer. */
+/**
+ * How long a remote may send nothing before it is disconnected.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultIdleTimeout: Duration.Duration = Duration.minutes(20)
-/** From a getdata, or the last answer to what was asked before it, to the end of a peer that does not answer [btcd]. */
+/**
+ * How long a getdata may stay unanswered, counted from the previous answer, before the peer is disconnected (btcd).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultDataStallTimeout: Duration.Duration = Duration.seconds(30)
-/** The same for getheaders. */
+/**
+ * How long a getheaders may stay unanswered before the peer is disconnected.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultHeadersStallTimeout: Duration.Duration = Duration.seconds(90)
-/** Bytes that may wait to be written. */
+/**
+ * The bytes that may wait to be written before `send` suspends.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultMaximumQueuedBytes = 1 << 20
 
 const durations = ["pingInterval", "pingTimeout", "idleTimeout", "dataStallTimeout", "headersStallTimeout"] as const
 
-/** The first option that cannot be, or undefined. */
+/** The error of the first invalid option, or undefined. */
 export const badOption = (options: SessionOptions): WireError | undefined => {
   for (const name of durations) {
     const wrong = HandshakeOptions.badDuration(name, options[name])

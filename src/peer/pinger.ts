@@ -16,7 +16,7 @@ import { type EndReason, PeerError } from "../PeerError.ts"
 export interface PingerOptions {
   readonly keepAlive: KeepAlive.KeepAlive
   readonly protocolVersion: number
-  readonly nonces: Nonce["Service"]
+  readonly nonces: Nonce
   readonly sendQueue: SendQueue<PeerError>
   readonly now: () => number
   readonly observer: Observer

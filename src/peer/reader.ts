@@ -6,11 +6,11 @@ import { isReadonlyArrayNonEmpty } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type { EndReason, PeerError } from "../PeerError.ts"
 import type { MessageConnection } from "../transport/messageConnection.ts"
-import * as Wire from "../Wire.ts"
+import type * as Wire from "../Wire.ts"
 import type { Dispatcher } from "./dispatcher.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import type { Lifecycle } from "./lifecycle.ts"
-import { ended, endOfConnection, endOfDropped, endOfMessage, isServed, type Served } from "./misbehavior.ts"
+import { ended, endOfConnection, endOfDropped, judge, type Served } from "./misbehavior.ts"
 import type { Pinger } from "./pinger.ts"
 import * as RemoteState from "./remoteState.ts"
 import type { RequestTracker } from "./requests/tracker.ts"
@@ -92,8 +92,8 @@ export class Reader<Self> {
       } else {
         const { message } = event
         if (observer.log !== undefined) (waits ??= []).push(observer.log("received", message, event.size))
-        failure = endOfMessage(message, served)
-        if (failure === undefined && isServed(Wire.command(message), served.bloom)) {
+        const verdict = judge(message, served)
+        if (verdict === "handle") {
           const hashes = RemoteState.observe(remote, message)
           failure = tracker()?.received(message, hashes, arrivedAt)
           if (failure !== undefined) break
@@ -104,7 +104,7 @@ export class Reader<Self> {
           }
           bytes += event.size + messageOverhead
           messages.push(message)
-        }
+        } else if (verdict !== "ignore") failure = verdict
       }
       if (failure !== undefined) break
     }

@@ -1,4 +1,4 @@
-/** The helpers of a peer that send something only where it makes sense: addresses, questions without repeats, rejects. */
+/** Helpers that send only where the protocol allows it: addresses, getheaders and getblocks without repeats, rejects. */
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
@@ -10,10 +10,10 @@ import { ProtocolVersion } from "../wire/protocolVersion.ts"
 import type { SendQueue } from "./sendQueue.ts"
 import type { PeerError } from "../PeerError.ts"
 
-/** No stop hash: as many as there are. */
+/** The stop hash that asks for as many as there are. */
 export const noStop = new Uint8Array(32)
 
-/** `count` elements chosen at random, in random order; all of them, in their order, when there are no more. */
+/** `count` elements chosen at random, in random order; the list itself when it is not longer than `count`. */
 export const choose = <A>(
   elements: ReadonlyArray<A>,
   count: number,
@@ -30,7 +30,7 @@ export const choose = <A>(
   return chosen.slice(0, count)
 }
 
-/** The form of an address that fits into an `addr` message; undefined for those that BIP155 is needed for. */
+/** The address in the form of an `addr` message; undefined where only an `addrv2` can hold it (BIP155). */
 export const toAddr = (of: Wire.AddressV2): Wire.TimestampedAddress | undefined => {
   const address = Address.toBytes(of)
   const { port, services, timestamp } = of
@@ -45,23 +45,19 @@ export const fromAddr = ({ address, port, services, timestamp }: Wire.Timestampe
   port
 })
 
-/** The part of the network a host belongs to, as Core has it; a name is its own. */
+/** The network group of a host, as in Core; a name is a group of its own. */
 export const networkGroup = (host: string): string =>
   Result.match(Address.parseHost(host), { onFailure: () => host, onSuccess: Address.group })
 
-const sameBytes = (one: Uint8Array | undefined, other: Uint8Array | undefined): boolean =>
-  one === other ||
-  (one !== undefined &&
-    other !== undefined &&
-    one.length === other.length &&
-    one.every((byte, index) => byte === other[index]))
+const isSame = (one: Uint8Array | undefined, other: Uint8Array | undefined): boolean =>
+  one === other || (one !== undefined && other !== undefined && Wire.hashEquals(one, other))
 
-/** Remembers the last question; the same again, by its first locator hash and its stop hash, is a repeat [btcd]. */
+/** Remembers the last request. The same first locator hash and the same stop hash again are a repeat (btcd). */
 export const makeRepeatFilter = () => {
   let last: { readonly first: Uint8Array | undefined; readonly stop: Uint8Array } | undefined
   return {
     isRepeat: (locator: Wire.List<Uint8Array>, stop: Uint8Array): boolean =>
-      last !== undefined && sameBytes(last.first, locator.at(0)) && sameBytes(last.stop, stop),
+      last !== undefined && isSame(last.first, locator.at(0)) && isSame(last.stop, stop),
     asked: (locator: Wire.List<Uint8Array>, stop: Uint8Array): void => {
       last = { first: locator.at(0)?.slice(), stop: stop.slice() }
     }

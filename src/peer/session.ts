@@ -59,7 +59,7 @@ interface Parts<Self> {
   readonly link: MessageConnection
   readonly info: Info
   readonly options: SessionOptions & Handled<Self>
-  readonly nonces: Nonce["Service"]
+  readonly nonces: Nonce
   readonly now: () => number
   readonly lifecycle: Lifecycle
   readonly observer: Observer

@@ -1,6 +1,5 @@
 /**
- * Who reads a peer's messages as streams. Each batch is handed to all of them; what happens when one does not keep up is
- * that one's choice.
+ * Streams of a peer's messages. Every subscriber gets every batch, and chooses what happens when it is not read fast enough.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Cause from "effect/Cause"
@@ -10,22 +9,27 @@ import * as Stream from "effect/Stream"
 import type * as Wire from "../Wire.ts"
 import { PeerError } from "../PeerError.ts"
 
-/** What one pull brought: what is held is bounded by bytes, not by messages. */
+/** The messages of one pull. Bounds count bytes, not messages. */
 interface Batch {
   readonly messages: NonEmptyReadonlyArray<Wire.Message>
   readonly bytes: number
 }
 
-/** How a subscriber is served that does not keep up. */
+/**
+ * How a subscriber is served when it does not keep up.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface SubscribeOptions {
   /**
-   * "suspend" (the default) stops the reader, and so the remote; "dropOldest" forgets the oldest messages; "fail" ends this
-   * stream with `Overflow`.
+   * "suspend" (the default) stops the reader, and by back-pressure the remote; "dropOldest" drops the oldest messages; "fail"
+   * ends this stream with `Overflow`.
    */
   readonly whenFull?: "suspend" | "dropOldest" | "fail" | undefined
   /**
-   * Bytes held for this subscriber with "dropOldest" and "fail", each message counted with 256 more than it has; 4 MiB by
-   * default. "suspend" holds what one pull brought.
+   * Bytes held for this subscriber with "dropOldest" and "fail"; each message counts 256 bytes more than its size. 4 MiB by
+   * default. "suspend" holds the messages of one pull.
    */
   readonly capacity?: number | undefined
 }
@@ -33,7 +37,7 @@ export interface SubscribeOptions {
 export const defaultCapacity = 4 * 1024 * 1024
 
 interface Subscriber {
-  /** Hands a batch over; an Effect when that takes time. */
+  /** Hands a batch over; returns an Effect when that takes time. */
   readonly publish: (batch: Batch) => Effect.Effect<unknown> | undefined
   readonly end: () => void
 }
@@ -83,7 +87,7 @@ export const makeSubscribers = (): Subscribers => {
           () =>
             Effect.sync(() => {
               subscribers.delete(subscriber)
-              // A peer that waits for room goes on.
+              // This resumes a peer that waits for room.
               Queue.shutdownUnsafe(queue)
             })
         )

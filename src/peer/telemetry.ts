@@ -1,6 +1,6 @@
 /**
- * What a peer tells those who watch: logs, a span and metrics. Metrics are updated once a batch from the plain counters;
- * logs cost one comparison unless their level is on.
+ * The logs, the span and the metrics of a peer. Metrics are updated once a batch from the plain counters; a log costs one
+ * comparison unless its level is on.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -32,7 +32,16 @@ const metrics = {
   })
 }
 
-/** The reference of this name gives Effect's own tracer, which nobody sees, where none is set. */
+/** The metric of each count of the traffic. */
+const trafficMetrics = [
+  ["bytesReceived", metrics.receivedBytes],
+  ["bytesSent", metrics.sentBytes],
+  ["messagesReceived", metrics.receivedMessages],
+  ["messagesSent", metrics.sentMessages],
+  ["dropped", metrics.droppedMessages]
+] as const
+
+/** The tracer that the context sets. (Effect's own reference has a default tracer, whose spans nobody sees.) */
 const configuredTracer = Context.Service<Tracer.Tracer>(Tracer.TracerKey)
 
 const endedCounters = new Map<string, typeof metrics.ended>()
@@ -47,18 +56,18 @@ const endedBecause = ({ _tag }: EndReason): typeof metrics.ended => {
 }
 
 export interface Observer {
-  /** After a batch was read or written. */
+  /** Called after a batch was read or written. */
   readonly count: () => void
   readonly ponged: (roundTrip: number) => void
-  /** A line a message, where debug logs are on; its content where trace is. */
+  /** Logs a line a message at debug level, and its content at trace level. Undefined when both are off. */
   readonly log: ((way: "received" | "sent", message: Wire.Message, bytes: number) => Effect.Effect<void>) | undefined
   readonly dropped: ((error: Wire.WireError) => Effect.Effect<void>) | undefined
   readonly ended: (reason: EndReason) => Effect.Effect<void>
-  /** Logs and spans of the effect say which peer it is. */
+  /** Annotates the logs and spans of an Effect with the peer. */
   readonly within: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
 
-/** Made when the handshake is done. */
+/** To be called after the handshake. */
 export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observer> =>
   Effect.gen(function* () {
     const level = yield* References.MinimumLogLevel
@@ -70,19 +79,13 @@ export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observ
     const annotations = { peer, peerId: info.id, direction: info.direction }
     const before = { bytesReceived: 0, bytesSent: 0, messagesReceived: 0, messagesSent: 0, dropped: 0 }
 
-    const addTo = (metric: typeof metrics.sentBytes, key: keyof typeof before): void => {
-      const total = traffic[key]
-      if (total > before[key]) metric.updateUnsafe(total - before[key], context)
-      before[key] = total
-    }
-
     const observer: Observer = {
       count: () => {
-        addTo(metrics.receivedBytes, "bytesReceived")
-        addTo(metrics.sentBytes, "bytesSent")
-        addTo(metrics.receivedMessages, "messagesReceived")
-        addTo(metrics.sentMessages, "messagesSent")
-        addTo(metrics.droppedMessages, "dropped")
+        for (const [key, metric] of trafficMetrics) {
+          const total = traffic[key]
+          if (total > before[key]) metric.updateUnsafe(total - before[key], context)
+          before[key] = total
+        }
       },
       ponged: (roundTrip) => metrics.ping.updateUnsafe(roundTrip, context),
       log: debug
@@ -101,7 +104,7 @@ export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observ
         }),
       within: (effect) => {
         const annotated = Effect.annotateLogs(effect, annotations)
-        // Beneath a span every failure and interruption of the peer's fibers takes its stack: not for nobody.
+        // Inside a span every failure and interruption of the peer's fibers records a stack, which costs time.
         return traced
           ? Effect.withSpan(annotated, "bitcoin.peer", { attributes: annotations, captureStackTrace: false })
           : annotated

@@ -26,7 +26,7 @@ const copied = (transaction: Wire.Transaction): Wire.Transaction =>
   Result.getOrThrow(Result.flatMap(Wire.encodeTransaction(transaction), Wire.decodeTransaction))
 
 /** Announces a transaction by wtxid if both sides agreed on that in the handshake (BIP339), else by txid. */
-const itemFor = (peer: Peer.Peer["Service"], transaction: Wire.Transaction): Wire.InventoryItem =>
+const itemFor = (peer: Peer.Peer, transaction: Wire.Transaction): Wire.InventoryItem =>
   peer.info.wtxidRelay ? { type: wtx, hash: Wire.wtxid(transaction) } : { type: tx, hash: Wire.txid(transaction) }
 
 /**
@@ -58,8 +58,8 @@ export const serveChain = (start: Chain) => {
   const heights = new Map(hashes.map((hash, height) => [key(hash), height]))
   const byTxid = new Map<string, Wire.Transaction>()
   const byWtxid = new Map<string, Wire.Transaction>()
-  const peers = new Set<Peer.Peer["Service"]>()
-  const wantsHeaders = new WeakSet<Peer.Peer["Service"]>()
+  const peers = new Set<Peer.Peer>()
+  const wantsHeaders = new WeakSet<Peer.Peer>()
 
   /** The range of heights that a locator asks for: from the block after the first known hash to the stop hash. */
   const after = ({ locator, stopHash }: Wire.GetHeaders | Wire.GetBlocks, limit: number): readonly [number, number] => {
@@ -102,7 +102,7 @@ export const serveChain = (start: Chain) => {
   const isKnown = ({ type, hash }: Wire.InventoryItem): boolean => (type === wtx ? byWtxid : byTxid).has(key(hash))
 
   /** Sends to all peers at once. A peer that does not read for a second misses the message, as does one that has ended. */
-  const broadcast = (message: (peer: Peer.Peer["Service"]) => Wire.Message | undefined): Effect.Effect<void> =>
+  const broadcast = (message: (peer: Peer.Peer) => Wire.Message | undefined): Effect.Effect<void> =>
     Effect.forEach(
       peers,
       (peer) => {
@@ -113,7 +113,7 @@ export const serveChain = (start: Chain) => {
     )
 
   /** Adds a transaction to the mempool and announces it to all peers but the one that sent it. */
-  const announceTransaction = (transaction: Wire.Transaction, from?: Peer.Peer["Service"]): Effect.Effect<void> =>
+  const announceTransaction = (transaction: Wire.Transaction, from?: Peer.Peer): Effect.Effect<void> =>
     Effect.suspend(() => {
       const wtxid = key(Wire.wtxid(transaction))
       if (byWtxid.has(wtxid) || byWtxid.size >= maxMempool) return Effect.void
@@ -195,7 +195,7 @@ export const serveChain = (start: Chain) => {
     },
 
     /** Announces new blocks and transactions to a peer until it ends. */
-    onPeer: (peer: Peer.Peer["Service"]): Effect.Effect<void> =>
+    onPeer: (peer: Peer.Peer): Effect.Effect<void> =>
       Effect.suspend(() => {
         peers.add(peer)
         return Scope.addFinalizer(

@@ -3,7 +3,7 @@
  * and the two ciphers of each direction, which change their keys every 224 packets.
  *
  * Primitives come from libraries: the curve from `@scure/btc-signer`, HKDF from `@noble/hashes`, ChaCha20-Poly1305 from
- * `node:crypto` or, where there is none (browsers), from `@noble/ciphers`.
+ * `node:crypto` or, where that does not work (browsers, Bun), from `@noble/ciphers`.
  */
 import { chacha20, chacha20poly1305 } from "@noble/ciphers/chacha.js"
 import { expand, extract } from "@noble/hashes/hkdf.js"
@@ -71,7 +71,9 @@ export const nobleAead: Aead = {
 const algorithm = "chacha20-poly1305"
 const options = { authTagLength: tagSize }
 
-const makeNodeAead = ({ createCipheriv, createDecipheriv }: typeof import("node:crypto")): Aead => ({
+type NodeCrypto = Pick<typeof import("node:crypto"), "createCipheriv" | "createDecipheriv">
+
+const makeNodeAead = ({ createCipheriv, createDecipheriv }: NodeCrypto): Aead => ({
   seal: (key, nonce, aad, plain, out) => {
     const cipher = createCipheriv(algorithm, key, nonce, options)
     if (aad.length > 0) cipher.setAAD(aad, { plaintextLength: plain.length })
@@ -83,17 +85,18 @@ const makeNodeAead = ({ createCipheriv, createDecipheriv }: typeof import("node:
     const size = sizeOf(parts) - tagSize
     const plain = new Uint8Array(size)
     const tag = new Uint8Array(tagSize)
-    const decipher = createDecipheriv(algorithm, key, nonce, options)
-    if (aad.length > 0) decipher.setAAD(aad, { plaintextLength: size })
-    let offset = 0
-    for (const part of parts) {
-      const end = Math.max(0, size - offset)
-      if (end > 0) plain.set(decipher.update(part.subarray(0, end)), offset)
-      if (part.length > end) tag.set(part.subarray(end), offset + end - size)
-      offset += part.length
-    }
-    decipher.setAuthTag(tag)
+    // A runtime may refuse at any of these calls what only `final` refuses in Node.
     try {
+      const decipher = createDecipheriv(algorithm, key, nonce, options)
+      if (aad.length > 0) decipher.setAAD(aad, { plaintextLength: size })
+      let offset = 0
+      for (const part of parts) {
+        const end = Math.max(0, size - offset)
+        if (end > 0) plain.set(decipher.update(part.subarray(0, end)), offset)
+        if (part.length > end) tag.set(part.subarray(end), offset + end - size)
+        offset += part.length
+      }
+      decipher.setAuthTag(tag)
       decipher.final()
     } catch {
       return undefined
@@ -102,23 +105,59 @@ const makeNodeAead = ({ createCipheriv, createDecipheriv }: typeof import("node:
   }
 })
 
-const nodeCrypto = globalThis.process?.getBuiltinModule?.("node:crypto")
+const isEqual = (bytes: Uint8Array | undefined, other: Uint8Array): boolean =>
+  bytes !== undefined && bytes.length === other.length && bytes.every((byte, index) => byte === other[index])
 
-export const nodeAead: Aead | undefined = nodeCrypto === undefined ? undefined : makeNodeAead(nodeCrypto)
+/** Whether an implementation seals and opens a packet as noble does, and refuses one that was altered. */
+const agreesWithNoble = (aead: Aead): boolean => {
+  const [key, nonce, aad] = [new Uint8Array(32).fill(1), new Uint8Array(12).fill(2), new Uint8Array(5).fill(3)]
+  const plain = new Uint8Array(100).fill(4)
+  const [sealed, expected] = [new Uint8Array(plain.length + tagSize), new Uint8Array(plain.length + tagSize)]
+  nobleAead.seal(key, nonce, aad, plain, expected)
+  try {
+    aead.seal(key, nonce, aad, plain, sealed)
+    if (!isEqual(sealed, expected)) return false
+    const cut = [sealed.subarray(0, 33), sealed.subarray(33, 105), sealed.subarray(105)]
+    if (!isEqual(aead.open(key, nonce, aad, cut), plain)) return false
+    sealed[0] ^= 1
+    return aead.open(key, nonce, aad, [sealed]) === undefined
+  } catch {
+    return false
+  }
+}
 
 /**
- * Up to this size noble is faster: node makes an object a packet, and the collector has its work with it. Node 24 on our
- * machine, µs of the processor to seal and open 10, 62, 256, 1,024, 2,048, 4,096 bytes and 1 MB, in a process with this
- * package in it: node 23, 26, 29, 32, 32, 30 and 1,300; noble 11, 14, 15, 21, 30, 47 and 8,200. (Alone in a process that has
- * next to no heap node takes 7 for the first, which is nobody's case.) Keystream alone, 704 bytes: noble 3, node 13.
+ * The implementation over `node:crypto`, or undefined where it does not work. Runtimes have parts of that module: Bun 1.4 has it
+ * without ChaCha20-Poly1305.
  */
-const shortSize = nodeAead === undefined ? Infinity : 2_048
+export const workingNodeAead = (
+  crypto: NodeCrypto | undefined = globalThis.process?.getBuiltinModule?.("node:crypto")
+): Aead | undefined => {
+  if (crypto === undefined) return undefined
+  const aead = makeNodeAead(crypto)
+  return agreesWithNoble(aead) ? aead : undefined
+}
+
+/**
+ * Up to this size noble is faster: node makes an object for each packet, which costs garbage collection. Node 24 on our machine, µs of CPU to
+ * seal and open 10, 62, 256, 1,024, 2,048, 4,096 bytes and 1 MB, in a process with this package in it: node 23, 26, 29, 32, 32, 30 and
+ * 1,300; noble 11, 14, 15, 21, 30, 47 and 8,200. (In a process with almost no heap, node takes 7 for the first.) Keystream
+ * alone, 704 bytes: noble 3, node 13.
+ */
+const shortSize = 2_048
+
+/** For packets above `shortSize`. Chosen by the first such packet, so that a program without any does not pay for the choice. */
+let longAead: Aead | undefined
+
+const aeadFor = (size: number): Aead => {
+  if (size <= shortSize) return nobleAead
+  longAead ??= workingNodeAead() ?? nobleAead
+  return longAead
+}
 
 const defaultAead: Aead = {
-  seal: (key, nonce, aad, plain, out) =>
-    (plain.length <= shortSize ? nobleAead : nodeAead!).seal(key, nonce, aad, plain, out),
-  open: (key, nonce, aad, parts) =>
-    (sizeOf(parts) - tagSize <= shortSize ? nobleAead : nodeAead!).open(key, nonce, aad, parts)
+  seal: (key, nonce, aad, plain, out) => aeadFor(plain.length).seal(key, nonce, aad, plain, out),
+  open: (key, nonce, aad, parts) => aeadFor(sizeOf(parts) - tagSize).open(key, nonce, aad, parts)
 }
 
 const zeros = new Uint8Array(rekeyInterval * lengthSize + keySize)

@@ -1,110 +1,50 @@
 /**
- * Packets of the version 2 transport [BIP324]: the masked length of the contents (3 bytes), then encrypted together a
- * header byte and the contents, then a tag of 16 bytes. The contents are a message: a short id of one byte, or a zero and
- * the command in 12 bytes as in version 1, then the payload.
+ * Packets of the version 2 transport (BIP324): the masked length of the contents (3 bytes), then a header byte and the contents,
+ * encrypted together, then a tag of 16 bytes. wire/contentsV2.ts reads and writes the contents.
  *
- * The parser does no input or output and knows no time. It looks at a byte once, whatever the chunks are, and never holds
- * more than has arrived plus 256 KiB.
+ * The parser does no input or output and knows no time. It looks at each byte once, for any chunks, and holds at most 256 KiB
+ * more than the bytes that arrived.
  */
-import { maxPayloadLength } from "../wire/limits.ts"
 import { plainBytes } from "../primitives/bytes.ts"
 import { withWriter } from "../wire/writer.ts"
 import { type Direction, noAad, tagSize } from "./bip324Cipher.ts"
-import {
-  decodeFrame,
-  type Parser,
-  type ParserEvent,
-  type ParserOptions,
-  readableCommand,
-  readCommand
-} from "../wire/frameV1.ts"
-import { commandOf, type Message, writeMessage } from "../wire/messages.ts"
+import { maxContentsLength, payloadOfContents, readContents, writeContents } from "../wire/contentsV2.ts"
+import type { Parser, ParserEvent, ParserOptions } from "../wire/frameV1.ts"
+import type { Message } from "../wire/messages.ts"
 import { PartialPayload } from "../wire/partialPayload.ts"
 import { unreadable } from "../wire/fail.ts"
 import type { WireError } from "../WireError.ts"
 
 const lengthSize = 3
 const headerSize = 1
-const commandSize = 12
 const decoyBit = 0x80
 
-/** What a packet has beyond its contents. */
+/** The bytes of a packet besides its contents. */
 export const expansion = lengthSize + headerSize + tagSize
-
-/** Contents above it end the connection: a message of the greatest length, with its command written out. */
-export const maxContentsLength = 1 + commandSize + maxPayloadLength
-
-/** Commands by their short id. There are none from 29 to 36. */
-const commands: ReadonlyArray<string | undefined> = [
-  undefined,
-  "addr",
-  "block",
-  "blocktxn",
-  "cmpctblock",
-  "feefilter",
-  "filteradd",
-  "filterclear",
-  "filterload",
-  "getblocks",
-  "getblocktxn",
-  "getdata",
-  "getheaders",
-  "headers",
-  "inv",
-  "mempool",
-  "merkleblock",
-  "notfound",
-  "ping",
-  "pong",
-  "sendcmpct",
-  "tx",
-  "getcfilters",
-  "cfilter",
-  "getcfheaders",
-  "cfheaders",
-  "getcfcheckpt",
-  "cfcheckpt",
-  "addrv2",
-  ...Array.from({ length: 8 }, () => undefined),
-  "feature"
-]
-
-const shortIds = new Map(commands.flatMap((command, id) => (command === undefined ? [] : [[command, id] as const])))
 
 const nothing: ReadonlyArray<ParserEvent> = Object.freeze([])
 
 /**
- * A message as a packet that is not sealed yet: of its final length, with room for length and tag, so that it can wait
- * before it is known which packet of the connection it will be. Throws `WireError`.
+ * A message as a packet that is not sealed yet: it has its final size, with room for length and tag. It is sealed when it is
+ * sent, because the ciphers count packets. Throws `WireError`.
  */
 export const writePacket = (message: Message): Uint8Array =>
   withWriter((writer) => {
-    const id = shortIds.get(commandOf(message))
     writer.limit = Infinity
     writer.reserve(lengthSize + headerSize)
     writer.bytes.fill(0, 0, lengthSize + headerSize)
-    if (id === undefined) {
-      const command = commandOf(message)
-      const at = writer.reserve(1 + commandSize)
-      for (let i = 0; i < commandSize; i++) writer.bytes[at + 1 + i] = i < command.length ? command.charCodeAt(i) : 0
-      writer.bytes[at] = 0
-    } else {
-      const at = writer.reserve(1)
-      writer.bytes[at] = id
-    }
-    writeMessage(writer, message)
+    writeContents(writer, message)
     return writer.take(tagSize)
   })
 
 /** The payload in a packet that is not sealed yet. */
-export const payloadOfPacket = (packet: Uint8Array): Uint8Array => {
-  const id = packet[lengthSize + headerSize]
-  return packet.subarray(lengthSize + headerSize + 1 + (id === 0 ? commandSize : 0), packet.length - tagSize)
-}
+export const payloadOfPacket = (packet: Uint8Array): Uint8Array =>
+  payloadOfContents(packet.subarray(lengthSize + headerSize, packet.length - tagSize))
 
-/** A packet without a message, not sealed yet: the version packet, or a decoy of so many bytes. */
+/** A packet with empty contents that is not sealed yet: the version packet. */
 export const emptyPacket = (): Uint8Array => new Uint8Array(expansion)
 
+/** A decoy with that many bytes of contents, not sealed yet. */
 export const decoyPacket = (length: number): Uint8Array => {
   const packet = new Uint8Array(expansion + length)
   packet[lengthSize] = decoyBit
@@ -138,15 +78,15 @@ export const sealPackets = (
 }
 
 export interface PacketParserOptions extends Pick<ParserOptions, "malformed" | "onFrame" | "trailingBytes"> {
-  /** The ciphers of what is received. */
+  /** The ciphers of the receiving direction. */
   readonly direction: Direction
-  /** The garbage that came before the first packet, whose associated data it is. */
+  /** The garbage that came before the first packet, which authenticates it as associated data. */
   readonly garbage: Uint8Array
 }
 
-/** A parser of what comes behind the garbage terminator. */
+/** A parser of the packets after the garbage terminator. */
 export interface PacketParser extends Parser {
-  /** Whether the version packet has arrived, the first that is no decoy: whoever sent it has our keys. */
+  /** Whether the version packet, the first that is no decoy, has arrived: the remote then has the same keys. */
   readonly confirmed: boolean
 }
 
@@ -156,14 +96,14 @@ class StreamParser implements PacketParser {
   #failure: WireError | undefined
   #confirmed = false
 
-  /** Bytes of the length, which is decrypted once it is complete: its cipher counts. */
+  /** Bytes of the masked length. It is decrypted once, when it is complete, because its cipher counts. */
   #masked = 0
   #maskedSize = 0
-  /** What the packet takes behind the length, header and tag included; 0 as long as it is not known. */
+  /** Bytes of the packet after the length, header and tag included; 0 while the length is unknown. */
   #wanted = 0
   #pieces: PartialPayload | undefined
 
-  /** The garbage, up to 4 KB, is let go with the first packet. */
+  /** The garbage, up to 4,095 bytes, is freed with the first packet. */
   constructor({ garbage, ...options }: PacketParserOptions) {
     this.#options = options
     this.#aad = garbage
@@ -237,40 +177,14 @@ class StreamParser implements PacketParser {
     if (plain === undefined) {
       this.#failure = unreadable("", { _tag: "NotAuthentic" })
     } else if ((plain[0] & decoyBit) === 0) {
-      if (this.#confirmed) this.#message(plain, size, events)
-      // What a version packet holds is for versions of the transport that nobody knows yet.
-      else this.#confirmed = true
+      // The contents of the version packet are for later versions of the transport.
+      if (!this.#confirmed) this.#confirmed = true
+      else {
+        const read = readContents(plain.subarray(headerSize), size, this.#options)
+        if (read._tag === "Unreadable") this.#failure = read.error
+        else events.push(read)
+      }
     }
-  }
-
-  /** Header byte, contents. */
-  #message(plain: Uint8Array, size: number, events: Array<ParserEvent>): void {
-    const id = plain[headerSize]
-    const isShort = id !== undefined && id !== 0
-    const at = headerSize + 1
-    const isThere = plain.length >= headerSize + 1 + commandSize
-    const command = isShort ? commands[id] : isThere ? readCommand(plain, at) : undefined
-    if (command === undefined) {
-      const error = isShort
-        ? unreadable("", { _tag: "UnknownShortId", id })
-        : unreadable(isThere ? readableCommand(plain, at) : "", { _tag: "BadCommand" })
-      return this.#drop(error, size, isShort ? "drop" : this.#options.malformed, events)
-    }
-    const payload = plain.subarray(headerSize + 1 + (isShort ? 0 : commandSize))
-    const { length } = payload
-    // The limit of contents leaves room for a command that is written out, and this one may not be.
-    if (length > maxPayloadLength) {
-      this.#failure = unreadable(command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
-      return
-    }
-    const event = decodeFrame(command, payload, size, this.#options)
-    if (event._tag === "Dropped") this.#drop(event.error, size, this.#options.malformed, events)
-    else events.push(event)
-  }
-
-  #drop(error: WireError, size: number, way: "drop" | "disconnect" | undefined, events: Array<ParserEvent>): void {
-    if (way === "disconnect") this.#failure = error
-    else events.push({ _tag: "Dropped", error, size })
   }
 }
 

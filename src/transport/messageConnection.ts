@@ -49,6 +49,9 @@ interface Parts extends Observers {
 /** The name under which unknown commands are counted: a remote must not grow the map by inventing names. */
 export const otherCommands = "*other*"
 
+/** What bytes that belong to no message are counted under. */
+export const noMessage = "*no message*"
+
 const count = (tallies: Map<string, Tally>, command: string, bytes: number): void => {
   const tally = tallies.get(command)
   if (tally === undefined) tallies.set(command, { messages: 1, bytes })
@@ -64,7 +67,7 @@ const countedAs = (message: Wire.Message): string => (message._tag === "Unknown"
 const closedParser: Wire.Parser = { push: () => [], failure: undefined, buffered: 0 }
 
 export class MessageConnection {
-  readonly connection: Connection["Service"]
+  readonly connection: Connection
   readonly traffic: Traffic
   /** The next batch of messages; empty when the bytes did not complete one. */
   readonly read: Effect.Effect<ReadonlyArray<Wire.ParserEvent>, ConnectionError>
@@ -73,7 +76,7 @@ export class MessageConnection {
   readonly #recording: ActiveRecording | undefined
   readonly #observers: Observers
 
-  private constructor(connection: Connection["Service"], { clock, framing, recording, ...observers }: Parts) {
+  private constructor(connection: Connection, { clock, framing, recording, ...observers }: Parts) {
     this.connection = connection
     this.#framing = framing
     this.#clock = clock
@@ -101,7 +104,7 @@ export class MessageConnection {
 
   /** Speaks version 1 until `use` sets another framing. Records where the context has a recorder. */
   static readonly open = Effect.fnUntraced(function* (
-    connection: Connection["Service"],
+    connection: Connection,
     magic: Uint8Array,
     policy: Policy,
     { onRead, onWrite }: Observers = {}

@@ -42,7 +42,7 @@ export interface Recording {
  * ```
  */
 export const Recorder = Context.Reference<
-  ((connection: Connection["Service"]) => Effect.Effect<Recording, never, Scope.Scope>) | undefined
+  ((connection: Connection) => Effect.Effect<Recording, never, Scope.Scope>) | undefined
 >("effect-bitcoin-peer/Capture/Recorder", { defaultValue: () => undefined })
 
 /** A recording with its end, which waits until everything is stored. */
@@ -54,7 +54,7 @@ const nothing = Effect.succeed(undefined)
 
 /** Starts the recording of a connection, where the context has a recorder. It ends with the scope at the latest. */
 export const startRecording = (
-  connection: Connection["Service"]
+  connection: Connection
 ): Effect.Effect<ActiveRecording | undefined, never, Scope.Scope> =>
   Effect.flatMap(Recorder, (open) =>
     open === undefined

@@ -289,14 +289,21 @@ export const writeList = <A>(
   limit: number,
   size: number,
   read: (bytes: Uint8Array, offset: number) => A,
-  write: (writer: Writer, element: A, field: string) => void
+  write: (writer: Writer, element: A, field: string) => void,
+  /** The size of an element, where they differ much: the buffer then grows once for a whole array. */
+  measure?: (element: A) => number
 ): void => {
   checkList(writer, list, field)
   writer.count(list.length, field, limit)
   if (isViewOf(list, read)) {
     writer.copy(list.bytes, list.start, list.end)
   } else {
-    writer.expect(list.length * size)
+    let expected = list.length * size
+    if (measure !== undefined && Array.isArray(list)) {
+      expected = 0
+      for (const element of list as Array<A>) expected += measure(element)
+    }
+    writer.expect(expected)
     writeEach(writer, list, field, write)
   }
 }

@@ -241,9 +241,9 @@ export interface DecodeOptions {
 /**
  * The payload of a message, without frame, in a fresh buffer.
  *
- * Fails with `BadValue` where a field is missing or has another type than its own, a number does not fit its field, a hash is not 32 bytes, an address does not have the length of
- * its network, a character is not one byte or a transaction with outputs has no inputs; with `TooMany` above the limit of a
- * list or string; with `PayloadTooLarge` above 4,000,000 bytes. The list of a decoded message is copied byte for byte.
+ * Fails with `BadValue` where a field is missing or has another type than its own, a number does not fit its field, a hash is not
+ * 32 bytes, an address does not have the length of its network, a character is not one byte or a transaction with outputs has no
+ * inputs; with `TooMany` above the limit of a list or string; with `PayloadTooLarge` above 4,000,000 bytes. The list of a decoded message is copied byte for byte.
  *
  * @example
  * ```ts

@@ -86,7 +86,7 @@ export class Writer {
   }
 
   #grow(size: number): void {
-    const grown = new Uint8Array(size)
+    const grown = unwritten(size)
     grown.set(viewOf(this.bytes, 0, this.offset))
     this.bytes = grown
     this.#view = new DataView(grown.buffer)
@@ -100,6 +100,8 @@ export class Writer {
     const { bytes, offset } = this
     const size = offset + trailer
     if (bytes.length > keptSize && bytes.length >= size && bytes.length - size < offset / 8) {
+      // The caller can reach the rest of the buffer, which may hold old memory of the process.
+      bytes.fill(0, offset)
       return viewOf(bytes, 0, size)
     }
     const taken = unwritten(size)
@@ -235,8 +237,16 @@ export class Writer {
 
   varBytes(bytes: Uint8Array, field: string, limit = maxPayloadLength): void {
     if (!isBytes(bytes)) this.wrongType(bytes, field, "Uint8Array")
-    this.count(bytes.length, field, limit)
-    this.raw(bytes)
+    const { length } = bytes
+    if (!(length < 0xfd && length <= limit)) {
+      this.count(length, field, limit)
+      return this.raw(bytes)
+    }
+    // Most scripts and witnesses: one reservation, and no call to copy a few bytes.
+    const offset = this.reserve(length + 1)
+    this.bytes[offset] = length
+    if (length > 4) this.bytes.set(bytes, offset + 1)
+    else for (let i = 0; i < length; i++) this.bytes[offset + 1 + i] = bytes[i]!
   }
 
   boolean(value: boolean, field: string): void {

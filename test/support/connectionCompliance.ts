@@ -4,7 +4,7 @@ import { Effect, Exit, Fiber, Scope as Scopes } from "effect"
 import { TestClock } from "effect/testing"
 import type { Connection, ConnectionError } from "../../src/Connection.ts"
 
-type Service = Connection["Service"]
+type Service = Connection
 
 /** Both ends of one connection, and a way to break it. */
 export interface Ends {

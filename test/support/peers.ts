@@ -40,7 +40,7 @@ export const countedNonces: Layer.Layer<Nonce.Nonce> = Layer.suspend(() => {
 })
 
 /** The other side of a connection, played by a test: raw bytes and messages, no fibers, nothing by itself. */
-export const scripted = (connection: Connection.Connection["Service"]) => {
+export const scripted = (connection: Connection.Connection) => {
   const parser = Wire.makeParser({ magic: network.magic })
   const arrived: Array<Wire.Message> = []
   const frames = (messages: ReadonlyArray<Wire.Message>): Uint8Array => {
@@ -80,7 +80,7 @@ export const withSleep = (clock: Clock.Clock, sleep: Clock.Clock["sleep"]): Cloc
 })
 
 /** Counts the fibers of a peer that wait in its connection or on the clock: none may be left behind. */
-export const tracked = (connection: Connection.Connection["Service"]) => {
+export const tracked = (connection: Connection.Connection) => {
   let waiting = 0
   const track = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     Effect.acquireUseRelease(
@@ -98,7 +98,7 @@ export const tracked = (connection: Connection.Connection["Service"]) => {
       drained: track(connection.drained),
       close: connection.close,
       destroy: connection.destroy
-    } satisfies Connection.Connection["Service"],
+    } satisfies Connection.Connection,
     clock: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.flatMap(Clock.Clock, (clock) =>
         Effect.provideService(

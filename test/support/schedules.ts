@@ -1,7 +1,8 @@
 /** The tests of Peer.simulation: whatever two peers and their pipe do, nothing hangs, leaks, is lost or is doubled. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { interleave, type Report, simulate } from "./simulation.ts"
+import { interleave } from "./interleaving.ts"
+import { type Report, simulate } from "./simulation.ts"
 
 /** Seeds from `from` (inclusive) to `to` (exclusive). They make the same schedules on every machine. */
 export interface Seeds {

@@ -49,7 +49,7 @@ export { elligatorSwift }
 
 /** The other side of a version 2 connection, played by a test: it does its part of the key exchange, then nothing by itself. */
 export const securedRemote = Effect.fnUntraced(function* (
-  connection: Connection.Connection["Service"],
+  connection: Connection.Connection,
   role: "initiator" | "responder",
   plan: { readonly garbage?: Uint8Array; readonly decoys?: ReadonlyArray<number> } = {}
 ) {

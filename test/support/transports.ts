@@ -16,7 +16,7 @@ export const dialled = Effect.fnUntraced(function* (
   inbound: Peer.Options,
   pairOptions: Connection.PairOptions = {}
 ) {
-  const accepted: Array<Fiber.Fiber<Peer.Peer["Service"], Handshake.HandshakeError>> = []
+  const accepted: Array<Fiber.Fiber<Peer.Peer, Handshake.HandshakeError>> = []
   const scope = yield* Effect.scope
   const connect = Effect.gen(function* () {
     const [ours, theirs] = yield* Connection.makePair(pairOptions)
@@ -36,7 +36,7 @@ export const dialled = Effect.fnUntraced(function* (
 
 export const outcome = (result: {
   readonly _tag: string
-  readonly success?: Peer.Peer["Service"]
+  readonly success?: Peer.Peer
   readonly failure?: { readonly reason: { readonly _tag: string; readonly by?: string } }
 }): string => {
   if (result.success !== undefined) return result.success.info.transport

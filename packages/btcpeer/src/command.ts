@@ -3,7 +3,8 @@
  * reads or ends the process.
  */
 import * as Cause from "effect/Cause"
-import { Argument, CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
+import * as Console from "effect/Console"
+import { Argument, CliConfig, CliOutput, Command, Flag, GlobalFlag, TerminalCapabilities } from "effect/cli"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
@@ -25,8 +26,10 @@ import { Output } from "./output.ts"
 import { parseHostPort, parseProxy } from "./proxy.ts"
 import { recordIn } from "./record.ts"
 import { replay } from "./replay.ts"
+import { parseServices } from "./services.ts"
+import type { Format } from "./summary.ts"
 import type { Settings } from "./watch.ts"
-import { clean } from "./text.ts"
+import { clean, wrappedHelp } from "./text.ts"
 
 /** Of the package. */
 export const version = "0.1.0"
@@ -61,7 +64,13 @@ const positive = Flag.filter(
 
 const isUserAgent = (text: string): boolean => text.length <= Wire.maxUserAgentLength && /^[\x20-\x7e]*$/.test(text)
 
-const json = Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON object a line"), Flag.withDefault(false))
+const json = Flag.Literals("json", ["summary", "full"]).pipe(
+  Flag.withOptionalValue("summary"),
+  Flag.withDescription("Print one JSON object a line: what matters in each message, or with --json=full all of it"),
+  Flag.optional
+)
+
+const formatOf = (json: Option.Option<"summary" | "full">): Format => Option.getOrElse(json, () => "text" as const)
 
 const capture = Flag.String("capture").pipe(
   Flag.withMetavar("DIR"),
@@ -109,7 +118,7 @@ interface PeerFlags {
   readonly policy: Policy.Name
   readonly transport: Transport.Transport
   readonly userAgent: Option.Option<string>
-  readonly json: boolean
+  readonly json: Option.Option<"summary" | "full">
 }
 
 /** An onion service takes many seconds to reach, and to answer; a router of I2P may have to ask around for minutes. */
@@ -122,7 +131,7 @@ const settings = (flags: PeerFlags, way: Way["_tag"] = "Direct"): Settings => ({
   userAgent: Option.getOrUndefined(flags.userAgent),
   timeout: Option.getOrElse(flags.timeout, () => timeouts[way]),
   limit: Option.getOrUndefined(flags.limit),
-  json: flags.json
+  format: formatOf(flags.json)
 })
 
 const wayOf = (proxy: Option.Option<string>, sam: Option.Option<string>): Way => {
@@ -151,7 +160,7 @@ const connectCommand = Command.make(
   {
     ...peerFlags,
     timeout: timeoutFlag(
-      "How long to wait for a connection, and then for the handshake; by default 10s, through a proxy 1m, through I2P 3m"
+      "How long connecting and the handshake may take together; by default 10s, through a proxy 1m, through I2P 3m"
     ),
     proxy: Flag.String("proxy").pipe(
       Flag.withMetavar("URL"),
@@ -166,17 +175,25 @@ const connectCommand = Command.make(
       Flag.optional
     ),
     capture,
+    services: Flag.String("services").pipe(
+      Flag.withMetavar("NAMES"),
+      Flag.mapTryCatch(parseServices, (error) => (error instanceof Error ? error.message : String(error))),
+      Flag.withDescription(
+        "What the node is known to offer, such as NETWORK,WITNESS,P2P_V2. Without P2P_V2, --transport auto begins with v1"
+      ),
+      Flag.optional
+    ),
     address: Argument.String("address").pipe(
       Argument.withMetavar("HOST[:PORT]"),
       Argument.withDescription("A name, an IPv4 address, or an IPv6 address in brackets; the network's port by default")
     )
   },
-  Effect.fnUntraced(function* ({ address, capture, proxy, sam, ...flags }) {
+  Effect.fnUntraced(function* ({ address, capture, proxy, sam, services, ...flags }) {
     // Not parsed by the flags, whose errors repeat what was given: there may be a password in it.
     const way = yield* orFailure(Option.isSome(proxy) ? "--proxy" : "--i2p-sam", () => wayOf(proxy, sam))
     const options = settings(flags, way._tag)
     const endpoint = yield* orFailure(`"${address}"`, () => endpointOf(address, way, options.network))
-    return yield* recordIn(capture)(connect(endpoint, way, options))
+    return yield* recordIn(capture)(connect(endpoint, way, options, Option.getOrUndefined(services)))
   })
 ).pipe(
   Command.withShortDescription("Connect to a peer and show what it sends"),
@@ -265,7 +282,7 @@ const replayCommand = Command.make(
           // A file without a handshake says so at once: no version comes later, as it could from a node.
           policy: { ...Policy.fromName(policy), notVersionFirst: "disconnect" },
           limit: Option.getOrUndefined(limit),
-          json
+          format: formatOf(json)
         })
 ).pipe(
   Command.withShortDescription("Play a capture to a peer of this program, as if it came over the wire"),
@@ -284,6 +301,11 @@ const decodeCommand = Command.make(
   "decode",
   {
     json,
+    network: Flag.Literals("network", Network.names).pipe(
+      Flag.withAlias("n"),
+      Flag.withDescription("The network of addresses in --json=full, where the bytes do not tell; mainnet by default"),
+      Flag.withDefault("mainnet")
+    ),
     as: Flag.String("as").pipe(
       Flag.withMetavar("FORM"),
       Flag.filter(
@@ -301,7 +323,8 @@ const decodeCommand = Command.make(
       Argument.withDefault("-")
     )
   },
-  ({ as, file, json }) => decode(file, { json, as: Option.getOrUndefined(as) })
+  ({ as, file, json, network }) =>
+    decode(file, { format: formatOf(json), as: Option.getOrUndefined(as), network: Network.fromName(network) })
 ).pipe(
   Command.withShortDescription("Show the messages in a file or in standard input"),
   Command.withDescription(
@@ -311,7 +334,10 @@ Exit code 1: it cannot be read, or something in it is damaged.`
   ),
   Command.withExamples([
     { command: "btcpeer decode msgs_recv.dat", description: "A capture of Bitcoin Core" },
-    { command: "bitcoin-cli getrawtransaction TXID | btcpeer decode --json", description: "Hexadecimal" },
+    {
+      command: "bitcoin-cli getrawtransaction TXID | btcpeer decode --json=full",
+      description: "Hexadecimal, with the fields of decoderawtransaction"
+    },
     { command: "btcpeer decode --as headers payload.raw", description: "The payload of a message" }
   ])
 )
@@ -324,19 +350,36 @@ export const btcpeer = Command.make("btcpeer").pipe(
 
 const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())
 
-/** Help goes to stdout as usual; what is wrong with the arguments is one line, not the help behind which it hides. */
-const presenter = (error: (text: string) => void): CliOutput.Presenter => ({
-  present: (event) =>
-    event._tag === "InvalidInvocation"
-      ? Effect.sync(() => error(`btcpeer: ${oneLine(event.errors[0]?.message ?? "bad arguments")} (see --help)`))
-      : CliOutput.defaultPresenter.present(event)
+/** Where the output is no terminal, and tells no width. */
+const defaultHelpColumns = 80
+
+/**
+ * Help goes to stdout, no wider than the terminal. What is wrong with the arguments is one line, not the help with that line at its
+ * end.
+ */
+const presenter = (
+  error: (text: string) => void,
+  columns: number = defaultHelpColumns,
+  colors: boolean
+): CliOutput.Presenter => ({
+  present: (event) => {
+    switch (event._tag) {
+      case "InvalidInvocation":
+        return Effect.sync(() => error(`btcpeer: ${oneLine(event.errors[0]?.message ?? "bad arguments")} (see --help)`))
+      case "Help":
+        return Console.log(wrappedHelp(CliOutput.defaultFormatter({ colors }).formatHelpDoc(event.helpDoc), columns))
+      default:
+        return CliOutput.defaultPresenter.present(event)
+    }
+  }
 })
 
 const runCommand = Command.runWith(btcpeer, { version })
 
 /** Runs the command with the arguments behind its name, and gives the exit code. Every failure is one line on stderr. */
 export const run = Effect.fnUntraced(function* (argv: ReadonlyArray<string>) {
-  const { error } = yield* Output
+  const { columns, error } = yield* Output
+  const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
   return yield* runCommand(argv).pipe(
     Effect.as(0),
     Effect.catchTags({
@@ -350,7 +393,7 @@ export const run = Effect.fnUntraced(function* (argv: ReadonlyArray<string>) {
       error(problem === undefined ? `btcpeer: ${Cause.pretty(cause)}` : `btcpeer: ${oneLine(problem.message)}`)
       return Effect.succeed(1)
     }),
-    Effect.provideService(CliOutput.Presenter, presenter(error)),
+    Effect.provideService(CliOutput.Presenter, presenter(error, columns(), canColor)),
     Effect.provide(
       CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
     ),

@@ -1,7 +1,10 @@
 /** `btcpeer connect`: one peer, watched until it or the user ends it. */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { type ConnectionError, type Endpoint, formatEndpoint } from "effect-bitcoin-peer/Connection"
-import type { HandshakeError } from "effect-bitcoin-peer/Handshake"
+import { HandshakeError } from "effect-bitcoin-peer/Handshake"
+import * as Network from "effect-bitcoin-peer/Network"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import type { Nonce } from "effect-bitcoin-peer/Nonce"
 import * as Peer from "effect-bitcoin-peer/Peer"
@@ -27,30 +30,103 @@ const dial = (endpoint: Endpoint, way: Way, connectTimeout: Session.Settings["ti
   }
 }
 
-/** What went wrong; where another way is needed, by the flag that takes it. */
-const problemOf = ({ message, reason }: HandshakeError | ConnectionError, endpoint: Endpoint): string => {
-  if (reason._tag !== "DialFailed" || reason.problem !== "NeedsProxy") return message
-  const way = /\.onion\.?$/i.test(endpoint.host)
-    ? "an .onion name is reached through Tor: --proxy socks5://127.0.0.1:9050"
-    : "an .i2p name is reached through an I2P router: --i2p-sam 127.0.0.1:7656"
-  return `connect ${formatEndpoint(endpoint)}: ${way}`
+/** The network that the peer is on instead of ours, as far as its bytes or its port tell. */
+const otherNetwork = ({ reason }: HandshakeError | ConnectionError): Network.Network | undefined =>
+  reason._tag === "WrongNetwork"
+    ? Network.fromMagic(reason.received)
+    : "likelyNetwork" in reason
+      ? reason.likelyNetwork
+      : undefined
+
+/** What went wrong and, where another flag is needed, which one. */
+const problemOf = (error: HandshakeError | ConnectionError, endpoint: Endpoint): string => {
+  const { message, reason } = error
+  if (reason._tag === "DialFailed" && reason.problem === "NeedsProxy") {
+    const way = /\.onion\.?$/i.test(endpoint.host)
+      ? "an .onion name is reached through Tor: --proxy socks5://127.0.0.1:9050"
+      : "an .i2p name is reached through an I2P router: --i2p-sam 127.0.0.1:7656"
+    return `connect ${formatEndpoint(endpoint)}: ${way}`
+  }
+  const network = otherNetwork(error)
+  return network === undefined ? message : `${message.replace(/\?$/, "")}: use --network ${network.name}`
+}
+
+/** How often the command looks what it waits for, and how often it sees the same before it tells that: after a second. */
+const look = Duration.millis(250)
+const patience = 4
+
+/** Tells what an effect waits for, whenever that stays the same for a moment, until the effect ends. */
+const telling = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  waitsFor: () => string,
+  tell: (line: string) => void
+): Effect.Effect<A, E, R> => {
+  const watch = Effect.gen(function* () {
+    let last = ""
+    let times = 0
+    while (true) {
+      const now = waitsFor()
+      times = now === last ? times + 1 : 0
+      last = now
+      if (times === patience) tell(now)
+      yield* Effect.sleep(look)
+    }
+  })
+  return Effect.raceFirst(effect, watch)
 }
 
 /** Succeeds when we ended it, fails with how it ended otherwise. */
 export const connect = Effect.fnUntraced(function* (
   endpoint: Endpoint,
   way: Way,
-  options: Session.Settings
+  options: Session.Settings,
+  /** What the node is known to offer. */
+  remoteServices?: bigint
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
   const output = yield* Output
-  const report = yield* makeReport(options.json)
+  const clock = yield* Clock.Clock
+  const report = yield* makeReport(options.format)
   const address = formatEndpoint(endpoint)
-  const end = yield* Session.open(
-    (peerOptions, connected) => Peer.dial(Effect.tap(dial(endpoint, way, options.timeout), connected), peerOptions),
+  const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  const deadline = now() + Duration.toMillis(options.timeout)
+  /** What is left of the time for dialling and the handshake, for both tries where there are two. */
+  const left = (): Duration.Duration => Duration.millis(Math.max(1, Math.ceil(deadline - now())))
+
+  let tries = 0
+  let isConnected = false
+  const waitsFor = (): string => {
+    const what = isConnected ? `connected to ${address}, waiting for its handshake` : `connecting to ${address}`
+    const onPort = endpoint.port === options.network.port ? undefined : Network.fromPort(endpoint.port)
+    const hint =
+      onPort === undefined ? "" : ` (the port is that of ${onPort.name}: is --network ${onPort.name} missing?)`
+    return `${what}${tries > 1 ? ", in version 1" : ""}${hint}`
+  }
+  const dialled = Effect.suspend(() => {
+    tries++
+    isConnected = false
+    return Effect.tap(dial(endpoint, way, left()), () => Effect.sync(() => void (isConnected = true)))
+  })
+  const opened = Session.open(
+    (peerOptions, connected) =>
+      Peer.dial(Effect.tap(dialled, connected), {
+        ...peerOptions,
+        remoteServices,
+        // Read anew for each try.
+        get handshakeTimeout() {
+          return left()
+        }
+      }),
     options,
     report,
     undefined
-  ).pipe(
+  )
+  const end = yield* telling(opened, waitsFor, (line) => output.error(`btcpeer: ${line}`)).pipe(
+    Effect.mapError((error) =>
+      // The time for all of it is the one that the user knows.
+      error.reason._tag === "TimedOut"
+        ? new HandshakeError({ reason: { ...error.reason, after: options.timeout } })
+        : error
+    ),
     Effect.catch((error) => {
       const { reason } = error
       const message = problemOf(error, endpoint)

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Readable } from "node:stream"
+import type { Network } from "effect-bitcoin-peer/Network"
 import { Failure } from "./failure.ts"
 import { encodingOf, inputs } from "./hexText.ts"
 import { keyBeside, openInput, problemOf, pullUntil } from "./input.ts"
@@ -9,7 +10,7 @@ import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
 import { beginsWithHeader, deobfuscate, detect, find, type Form, formOf, headSize, scannerOf } from "./scan.ts"
 import type { Found } from "./scanner.ts"
-import { summarise } from "./summary.ts"
+import { contentOf, type Format } from "./summary.ts"
 import { counted } from "./text.ts"
 
 /** In bytes. Text is read as a whole; all else in pieces. */
@@ -24,7 +25,9 @@ const microseconds = (time: number): string =>
 const turn = 256
 
 export interface DecodeOptions {
-  readonly json: boolean
+  readonly format: Format
+  /** Whose addresses a transaction pays to, where the bytes do not tell. */
+  readonly network: Network
   /** The value of `--as`. */
   readonly as: string | undefined
 }
@@ -60,11 +63,11 @@ const planOf = (head: Uint8Array, isAll: boolean, file: string, as: string | und
 /** Succeeds when everything in the input could be decoded. Fails otherwise, after it has printed what could. */
 export const decode = Effect.fnUntraced(function* (
   file: string,
-  { as, json }: DecodeOptions,
+  { as, format, network }: DecodeOptions,
   stdin: () => Readable = () => process.stdin
 ): Effect.fn.Return<void, Failure, Output | Scope.Scope> {
   const { room } = yield* Output
-  const report = yield* makeReport(json)
+  const report = yield* makeReport(format)
   if (file === "") return yield* new Failure({ message: "the name of the file is empty" })
   const name = file === "-" ? "standard input" : file
   const failed = (problem: string) => new Failure({ message: `${name}: ${problem}` })
@@ -75,7 +78,9 @@ export const decode = Effect.fnUntraced(function* (
   let messages = 0
   let broken = 0
 
-  const print = (found: Found, isLone: boolean, line: number | undefined): void => {
+  const print = (found: Found, form: Form, line: number | undefined): void => {
+    const isLone = form._tag === "Payload"
+    const of = "network" in form ? form.network : network
     const place = line === undefined ? { offset: found.offset } : { line }
     const time = found.time === undefined ? undefined : microseconds(found.time)
     const context = { ...place, ...(time !== undefined && { time }), bytes: found.bytes }
@@ -88,13 +93,13 @@ export const decode = Effect.fnUntraced(function* (
       report({ event: "dropped", ...context, command, reason, message }, note)
     } else {
       messages++
-      report({ event: "message", ...context, ...summarise(found.message) }, note)
+      report({ event: "message", ...context, ...contentOf(found.message, format, of) }, note)
     }
   }
 
-  const printAll = Effect.fnUntraced(function* (all: Iterable<Found>, isLone: boolean, line?: number) {
+  const printAll = Effect.fnUntraced(function* (all: Iterable<Found>, form: Form, line?: number) {
     for (const found of all) {
-      print(found, isLone, line)
+      print(found, form, line)
       if ((messages + broken) % turn === 0) yield* Effect.yieldNow
       const full = room()
       if (full !== undefined) yield* full
@@ -119,7 +124,7 @@ export const decode = Effect.fnUntraced(function* (
     for (const one of all) {
       const form = as === undefined ? detect(one.bytes) : yield* checked(() => formOf(as, one.bytes))
       if (form === undefined) unrecognised.push(one)
-      else yield* printAll(find(form, one.bytes), form._tag === "Payload", one.line)
+      else yield* printAll(find(form, one.bytes), form, one.line)
     }
     const [first] = unrecognised
     if (first !== undefined) {
@@ -137,7 +142,7 @@ export const decode = Effect.fnUntraced(function* (
     const { form, key } = plan
     if (form._tag === "Payload") {
       if (!head.ended) return yield* failed(`longer than any message, which has at most ${headSize - 1} bytes`)
-      yield* printAll(find(form, head.bytes), true)
+      yield* printAll(find(form, head.bytes), form)
     } else {
       const scanner = scannerOf(form)
       let offset = 0
@@ -145,11 +150,11 @@ export const decode = Effect.fnUntraced(function* (
       while (piece !== undefined) {
         scanner.push(key === undefined ? piece : deobfuscate(piece, key, offset))
         offset += piece.length
-        yield* printAll(scanner, false)
+        yield* printAll(scanner, form)
         piece = yield* readable(input.pull)
       }
       scanner.end()
-      yield* printAll(scanner, false)
+      yield* printAll(scanner, form)
     }
   }
   if (broken > 0) return yield* failed(`${broken} damaged, ${counted(messages, "message")} decoded`)

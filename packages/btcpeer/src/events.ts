@@ -8,6 +8,8 @@
  */
 import * as Schema from "effect/Schema"
 import { Stats } from "effect-bitcoin-peer/Peer"
+import * as WireJson from "effect-bitcoin-peer/WireJson"
+import { scriptTypes } from "./script.ts"
 import { cleanJson } from "./text.ts"
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -32,6 +34,65 @@ const place = {
 
 const Direction = Schema.Literals(["in", "out"])
 
+/** A script as Bitcoin Core prints it. */
+const script = { asm: Schema.String, hex: Hex }
+
+/**
+ * A transaction with the fields of Bitcoin Core's `decoderawtransaction`, all but the descriptor of a script. The values of outputs
+ * are bitcoin.
+ */
+export const RawTransaction = Schema.Struct({
+  txid: Hash,
+  /** The wtxid. */
+  hash: Hash,
+  version: Count,
+  size: Count,
+  vsize: Count,
+  weight: Count,
+  locktime: Count,
+  vin: Schema.Array(
+    Schema.Struct({
+      /** The script of the input of a coinbase, which has neither `txid`, `vout` nor `scriptSig`. */
+      coinbase: Schema.optionalKey(Hex),
+      txid: Schema.optionalKey(Hash),
+      vout: Schema.optionalKey(Count),
+      scriptSig: Schema.optionalKey(Schema.Struct(script)),
+      txinwitness: Schema.optionalKey(Schema.Array(Hex)),
+      sequence: Count
+    })
+  ),
+  vout: Schema.Array(
+    Schema.Struct({
+      value: Schema.Finite,
+      n: Count,
+      scriptPubKey: Schema.Struct({
+        ...script,
+        address: Schema.optionalKey(Schema.String),
+        type: Schema.Literals(scriptTypes)
+      })
+    })
+  )
+})
+export type RawTransaction = typeof RawTransaction.Type
+
+/** With `--json=full`: the whole message, and a lone transaction as Bitcoin Core prints it. */
+const full = {
+  content: Schema.optionalKey(WireJson.Message),
+  transaction: Schema.optionalKey(RawTransaction)
+}
+
+/** The commands of messages that have nothing to tell but their command. */
+const emptyCommands = [
+  "verack",
+  "wtxidrelay",
+  "sendaddrv2",
+  "sendheaders",
+  "getaddr",
+  "mempool",
+  "filterclear"
+] as const
+export type EmptyCommand = (typeof emptyCommands)[number]
+
 const message = <const Commands extends ReadonlyArray<string>, const Fields extends Schema.Struct.Fields>(
   commands: Commands,
   fields: Fields
@@ -44,7 +105,8 @@ const message = <const Commands extends ReadonlyArray<string>, const Fields exte
     command: Schema.Literals(commands),
     /** On the wire, with header (24 bytes in version 1) or encryption; in a capture or a file without frames the payload alone. */
     bytes: Count,
-    ...fields
+    ...fields,
+    ...full
   })
 
 const addresses = { count: Count, networks: Counts, first: Schema.optionalKey(Schema.String) }
@@ -64,7 +126,7 @@ export const Message = Schema.Union([
     receiver: Schema.String,
     nonce: Nonce
   }),
-  message(["verack", "wtxidrelay", "sendaddrv2", "sendheaders", "getaddr", "mempool", "filterclear"], {}),
+  message(emptyCommands, {}),
   message(["sendcmpct"], { announce: Schema.Boolean, version: Schema.Finite }),
   message(["feature"], { id: Schema.String, data: Hex }),
   message(["ping"], { nonce: Schema.optionalKey(Nonce) }),
@@ -151,13 +213,23 @@ export const Message = Schema.Union([
     direction: Schema.optionalKey(Direction),
     command: Schema.String,
     bytes: Count,
-    unknown: Schema.Literal(true)
+    unknown: Schema.Literal(true),
+    ...full
   })
 ])
 export type Message = typeof Message.Type
 
 /** What a message event is on top of the message. */
-export type MessageContext = "event" | "peer" | "address" | "time" | "offset" | "line" | "direction" | "bytes"
+export type MessageContext =
+  | "event"
+  | "peer"
+  | "address"
+  | "time"
+  | "offset"
+  | "line"
+  | "direction"
+  | "bytes"
+  | keyof typeof full
 
 type Without<Event, Keys extends PropertyKey> = Event extends unknown
   ? { readonly [K in keyof Event as Exclude<K, Keys>]: Event[K] }

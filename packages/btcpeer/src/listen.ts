@@ -15,7 +15,7 @@ import * as Session from "./watch.ts"
 
 /** One that came, from its handshake to its end. One that is refused, or fails, leaves the others alone. */
 const attend = (
-  connection: Connection["Service"],
+  connection: Connection,
   peer: number,
   settings: Session.Settings,
   report: Report,
@@ -39,11 +39,11 @@ export const listen = Effect.fnUntraced(function* (
   settings: Session.Settings
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
   const output = yield* Output
-  const report = yield* makeReport(settings.json)
+  const report = yield* makeReport(settings.format)
   const enough = yield* Deferred.make<string>()
   let count = 0
 
-  const accepting = (fibers: FiberSet.FiberSet, listener: NodeConnection.Listener["Service"]) =>
+  const accepting = (fibers: FiberSet.FiberSet, listener: NodeConnection.Listener) =>
     Effect.gen(function* () {
       while (true) {
         // Who accepts a connection owns it from there on: the scope of the one that attends to it.

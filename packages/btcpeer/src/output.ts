@@ -26,6 +26,8 @@ export class Output extends Context.Service<
     readonly room: () => Effect.Effect<void> | undefined
     /** Waits until all lines are written. */
     readonly flush: Effect.Effect<void>
+    /** How wide the terminal is; `undefined` where stdout is none, and lines may have any length. */
+    readonly columns: () => number | undefined
     /** Colours where stdout is a terminal that wants them, and leaves the text alone elsewhere. */
     readonly paint: (style: Style, text: string) => string
     /**
@@ -154,6 +156,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
         if (abandoned) resume(Effect.void)
         else stdout.write("", () => resume(Effect.void))
       }),
+      columns: () => (stdout.isTTY ? stdout.columns : undefined),
       paint: (style, text) => (coloured ? styleText(style, text, { validateStream: false }) : text),
       stop: Effect.callback<string>((resume) => {
         if (stopped !== undefined) return resume(Effect.succeed(stopped))
@@ -172,7 +175,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
 }
 
 /** Keeps the lines in arrays: for tests. */
-export const makeMemory = (stop: Effect.Effect<string> = Effect.never) => {
+export const makeMemory = (stop: Effect.Effect<string> = Effect.never, columns?: number) => {
   const lines: Array<string> = []
   const errors: Array<string> = []
   const layer = Layer.succeed(
@@ -182,6 +185,7 @@ export const makeMemory = (stop: Effect.Effect<string> = Effect.never) => {
       error: (text) => void errors.push(text),
       room: () => undefined,
       flush: Effect.void,
+      columns: () => columns,
       paint: (_, text) => text,
       stop
     })

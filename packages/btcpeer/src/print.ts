@@ -2,9 +2,21 @@
 import Table from "cli-table3"
 import * as Duration from "effect/Duration"
 import type { Stats } from "effect-bitcoin-peer/Peer"
-import type { Dropped, Event, Handshake, Message, Summary } from "./events.ts"
+import type { Dropped, EmptyCommand, Event, Handshake, Message, Summary } from "./events.ts"
 import type { Output } from "./output.ts"
-import { bitcoin, clean, cleanBytes, counted, grouped, milliseconds } from "./text.ts"
+import {
+  bitcoin,
+  clean,
+  cleanBytes,
+  commandName,
+  counted,
+  grouped,
+  milliseconds,
+  rowTexts,
+  sortedCommands,
+  widest,
+  wrapped
+} from "./text.ts"
 
 type Paint = Output["Service"]["paint"]
 
@@ -31,6 +43,9 @@ const services = (names: ReadonlyArray<string>): string => (names.length === 0 ?
 const filter = ({ filterType }: { readonly filterType: number }): string =>
   filterType === 0 ? "" : `filter type ${filterType}`
 
+/** Takes only summaries without content, so that the compiler finds the case that is missing in `describe`. */
+const noContent: (summary: Extract<Summary, { readonly command: EmptyCommand }>) => string = () => ""
+
 /** What matters in a message, as a person reads it. */
 export const describe = (summary: Summary): string => {
   // What has no type of its own is told apart first: its command could be any text.
@@ -44,14 +59,6 @@ export const describe = (summary: Summary): string => {
         summary.relay ? undefined : "no relay",
         time(summary.timestamp)
       )
-    case "verack":
-    case "wtxidrelay":
-    case "sendaddrv2":
-    case "sendheaders":
-    case "getaddr":
-    case "mempool":
-    case "filterclear":
-      return ""
     case "sendcmpct":
       return `version ${summary.version}, ${summary.announce ? "high" : "low"} bandwidth`
     case "feature":
@@ -148,6 +155,8 @@ export const describe = (summary: Summary): string => {
         : `${counted(summary.count, "transaction")}, first ${summary.first}`
     case "alert":
       return join(`${summary.id}: "${cleanBytes(summary.statusBar)}"`, `until ${time(summary.expiration)}`)
+    default:
+      return noContent(summary)
   }
 }
 
@@ -189,6 +198,9 @@ const droppedLine = (paint: Paint, event: Dropped, note: Note): string =>
     paint("red", cleanBytes(event.message))
   )
 
+/** Where the values of `handshakeLines` begin. */
+const valueColumn = 14
+
 /** Several lines: who the peer is. */
 const handshakeLines = (paint: Paint, event: Handshake): ReadonlyArray<string> => {
   const features = [
@@ -211,7 +223,7 @@ const handshakeLines = (paint: Paint, event: Handshake): ReadonlyArray<string> =
       ["height", grouped(event.startHeight)],
       ["clock", `${event.timeOffset > 0 ? "+" : ""}${event.timeOffset} s`],
       ["features", features.length === 0 ? "none" : features.join(", ")]
-    ].map(([name = "", value = ""]) => `  ${paint("dim", name.padEnd(10))}  ${value}`)
+    ].map(([name = "", value = ""]) => `  ${paint("dim", name.padEnd(valueColumn - 4))}  ${value}`)
   ]
 }
 
@@ -236,40 +248,50 @@ const chars = {
 
 const cell = (value: number | undefined): string => (value === undefined ? "-" : grouped(value))
 
-/** What a peer did, by command: a small table. */
-const statsLines = (paint: Paint, stats: Stats): ReadonlyArray<string> => {
+const statsHead = ["", "received", "bytes", "sent", "bytes"]
+
+/** What a peer did, by command: a small table, or a line for each row where that is too wide. */
+const statsLines = (paint: Paint, stats: Stats, columns: number): ReadonlyArray<string> => {
   const table = new Table({
-    head: ["", "received", "bytes", "sent", "bytes"],
+    head: statsHead,
     chars,
     colAligns: ["left", "right", "right", "right", "right"],
     style: { head: [], border: [], compact: true }
   })
-  for (const command of new Set([...Object.keys(stats.received), ...Object.keys(stats.sent)].toSorted())) {
+  const counts = sortedCommands(stats.received, stats.sent).map((command) => {
     const [received, sent] = [stats.received[command], stats.sent[command]]
-    table.push([
-      command === "*other*" ? "unknown" : command,
-      cell(received?.messages),
-      cell(received?.bytes),
-      cell(sent?.messages),
-      cell(sent?.bytes)
-    ])
-  }
+    const name = commandName(command)
+    return [name, cell(received?.messages), cell(received?.bytes), cell(sent?.messages), cell(sent?.bytes)]
+  })
   const { bytesReceived, bytesSent, messagesReceived, messagesSent } = stats
-  table.push(["total", ...[messagesReceived, bytesReceived, messagesSent, bytesSent].map(grouped)])
-  const [head = "", ...rows] = table
+  counts.push(["total", ...[messagesReceived, bytesReceived, messagesSent, bytesSent].map(grouped)])
+  table.push(...counts)
+  const drawn = table
     .toString()
     .split("\n")
     .map((row) => ` ${row.trimEnd()}`)
+  const isNarrow = widest(drawn) > columns
+  const [head = "", ...rows] = isNarrow ? ["", ...rowTexts(statsHead, counts).map((text) => `  ${text}`)] : drawn
   const facts = [
     stats.lastPing === undefined ? "" : `last ping ${milliseconds(Duration.toMillis(stats.lastPing))}`,
     stats.minimumPing === undefined ? "" : `fastest ping ${milliseconds(Duration.toMillis(stats.minimumPing))}`,
     stats.messagesDropped === 0 ? "" : paint("red", `${counted(stats.messagesDropped, "message")} dropped`)
   ].filter((fact) => fact !== "")
-  return [paint("dim", head), ...rows, ...(facts.length === 0 ? [] : [`  ${facts.join(", ")}`])]
+  return [...(isNarrow ? [] : [paint("dim", head)]), ...rows, ...(facts.length === 0 ? [] : [`  ${facts.join(", ")}`])]
 }
 
-/** The lines that tell a person of an event. */
-export const textLines = (paint: Paint, event: Event, note: Note): ReadonlyArray<string> => {
+/** The lines that tell a person of an event, of at most so many columns. */
+export const textLines = (
+  paint: Paint,
+  event: Event,
+  note: Note,
+  columns: number = Infinity
+): ReadonlyArray<string> => {
+  const indent = event.event === "handshake" ? valueColumn : 4
+  return unbroken(paint, event, note, columns).flatMap((text) => wrapped(text, columns, indent))
+}
+
+const unbroken = (paint: Paint, event: Event, note: Note, columns: number): ReadonlyArray<string> => {
   switch (event.event) {
     case "message":
       return [messageLine(paint, event, note)]
@@ -291,7 +313,7 @@ export const textLines = (paint: Paint, event: Event, note: Note): ReadonlyArray
       ]
     case "disconnected": {
       const who = words(paint("bold", "Disconnected"), numberOf(event), clean(event.address ?? ""))
-      return [`${who}: ${clean(event.message)}`, ...statsLines(paint, event.stats)]
+      return [`${who}: ${clean(event.message)}`, ...statsLines(paint, event.stats, columns)]
     }
   }
 }

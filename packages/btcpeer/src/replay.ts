@@ -40,7 +40,7 @@ export const replay = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, Failure, Nonce | Output | FileSystem.FileSystem> {
   if (file === "") return yield* failed("the name of the file is empty")
   const output = yield* Output
-  const report = yield* makeReport(options.json)
+  const report = yield* makeReport(options.format)
   let problem: Capture.CaptureError | undefined
 
   const end = yield* Effect.gen(function* () {

@@ -4,15 +4,16 @@ import * as Effect from "effect/Effect"
 import { type Event, toLine } from "./events.ts"
 import { Output } from "./output.ts"
 import { type Note, textLines } from "./print.ts"
+import type { Format } from "./summary.ts"
 
 /** Prints an event, at once. */
 export type Report = (event: Event, note?: Note) => void
 
-export const makeReport = (json: boolean): Effect.Effect<Report, never, Output> =>
-  Effect.map(Output, ({ line, paint }) => (event, note = {}) => {
+export const makeReport = (format: Format): Effect.Effect<Report, never, Output> =>
+  Effect.map(Output, ({ columns, line, paint }) => (event, note = {}) => {
     const oneOfMany = event.event === "message" || event.event === "dropped"
-    if (json) line(toLine(event), oneOfMany)
-    else for (const text of textLines(paint, event, note)) line(text, oneOfMany)
+    if (format !== "text") line(toLine(event), oneOfMany)
+    else for (const text of textLines(paint, event, note, columns())) line(text, oneOfMany)
   })
 
 /** What time it is, for events that happen now: for programs, and the time of day (UTC) for people. */

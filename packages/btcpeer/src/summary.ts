@@ -4,7 +4,9 @@ import * as Address from "effect-bitcoin-peer/Address"
 import * as BloomFilter from "effect-bitcoin-peer/BloomFilter"
 import * as MerkleBlock from "effect-bitcoin-peer/MerkleBlock"
 import * as Wire from "effect-bitcoin-peer/Wire"
-import type { Summary } from "./events.ts"
+import type { Network } from "effect-bitcoin-peer/Network"
+import type { Message, Summary } from "./events.ts"
+import { rawTransaction } from "./rawTransaction.ts"
 import { hex } from "./text.ts"
 
 type SummaryOf<Tag extends string> = Extract<Summary, { readonly command: Tag }>
@@ -67,15 +69,6 @@ const addresses = <A extends Wire.NetworkAddress | Wire.AddressV2>(
   }
 }
 
-const isCoinbase = (transaction: Wire.Transaction): boolean => {
-  const input = transaction.inputs.at(0)
-  return (
-    transaction.inputs.length === 1 &&
-    input?.previousOutput.index === 0xffffffff &&
-    input.previousOutput.txid.every((byte) => byte === 0)
-  )
-}
-
 const transaction = (of: Wire.Transaction): SummaryOf<"tx"> => {
   let value = 0
   for (const output of of.outputs) value += output.value
@@ -88,7 +81,7 @@ const transaction = (of: Wire.Transaction): SummaryOf<"tx"> => {
     outputs: of.outputs.length,
     value,
     lockTime: of.lockTime,
-    coinbase: isCoinbase(of)
+    coinbase: Wire.isCoinbase(of)
   }
 }
 
@@ -135,14 +128,6 @@ export const summarise = (message: Wire.Message): Summary => {
         receiver: Wire.formatAddress(message.receiver),
         nonce: nonce(message.nonce)
       }
-    case "verack":
-    case "wtxidrelay":
-    case "sendaddrv2":
-    case "sendheaders":
-    case "getaddr":
-    case "mempool":
-    case "filterclear":
-      return { command: message._tag }
     case "sendcmpct":
       return { command: "sendcmpct", announce: message.announce, version: Number(message.version) }
     case "feature":
@@ -265,5 +250,22 @@ export const summarise = (message: Wire.Message): Summary => {
     }
     case "Unknown":
       return { command: message.command, unknown: true }
+    default:
+      return { command: message._tag }
   }
 }
+
+/** What a message event tells of its message. */
+export type Content = Summary & Pick<Message, "content" | "transaction">
+
+/** How the events are printed: lines for people, or JSON with what matters in a message, or with all of it. */
+export type Format = "text" | "summary" | "full"
+
+/** What matters in a message and, where all of it is wanted, the message. Addresses of outputs are those of `network`. */
+export const contentOf = (message: Wire.Message, format: Format, network: Network): Content => ({
+  ...summarise(message),
+  ...(format === "full" && {
+    content: message,
+    ...(message._tag === "tx" && { transaction: rawTransaction(message.transaction, network) })
+  })
+})

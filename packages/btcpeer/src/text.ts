@@ -42,6 +42,102 @@ export const bitcoin = (satoshi: number): string => {
 export const milliseconds = (value: number): string =>
   value < 10 ? `${value.toFixed(2)} ms` : value < 1000 ? `${value.toFixed(1)} ms` : `${(value / 1000).toFixed(2)} s`
 
+// oxlint-disable-next-line no-control-regex
+const colours = /\u001b\[[0-9;]*m/g
+
+/** How many columns of a terminal a text takes. */
+const widthOf = (text: string): number => text.replace(colours, "").length
+
+/** A word that is too long for a line, without its middle. */
+const shortened = (word: string, columns: number): string => {
+  const plain = word.replace(colours, "")
+  if (plain.length <= columns) return word
+  const kept = Math.max(0, columns - 1)
+  return `${plain.slice(0, Math.ceil(kept / 2))}…${plain.slice(plain.length - Math.floor(kept / 2))}`
+}
+
+/** The least indentation of a line that continues another. */
+const leastIndent = 2
+
+/**
+ * A text as lines of at most so many columns, broken between words. Lines after the first are indented by `indent` columns, or by less
+ * where a word only fits then. A word that is longer than a line, such as a hash, loses its middle.
+ */
+export const wrapped = (text: string, columns: number, indent: number): ReadonlyArray<string> => {
+  if (text.length <= columns || widthOf(text) <= columns) return [text]
+  const lines: Array<string> = []
+  let line = ""
+  let width = 0
+  let hasWord = false
+  for (const [, spaces = "", word = ""] of text.matchAll(/( *)([^ ]+)/g)) {
+    const size = widthOf(word)
+    if (width + spaces.length + size <= columns) {
+      line += spaces + word
+      width += spaces.length + size
+    } else {
+      if (hasWord) lines.push(line)
+      const margin = hasWord ? Math.min(indent, Math.max(leastIndent, columns - size)) : spaces.length
+      const fitting = shortened(word, columns - margin)
+      line = " ".repeat(margin) + fitting
+      width = margin + widthOf(fitting)
+    }
+    hasWord = true
+  }
+  return [...lines, line]
+}
+
+/** The column in which the descriptions of help begin at the latest, on a terminal of so many columns. */
+const descriptionColumn = (columns: number): number => Math.min(30, Math.floor(columns * 0.4))
+
+/**
+ * Help as lines of at most so many columns. Rows of two columns, such as those of flags, keep their columns: a first column that is
+ * too wide gets a line of its own.
+ */
+export const wrappedHelp = (help: string, columns: number): string =>
+  help
+    .split("\n")
+    .flatMap((line) => {
+      if (widthOf(line) <= columns) return [line]
+      const [, name, gap = "", description = ""] = /^( {2}\S+(?: \S+)*?)( {2,})(\S.*)$/.exec(line) ?? []
+      if (name === undefined) return wrapped(line, columns, /^ */.exec(line)![0].length)
+      const width = widthOf(name)
+      const column = Math.min(width + gap.length, descriptionColumn(columns))
+      const isApart = width + 2 > column
+      const start = isApart ? " ".repeat(column) : name + " ".repeat(column - width)
+      const described = wrapped(start + description, columns, column)
+      return isApart ? wrapped(name, columns, 4).concat(described) : described
+    })
+    .join("\n")
+
+/** What `Peer.Stats` counts together, in words. */
+const togetherNames: Readonly<Record<string, string>> = { "*other*": "unknown", "*no message*": "no message" }
+
+/** A command of `Peer.Stats` as people read it. */
+export const commandName = (command: string): string => togetherNames[command] ?? command
+
+/** Sorts what is counted together after all commands. */
+const order = (command: string): string => (command in togetherNames ? `~${command}` : command)
+
+/** The commands of one or more `Peer.Stats`, each once, in alphabetical order; what is counted together comes last. */
+export const sortedCommands = (...counts: ReadonlyArray<Readonly<Record<string, unknown>>>): ReadonlyArray<string> => {
+  return [...new Set(counts.flatMap((count) => Object.keys(count)))].toSorted((one, other) =>
+    order(one) < order(other) ? -1 : 1
+  )
+}
+
+/** The rows of a table that is too wide: each as a text that names the columns of its cells. */
+export const rowTexts = (
+  head: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<string>>
+): ReadonlyArray<string> =>
+  rows.map(([first = "", ...cells]) => {
+    const named = cells.map((cell, index) => (cell === "" ? "" : `${head[index + 1]} ${cell.replace(/ {2,}/, ", ")}`))
+    return `${first}: ${named.filter((text) => text !== "").join(", ")}`
+  })
+
+/** How wide the widest of several lines is. */
+export const widest = (lines: ReadonlyArray<string>): number => Math.max(0, ...lines.map(widthOf))
+
 /** Bytes as hexadecimal in the order they are in. */
 export const hex = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex")

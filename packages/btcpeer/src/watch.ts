@@ -12,7 +12,7 @@ import type { Transport } from "effect-bitcoin-peer/Transport"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import { Output } from "./output.ts"
 import { makeNow, type Report } from "./report.ts"
-import { summarise } from "./summary.ts"
+import { contentOf, type Format } from "./summary.ts"
 import { hex, milliseconds } from "./text.ts"
 
 /** What the flags say. */
@@ -25,7 +25,7 @@ export interface Settings {
   readonly timeout: Duration.Duration
   /** How long to stay; without it, until the user ends it. */
   readonly limit: Duration.Duration | undefined
-  readonly json: boolean
+  readonly format: Format
   /** The remote is a capture: it answers nothing, and may ask for what only a node has. */
   readonly replayed?: boolean | undefined
 }
@@ -105,10 +105,7 @@ const waitingFor = (
  * several peers.
  */
 export const open = Effect.fnUntraced(function* <E>(
-  make: (
-    options: Peer.Options,
-    connected: Effect.Effect<void>
-  ) => Effect.Effect<Peer.Peer["Service"], E, Scope.Scope | Nonce>,
+  make: (options: Peer.Options, connected: Effect.Effect<void>) => Effect.Effect<Peer.Peer, E, Scope.Scope | Nonce>,
   settings: Settings,
   report: Report,
   source: Source | undefined
@@ -122,6 +119,9 @@ export const open = Effect.fnUntraced(function* <E>(
   let startedAt = now()
   /** When our pings went out, the keep-alive of the peer included. A few at most: it sends one at a time. */
   const pings = new Map<bigint, number>()
+  /** Round trips as they were printed, in place of those of the peer, which also count how long its own side took. */
+  let lastPing: number | undefined
+  let minimumPing: number | undefined
 
   const onRead = (event: Wire.ParserEvent): void => {
     const { time, when } = wallClock()
@@ -134,11 +134,20 @@ export const open = Effect.fnUntraced(function* <E>(
     const sentAt = message._tag === "pong" ? pings.get(message.nonce) : undefined
     const roundTrip = sentAt === undefined ? undefined : since(sentAt)
     report(
-      { event: "message", ...source, time, direction: "in", bytes: event.size, ...summarise(message) },
+      {
+        event: "message",
+        ...source,
+        time,
+        direction: "in",
+        bytes: event.size,
+        ...contentOf(message, settings.format, settings.network)
+      },
       { when, ...(roundTrip !== undefined && { extra: milliseconds(roundTrip) }) }
     )
     if (message._tag === "pong" && roundTrip !== undefined) {
       pings.delete(message.nonce)
+      lastPing = roundTrip
+      minimumPing = Math.min(minimumPing ?? roundTrip, roundTrip)
       report({ event: "pong", ...source, milliseconds: roundTrip })
     }
   }
@@ -146,7 +155,17 @@ export const open = Effect.fnUntraced(function* <E>(
   const onWrite = (message: Wire.Message, bytes: number): void => {
     if (message._tag === "ping" && message.nonce !== undefined) pings.set(message.nonce, now())
     const { time, when } = wallClock()
-    report({ event: "message", ...source, time, direction: "out", bytes, ...summarise(message) }, { when })
+    report(
+      {
+        event: "message",
+        ...source,
+        time,
+        direction: "out",
+        bytes,
+        ...contentOf(message, settings.format, settings.network)
+      },
+      { when }
+    )
   }
 
   const options: Peer.Options = {
@@ -201,7 +220,11 @@ export const open = Effect.fnUntraced(function* <E>(
     Effect.gen(function* () {
       const asked = Effect.andThen(Effect.flatMap(until, peer.disconnect), peer.awaitShutdown)
       const end = yield* Effect.raceFirst(peer.awaitShutdown, asked)
-      const stats = yield* peer.stats
+      const stats = {
+        ...(yield* peer.stats),
+        ...(lastPing !== undefined && { lastPing: Duration.millis(lastPing) }),
+        ...(minimumPing !== undefined && { minimumPing: Duration.millis(minimumPing) })
+      }
       report({ event: "disconnected", ...source, reason: end._tag, message: Peer.describeEnd(end), stats })
       return end
     })

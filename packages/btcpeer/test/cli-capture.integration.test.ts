@@ -1,16 +1,14 @@
 /** `--capture` and `replay` over loopback, with files. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Schema } from "effect"
+import { Deferred, Effect, Fiber, Layer } from "effect"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as Capture from "effect-bitcoin-peer/Capture"
 import { run } from "../src/command.ts"
-import * as Events from "../src/events.ts"
 import { makeMemory } from "../src/output.ts"
-
-const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
+import { decodeLine } from "./support/fixtures.ts"
 
 const commandsIn = (file: string): ReadonlyArray<string> => {
   const reader = Capture.makeReader()
@@ -42,7 +40,9 @@ describe("btcpeer --capture", () => {
       while (!listener.lines.some((line) => line.includes("disconnected"))) yield* Effect.sleep("5 millis")
       yield* Deferred.succeed(stop, "stopped by the test")
       assert.strictEqual(yield* Fiber.join(listening), 0)
-      assert.deepStrictEqual([client.errors, listener.errors], [[], []])
+      // A busy machine may make `connect` tell that it waits.
+      const problems = client.errors.filter((line) => !/^btcpeer: connect(?:ing|ed) to /.test(line))
+      assert.deepStrictEqual([problems, listener.errors], [[], []])
 
       const ours = path.join(directory, "ours/message_capture", address.replaceAll(":", "_"))
       const [folder] = fs.readdirSync(path.join(directory, "theirs/message_capture"))

@@ -2,10 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import { Readable } from "node:stream"
 import { decode, type DecodeOptions } from "../src/decode.ts"
-import * as Events from "../src/events.ts"
 import { detect, find, type Found } from "../src/scan.ts"
 import { makeMemory } from "../src/output.ts"
 import * as Network from "effect-bitcoin-peer/Network"
@@ -19,25 +17,7 @@ import {
   readVector,
   readVectorText
 } from "../../../test/support/vectors.ts"
-
-const decodeLine = Schema.decodeUnknownSync(Events.FromLine)
-
-const hash = (byte: number): Uint8Array => new Uint8Array(32).fill(byte)
-const header: Wire.BlockHeader = {
-  version: 4,
-  previousBlock: hash(1),
-  merkleRoot: hash(2),
-  timestamp: 1_700_000_000,
-  bits: 0x207fffff,
-  nonce: 7
-}
-const transaction: Wire.Transaction = {
-  version: 2,
-  inputs: [{ previousOutput: { txid: hash(3), index: 1 }, script: new Uint8Array(0), sequence: 0, witness: [hash(4)] }],
-  outputs: [{ value: 150_000_000, script: Uint8Array.of(0x51) }],
-  lockTime: 0
-}
-const txid = Wire.hashToHex(Wire.txid(transaction))
+import { decodeLine, hash, header, transaction, txid } from "./support/fixtures.ts"
 
 const { magic } = Network.regtest
 const frames = (...all: ReadonlyArray<Wire.Message>): Uint8Array => Result.getOrThrow(Wire.encodeFrames(magic, all))
@@ -160,7 +140,7 @@ describe("what bytes are", () => {
 const decodeBytes = Effect.fnUntraced(function* (given: Uint8Array | string, options: Partial<DecodeOptions> = {}) {
   const memory = makeMemory()
   const input = typeof given === "string" ? Buffer.from(given) : given
-  const failure = yield* decode("-", { json: false, as: undefined, ...options }, () =>
+  const failure = yield* decode("-", { format: "text", as: undefined, network: Network.mainnet, ...options }, () =>
     Readable.from([Buffer.from(input)])
   ).pipe(
     Effect.provide(memory.layer),
@@ -250,7 +230,7 @@ describe("decode", () => {
         assert.include(lines[0], txid)
       }
       const both = `${digits}\n\n${Buffer.from(block).toString("hex")}\n`
-      const events = (yield* decodeBytes(both, { json: true })).lines.map((line) => decodeLine(line))
+      const events = (yield* decodeBytes(both, { format: "summary" })).lines.map((line) => decodeLine(line))
       assert.deepStrictEqual(
         events.map((event) => event.event === "message" && event.line),
         [1, 3]
@@ -292,7 +272,7 @@ describe("decode", () => {
 
   it.effect("takes a payload for what --as says", () =>
     Effect.gen(function* () {
-      const { failure, lines } = yield* decodeBytes(ping, { as: "ping", json: true })
+      const { failure, lines } = yield* decodeBytes(ping, { as: "ping", format: "summary" })
       assert.isUndefined(failure)
       assert.deepStrictEqual(
         lines.map((line) => JSON.parse(line)),
@@ -305,7 +285,7 @@ describe("decode", () => {
     Effect.gen(function* () {
       const { failure, lines } = yield* decodeBytes(
         concat(record("pong", hash(1).subarray(1, 3)), record("ping", ping)),
-        { json: true }
+        { format: "summary" }
       )
       assert.deepStrictEqual(
         lines.map((line) => decodeLine(line)),
@@ -364,7 +344,7 @@ describe("decode of real bytes", () => {
   for (const name of captures) {
     it.effect(`${name}: a capture`, () =>
       Effect.gen(function* () {
-        const { failure, lines } = yield* decodeBytes(readVector(`captures/${name}.dat`), { json: true })
+        const { failure, lines } = yield* decodeBytes(readVector(`captures/${name}.dat`), { format: "summary" })
         assert.isUndefined(failure)
         assert.isAtLeast(lines.length, 8)
         for (const line of lines) assert.strictEqual(decodeLine(line).event, "message")

@@ -220,7 +220,7 @@ describe("an obfuscated block file of Bitcoin Core", () => {
     fs.writeFileSync(file, bytes)
     if (withKey) fs.writeFileSync(path.join(directory, "xor.dat"), key)
     const memory = makeMemory()
-    const failure = yield* decode(file, { json: true, as }).pipe(
+    const failure = yield* decode(file, { format: "summary", as, network: Network.mainnet }).pipe(
       Effect.provide(memory.layer),
       Effect.match({ onSuccess: () => undefined, onFailure: ({ message }) => message })
     )

@@ -140,8 +140,8 @@ export class NodeSocketConnection implements Closable {
     socket.on("data", this.onData)
     // They come paused.
     socket.resume()
-    // It may have ended before anybody listened: its events may be over.
-    if (socket.errored !== null) this.onError(socket.errored)
+    // It may have ended before anybody listened: its events may be over. Some runtimes have no `errored`.
+    if (socket.errored) this.onError(socket.errored)
     if (socket.destroyed) this.onClose()
   }
 

@@ -9,6 +9,7 @@ import { withWriter, type Writer } from "../writer.ts"
 import { type List, OffsetList, writeList } from "../list.ts"
 import { doubleSha256 } from "../../primitives/sha256.ts"
 import {
+  measureTransaction,
   minTransactionSize,
   readTransaction,
   skipTransaction,
@@ -99,7 +100,16 @@ export const readTransactions = (reader: Reader): List<Transaction> => {
 }
 
 export const writeTransactions = (writer: Writer, transactions: List<Transaction>): void =>
-  writeList(writer, transactions, "transactions", maxCompactSize, minTransactionSize, transactionAt, writeTransaction)
+  writeList(
+    writer,
+    transactions,
+    "transactions",
+    maxCompactSize,
+    minTransactionSize,
+    transactionAt,
+    writeTransaction,
+    measureTransaction
+  )
 
 export const block: Codec<BlockMessage> = {
   decode: (reader) => {

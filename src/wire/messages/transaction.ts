@@ -326,8 +326,9 @@ export const readTransaction = (reader: Reader): Transaction => {
 const writeInput = (writer: Writer, input: TransactionInput): void => {
   writer.object(input, "inputs")
   writer.object(input.previousOutput, "inputs.previousOutput")
-  writer.fixed(input.previousOutput.txid, 32, "inputs.previousOutput.txid")
-  writer.u32(input.previousOutput.index, "inputs.previousOutput.index")
+  const offset = writer.reserve(36)
+  writer.setFixed(offset, input.previousOutput.txid, 32, "inputs.previousOutput.txid")
+  writer.setU32(offset + 32, input.previousOutput.index, "inputs.previousOutput.index")
   writer.varBytes(input.script, "inputs.script")
   writer.u32(input.sequence, "inputs.sequence")
   // Also where it is not written: a caller who forgets a witness learns it here.
@@ -403,6 +404,35 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
   const bytes = original(transaction)
   if (bytes === undefined) write(writer, transaction, hasWitness(transaction.inputs))
   else writer.raw(bytes)
+}
+
+const varSize = (length: number): number => length + (length < 0xfd ? 1 : length <= 0xffff ? 3 : 5)
+
+/**
+ * About how many bytes a transaction takes on the wire: exactly, for a decoded one and one made of arrays. Does not throw for
+ * fields that are missing; the writing names them.
+ */
+export const measureTransaction = (transaction: Transaction): number => {
+  const bytes = transaction?.inputs instanceof Inputs ? original(transaction) : undefined
+  if (bytes !== undefined) return bytes.length
+  const { inputs, outputs } = transaction ?? {}
+  if (!Array.isArray(inputs) || !Array.isArray(outputs)) return minTransactionSize
+  let size = 8 + varSize(inputs.length) - inputs.length + varSize(outputs.length) - outputs.length
+  let stacks = 0
+  for (const input of inputs as Array<TransactionInput>) {
+    size += 40 + varSize(input?.script?.length ?? 0)
+    const witness = input?.witness
+    if (Array.isArray(witness)) {
+      if (witness.length > 0) {
+        stacks += varSize(witness.length) - witness.length - 1
+        for (const item of witness as Array<Uint8Array>) stacks += varSize(item?.length ?? 0)
+      }
+    } else if (witness instanceof Stack) stacks += witness.end - witness.start
+  }
+  // The marker, the flag, and at least a count for each input.
+  if (stacks > 0) size += 2 + stacks + inputs.length
+  for (const output of outputs as Array<TransactionOutput>) size += 8 + varSize(output?.script?.length ?? 0)
+  return size
 }
 
 /**

@@ -3,17 +3,21 @@ import { SingleBar } from "cli-progress"
 import Table from "cli-table3"
 import * as Effect from "effect/Effect"
 import { Output } from "../output.ts"
+import { rowTexts, widest, wrapped } from "../text.ts"
 
 const labelWidth = 12
 
 export const title = (text: string): Effect.Effect<void, never, Output> =>
-  Effect.map(Output, ({ line, paint }) => line(paint("bold", text)))
+  Effect.map(Output, ({ columns, line, paint }) => {
+    for (const part of wrapped(text, columns() ?? Infinity, 0)) line(paint("bold", part))
+  })
 
 /** A label and what there is to say, in one line or more. */
 export const lines = (label: string, ...texts: ReadonlyArray<string>): Effect.Effect<void, never, Output> =>
-  Effect.map(Output, ({ line, paint }) => {
+  Effect.map(Output, ({ columns, line, paint }) => {
     for (const [index, text] of texts.entries()) {
-      line(`${index === 0 ? paint("cyan", label.padEnd(labelWidth)) : " ".repeat(labelWidth)}${text}`)
+      const whole = `${index === 0 ? paint("cyan", label.padEnd(labelWidth)) : " ".repeat(labelWidth)}${text}`
+      for (const part of wrapped(whole, columns() ?? Infinity, labelWidth)) line(part)
     }
   })
 
@@ -70,7 +74,7 @@ export const table = (
   head: ReadonlyArray<string>,
   rows: ReadonlyArray<ReadonlyArray<string>>
 ): Effect.Effect<void, never, Output> =>
-  Effect.map(Output, ({ line, paint }) => {
+  Effect.map(Output, ({ columns, line, paint }) => {
     const drawn = new Table({
       head: head.map((text) => paint("cyan", text)),
       colAligns: head.map((_, index) => (index === 0 ? "left" : "right")),
@@ -80,5 +84,11 @@ export const table = (
     for (const [index, row] of rows.entries()) {
       drawn.push(index === rows.length - 1 ? row.map((text) => paint("bold", text)) : [...row])
     }
-    line(drawn.toString())
+    const rowsDrawn = drawn.toString().split("\n")
+    const available = columns() ?? Infinity
+    const fitting =
+      widest(rowsDrawn) <= available
+        ? rowsDrawn
+        : rowTexts(head, rows).flatMap((text) => wrapped(`  ${text}`, available, 4))
+    for (const row of fitting) line(row)
   })

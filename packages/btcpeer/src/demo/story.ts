@@ -16,7 +16,7 @@ import * as Peer from "effect-bitcoin-peer/Peer"
 import * as PeerServer from "effect-bitcoin-peer/PeerServer"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import type { Output } from "../output.ts"
-import { counted, grouped, milliseconds } from "../text.ts"
+import { commandName, counted, grouped, milliseconds, sortedCommands } from "../text.ts"
 import * as Screen from "./screen.ts"
 
 /** A step of the demo that did not go as it should. */
@@ -60,7 +60,7 @@ const shortHash = (hash: Uint8Array): string => `${Wire.hashToHex(hash).slice(0,
 /** The node that serves the chain, and the peer that it will make of the first who connects. */
 const serve = Effect.fnUntraced(function* (chain: Chain) {
   const node = serveChain(chain)
-  const connected = yield* Deferred.make<Peer.Peer["Service"]>()
+  const connected = yield* Deferred.make<Peer.Peer>()
   const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: 0 })
   yield* Effect.forkScoped(
     PeerServer.serve(listener, {
@@ -75,7 +75,7 @@ const serve = Effect.fnUntraced(function* (chain: Chain) {
 })
 
 /** The peer that connects. Its handlers put what comes into queues, and wait where these are full. */
-const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["Service"]["address"]) {
+const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["address"]) {
   const headers = yield* Queue.bounded<Wire.Headers>(2)
   const blocks = yield* Queue.bounded<Wire.Block>(64)
   const inv = yield* Queue.bounded<Wire.Inv>(16)
@@ -228,10 +228,9 @@ const statistics = (peer: Peer.Stats, node: Peer.Stats): Effect.Effect<void, nev
     cell(tallyOf(node, "sent")),
     cell(tallyOf(peer, "received"))
   ]
-  const commands = new Set([...Object.keys(peer.sent), ...Object.keys(peer.received)])
-  const rows = Array.from(commands)
-    .toSorted()
-    .map((command) => row(command, (stats, way) => stats[way][command]))
+  const rows = sortedCommands(peer.sent, peer.received).map((command) =>
+    row(commandName(command), (stats, way) => stats[way][command])
+  )
   const all = row("all", (stats, way) =>
     way === "sent"
       ? { messages: stats.messagesSent, bytes: stats.bytesSent }

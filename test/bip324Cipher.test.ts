@@ -1,12 +1,13 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
+import * as crypto from "node:crypto"
 import {
   deriveKeys,
   deriveSecrets,
   makeKeyPair,
   noAad,
   nobleAead,
-  nodeAead,
-  sharedSecret
+  sharedSecret,
+  workingNodeAead
 } from "../src/transport/bip324Cipher.ts"
 import { sealPackets } from "../src/transport/bip324Packets.ts"
 import { Network } from "../src/index.ts"
@@ -37,7 +38,7 @@ const repeated = (bytes: Uint8Array, times: number): Uint8Array => {
   return all
 }
 
-const aeads = { node: nodeAead!, noble: nobleAead }
+const aeads = { node: workingNodeAead()!, noble: nobleAead }
 
 describe("the vectors of BIP324", () => {
   it("decode keys", () => {
@@ -119,6 +120,71 @@ describe("the secrets of a connection", () => {
     for (const theirs of [new Uint8Array(64), new Uint8Array(64).fill(0xff), noise(64), ours.publicKey]) {
       assert.strictEqual(sharedSecret(ours, theirs, false).length, 32)
     }
+  })
+})
+
+describe("node:crypto of another runtime", () => {
+  type NodeCrypto = NonNullable<Parameters<typeof workingNodeAead>[0]>
+  const node: NodeCrypto = crypto
+  const unknown = (): never => {
+    throw new Error("Unknown cipher")
+  }
+  /** Node's own module with a cipher or decipher of which one method is another. */
+  const altered = (
+    which: "createCipheriv" | "createDecipheriv",
+    method: string,
+    replacement: (...args: ReadonlyArray<unknown>) => unknown
+  ): NodeCrypto => ({
+    ...node,
+    [which]: (...args: Parameters<typeof crypto.createCipheriv>) =>
+      Object.assign(node[which](...args), { [method]: replacement })
+  })
+  const broken: Readonly<Record<string, NodeCrypto | undefined>> = {
+    "that is not there": undefined,
+    "that does not know the cipher, as in Bun 1.4": { createCipheriv: unknown, createDecipheriv: unknown },
+    "that seals and does not open": { ...node, createDecipheriv: unknown },
+    "that refuses the tag": altered("createDecipheriv", "setAuthTag", unknown),
+    "that refuses associated data": altered("createCipheriv", "setAAD", unknown),
+    "that gives another tag": altered("createCipheriv", "getAuthTag", () => new Uint8Array(16)),
+    "that gives another ciphertext": altered("createCipheriv", "update", (bytes) => bytes),
+    "that opens packets with a wrong tag": altered("createDecipheriv", "final", () => new Uint8Array(0))
+  }
+  for (const [what, module] of Object.entries(broken)) {
+    it(`is not used: one ${what}`, () => assert.isUndefined(workingNodeAead(module ?? ({} as NodeCrypto))))
+  }
+
+  it("is used where it works", () => assert.isDefined(workingNodeAead(node)))
+
+  it("never throws on what a remote sends", () => {
+    const { createDecipheriv } = node
+    for (const method of ["update", "setAAD", "setAuthTag", "final"]) {
+      let works = true
+      const aead = workingNodeAead({
+        ...node,
+        createDecipheriv: ((...args: Parameters<typeof createDecipheriv>) => {
+          const decipher = createDecipheriv(...args)
+          return works ? decipher : Object.assign(decipher, { [method]: unknown })
+        }) as typeof createDecipheriv
+      })
+      works = false
+      assert.isUndefined(aead!.open(noise(32), noise(12), noise(5), [noise(3_000)]), method)
+    }
+  })
+
+  it("leaves long packets to noble where it does not work", async () => {
+    vi.resetModules()
+    const builtin = vi.spyOn(process, "getBuiltinModule").mockReturnValue({ createCipheriv: unknown } as never)
+    const { deriveSecrets } = await import("../src/transport/bip324Cipher.ts")
+    const secret = noise(32)
+    const [ours, theirs] = [true, false].map((initiator) => deriveSecrets(secret, Network.mainnet.magic, initiator))
+    for (const size of [10, 100_000, 2_048, 2_049]) {
+      const sealed = new Uint8Array(size + 16)
+      ours!.send.seal(noise(size), noAad, sealed)
+      assert.deepStrictEqual(theirs!.receive.open([sealed], noAad), noise(size))
+    }
+    assert.strictEqual(builtin.mock.calls.filter(([name]) => name === "node:crypto").length > 0, true)
+    vi.restoreAllMocks()
+    vi.resetModules()
   })
 })
 

@@ -4,11 +4,11 @@ import {
   decoyPacket,
   emptyPacket,
   makePacketParser,
-  maxContentsLength,
   type PacketParserOptions,
   sealPackets,
   writePacket
 } from "../src/transport/bip324Packets.ts"
+import { maxContentsLength } from "../src/wire/contentsV2.ts"
 import { concat, encoded, examples } from "./support/generators.ts"
 import { bothSecrets, noise } from "./support/secured.ts"
 

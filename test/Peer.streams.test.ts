@@ -1,0 +1,145 @@
+/** Streams of a peer's messages, and their subscribers that do not keep up. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, Nonce, Peer, Wire } from "effect-bitcoin-peer"
+import { withRemote } from "./support/peers.ts"
+
+const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
+const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
+
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
+  const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(
+    options: Peer.Options<H> = {},
+    remoteVersion: Partial<Wire.Version> = {},
+    pairOptions: Connection.PairOptions = {}
+  ) => withRemote({ direction, ...options }, remoteVersion, pairOptions)
+
+  it.effect("streams the messages to any number of subscribers and ends the streams with the peer", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const streams = yield* Effect.forEach([1, 2], () => fork(Stream.runCollect(peer.messages)))
+      yield* remote.send(ping(1), filler(1), ping(2))
+      yield* remote.receiveUntil("pong")
+      yield* remote.receiveUntil("pong")
+      yield* peer.disconnect()
+      for (const stream of streams) {
+        assert.deepStrictEqual(
+          Array.from(yield* Fiber.join(stream), ({ _tag }) => _tag),
+          ["ping", "Unknown", "ping"]
+        )
+      }
+      assert.deepStrictEqual(yield* Stream.runCollect(peer.messages), [])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a stream that is not consumed stops the reader, and the remote, and loses nothing", () =>
+    Effect.gen(function* () {
+      const count = 20_000
+      const { peer, remote } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      const all = yield* Deferred.make<void>()
+      const seen: Array<bigint | undefined> = []
+      const stream = yield* fork(
+        Stream.runForEach(peer.messages, (message) =>
+          Effect.gen(function* () {
+            yield* Deferred.await(gate)
+            if (message._tag === "ping" && seen.push(message.nonce) === count) yield* Deferred.succeed(all, undefined)
+          })
+        )
+      )
+      let waits = 0
+      for (let index = 0; index < count; index += 100) {
+        yield* remote.send(...Array.from({ length: 100 }, (_, offset) => ping(index + offset)))
+        yield* TestClock.adjust(1)
+        waits = remote.connection.write(new Uint8Array(0))
+      }
+      const { messagesReceived } = yield* peer.stats
+      assert.isBelow(messagesReceived, 10_000)
+      assert.isAbove(waits, 200_000)
+      yield* Deferred.succeed(gate, undefined)
+      // The pongs are read, or the reader would have to stop for them.
+      yield* Effect.forEach(Array.from({ length: count }), () => remote.receiveUntil("pong"), { discard: true })
+      yield* Deferred.await(all)
+      yield* peer.disconnect()
+      yield* Fiber.join(stream)
+      assert.deepStrictEqual(
+        seen,
+        Array.from({ length: count }, (_, index) => BigInt(index))
+      )
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a subscriber that drops the oldest holds nobody up and sees the newest", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      const seen: Array<bigint | undefined> = []
+      const stream = yield* fork(
+        Stream.runForEach(peer.subscribe({ whenFull: "dropOldest", capacity: 2_880 }), (message) =>
+          Effect.gen(function* () {
+            yield* Deferred.await(gate)
+            if (message._tag === "ping") seen.push(message.nonce)
+          })
+        )
+      )
+      for (let index = 0; index < 100; index++) {
+        yield* remote.send(ping(index))
+        yield* remote.receiveUntil("pong")
+      }
+      yield* Deferred.succeed(gate, undefined)
+      yield* peer.disconnect()
+      yield* Fiber.join(stream)
+      assert.deepStrictEqual(
+        seen.slice(-10),
+        Array.from({ length: 10 }, (_, index) => BigInt(90 + index))
+      )
+      assert.isBelow(seen.length, 30)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a subscriber that chose to fail ends alone, after what was held for it", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const gate = yield* Deferred.make<void>()
+      let seen = 0
+      const stream = yield* fork(
+        Stream.runForEach(peer.subscribe({ whenFull: "fail", capacity: 2_880 }), () =>
+          Effect.andThen(
+            Deferred.await(gate),
+            Effect.sync(() => void seen++)
+          )
+        )
+      )
+      for (let index = 0; index < 100; index++) {
+        yield* remote.send(ping(index))
+        yield* remote.receiveUntil("pong")
+      }
+      yield* Deferred.succeed(gate, undefined)
+      const error = yield* Effect.flip(Fiber.join(stream))
+      assert.deepStrictEqual(error.reason, { _tag: "Overflow", capacity: 2_880 })
+      assert.isAtLeast(seen, 10)
+      yield* remote.send(ping(1))
+      yield* remote.receiveUntil("pong")
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("a subscriber that goes away holds nobody up", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const stuck = yield* fork(Stream.runForEach(peer.messages, () => Effect.never))
+      yield* remote.send(ping(1))
+      yield* remote.receiveUntil("pong")
+      yield* remote.send(ping(2))
+      yield* remote.receiveUntil("pong")
+      yield* remote.send(ping(3))
+      yield* TestClock.adjust(1)
+      yield* Fiber.interrupt(stuck)
+      yield* remote.send(ping(4))
+      assert.deepStrictEqual(yield* remote.receiveUntil("pong"), { _tag: "pong", nonce: 3n })
+      assert.deepStrictEqual(yield* remote.receiveUntil("pong"), { _tag: "pong", nonce: 4n })
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+})

@@ -137,7 +137,7 @@ const knownTxids = new WeakMap<Wire.List<Wire.Transaction>, ReadonlyArray<Uint8A
  * import { Effect } from "effect"
  * import { Block, type Peer, Wire } from "effect-bitcoin-peer"
  *
- * export const firstTxid = (peer: Peer.Peer["Service"], hash: Uint8Array) =>
+ * export const firstTxid = (peer: Peer.Peer, hash: Uint8Array) =>
  *   Effect.map(peer.getBlock(hash), (block) => Wire.hashToHex(Block.txids(block)[0]!))
  * ```
  *

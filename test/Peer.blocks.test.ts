@@ -87,6 +87,22 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect(
+    "the ping after a request is no measure of the round trip: its pong comes after a block that may be large",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start()
+        const asking = yield* fork(peer.getBlock(hash))
+        yield* requested(remote)
+        yield* TestClock.adjust("20 seconds")
+        yield* remote.send(message(block))
+        yield* pong(remote)
+        yield* Fiber.join(asking)
+        const { lastPing, minimumPing } = yield* peer.stats
+        assert.deepStrictEqual([lastPing, minimumPing], [undefined, undefined])
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("getBlock fails with TimedOut when nothing comes, not even a pong", () =>
     Effect.gen(function* () {
       const { peer } = yield* start({ stalls: false })

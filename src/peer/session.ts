@@ -212,7 +212,7 @@ export class Session<Self = unknown> {
     return (this.#requests ??= new Requests({
       tracker: this.#openTracker(),
       sendQueue: this.sendQueue,
-      sendPing: this.pinger.hasPongs ? this.pinger.send : Effect.void,
+      probe: this.pinger.probe,
       protocolVersion: this.info.protocolVersion,
       wtxidRelay: this.info.wtxidRelay,
       services: this.info.services,
@@ -276,7 +276,7 @@ export class Session<Self = unknown> {
         yield* this.#asked.wait
         yield* Effect.sleep(stallCheckInterval)
         const late = this.#openTracker().overdue(this.#remoteNow())
-        if (late?._tag === "Ping") yield* this.pinger.send
+        if (late?._tag === "Ping") yield* this.pinger.probe
         else if (late !== undefined) {
           const { command, hash, waited } = late
           return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })

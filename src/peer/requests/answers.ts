@@ -17,8 +17,8 @@ import * as MerkleBlock from "../../MerkleBlock.ts"
 import type { EndReason } from "../../PeerError.ts"
 import * as Wire from "../../Wire.ts"
 import type { MessageHashes } from "../remoteState.ts"
-import type { FilterAnswer, FilterRequest } from "./compactFilters.ts"
 import { hasWitness } from "../../wire/messages/transaction.ts"
+import type { FilterAnswer, FilterRequest } from "./compactFilters.ts"
 import { FilteredBlock } from "./filteredBlock.ts"
 import { indexCount, isInLocator, keyOf } from "./hashKey.ts"
 import type { InFlight, Outcome, Request } from "./inFlight.ts"
@@ -73,19 +73,19 @@ const lastOutcome = ({ candidate, kind }: Request): Outcome => {
 }
 
 export class Answers {
+  /** Requests for compact filters and their headers. */
   readonly filterRequests = new Set<FilterRequest>()
   readonly #inFlight: InFlight
   /** Key of the genesis block. Headers that follow it answer any request: the remote knows nothing of the locator. */
   readonly #genesis: string
+  readonly #segwitHeight: number
   /** A filtered block that came, while its transactions come. */
   #filtered: { readonly block: FilteredBlock; readonly request: Request } | undefined
 
-  readonly #segwitHeight: number
-
   constructor(inFlight: InFlight, genesisHash: Uint8Array, segwitHeight: number) {
     this.#inFlight = inFlight
-    this.#segwitHeight = segwitHeight
     this.#genesis = keyOf(genesisHash)
+    this.#segwitHeight = segwitHeight
   }
 
   /** Whether the transactions of a filtered block are being collected. */
@@ -309,8 +309,9 @@ export class Answers {
       return undefined
     }
     const broken = brokenLink(message.headers)
-    if (broken !== undefined)
+    if (broken !== undefined) {
       return badAnswer("headers", undefined, `header ${broken + 1} does not follow the one before`)
+    }
     this.#inFlight.answer(answered, found(message), now)
     return undefined
   }

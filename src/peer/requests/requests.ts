@@ -94,8 +94,8 @@ const getdata = (items: ReadonlyArray<Wire.InventoryItem>): Wire.GetData => ({ _
 export interface RequestsOptions {
   readonly tracker: RequestTracker
   readonly sendQueue: SendQueue<PeerError>
-  /** Queues a ping whose pong nobody waits for; does nothing where the remote does not answer pings. */
-  readonly sendPing: Effect.Effect<void>
+  /** Queues a ping after requests; does nothing if the remote does not answer pings. */
+  readonly probe: Effect.Effect<void>
   readonly protocolVersion: number
   /** Whether the two sides announce transactions by wtxid (BIP339). */
   readonly wtxidRelay: boolean
@@ -364,8 +364,8 @@ export class Requests {
 
   /** Sends the messages and waits for the answer, or for the end of the peer. */
   #wait<A>({ answer, leave, messages, pings }: Waiting<A>): Effect.Effect<A, PeerError> {
-    const { onAsk, sendPing, sendQueue } = this.#options
-    const ping = pings ? sendPing : Effect.void
+    const { onAsk, probe, sendQueue } = this.#options
+    const ping = pings ? probe : Effect.void
     const fail = (error: PeerError): void => void Deferred.doneUnsafe(answer, Effect.fail(error))
     let isSent = messages.length === 0
     return Effect.suspend(() => {

@@ -269,6 +269,14 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           found.push(txidOf(transaction))
         }
         assert.sameMembers(found, txids)
+        // By the hash that is announced, and by txid in any case.
+        const announced = items.at(0)!.hash
+        const transaction = yield* peer.getTransaction(announced)
+        yield* assertWholeTransaction(node, transaction)
+        const again = yield* peer.getTransaction(Wire.txid(transaction), { by: "txid" })
+        assert.strictEqual(Coins.toHex(again), Coins.toHex(transaction))
+        const missing = yield* Effect.flip(peer.getTransaction(zeros))
+        assert.strictEqual(missing.reason._tag, "NotFound")
       }),
     tellsItsMempool
   )
@@ -383,6 +391,10 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           ["Found", "NotFound", "Found"]
         )
       }
+      const found = yield* peer.getBlock(Wire.hashFromHex(known))
+      yield* assertWholeBlock(node, { _tag: "block", block: found })
+      const missing = yield* Effect.flip(peer.getBlock(new Uint8Array(32).fill(7)))
+      assert.strictEqual(missing.reason._tag, "NotFound")
       if (isCore) {
         // bcoin ends a peer for this.
         const { reason } = yield* Effect.flip(peer.getBlockTransactions(new Uint8Array(32).fill(7), [0]))

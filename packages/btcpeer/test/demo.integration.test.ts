@@ -29,7 +29,7 @@ const start = (...args: ReadonlyArray<string>): Effect.Effect<Ended> =>
   })
 
 describe("the demo", () => {
-  it.live("tells the whole story, without colours where nobody looks, and ends with 0", () =>
+  it.live("does all steps, without colours where the output is not a terminal, and ends with 0", () =>
     Effect.gen(function* () {
       const { code, stderr, stdout } = yield* start()
       assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
@@ -56,7 +56,7 @@ describe("the demo", () => {
     })
   )
 
-  it.live("does with fewer blocks, and needs so many that a coin can be spent", () =>
+  it.live("takes fewer blocks, but enough to spend a coin", () =>
     Effect.gen(function* () {
       const { code, stdout } = yield* start("--blocks", "104")
       assert.strictEqual(code, 0)
@@ -113,7 +113,7 @@ describe("the peer of the demo", () => {
     })
   )
 
-  it.live("finds a block whose transactions are others", () =>
+  it.live("finds a block with other transactions than its header commits to", () =>
     Effect.gen(function* () {
       const problem = yield* problemOf(replace(7, (block) => ({ ...block, transactions: genesis.transactions })))
       assert.match(
@@ -123,7 +123,7 @@ describe("the peer of the demo", () => {
     })
   )
 
-  it.live("finds a block whose witnesses are others", () =>
+  it.live("finds a block with other witnesses than it commits to", () =>
     Effect.gen(function* () {
       const problem = yield* problemOf(
         replace(104, ({ header, transactions }) => {

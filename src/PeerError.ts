@@ -106,7 +106,9 @@ const TypeId = "~effect-bitcoin-peer/PeerError"
 
 /** Something asked of a peer that did not happen; `reason` says why. */
 export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
-  readonly [TypeId]: typeof TypeId = TypeId
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
 
   override get message(): string {
     switch (this.reason._tag) {

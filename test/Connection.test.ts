@@ -40,7 +40,7 @@ compliance("an Effect Socket", {
 })
 
 describe("makePair", () => {
-  it.effect("holds as much as its window, and says how much waits beyond", () =>
+  it.effect("holds the bytes of its window, and reports how many wait beyond it", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ window: 1000 })
       assert.strictEqual(a.write(patterned(600)), 0)
@@ -53,7 +53,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("gives all that waits in one batch, and each piece of a split write in its own", () =>
+  it.effect("returns all waiting bytes in one batch, and each piece of a split write in its own", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair()
       a.write(Uint8Array.of(1))
@@ -70,7 +70,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("cuts writes as a function says", () =>
+  it.effect("cuts writes with a function", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ split: (bytes) => [bytes.subarray(0, 1), bytes.subarray(1)] })
       a.write(Uint8Array.of(1, 2, 3))
@@ -105,7 +105,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("closes without waiting, unless a time is set; what was written can still be pulled", () =>
+  it.effect("closes without waiting, unless a time is set; written bytes can still be pulled", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ window: 2, delay: 100 })
       a.write(Uint8Array.of(1, 2, 3, 4))
@@ -119,7 +119,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("delays both ways: a round trip takes twice the delay", () =>
+  it.effect("delays in both directions: a round trip takes twice the delay", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ delay: 50 })
       yield* Effect.forkChild(
@@ -135,14 +135,14 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("what travels counts into the window", () =>
+  it.effect("bytes on their way count in the window", () =>
     Effect.gen(function* () {
       const [a] = yield* Connection.makePair({ delay: 50, window: 100 })
       assert.strictEqual(a.write(patterned(150)), 50)
     })
   )
 
-  it.effect("resets after so many bytes, of which none is lost", () =>
+  it.effect("resets after a number of bytes, none of which is lost", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ cutAfter: 5 })
       a.write(Uint8Array.of(1, 2, 3))
@@ -155,7 +155,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("cuts one direction only when told so", () =>
+  it.effect("cuts one direction if requested", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ cutAfter: [undefined, 2] })
       a.write(patterned(100))
@@ -167,7 +167,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("a reset loses what travels and keeps what arrived", () =>
+  it.effect("a reset loses bytes on their way and keeps those that arrived", () =>
     Effect.gen(function* () {
       const pair = yield* Connection.makePair({ delay: 10 })
       const [a, b] = pair
@@ -183,7 +183,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("its scope ends at once though bytes travel and nobody moves the clock", () =>
+  it.effect("its scope ends at once although bytes are on their way and the clock stands still", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Effect.scoped(
         Effect.tap(Connection.makePair({ delay: "1 hour", closeTimeout: "2 hours" }), ([a]) =>

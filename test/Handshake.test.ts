@@ -21,7 +21,7 @@ const withBadChecksum = (frame: Uint8Array): Uint8Array => {
 }
 
 describe("Handshake.run", () => {
-  it.effect("returns what was agreed and what the peer says of itself", () =>
+  it.effect("returns the agreement and the facts that the peer states about itself", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(1_000_000_500)
       const { remote, result } = yield* begin()
@@ -83,7 +83,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(countedNonces))
   )
 
-  it.effect("puts comments into the user agent as BIP14 has them, and refuses those that break it", () =>
+  it.effect("adds comments to the user agent as in BIP14, and refuses invalid ones", () =>
     Effect.gen(function* () {
       const { remote } = yield* begin({ userAgent: "/mine:2.0/", userAgentComments: ["one", "two 2"] })
       const sent = yield* remote.receive
@@ -96,7 +96,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("says nothing to an inbound peer before its version has arrived", () =>
+  it.effect("sends nothing to an inbound peer before its version has arrived", () =>
     Effect.gen(function* () {
       const { fiber, remote } = yield* begin({ direction: "inbound" })
       const first = yield* fork(remote.receive)
@@ -143,7 +143,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("finds a connection to ourselves, through one Nonce, on both sides, and allows it where that is set", () =>
+  it.effect("finds a connection to ourselves on both sides if they share a Nonce, and allows it as an option", () =>
     Effect.gen(function* () {
       const both = (options: Handshake.Options) =>
         Effect.gen(function* () {
@@ -171,33 +171,35 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("names the network of the node's port, if it says nothing and that is not our network's", () =>
-    Effect.gen(function* () {
-      const failing = Effect.fnUntraced(function* (port: number, end: "close" | "silence") {
-        const [ours, theirs] = yield* Connection.makePair({
-          addresses: [
-            { host: "192.0.2.1", port: 50_001 },
-            { host: "192.0.2.2", port }
-          ]
+  it.effect(
+    "names the network of the node's port if the node sends nothing and the port is that of another network",
+    () =>
+      Effect.gen(function* () {
+        const failing = Effect.fnUntraced(function* (port: number, end: "close" | "silence") {
+          const [ours, theirs] = yield* Connection.makePair({
+            addresses: [
+              { host: "192.0.2.1", port: 50_001 },
+              { host: "192.0.2.2", port }
+            ]
+          })
+          const fiber = yield* fork(Effect.flip(Handshake.run(ours, { network })))
+          if (end === "close") yield* theirs.close
+          else yield* TestClock.adjust("1 minute")
+          return yield* Fiber.join(fiber)
         })
-        const fiber = yield* fork(Effect.flip(Handshake.run(ours, { network })))
-        if (end === "close") yield* theirs.close
-        else yield* TestClock.adjust("1 minute")
-        return yield* Fiber.join(fiber)
-      })
-      for (const end of ["close", "silence"] as const) {
-        const { message, reason } = yield* failing(Network.signet.port, end)
-        assert(reason._tag === "Disconnected" || reason._tag === "TimedOut")
-        assert.strictEqual(reason.likelyNetwork, Network.signet)
-        assert.match(message, /; is it on signet, whose default port is 38333\?$/)
-        for (const port of [network.port, 12_345]) {
-          assert.notProperty((yield* failing(port, end)).reason, "likelyNetwork")
+        for (const end of ["close", "silence"] as const) {
+          const { message, reason } = yield* failing(Network.signet.port, end)
+          assert(reason._tag === "Disconnected" || reason._tag === "TimedOut")
+          assert.strictEqual(reason.likelyNetwork, Network.signet)
+          assert.match(message, /; is it on signet, whose default port is 38333\?$/)
+          for (const port of [network.port, 12_345]) {
+            assert.notProperty((yield* failing(port, end)).reason, "likelyNetwork")
+          }
         }
-      }
-    }).pipe(Effect.provide(Nonce.layer))
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("does not name a network when the peer came to us, or has sent its version", () =>
+  it.effect("names no network if the peer dialled us, or has sent its version", () =>
     Effect.gen(function* () {
       const inbound = yield* begin({ direction: "inbound" })
       yield* inbound.remote.connection.close
@@ -240,7 +242,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("says so when the other side is no Bitcoin node", () =>
+  it.effect("reports that the other side is not a Bitcoin node", () =>
     Effect.gen(function* () {
       const { fiber, remote } = yield* begin()
       yield* remote.sendBytes(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"))
@@ -275,7 +277,7 @@ describe("Handshake.run", () => {
   )
 
   it.effect(
-    "a version of 72 bytes, with a sender but no nonce, is no version: Core waits for another, btcd fails",
+    "ignores a version of 72 bytes, with a sender but no nonce, as Core does; fails by the policy of btcd",
     () =>
       Effect.gen(function* () {
         const cut: Wire.Message = {
@@ -311,7 +313,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("announces features to a peer that understands them and notes the peer's", () =>
+  it.effect("announces features to a peer that understands them, and remembers those of the peer", () =>
     Effect.gen(function* () {
       const features = [{ id: "BIP9999", data: Uint8Array.of(1, 2) }]
       const { remote, result } = yield* begin({ features })
@@ -321,20 +323,22 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("requires NETWORK or NETWORK_LIMITED, and WITNESS, of an outbound peer, nothing of an inbound one", () =>
-    Effect.gen(function* () {
-      const { fiber, remote } = yield* begin()
-      yield* remote.send(version({ services: 1n }), verack)
-      const error = yield* Effect.flip(Fiber.join(fiber))
-      assert.strictEqual(error.reason._tag, "ServicesMissing")
-      assert.include(error.message, "WITNESS")
-      const limited = yield* begin()
-      yield* limited.remote.send(version({ services: 1024n | 8n }), verack)
-      yield* limited.result
-      const inbound = yield* begin({ direction: "inbound" })
-      yield* inbound.remote.send(version({ services: 0n }), verack)
-      yield* inbound.result
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "requires NETWORK or NETWORK_LIMITED, and WITNESS, of an outbound peer, and nothing of an inbound one",
+    () =>
+      Effect.gen(function* () {
+        const { fiber, remote } = yield* begin()
+        yield* remote.send(version({ services: 1n }), verack)
+        const error = yield* Effect.flip(Fiber.join(fiber))
+        assert.strictEqual(error.reason._tag, "ServicesMissing")
+        assert.include(error.message, "WITNESS")
+        const limited = yield* begin()
+        yield* limited.remote.send(version({ services: 1024n | 8n }), verack)
+        yield* limited.result
+        const inbound = yield* begin({ direction: "inbound" })
+        yield* inbound.remote.send(version({ services: 0n }), verack)
+        yield* inbound.result
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("fails before it sends anything when our own version cannot be sent", () =>
@@ -348,7 +352,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("ends within the time that is set, however slowly the peer drips", () =>
+  it.effect("ends within its time limit, however slowly the peer sends", () =>
     Effect.gen(function* () {
       const { fiber, reason, remote } = yield* begin({ handshakeTimeout: "10 seconds" })
       const bytes = remote.frames([version()])
@@ -363,7 +367,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("speaks with every protocol version from 31800 to ours", () =>
+  it.effect("agrees with every protocol version from 31800 to ours", () =>
     Effect.gen(function* () {
       for (const protocolVersion of [31_800, 60_000, 60_001, 70_001, 70_002, 70_015, 70_016, 70_017, 80_000]) {
         const { remote, result } = yield* begin()

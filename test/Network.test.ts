@@ -32,7 +32,7 @@ describe("Network", () => {
     assert.isUndefined(Network.fromPort(12_345))
   })
 
-  it.effect("goes to JSON and back, the genesis hash reversed as people write it", () =>
+  it.effect("encodes to JSON and back, with the genesis hash reversed as people write it", () =>
     Effect.gen(function* () {
       const json = yield* Schema.encodeEffect(Network.Network)(Network.regtest)
       assert.strictEqual(json.magic, "fabfb5da")

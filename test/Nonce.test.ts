@@ -17,7 +17,7 @@ const scripted = (numbers: ReadonlyArray<bigint>) => {
 }
 
 describe("Nonce", () => {
-  it.effect("makes 64-bit nonces, all of the bits from the secure randomness", () =>
+  it.effect("makes nonces of 64 bits, all from the secure randomness", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       assert.strictEqual(yield* nonces.next, 0xffff_ffff_ffff_fffen)
@@ -25,7 +25,7 @@ describe("Nonce", () => {
     }).pipe(Effect.provide(Nonce.layerNoDeps.pipe(Layer.provide(scripted([0xffff_ffff_ffff_fffen, 1n])))))
   )
 
-  it.effect("never hands out 0", () =>
+  it.effect("never returns 0", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       assert.strictEqual(yield* nonces.next, 7n)
@@ -54,7 +54,7 @@ describe("Nonce", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("remembers the 50 used most recently", () =>
+  it.effect("remembers the 50 most recently used ones", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       const made = yield* Effect.forEach(Array.from({ length: 50 }), () => nonces.next)

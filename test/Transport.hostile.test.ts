@@ -11,7 +11,7 @@ import { keyPairs, noise, securedRemote } from "./support/secured.ts"
 import { dialled, fresh, inbound, outbound } from "./support/transports.ts"
 
 describe("a hostile or odd remote", () => {
-  it.effect("closes on our key: it does not speak version 2", () =>
+  it.effect("closes after our key: it does not support version 2", () =>
     Effect.gen(function* () {
       const { reason, theirs } = yield* outbound()
       yield* theirs.pull
@@ -20,7 +20,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("answers our key with a version 1 frame of our network, however it arrives: it speaks version 1", () =>
+  it.effect("answers our key with a version 1 frame of our network, in any pieces: it uses version 1", () =>
     Effect.gen(function* () {
       const reject = Wire.encodeFrames(network.magic, [
         { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
@@ -56,7 +56,7 @@ describe("a hostile or odd remote", () => {
   )
 
   it.effect(
-    "gets garbage within the limit that its services allow: 175 bytes, or 4,095 with P2P_V2 and if it dialled us",
+    "gets garbage up to a limit: 4,095 bytes if its services have P2P_V2 or if it dialled us, 175 otherwise",
     () =>
       Effect.gen(function* () {
         const limits: Array<number> = []
@@ -81,21 +81,23 @@ describe("a hostile or odd remote", () => {
       }).pipe(fresh)
   )
 
-  it.effect("stays silent on our key, or stops in the middle: the handshake's time covers the key exchange", () =>
-    Effect.gen(function* () {
-      for (const bytes of [0, 1, 63, 64, 100]) {
-        const { reason, theirs } = yield* outbound({ handshakeTimeout: "20 seconds" })
-        theirs.write(noise(bytes))
-        yield* TestClock.adjust("20 seconds")
-        const failed = yield* reason
-        assert(failed._tag === "TimedOut")
-        assert.strictEqual(failed.waitingFor, "key")
-        assert.strictEqual(Duration.toSeconds(failed.after), 20)
-      }
-    }).pipe(fresh)
+  it.effect(
+    "stays silent after our key, or stops in the middle: the time limit of the handshake covers the key exchange",
+    () =>
+      Effect.gen(function* () {
+        for (const bytes of [0, 1, 63, 64, 100]) {
+          const { reason, theirs } = yield* outbound({ handshakeTimeout: "20 seconds" })
+          theirs.write(noise(bytes))
+          yield* TestClock.adjust("20 seconds")
+          const failed = yield* reason
+          assert(failed._tag === "TimedOut")
+          assert.strictEqual(failed.waitingFor, "key")
+          assert.strictEqual(Duration.toSeconds(failed.after), 20)
+        }
+      }).pipe(fresh)
   )
 
-  it.effect("comes and says nothing: nobody knows what it speaks", () =>
+  it.effect("connects and sends nothing: its transport is unknown", () =>
     Effect.gen(function* () {
       const { reason } = yield* inbound()
       yield* TestClock.adjust("60 seconds")
@@ -159,7 +161,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("is a node of a network that nobody knows, in version 2: no terminator fits", () =>
+  it.effect("is a node of an unknown network, in version 2: no terminator fits", () =>
     Effect.gen(function* () {
       const custom = { ...Network.signet, name: "custom", magic: Uint8Array.of(1, 2, 3, 4) }
       const ownCustom = { ...custom, magic: Uint8Array.of(1, 2, 3, 5) }
@@ -190,7 +192,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("takes longer than a second for its terminator: it is of our network all the same", () =>
+  it.effect("sends its terminator after more than a second: it is still on our network", () =>
     Effect.gen(function* () {
       const both = yield* fork(twoPeers({ transport: "v2" }, { transport: "v2" }, { delay: "3 seconds" }))
       yield* TestClock.adjust("20 seconds")
@@ -264,7 +266,7 @@ describe("a hostile or odd remote", () => {
     )
   }
 
-  it.effect("is a stranger among many: key exchanges wait for their turn, ours do not", () =>
+  it.effect("is one of many inbound peers: their key exchanges wait for a permit, outbound ones do not", () =>
     Effect.gen(function* () {
       const turns = yield* Semaphore.make(1)
       yield* Semaphore.take(turns, 1)
@@ -282,7 +284,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("is a stranger who left before his turn: no key is made for him", () =>
+  it.effect("leaves before its turn: no key is made for it", () =>
     Effect.gen(function* () {
       const turns = yield* Semaphore.make(1)
       yield* Semaphore.take(turns, 1)

@@ -46,7 +46,7 @@ describe("two peers", () => {
     })
   )
 
-  it.effect("have the same session id, another one each time, and show it in their statistics", () =>
+  it.effect("have the same session id, a new one for each connection, and report it in their statistics", () =>
     Effect.gen(function* () {
       const ids: Array<string> = []
       for (const _ of [1, 2]) {
@@ -62,7 +62,7 @@ describe("two peers", () => {
     })
   )
 
-  it.effect("talk as ever: messages of all sizes both ways, in order, however the bytes are cut", () =>
+  it.effect("exchange messages of all sizes in both directions and in order, however the bytes are cut", () =>
     Effect.gen(function* () {
       for (const split of [undefined, [1], [7, 1_000, 3], [20, 64, 16]] as const) {
         const received: Array<number> = []
@@ -94,7 +94,7 @@ describe("two peers", () => {
     })
   )
 
-  it.effect("hide behind garbage and decoys of any length", () =>
+  it.effect("complete the key exchange with garbage and decoys of any length", () =>
     Effect.gen(function* () {
       for (const [garbage, decoys] of [
         [0, []],
@@ -133,7 +133,7 @@ describe("two peers", () => {
 })
 
 describe("Transport.makeObfuscation", () => {
-  it.effect("draws from the randomness it is given, within its bounds", () =>
+  it.effect("uses the given randomness, within its limits", () =>
     Effect.gen(function* () {
       const seeded = (seed: number) => {
         let next = seed
@@ -159,7 +159,7 @@ describe("Transport.makeObfuscation", () => {
     })
   )
 
-  it.effect("by default gives garbage of any length up to the limit and no decoys, each time other ones", () =>
+  it.effect("by default makes garbage of random length up to the limit, and no decoys", () =>
     Effect.gen(function* () {
       const { decoys, garbage, keyPair } = yield* Transport.Obfuscation
       for (const limit of [0, 175, 4_095]) {
@@ -175,8 +175,8 @@ describe("Transport.makeObfuscation", () => {
   )
 })
 
-describe("who falls back to version 1", () => {
-  it.effect("dials an address that is known for it once, until its node offers P2P_V2", () =>
+describe("the fallback to version 1", () => {
+  it.effect("dials a remembered address once, until its node offers P2P_V2", () =>
     Effect.gen(function* () {
       const first = yield* dialled({}, { transport: "v1" })
       assert.strictEqual(first.dials, 2)
@@ -189,7 +189,7 @@ describe("who falls back to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("does not remember a node that closed on our key and says in version 1 that it speaks 2", () =>
+  it.effect("does not remember a node that closed after our key and then offers P2P_V2 in version 1", () =>
     Effect.gen(function* () {
       const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
@@ -231,7 +231,7 @@ describe("who falls back to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("does not when the peer said anything at all, nor when the dial itself fails", () =>
+  it.effect("does not happen if the peer sent anything, or if the dial fails", () =>
     Effect.gen(function* () {
       const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
@@ -285,7 +285,7 @@ describe("who falls back to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("dials a node once, in version 1, whose services are known without P2P_V2", () =>
+  it.effect("dials once, with version 1, if the known services have no P2P_V2", () =>
     Effect.gen(function* () {
       const remoteServices = Wire.Service.network | Wire.Service.witness
       const plain = yield* dialled({ remoteServices }, { transport: "v1" })
@@ -299,7 +299,7 @@ describe("who falls back to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("dials a node whose services are known with P2P_V2 in version 2, and falls back all the same", () =>
+  it.effect("dials with version 2 if the known services have P2P_V2, and still falls back", () =>
     Effect.gen(function* () {
       const remoteServices = Wire.Service.network | Wire.Service.p2pV2
       const able = yield* dialled({ remoteServices }, {})
@@ -309,14 +309,14 @@ describe("who falls back to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("speaks version 2 to a node without P2P_V2 if the caller asks for version 2", () =>
+  it.effect("does not happen if the caller requires version 2", () =>
     Effect.gen(function* () {
       const { result } = yield* dialled({ remoteServices: Wire.Service.network, transport: "v2" }, {})
       assert.strictEqual(outcome(result), "v2")
     }).pipe(fresh)
   )
 
-  it("remembers so many addresses, those used last", () => {
+  it("remembers the most recently used addresses, up to the limit", () => {
     const known = Transport.makeV1Peers(2)
     const at = (port: number) => ({ host: "192.0.2.1", port })
     known.add(at(1))
@@ -336,7 +336,7 @@ describe("who falls back to version 1", () => {
 })
 
 describe("P2P_V2", () => {
-  it.effect("is announced to whoever comes where version 2 is accepted, and by nobody else", () =>
+  it.effect("is announced by an inbound peer that accepts version 2, and by no other", () =>
     Effect.gen(function* () {
       for (const [transport, offered] of [
         ["v1", "v1"],

@@ -104,7 +104,7 @@ describe("the vectors of BIP324", () => {
 })
 
 describe("the secrets of a connection", () => {
-  it("are the same on both sides, and others with another key or on another network", () => {
+  it("are the same on both sides, and differ with another key or on another network", () => {
     const [initiator, responder] = bothSecrets()
     assert.deepStrictEqual(initiator.sessionId, responder.sessionId)
     assert.deepStrictEqual(initiator.sendTerminator, responder.receiveTerminator)
@@ -115,7 +115,7 @@ describe("the secrets of a connection", () => {
     assert.deepStrictEqual(sharedSecret(one, other.publicKey, true), sharedSecret(other, one.publicKey, false))
   })
 
-  it("are there for whatever 64 bytes a stranger sends", () => {
+  it("exist for any 64 bytes that a remote sends", () => {
     const ours = makeKeyPair()
     for (const theirs of [new Uint8Array(64), new Uint8Array(64).fill(0xff), noise(64), ours.publicKey]) {
       assert.strictEqual(sharedSecret(ours, theirs, false).length, 32)
@@ -150,12 +150,12 @@ describe("node:crypto of another runtime", () => {
     "that opens packets with a wrong tag": altered("createDecipheriv", "final", () => new Uint8Array(0))
   }
   for (const [what, module] of Object.entries(broken)) {
-    it(`is not used: one ${what}`, () => assert.isUndefined(workingNodeAead(module ?? ({} as NodeCrypto))))
+    it(`is not used if it is one ${what}`, () => assert.isUndefined(workingNodeAead(module ?? ({} as NodeCrypto))))
   }
 
-  it("is used where it works", () => assert.isDefined(workingNodeAead(node)))
+  it("is used if it works", () => assert.isDefined(workingNodeAead(node)))
 
-  it("never throws on what a remote sends", () => {
+  it("never throws on bytes from a remote", () => {
     const { createDecipheriv } = node
     for (const method of ["update", "setAAD", "setAuthTag", "final"]) {
       let works = true
@@ -171,7 +171,7 @@ describe("node:crypto of another runtime", () => {
     }
   })
 
-  it("leaves long packets to noble where it does not work", async () => {
+  it("is replaced by noble for long packets if it does not work", async () => {
     vi.resetModules()
     const builtin = vi.spyOn(process, "getBuiltinModule").mockReturnValue({ createCipheriv: unknown } as never)
     const { deriveSecrets } = await import("../src/transport/bip324Cipher.ts")

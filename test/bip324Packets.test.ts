@@ -84,7 +84,7 @@ const shortIds: Record<string, number> = {
 }
 
 describe("the contents of a message", () => {
-  it("are its short id and payload where it has one, else a zero, the command and the payload", () => {
+  it("are its short id, or else a zero and the command, and the payload", () => {
     for (const message of examples) {
       const id = shortIds[Wire.command(message)]
       const command = id === undefined ? long(Wire.command(message)) : [id]
@@ -108,7 +108,7 @@ describe("the contents of a message", () => {
     }
   })
 
-  it("are read whichever way the command was written", () => {
+  it("are decoded with the short id and with the command written out", () => {
     const { parser, seal } = link()
     const payload = encoded(ping(7n))
     const events = parser.push(seal(packet([18], payload), packet(long("ping"), payload)))
@@ -121,7 +121,7 @@ describe("the contents of a message", () => {
     )
   })
 
-  it("of every example arrive as they were sent, joined into one write or each alone", () => {
+  it("of all examples arrive as they were sent, in one write or in several", () => {
     const joined = link()
     const events = joined.parser.push(joined.seal(...examples.map(writePacket)))
     const alone = link()
@@ -136,7 +136,7 @@ describe("the contents of a message", () => {
   })
 })
 
-describe("what arrives (protocol.md, section 3)", () => {
+describe("a received packet (protocol.md, section 3)", () => {
   it("is dropped with an unknown short id, whatever the policy, and the connection goes on", () => {
     for (const malformed of ["drop", "disconnect"] as const) {
       const { parser, seal } = link({ malformed })
@@ -165,7 +165,7 @@ describe("what arrives (protocol.md, section 3)", () => {
     }
   })
 
-  it("is dropped where the payload does not parse, unless the policy does not tolerate it", () => {
+  it("is dropped if the payload is malformed, unless the policy disconnects", () => {
     const { parser, seal } = link()
     assert.strictEqual(summary(parser.push(seal(packet([19], [1, 2, 3]), writePacket(ping(1n))))), "Truncated ping")
     const strict = link({ malformed: "disconnect", trailingBytes: "malformed" })
@@ -173,13 +173,13 @@ describe("what arrives (protocol.md, section 3)", () => {
     assert.strictEqual(strict.parser.failure?.reason._tag, "TrailingBytes")
   })
 
-  it("is nothing where it is a decoy, whatever it holds", () => {
+  it("is ignored if it is a decoy, whatever its contents", () => {
     const { parser, seal } = link()
     const events = parser.push(seal(decoyPacket(0), decoyPacket(1_000), writePacket(ping(1n)), decoyPacket(5)))
     assert.strictEqual(summary(events), "ping")
   })
 
-  it("is a version packet first, whose contents nobody looks at", () => {
+  it("is the version packet if it is the first one, and its contents are ignored", () => {
     const [sender, receiver] = bothSecrets()
     const parser = makePacketParser({ direction: receiver.receive, garbage: noise(9) })
     const packets = [decoyPacket(3), packet([18], encoded(ping(1n))), writePacket(ping(2n))]
@@ -188,7 +188,7 @@ describe("what arrives (protocol.md, section 3)", () => {
     assert.deepStrictEqual((events[0] as Wire.Received).message, ping(2n))
   })
 
-  it("is a message whatever the other bits of its header byte are: they are for later versions", () => {
+  it("is a message whatever the other bits of its header byte, which are reserved", () => {
     for (const header of [0x01, 0x40, 0x7f]) {
       const { parser, seal } = link()
       const written = writePacket(ping(3n))
@@ -197,7 +197,7 @@ describe("what arrives (protocol.md, section 3)", () => {
     }
   })
 
-  it("lets go of what it held when it fails", () => {
+  it("releases its bytes when it fails", () => {
     const { parser, seal } = link()
     const bad = seal(writePacket(unknown(100_000)))
     bad[50_000]! ^= 1
@@ -226,7 +226,7 @@ describe("what arrives (protocol.md, section 3)", () => {
     }
   })
 
-  it("never gives a message that was not sent, whichever bit of the stream is another", () => {
+  it("never returns a message that was not sent, whichever bit of the stream is changed", () => {
     const sent = [ping(1n), ping(2n), unknown(300)].map(encoded)
     const length = sent.reduce((size, payload) => size + payload.length + 21, 12)
     for (let bit = 0; bit < length * 8; bit += 5) {
@@ -259,7 +259,7 @@ describe("what arrives (protocol.md, section 3)", () => {
     }
   })
 
-  it("takes contents of 4,000,013 bytes, and fails on one more as soon as the length is there", () => {
+  it("accepts contents of 4,000,013 bytes, and fails on one more as soon as the length has arrived", () => {
     for (const size of [Infinity, 65_536, 1_460]) {
       const { parser, seal } = link()
       const sealed = seal(writePacket(unknown(4_000_000)), writePacket(ping(1n)))
@@ -279,7 +279,7 @@ describe("what arrives (protocol.md, section 3)", () => {
     assert.deepStrictEqual(failureOf(parser)?.reason, { _tag: "PayloadTooLarge", length: 4_000_014, limit: 4_000_013 })
   })
 
-  it("ends the connection where a short id leaves room for a payload above 4,000,000 bytes, which no recording sees", () => {
+  it("ends the connection for a payload above 4,000,000 bytes with a short id, and does not record it", () => {
     const seen: Array<number> = []
     const { parser, seal } = link({ onFrame: (_, payload) => void seen.push(payload.length) })
     const events = parser.push(
@@ -349,7 +349,7 @@ describe("incremental parsing", () => {
     }
   })
 
-  it("tells how many bytes it holds back", () => {
+  it("reports how many bytes it holds", () => {
     const { parser, seal } = link()
     const bytes = seal(writePacket(ping(1n)))
     for (let i = 0; i < bytes.length - 1; i++) {
@@ -360,7 +360,7 @@ describe("incremental parsing", () => {
     assert.strictEqual(parser.buffered, 0)
   })
 
-  it("what was handed out survives later input", () => {
+  it("returned messages survive later input", () => {
     const { parser, seal } = link()
     const payloads = Array.from({ length: 20 }, (_, round) => {
       const bytes = seal(packet(long("x"), new Uint8Array(50).fill(round)))
@@ -371,7 +371,7 @@ describe("incremental parsing", () => {
     payloads.forEach((payload, round) => assert.deepStrictEqual(payload, new Uint8Array(50).fill(round)))
   })
 
-  it("a length of 4,000,013 costs nothing, and the first bytes behind it a small buffer", () => {
+  it("a length of 4,000,013 uses no memory, and the first bytes after it a small buffer", () => {
     const announced = () => {
       const { parser, send } = link()
       const length = maxContentsLength ^ send.lengthMask()
@@ -402,7 +402,7 @@ describe("incremental parsing", () => {
     assert.strictEqual(parser!.buffered, 1_000_003)
   })
 
-  it("takes a packet of 4,000,013 bytes a byte at a time as fast as any other: a byte is looked at once", () => {
+  it("parses a packet of 4,000,013 bytes a byte at a time as fast as any other: it processes each byte once", () => {
     const time = (size: number): number => {
       const { parser, seal } = link()
       const bytes = seal(writePacket(unknown(size)))

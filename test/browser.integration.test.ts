@@ -190,7 +190,7 @@ describe.skipIf(!isInstalled)(title, () => {
         )
         assert.strictEqual((yield* Effect.flip(flooding)).reason._tag, "Closed")
         const { end, held, received } = (yield* Fiber.join(result)) as Readonly<Record<string, unknown>>
-        assert.strictEqual(end, "connection reset: more than 1000000 bytes came that nobody pulled")
+        assert.strictEqual(end, "connection reset: more than 1000000 bytes arrived and were not pulled")
         assert.strictEqual(held, received)
         // In addition: 64 KiB read ahead, and the message that exceeded the limit.
         assert.isAtLeast(Number(held), 900_000)

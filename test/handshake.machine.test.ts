@@ -82,7 +82,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     }
   })
 
-  it("counts our own version for the common one too", () => {
+  it("limits the common version by our own", () => {
     const { sent } = run(config({ direction, version: version({ protocolVersion: 70_015 }) }), [version()])
     assert.deepStrictEqual(tags(sent), ["version", "verack"])
   })
@@ -97,7 +97,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.strictEqual(run(config({ direction }), [version(), verack]).state._tag, "Done")
   })
 
-  it("notes what the peer announces between version and verack", () => {
+  it("remembers the announcements of the peer between version and verack", () => {
     const { state } = run(config({ direction }), [
       version(),
       { _tag: "wtxidrelay" },
@@ -125,7 +125,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.deepStrictEqual(state.features.get("BIP434"), Uint8Array.of(1))
   })
 
-  it("notes 64 features and ignores the rest", () => {
+  it("remembers 64 features and ignores the rest", () => {
     const features = Array.from({ length: 1_000 }, (_, index) => feature(`feature ${index}`))
     const { failure, state } = run(config({ direction }), [version(), ...features, verack])
     assert.isUndefined(failure)
@@ -148,7 +148,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.strictEqual(failure?._tag, "BadFeature")
   })
 
-  it("ignores what is unknown, or not legal yet, before verack (btcd #2278)", () => {
+  it("ignores unknown messages, and known ones that are not legal yet, before verack (btcd #2278)", () => {
     const { failure, state } = run(config({ direction }), [
       version(),
       { _tag: "sendtxrcncl", version: 1, salt: 1n },
@@ -167,7 +167,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.deepStrictEqual(tags(sent), direction === "outbound" ? ["version"] : [])
   })
 
-  it("refuses a version below the minimum and takes the minimum itself", () => {
+  it("refuses a version below the minimum and accepts the minimum itself", () => {
     assert.strictEqual(
       run(config({ direction }), [version({ protocolVersion: 31_799 })]).failure?._tag,
       "VersionTooOld"
@@ -175,7 +175,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.isUndefined(run(config({ direction }), [version({ protocolVersion: 31_800 }), verack]).failure)
   })
 
-  it("refuses a peer that lacks every bit of a required mask, and takes one that has any", () => {
+  it("refuses a peer without any service of a required mask, and accepts one with any", () => {
     const strict = config({ direction, requiredServices: [1n | 1024n, 8n] })
     assert.strictEqual(run(strict, [version({ services: 1n })]).failure?._tag, "ServicesMissing")
     assert.strictEqual(run(strict, [version({ services: 8n })]).failure?._tag, "ServicesMissing")

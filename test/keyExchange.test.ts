@@ -114,7 +114,7 @@ describe("the key exchange (protocol.md, section 3)", () => {
     assert.isTrue(other.confirmed)
   })
 
-  it("takes decoys first, and the garbage as associated data of the first packet, decoy or not", () => {
+  it("accepts decoys first, and uses the garbage as associated data of the first packet, decoy or not", () => {
     for (const decoys of [[], [0], [5, 1_000, 70_000]]) {
       const { initiator } = exchanged({}, { decoys, garbage: noise(50) })
       const parser = parserOf(initiator)
@@ -130,7 +130,7 @@ describe("the key exchange (protocol.md, section 3)", () => {
     }
   })
 
-  it("fails with 4,096 bytes of garbage, or without a terminator, not before that and however the bytes come", () => {
+  it("fails after 4,096 bytes of garbage without a terminator and not before, in any pieces", () => {
     for (const size of [1, 1_000, Infinity]) {
       const initiator = side("initiator")
       const { sent } = fed(side("responder"), initiator.start().sent, Infinity)
@@ -147,7 +147,7 @@ describe("the key exchange (protocol.md, section 3)", () => {
     }
   })
 
-  it("finds a terminator that begins in what looks like one", () => {
+  it("finds a terminator after the beginning of one", () => {
     const initiator = side("initiator")
     const { sent } = fed(side("responder", { garbage: noise(0) }), initiator.start().sent, Infinity)
     const terminator = sent.subarray(64, 80)
@@ -157,23 +157,23 @@ describe("the key exchange (protocol.md, section 3)", () => {
     assert.strictEqual((step as Done).garbage.length, 16)
   })
 
-  it("ends without agreement where the other side is of another network", () => {
+  it("fails if the other side is on another network", () => {
     const initiator = side("initiator")
     const { sent } = fed(side("responder", {}, Network.signet.magic), initiator.start().sent, Infinity)
     assert.strictEqual(fed(initiator, concat(sent, noise(4_111)), Infinity).step._tag, "Failed")
   })
 
-  it("says nothing more while the other side stays silent, or ends in the middle", () => {
+  it("sends nothing more while the other side is silent, or stops in the middle", () => {
     const initiator = side("initiator")
     assert.strictEqual(initiator.start().sent.length, 64 + 100)
     assert.deepStrictEqual(initiator.receive(noise(63)), { sent: new Uint8Array(0), step: { _tag: "NeedBytes" } })
   })
 })
 
-describe("what a responder finds out from the first bytes", () => {
+describe("a responder recognises in the first bytes", () => {
   const hello = frames([version()])
 
-  it("version 1 once 16 bytes are those of a version message, and not before", () => {
+  it("version 1 after 16 bytes of a version message, and not before", () => {
     const responder = side("responder")
     for (let i = 0; i < 15; i++) {
       assert.deepStrictEqual(responder.receive(hello.subarray(i, i + 1)).step, { _tag: "NeedBytes" })
@@ -195,7 +195,7 @@ describe("what a responder finds out from the first bytes", () => {
     }
   })
 
-  it("version 1 of another network, which is no key", () => {
+  it("version 1 of another network, which is not a key", () => {
     for (const size of [1, 16, Infinity]) {
       const other = concat(Network.signet.magic, hello.subarray(4))
       const { step } = fed(side("responder"), other, size)
@@ -205,7 +205,7 @@ describe("what a responder finds out from the first bytes", () => {
     assert.strictEqual(known.sent.length, 0, "a key costs nothing where it is of no use")
   })
 
-  it("an initiator takes a key for a key, also one that begins like version 1", () => {
+  it("a key (as an initiator) that begins like version 1", () => {
     const initiator = side("initiator")
     initiator.start()
     assert.strictEqual(initiator.receive(concat(hello.subarray(0, 16), noise(48))).step._tag, "NeedBytes")

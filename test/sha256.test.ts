@@ -26,7 +26,7 @@ afterEach(() => {
 describe("SHA-256 twice", () => {
   it("equals createHash of Node, for short and long inputs", () => compare(Sha256))
 
-  it("is the same where there is no node:crypto, as in a browser", async () => {
+  it("is the same without node:crypto, as in a browser", async () => {
     vi.resetModules()
     const builtin = vi.spyOn(process, "getBuiltinModule").mockReturnValue(undefined as never)
     const module = await import("../src/primitives/sha256.ts")
@@ -35,7 +35,7 @@ describe("SHA-256 twice", () => {
     compare(module)
   })
 
-  it("is the same where `crypto.hash` throws, gives text, or another hash", async () => {
+  it("is the same if `crypto.hash` throws, returns text, or returns another hash", async () => {
     for (const hash of [
       () => {
         throw new Error("unknown algorithm")
@@ -52,7 +52,7 @@ describe("SHA-256 twice", () => {
     }
   })
 
-  it("gives a buffer that later hashes do not overwrite", () => {
+  it("returns a buffer that later hashes do not overwrite", () => {
     for (const size of [10, 1_000]) {
       const first = Sha256.doubleSha256(new Uint8Array(size))
       const copy = first.slice()

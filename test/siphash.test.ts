@@ -31,14 +31,14 @@ const ofThePaper = `
   .split(/\s+/)
 
 describe("SipHash-2-4", () => {
-  it("gives the vectors of its authors, for every length up to 63 bytes", () => {
+  it("reproduces the vectors of its authors, for every length up to 63 bytes", () => {
     assert.strictEqual(ofThePaper.length, 64)
     for (const [length, expected] of ofThePaper.entries()) {
       assert.strictEqual(hashOf(counting(16), counting(length)), expected, `${length} bytes`)
     }
   })
 
-  it("gives the vectors of Bitcoin Core for hashes of 32 bytes", () => {
+  it("reproduces the vectors of Bitcoin Core for hashes of 32 bytes", () => {
     const ones = new Uint8Array(32).fill(0xff)
     assert.strictEqual(hashOf(new Uint8Array(16), new Uint8Array(32)), "6c37e103dfa2827d")
     assert.strictEqual(hashOf(counting(16), new Uint8Array(32)), "8990d3e4299496f4")

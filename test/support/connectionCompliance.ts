@@ -166,7 +166,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual(a.write(new Uint8Array(0)), 0)
       }))
 
-    test("the remote's close ends pull with Closed, after all bytes before it, and it stays so", () =>
+    test("after the close of the remote, pulls return all bytes before it, then fail with Closed for ever", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         a.write(patterned(10_000))
@@ -178,7 +178,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual(yield* Effect.flip(b.drained), error)
       }))
 
-    test("a pull that waits is failed by the remote's close", () =>
+    test("the close of the remote fails a waiting pull", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const fiber = yield* forkNow(Effect.flip(b.pull))
@@ -186,7 +186,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "Closed")
       }))
 
-    test("close flushes what was written", () =>
+    test("close flushes written bytes", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "20 seconds" })
         assert.isAbove(fill(a, capacity), 0)
@@ -197,7 +197,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.join(closing)
       }))
 
-    test("a reset fails pull with Reset, after what had arrived, and it stays so", () =>
+    test("after a reset, pulls return the bytes that arrived, then fail with Reset for ever", () =>
       Effect.gen(function* () {
         const { a, b, resetB } = yield* make({})
         a.write(patterned(1000))
@@ -215,7 +215,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual(yield* Effect.flip(b.pull), error)
       }))
 
-    test("a reset fails the pull and the drained that wait", () =>
+    test("a reset fails a waiting pull and a waiting drained", () =>
       Effect.gen(function* () {
         const { b, resetB } = yield* make({})
         yield* fillUp(b)
@@ -227,7 +227,7 @@ export const compliance = (name: string, implementation: Implementation): void =
       }))
 
     for (const direction of ["a to b", "b to a"] as const) {
-      test(`not pulling holds the writer back and costs bounded memory (${direction})`, () =>
+      test(`a side that does not pull makes the writer wait, in bounded memory (${direction})`, () =>
         Effect.gen(function* () {
           const { a, b } = yield* make({})
           const [writer, reader] = direction === "a to b" ? [a, b] : [b, a]
@@ -259,7 +259,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame(joined(pieces), patterned(2000))
       }))
 
-    test("a pull that was interrupted while it waited makes room for the next", () =>
+    test("another fiber may pull after an interrupted pull", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const first = yield* forkNow(b.pull)
@@ -270,7 +270,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame(joined(yield* Fiber.join(second)), Uint8Array.of(1))
       }))
 
-    test("a second pull at the same time dies, and does the first no harm", () =>
+    test("a second pull at the same time dies, and the first goes on", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const first = yield* forkNow(b.pull)
@@ -280,7 +280,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame(joined(yield* Fiber.join(first)), Uint8Array.of(1))
       }))
 
-    test("interrupting a drained leaves the bytes on their way", () =>
+    test("interrupting a drained loses no bytes", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const written = yield* fillUp(a)
@@ -291,7 +291,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.join(again)
       }))
 
-    test("destroy drops what was not sent, at once, with a remote that never reads", () =>
+    test("destroy drops unsent bytes at once, also if the remote never reads", () =>
       Effect.gen(function* () {
         const { a } = yield* make({})
         assert.isAbove(fill(a, 8_388_608), 0)
@@ -314,7 +314,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Fiber.join(fiber))._tag, "ConnectionError")
       }))
 
-    test("after our own close a pull that waits and all later ones fail with Closed, though bytes were there", () =>
+    test("our own close fails a waiting pull and all later ones with Closed, although bytes were held", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const waiting = yield* forkNow(Effect.flip(a.pull))
@@ -325,7 +325,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
       }))
 
-    test("bytes that nobody pulled are gone after our own close", () =>
+    test("our own close drops bytes that were not pulled", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         b.write(patterned(1000))
@@ -335,7 +335,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
       }))
 
-    test("writes after our own or the remote's end are dropped and return 0", () =>
+    test("writes after our own end or that of the remote are dropped and return 0", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         yield* a.close
@@ -346,7 +346,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(b.drained)).reason._tag, "Closed")
       }))
 
-    test("closing twice is closing once, also after destroy", () =>
+    test("a second close does nothing, also after destroy", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         yield* a.close
@@ -356,7 +356,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* b.close
       }))
 
-    test("both ends may close at once, and neither waits for the timeout", () =>
+    test("both ends may close at the same time, and neither waits for the timeout", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "20 seconds" })
         fill(a, 1_000_000)
@@ -366,7 +366,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
       }))
 
-    test("a close takes what the remote still had to say, throws it away, and then does not wait for the timeout", () =>
+    test("a close receives and drops the remaining bytes of the remote, and does not wait for the timeout", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "20 seconds" })
         yield* fillUp(b)
@@ -376,7 +376,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
       }))
 
-    test("drained succeeds only when all of several writes were taken", () =>
+    test("drained succeeds only after all of several writes", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const total = 8_388_608
@@ -387,7 +387,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.join(reading)
       }))
 
-    test("an end that closes takes what the other writes, though its own bytes are stuck", () =>
+    test("an end that closes receives the bytes of the other, although its own bytes are stuck", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "1 hour" })
         yield* fillUp(a)
@@ -398,7 +398,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.interrupt(closing)
       }))
 
-    test("close waits for a remote that never reads until the timeout and no longer, and so do all who close", () =>
+    test("close waits for a remote that never reads until the timeout, and so does a second close", () =>
       Effect.gen(function* () {
         const { a } = yield* make({ closeTimeout: 200 })
         assert.isAbove(fill(a, capacity), 0)
@@ -441,7 +441,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         }
       }))
 
-    test("the end of the scope is not held up by a remote that never reads", () =>
+    test("the end of the scope does not wait for a remote that never reads", () =>
       Effect.gen(function* () {
         const scope = yield* Scopes.make()
         const { a } = yield* Scopes.provide(make({ closeTimeout: 100 }), scope)

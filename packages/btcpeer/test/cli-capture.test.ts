@@ -100,7 +100,7 @@ describe("replay", () => {
     Effect.gen(function* () {
       for (const [bytes, message] of [
         [whole.slice(0, -1), /cut\.dat: the capture ends inside the record at byte \d+: 1 byte is missing$/],
-        [concat(whole, new Uint8Array(24).fill(0xff)), /cut\.dat: the record at byte \d+ is none: its time /]
+        [concat(whole, new Uint8Array(24).fill(0xff)), /cut\.dat: no record at byte \d+: the time /]
       ] as const) {
         const { code, errors, lines } = yield* btcpeer("replay", written("cut.dat", bytes), "--at-once", "--json")
         assert.strictEqual(yield* code, 1)

@@ -7,7 +7,6 @@
 import * as Schema from "effect/Schema"
 import { Stats } from "effect-bitcoin-peer/Peer"
 import * as WireJson from "effect-bitcoin-peer/WireJson"
-import { scriptTypes } from "./script.ts"
 import { cleanJson } from "./text.ts"
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -31,6 +30,22 @@ const place = {
 }
 
 const Direction = Schema.Literals(["in", "out"])
+
+/** The types of output scripts, as Bitcoin Core names them. */
+const scriptTypes = [
+  "nonstandard",
+  "pubkey",
+  "pubkeyhash",
+  "scripthash",
+  "multisig",
+  "nulldata",
+  "anchor",
+  "witness_v0_keyhash",
+  "witness_v0_scripthash",
+  "witness_v1_taproot",
+  "witness_unknown"
+] as const
+export type ScriptType = (typeof scriptTypes)[number]
 
 /** A script as Bitcoin Core prints it. */
 const script = { asm: Schema.String, hex: Hex }

@@ -131,7 +131,9 @@ export const rowTexts = (
   rows: ReadonlyArray<ReadonlyArray<string>>
 ): ReadonlyArray<string> =>
   rows.map(([first = "", ...cells]) => {
-    const named = cells.map((cell, index) => (cell === "" ? "" : `${head[index + 1]} ${cell.replace(/ {2,}/, ", ")}`))
+    const named = cells.map((cell, index) =>
+      cell === "" || cell === "-" ? "" : `${head[index + 1]} ${cell.replace(/ {2,}/, ", ")}`
+    )
     return `${first}: ${named.filter((text) => text !== "").join(", ")}`
   })
 

@@ -6,6 +6,8 @@ import { Output } from "../output.ts"
 import { rowTexts, widest, wrapped } from "../text.ts"
 
 const labelWidth = 12
+/** Room for ` 4,900 of 4,900` after a bar. */
+const countWidth = 18
 
 export const title = (text: string): Effect.Effect<void, never, Output> =>
   Effect.map(Output, ({ columns, line, paint }) => {
@@ -48,10 +50,11 @@ export const withBar = <A, E, R>(
 ): Effect.Effect<A, E, R | Output> => {
   if (TERM === "dumb") return use(() => {})
   return Effect.acquireUseRelease(
-    Effect.flatMap(Output, ({ flush, paint }) => {
+    Effect.flatMap(Output, ({ columns, flush, paint }) => {
       const bar = new SingleBar({
         stream,
         format: `${paint("cyan", label.padEnd(labelWidth))}{bar} {value} of {total}`,
+        barsize: Math.min(40, (columns() ?? Infinity) - labelWidth - countWidth),
         barCompleteChar: "█",
         barIncompleteChar: "░",
         hideCursor: true,

@@ -29,6 +29,70 @@ export interface ServeOptions<H extends Peer.Handlers<unknown> = Peer.Handlers, 
 }
 
 /**
+ * A source of connections, as `NodeConnection.listen` and `NodeConnection.makeI2pSession` make it. A connection belongs to the
+ * scope in which it was accepted.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Listener {
+  readonly accept: Effect.Effect<Connection, ConnectionError, Scope.Scope>
+}
+
+/**
+ * Accepts connections and runs `attend` for each, in a scope that ends with it; `serve` makes peers with it. When `until`
+ * succeeds, no more connections are accepted, and this returns once every `attend` has ended.
+ *
+ * Fails with `ConnectionError` when the listener fails. Then, and when this is interrupted, every `attend` is interrupted.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Connection, PeerServer } from "effect-bitcoin-peer"
+ * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const listener = yield* NodeConnection.listen({ port: 18444 })
+ *   const attend = (connection: Connection.Connection) =>
+ *     Effect.log(`connected: ${Connection.formatEndpoint(connection.remoteAddress)}`)
+ *   yield* PeerServer.acceptEach(listener, attend, Effect.sleep("1 minute"))
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @category servers
+ * @since 0.1.0
+ */
+export const acceptEach = Effect.fnUntraced(function* <R>(
+  listener: Listener,
+  attend: (connection: Connection) => Effect.Effect<unknown, never, R>,
+  until: Effect.Effect<unknown> = Effect.never
+): Effect.fn.Return<void, ConnectionError, Exclude<R, Scope.Scope>> {
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
+      const fibers = yield* FiberSet.make()
+      const accepting = Effect.gen(function* () {
+        while (true) {
+          const scope = yield* Scope.make()
+          // An interruption between accepting and forking would leave a connection that no scope closes.
+          yield* Effect.uninterruptibleMask((restore) =>
+            Effect.gen(function* () {
+              const connection = yield* Scope.provide(restore(listener.accept), scope)
+              const one = attend(connection).pipe(
+                Scope.provide(scope),
+                Effect.onExit((exit) => Scope.close(scope, exit))
+              )
+              yield* FiberSet.run(fibers, restore(one))
+            })
+          ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
+        }
+      })
+      yield* Effect.raceFirst(accepting, until)
+      yield* FiberSet.awaitEmpty(fibers)
+    })
+  )
+})
+
+/**
  * Accepts connections for ever and makes an inbound peer of each, in a scope that ends with the peer. A peer that fails in its
  * handshake, in `onPeer` or in `onRefused` ends alone, and the failure is logged at debug level. Announcements go out at the
  * same random times to all peers of a network group, as in Core, so that nobody learns more by connecting often.
@@ -59,7 +123,7 @@ export const serve = Effect.fnUntraced(function* <
   E = never,
   R = never
 >(
-  listener: { readonly accept: Effect.Effect<Connection, ConnectionError, Scope.Scope> },
+  listener: Listener,
   options: ServeOptions<H, E, R> = {}
 ): Effect.fn.Return<never, ConnectionError, Nonce | Peer.HandlerServices<H> | Exclude<R, Scope.Scope>> {
   const { onPeer, onRefused, peer: peerOptions } = options
@@ -75,24 +139,13 @@ export const serve = Effect.fnUntraced(function* <
         Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
       )
     )
-  return yield* Effect.scoped(
-    Effect.gen(function* () {
-      const fibers = yield* FiberSet.make()
-      while (true) {
-        const scope = yield* Scope.make()
-        // An interruption between accepting and forking would leave a connection that no scope closes.
-        yield* Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const connection = yield* Scope.provide(restore(listener.accept), scope)
-            const one = Effect.suspend(() => attend(connection)).pipe(
-              Scope.provide(scope),
-              Effect.onExit((exit) => Scope.close(scope, exit)),
-              Effect.ignoreCause({ log: "Debug", message: "inbound peer ended" })
-            )
-            yield* FiberSet.run(fibers, restore(one))
-          })
-        ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-      }
-    })
+  return yield* Effect.andThen(
+    acceptEach(listener, (connection) =>
+      Effect.ignoreCause(
+        Effect.suspend(() => attend(connection)),
+        { log: "Debug", message: "inbound peer ended" }
+      )
+    ),
+    Effect.never
   )
 })

@@ -2,12 +2,12 @@
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as FiberSet from "effect/FiberSet"
-import { type Connection, type ConnectionError, type Endpoint, formatEndpoint } from "effect-bitcoin-peer/Connection"
+import type * as Scope from "effect/Scope"
+import { type Connection, type Endpoint, formatEndpoint } from "effect-bitcoin-peer/Connection"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 import type { Nonce } from "effect-bitcoin-peer/Nonce"
 import * as Peer from "effect-bitcoin-peer/Peer"
+import * as PeerServer from "effect-bitcoin-peer/PeerServer"
 import { type Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { makeReport, type Report } from "./report.ts"
@@ -37,57 +37,34 @@ const attend = (
 export const listen = Effect.fnUntraced(function* (
   endpoint: Endpoint,
   settings: Session.Settings
-): Effect.fn.Return<void, Failure, Nonce | Output> {
+): Effect.fn.Return<void, Failure, Nonce | Output | Scope.Scope> {
   const output = yield* Output
   const report = yield* makeReport(settings.format)
   const enough = yield* Deferred.make<string>()
   let count = 0
 
-  const accepting = (fibers: FiberSet.FiberSet, listener: NodeConnection.Listener) =>
-    Effect.gen(function* () {
-      while (true) {
-        // An accepted connection belongs to the scope that accepts it: that of the fiber that watches it.
-        const accepted = yield* Deferred.make<void, ConnectionError>()
-        const one = listener.accept.pipe(
-          Effect.onExit((exit) => Deferred.done(accepted, Exit.asVoid(exit))),
-          Effect.flatMap((connection) => attend(connection, ++count, settings, report, Deferred.await(enough))),
-          Effect.scoped,
-          Effect.catchCause((cause) =>
-            Effect.sync(() => {
-              if (Cause.hasDies(cause)) output.error(`btcpeer: ${Cause.pretty(cause)}`)
-            })
-          )
-        )
-        yield* FiberSet.run(fibers, one)
-        yield* Deferred.await(accepted)
-      }
-    })
-
-  yield* Effect.scoped(
-    Effect.gen(function* () {
-      const fibers = yield* FiberSet.make()
-      // The listener has a scope of its own: it is closed before the peers are disconnected.
-      yield* Effect.scoped(
-        Effect.gen(function* () {
-          const listener = yield* NodeConnection.listen(endpoint).pipe(
-            Effect.tapError(({ message, reason }) =>
-              Effect.sync(() =>
-                report({
-                  event: "failed",
-                  address: formatEndpoint(endpoint),
-                  reason: reason._tag === "ListenFailed" ? reason.problem : reason._tag,
-                  message
-                })
-              )
-            )
-          )
-          const { name: network } = settings.network
-          report({ event: "listening", address: formatEndpoint(listener.address), network })
-          const why = yield* Effect.raceFirst(accepting(fibers, listener), Session.untilAsked(output, settings.limit))
-          yield* Deferred.succeed(enough, why)
+  const listener = yield* NodeConnection.listen(endpoint).pipe(
+    Effect.tapError(({ message, reason }) =>
+      Effect.sync(() =>
+        report({
+          event: "failed",
+          address: formatEndpoint(endpoint),
+          reason: reason._tag === "ListenFailed" ? reason.problem : reason._tag,
+          message
         })
       )
-      yield* FiberSet.awaitEmpty(fibers)
-    })
-  ).pipe(Effect.mapError(failure))
-})
+    ),
+    Effect.mapError(failure)
+  )
+  report({ event: "listening", address: formatEndpoint(listener.address), network: settings.network.name })
+  const watch = (connection: Connection) =>
+    attend(connection, ++count, settings, report, Deferred.await(enough)).pipe(
+      Effect.catchCause((cause) =>
+        Effect.sync(() => {
+          if (Cause.hasDies(cause)) output.error(`btcpeer: ${Cause.pretty(cause)}`)
+        })
+      )
+    )
+  const stop = Effect.tap(Session.untilAsked(output, settings.limit), (why) => Deferred.succeed(enough, why))
+  yield* Effect.mapError(PeerServer.acceptEach(listener, watch, stop), failure)
+}, Effect.scoped)

@@ -47,57 +47,9 @@ export interface Session {
   readonly stay: (until: Effect.Effect<string>) => Effect.Effect<Peer.EndReason>
 }
 
-const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
-  version: true,
-  verack: true,
-  wtxidrelay: true,
-  sendaddrv2: true,
-  sendheaders: true,
-  sendcmpct: true,
-  feature: true,
-  ping: true,
-  pong: true,
-  getaddr: true,
-  addr: true,
-  addrv2: true,
-  inv: true,
-  getdata: true,
-  notfound: true,
-  getheaders: true,
-  headers: true,
-  getblocks: true,
-  mempool: true,
-  feefilter: true,
-  tx: true,
-  block: true,
-  filterload: true,
-  filteradd: true,
-  filterclear: true,
-  merkleblock: true,
-  cmpctblock: true,
-  getblocktxn: true,
-  blocktxn: true,
-  reject: true,
-  getcfilters: true,
-  cfilter: true,
-  getcfheaders: true,
-  cfheaders: true,
-  getcfcheckpt: true,
-  cfcheckpt: true,
-  sendtxrcncl: true,
-  sendpackages: true,
-  ancpkginfo: true,
-  getpkgtxns: true,
-  pkgtxns: true,
-  alert: true,
-  Unknown: true
-}
-
 /** A handler for all messages, which makes the peer wait, and so the remote side, while our output has no room. */
-const waitingFor = (
-  room: Output["Service"]["room"]
-): Record<Wire.Message["_tag"], () => Effect.Effect<void> | undefined> =>
-  Object.assign({}, ...Object.keys(tags).map((tag) => ({ [tag]: room })))
+const waitingFor = (room: Output["Service"]["room"]): Peer.Handlers =>
+  Object.fromEntries([...Wire.commands, "Unknown"].map((tag) => [tag, room]))
 
 /**
  * Makes a peer, reports every message from the first one on, and sends a ping. Fails as `make` does. `make` runs `connected` when the

@@ -1,9 +1,9 @@
 /**
  * One Bitcoin peer: a connection, its handshake, and the fibers that read, write and keep it alive, in one `Scope`.
  *
- * `make` succeeds when the handshake is done. From then on a reader parses what comes and hands it to handlers and
- * streams, a writer sends what waits, a pinger keeps the connection alive. The first of them to end ends the peer, and
- * so do `disconnect` and the close of the scope; `awaitShutdown` returns why, when all is over.
+ * `make` succeeds when the handshake is done. From then on a reader parses the bytes of the remote and passes messages to handlers
+ * and streams, a writer sends the messages that wait, a pinger keeps the connection alive, and announcements trickle. The first of
+ * these fibers to end ends the peer; so do `disconnect` and the close of the scope. `awaitShutdown` then returns the reason.
  */
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
@@ -63,7 +63,12 @@ export type { SubscribeOptions } from "./peer/subscribers.ts"
  */
 export const TypeId = "~effect-bitcoin-peer/Peer"
 
-/** A connected peer. It ends once, and stays usable after that: what is asked of it then fails with `PeerError`. */
+/**
+ * A connected peer. It ends once. After that every request to it fails with `PeerError`, and `stats` and `info` stay available.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Peer {
   readonly [TypeId]: typeof TypeId
   readonly info: Info
@@ -256,17 +261,26 @@ export const Peer: Context.Service<Peer, Peer> = Context.Service<Peer>("effect-b
  */
 export const isPeer = (value: unknown): value is Peer => Predicate.hasProperty(value, TypeId)
 
-/** The message with that command. */
+/**
+ * The type of the message with that command.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type MessageOf<Tag extends Wire.Message["_tag"]> = Extract<Wire.Message, { readonly _tag: Tag }>
 
 /**
- * What to do with a message, by its command; `Unknown` is for those that this package does not know. Handlers run one
- * after the other, in the order the messages came, and the next batch is read when they are done: a slow handler slows the
- * remote down. One that returns nothing costs no more than the call. An Effect or a promise that it returns is waited for; any other
- * value is ignored. It may call
- * anything on the peer and wait for it: while it waits for an answer (ping, getData …) the reader goes on, and keeps up to
- * 8 MiB of what comes for later. A failure or defect ends this peer, with the cause in `HandlerFailed`. Pings are answered
- * without a handler.
+ * Handlers of messages, by command; `Unknown` is called for commands that this package does not know.
+ *
+ * Handlers run one after the other, in the order of the messages, and the next batch is read when they are done: a slow handler
+ * slows the remote down. The peer waits for an Effect or a promise that a handler returns, and ignores every other value. A
+ * handler may call everything on the peer and wait for it. While it waits for an answer (`ping`, `getData` …) the peer reads on and
+ * keeps up to 8 MiB of messages for later.
+ *
+ * A failure or a defect ends the peer with `HandlerFailed`, which has the cause. Pings are answered without a handler.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Handlers<R = never> = {
   readonly [Tag in Wire.Message["_tag"]]?:
@@ -274,7 +288,12 @@ export type Handlers<R = never> = {
     | undefined
 }
 
-/** What the handlers of `H` need from the context; their `Scope` is the peer's own. */
+/**
+ * The services that the handlers of `H` need from the context. Their `Scope` is the peer's own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type HandlerServices<H extends Handlers<unknown>> = {
   [Tag in keyof H]-?: NonNullable<H[Tag]> extends (...args: never) => infer Returned
     ? Returned extends Effect.Effect<unknown, unknown, infer R>
@@ -283,20 +302,30 @@ export type HandlerServices<H extends Handlers<unknown>> = {
     : never
 }[keyof H]
 
-/** A message type of a caller's own: how its payload is written and read. */
+/**
+ * A message type of the caller: how its payload is encoded and decoded.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CustomType<A> {
-  /** 1 to 12 characters of ASCII, and none of this package's own commands. */
+  /** 1 to 12 ASCII characters. It must not be a command of this package. */
   readonly command: string
   readonly encode: (value: A) => Uint8Array
-  /** Undefined for a payload that is malformed; what `Policy.malformed` says happens then. Must not throw. */
+  /** Returns undefined for a malformed payload, which is treated as `Policy.malformed` says. Must not throw. */
   readonly decode: (payload: Uint8Array) => A | undefined
 }
 
-/** A message type with its handler, for `Options.custom`; made by `custom`. */
+/**
+ * A message type of the caller with its handler, for `Options.custom`. `custom` makes it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CustomHandler extends Dispatcher.CustomHandler<Peer> {}
 
 /**
- * Registers a message type of one's own with its handler, which runs instead of the one for `Unknown`. To send a value:
+ * Combines a message type of the caller with its handler, which runs instead of the one for `Unknown`. To send a value:
  * `peer.send(Peer.customMessage(type, value))`.
  *
  * @example
@@ -313,6 +342,9 @@ export interface CustomHandler extends Dispatcher.CustomHandler<Peer> {}
  *   custom: [Peer.custom(greeting, (text, peer) => peer.send(Peer.customMessage(greeting, `you said ${text}`)))]
  * }
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const custom = <A>(
   type: CustomType<A>,
@@ -325,20 +357,31 @@ export const custom = <A>(
   }
 })
 
-/** A value of a message type of one's own as a message to send. */
+/**
+ * A value of a message type of the caller as a message to send.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const customMessage = <A>(type: CustomType<A>, value: A): Wire.Unknown => ({
   _tag: "Unknown",
   command: type.command,
   payload: type.encode(value)
 })
 
+/**
+ * The options of a peer. All are optional.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options<H extends Handlers<unknown> = Handlers> extends SessionOptions {
   readonly handlers?: H | undefined
-  /** Message types of one's own with their handlers; see `custom`. */
+  /** Message types of the caller with their handlers; see `custom`. */
   readonly custom?: ReadonlyArray<CustomHandler> | undefined
 }
 
-/** The service over a session's parts; those that few peers are asked for are made when first asked for. */
+/** The service over the parts of a session. Parts that few callers use are made on first use. */
 const fromSession = (session: Session<Peer>): Peer => ({
   [TypeId]: TypeId,
   info: session.info,
@@ -371,8 +414,8 @@ const fromSession = (session: Session<Peer>): Peer => ({
 })
 
 /**
- * Shakes hands over a connection and starts the peer, for both directions. The peer and the connection end with the
- * scope. Fails with `HandshakeError`; the connection is closed then, and destroyed when the fiber is interrupted.
+ * Runs the handshake over a connection and starts the peer, in either direction. The peer and the connection end with the
+ * scope. Fails with `HandshakeError`, after closing the connection; an interruption destroys it.
  *
  * @example
  * ```ts
@@ -390,6 +433,9 @@ const fromSession = (session: Session<Peer>): Peer => ({
  *   return yield* peer.awaitShutdown
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers>(
   connection: Connection,
@@ -398,7 +444,7 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
   const { magic } = options.network ?? Network.mainnet
   const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
   const wrong = badOption(options)
-  // Once the handshake is done nothing may be interrupted until the fibers run: nobody else would close the connection.
+  // After the handshake nothing may be interrupted until the fibers run: otherwise nothing would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
     restore(
       wrong === undefined
@@ -437,6 +483,9 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
  *   return yield* peer.awaitShutdown
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const dial = <E, R, H extends Handlers<unknown> = Handlers>(
   connect: Effect.Effect<Connection, E, R>,
@@ -481,6 +530,9 @@ export const dial = <E, R, H extends Handlers<unknown> = Handlers>(
  *   return yield* peer.ping
  * }).pipe(Effect.provide(PeerLive))
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer = <H extends Handlers<unknown> = Handlers>(
   options: Options<H> = {}
@@ -498,6 +550,9 @@ const optional = <A>(setting: Config.Config<A>): Config.Config<A | undefined> =>
  * BTCPEER_TRANSPORT (v1, v2, auto), BTCPEER_USER_AGENT, BTCPEER_RELAY (true, false), BTCPEER_MINIMUM_PROTOCOL_VERSION,
  * BTCPEER_MAXIMUM_QUEUED_BYTES, and, as durations like "2 minutes", BTCPEER_HANDSHAKE_TIMEOUT, BTCPEER_PING_INTERVAL,
  * BTCPEER_PING_TIMEOUT and BTCPEER_IDLE_TIMEOUT.
+ *
+ * @category config
+ * @since 0.1.0
  */
 export const config: Config.Config<Options> = Config.all({
   network: optional(Config.map(Config.Literals(Network.names, "BTCPEER_NETWORK"), Network.fromName)),
@@ -514,8 +569,8 @@ export const config: Config.Config<Options> = Config.all({
 })
 
 /**
- * `layer` whose settings come from configuration: by default `config`, the BTCPEER_ variables of the environment. What is
- * configured goes before what is in `options`. Fails with `HandshakeError`, and with `ConfigError` for a bad value.
+ * `layer` with settings from configuration: by default `config`, the BTCPEER_ variables of the environment. A configured setting
+ * overrides the one in `options`. Fails with `HandshakeError`, and with `ConfigError` for an invalid value.
  *
  * @example
  * ```ts
@@ -529,6 +584,9 @@ export const config: Config.Config<Options> = Config.all({
  *   Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ BTCPEER_NETWORK: "regtest" })))
  * )
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerConfig = <H extends Handlers<unknown> = Handlers>(
   options: Options<H> = {},

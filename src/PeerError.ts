@@ -1,3 +1,4 @@
+/** Why a peer ended, why a request of a caller failed, and what both say about the remote. */
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -7,7 +8,12 @@ import type { HandshakeError, HandshakeReason } from "./HandshakeError.ts"
 import { errorJson } from "./primitives/errorJson.ts"
 import * as Wire from "./Wire.ts"
 
-/** Why a connected peer came to its end. */
+/**
+ * Why a connected peer ended.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type EndReason =
   /** The remote closed the connection. */
   | { readonly _tag: "RemoteClosed" }
@@ -17,9 +23,9 @@ export type EndReason =
   | { readonly _tag: "Requested"; readonly why: string }
   /** Our side closed the peer's scope, or interrupted the fiber that owned it. */
   | { readonly _tag: "ScopeClosed" }
-  /** A handler failed, died, interrupted itself; `cause` is what it did so with. */
+  /** A handler failed, died or interrupted itself; `cause` is its cause. */
   | { readonly _tag: "HandlerFailed"; readonly command: string; readonly cause: Cause.Cause<unknown> }
-  /** The remote sent bytes that cannot be read on, or that the policy does not tolerate. */
+  /** The remote sent bytes after which the stream cannot be read, or that the policy does not tolerate. */
   | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
   /**
    * The remote answered a request with something else: a block with other transactions or witnesses than its header commits to, a
@@ -38,7 +44,7 @@ export type EndReason =
   | { readonly _tag: "PingTimeout"; readonly after: Duration.Duration }
   /** Nothing was received for too long. */
   | { readonly _tag: "IdleTimeout"; readonly after: Duration.Duration }
-  /** The remote took nothing of what waited to be written for too long. */
+  /** The remote took none of the bytes that waited to be written for too long. */
   | { readonly _tag: "WriteTimeout"; readonly after: Duration.Duration }
   /**
    * Neither a request nor a later ping was answered in time. `hash` is the one that a getdata asked for, or the block of a
@@ -53,7 +59,12 @@ export type EndReason =
   /** A defect of this package or of an observer (`onRead`, `onWrite`). */
   | { readonly _tag: "Defect"; readonly cause: Cause.Cause<unknown> }
 
-/** One line that says how a peer ended, for a person. */
+/**
+ * One line, for a person, that says how a peer ended.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const describeEnd = (end: EndReason): string => {
   switch (end._tag) {
     case "RemoteClosed":
@@ -85,39 +96,49 @@ export const describeEnd = (end: EndReason): string => {
   }
 }
 
-/** Why something asked of a peer did not happen. */
+/**
+ * Why a request of a caller to a peer failed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type PeerReason =
-  /** The peer has ended, or ended before it could; `end` is what `awaitShutdown` returns. */
+  /** The peer has ended, before or during the request; `end` is the reason that `awaitShutdown` returns. */
   | { readonly _tag: "Ended"; readonly end: EndReason }
-  /** The message is against the rules of the wire; nothing was sent, the peer goes on. */
+  /** The message is invalid. Nothing was sent, and the peer stays connected. */
   | { readonly _tag: "NotSendable"; readonly error: Wire.WireError }
-  /** The request was not answered within that time; the peer goes on. Another peer may be faster. */
+  /** The request was not answered within that time. The peer stays connected; another one may be faster. */
   | { readonly _tag: "TimedOut"; readonly what: string; readonly after: Duration.Duration }
   /**
-   * The peer does not have it: it said so, or it answered a later ping without sending it. The peer goes on. Ask another one.
+   * The peer does not have it: it said so, or it answered a later ping without sending it. It stays connected. Ask another one.
    * `hash` is that of the block or transaction.
    */
   | { readonly _tag: "NotFound"; readonly what: string; readonly hash: Uint8Array | undefined }
   /**
-   * The peer answered a later ping, but not the request; the peer goes on. It has nothing to send, as bcoin when it has no more
-   * headers, or does not want to. Only another peer can tell which.
+   * The peer answered a later ping but not the request, and stays connected. It has nothing to send, as bcoin when it has no more
+   * headers, or it refuses to. Only another peer can tell which.
    */
   | { readonly _tag: "NoAnswer"; readonly what: string }
   /**
-   * The peer sent headers that do not connect to the locator, and then answered a later ping; the peer goes on. Its chain may have
-   * changed at that moment: ask again, with a longer locator.
+   * The peer sent headers that do not connect to the locator, and then answered a later ping. It stays connected. Its chain may
+   * have changed at that moment: ask again, with a longer locator.
    */
   | { readonly _tag: "DoesNotConnect"; readonly what: string }
-  /** A subscriber that chose to fail did not keep up: `capacity` bytes waited. Only its stream ends. */
+  /** A subscriber that chose to fail was not read fast enough: `capacity` bytes waited. Only its stream ends. */
   | { readonly _tag: "Overflow"; readonly capacity: number }
-  /** The peer's protocol version is too old for it; nothing was sent, the peer goes on. */
+  /** The peer's protocol version is too old for the request. Nothing was sent, and the peer stays connected. */
   | { readonly _tag: "NotSupported"; readonly what: string; readonly protocolVersion: number }
-  /** The peer does not offer the service that it needs, and could disconnect us; nothing was sent, the peer goes on. */
+  /** The peer does not offer the service that the request needs, and might disconnect. Nothing was sent. */
   | { readonly _tag: "NotOffered"; readonly what: string; readonly service: bigint }
 
 const TypeId = "~effect-bitcoin-peer/PeerError"
 
-/** Something asked of a peer that did not happen; `reason` says why. */
+/**
+ * A request of a caller to a peer failed; `reason` says why.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
   get [TypeId](): typeof TypeId {
     return TypeId
@@ -160,17 +181,27 @@ export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: 
  */
 export const isPeerError = (value: unknown): value is PeerError => Predicate.hasProperty(value, TypeId)
 
-/** A message against the rules of the wire, of which nothing was sent. */
+/**
+ * The error for a message that is invalid and was not sent.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const notSendable = (error: Wire.WireError): PeerError =>
   new PeerError({ reason: { _tag: "NotSendable", error } })
 
 // ---- what an end says of the remote
 
-/** What an end says of the remote, for whoever decides whether to dial it again, and whether to ban it. */
+/**
+ * What an end or an error says about the remote: whether to dial it again, and whether to ban it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Assessment {
-  /** Whose doing it was. */
+  /** The side that caused it. */
   readonly by: "local" | "remote"
-  /** Whether another try at the same address may end better. */
+  /** Whether another try at the same address may succeed. */
   readonly retry: boolean
   /** Misbehaviour, from 0 to 100: at 100 btcd bans, and Core discourages. */
   readonly points: number
@@ -254,8 +285,8 @@ const assessRequest = (reason: PeerReason): Assessment => {
 }
 
 /**
- * Says who ended a peer, a handshake or a connection, whether to try again, and how bad it was. It takes the reason that
- * `awaitShutdown` returns and every error that a connection, a handshake or a peer fails with.
+ * Says which side ended a peer, a handshake or a connection, whether to try again, and how bad it was. It takes the reason that
+ * `awaitShutdown` returns, and every error of a connection, a handshake or a peer.
  *
  * @example
  * ```ts

@@ -104,7 +104,7 @@ export const Connection: Context.Service<Connection, Connection> = Context.Servi
  * @since 0.1.0
  */
 export interface PairOptions {
-  /** The addresses of the first and the second end. */
+  /** The addresses of the first and the second end; 192.0.2.1:50001 and 192.0.2.2:8333 by default. */
   readonly addresses?: readonly [Endpoint, Endpoint] | undefined
   /** How long bytes and ends travel in each direction, on the Clock. Their order is kept. */
   readonly delay?: Duration.Input | undefined

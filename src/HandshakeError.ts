@@ -125,7 +125,8 @@ const describe = (reason: HandshakeReason): string => {
       return (
         (reason.error.reason._tag === "Closed"
           ? "the peer closed the connection during the handshake"
-          : reason.error.message) + isItOn(reason.likelyNetwork)
+          : reason.error.message) +
+        (reason.likelyNetwork === undefined ? "; is it on the same network?" : isItOn(reason.likelyNetwork))
       )
     case "Refused":
       return `refused: ${reason.problem}`

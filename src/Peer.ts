@@ -137,6 +137,9 @@ export interface Peer {
    * Asks for the headers after the first hash of the locator that the peer knows: up to 2,000, or to the stop hash. An empty list
    * means that the peer says it has no more. Callers with the same locator and stop hash share one request.
    *
+   * Headers connect to the locator if the first one follows a hash in it, or follows the genesis block: a peer that knows none of the
+   * hashes begins there. An empty locator asks for the header of the stop hash alone.
+   *
    * A ping follows the request. If its pong comes first, this fails: with `DoesNotConnect` if headers came that do not connect to the
    * locator, else with `NoAnswer` (bcoin says nothing when it has no more). Fails with `TimedOut` (90 s by default), `NotSendable`
    * and `Ended`.

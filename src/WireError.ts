@@ -57,7 +57,7 @@ const describe = (reason: WireReason): string => {
     case "BadCompactSize":
       return `"${reason.field}" at byte ${reason.offset} is not a valid CompactSize`
     case "TooMany":
-      return `"${reason.field}" has ${reason.count} entries or bytes, the limit is ${reason.limit}`
+      return `"${reason.field}" has a length of ${reason.count}, the limit is ${reason.limit}`
     case "BadValue":
       return `"${reason.field}" ${reason.problem}`
     case "TrailingBytes":

@@ -25,10 +25,14 @@ export interface AnnouncerOptions {
 /** The error for a hash that is not 32 bytes. */
 const badHash = (announcements: ReadonlyArray<Inventory.Announcement>): PeerError | undefined => {
   for (const announcement of announcements) {
-    const hashes = "hash" in announcement ? [announcement.hash] : [announcement.txid, announcement.wtxid]
-    for (const { length } of hashes) {
-      if (length === 32) continue
-      const reason = { _tag: "BadValue", field: "hash", problem: `has ${length} bytes instead of 32` } as const
+    for (const field of "hash" in announcement ? (["hash"] as const) : (["txid", "wtxid"] as const)) {
+      const hash: unknown = announcement[field as keyof typeof announcement]
+      if (hash instanceof Uint8Array && hash.length === 32) continue
+      const problem =
+        hash instanceof Uint8Array
+          ? `has ${hash.length} bytes instead of 32`
+          : `is of type ${typeof hash} instead of Uint8Array`
+      const reason = { _tag: "BadValue", field, problem } as const
       return notSendable(new Wire.WireError({ command: "inv", reason }))
     }
   }

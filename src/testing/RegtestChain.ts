@@ -126,8 +126,8 @@ export const coinOf = (transaction: Wire.Transaction, index = 0): Coin => {
 }
 
 /**
- * A transaction that moves a coin, minus a fee in satoshi, to a script; to `anyoneWithWitness` by default. The coin is one that
- * anyone can spend.
+ * A transaction that moves a coin to a script, by default to `anyoneWithWitness`. The coin is one that anyone can spend. The fee is
+ * in satoshi, 0 by default: Bitcoin Core mines such a transaction in a block and does not accept it for relay. 1,000 suffice there.
  *
  * @category constructors
  * @since 0.1.0

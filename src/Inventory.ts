@@ -272,14 +272,63 @@ export const nextTrickle = (trickle: Trickle, now: number, random: number): numb
 }
 
 /**
- * A block or transaction to announce. `feeRate`, in satoshi per 1,000 virtual bytes, is compared with the peer's
- * feefilter.
+ * A block or a transaction to announce, by one hash. `feeRate` of a transaction is in satoshi per 1,000 virtual bytes: it is not
+ * announced to a peer whose feefilter is higher (BIP133).
  *
  * @category models
  * @since 0.1.0
  */
-export interface Announcement extends InventoryItem {
+export interface ItemAnnouncement extends InventoryItem {
   readonly feeRate?: number | undefined
+}
+
+/**
+ * A transaction to announce, by both of its hashes, each 32 bytes in wire order: the one that was agreed with the peer is announced
+ * (BIP339).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TransactionAnnouncement {
+  readonly txid: Uint8Array
+  readonly wtxid: Uint8Array
+  readonly feeRate?: number | undefined
+}
+
+/**
+ * Something to announce.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Announcement = ItemAnnouncement | TransactionAnnouncement
+
+/**
+ * What became of an announcement.
+ *
+ * - `"queued"`: a block is sent at once, a transaction at the next turn of the trickle. If the peer learns of it or raises its feefilter
+ *   before that, it is skipped then.
+ * - `"known"`: the peer announced it, sent it or asked for it, or it was announced to the peer.
+ * - `"belowFeeFilter"`: the peer does not want transactions with such a fee rate now.
+ * - `"notWanted"`: the peer wants no transactions, or not by a hash of this type.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Announced = "queued" | "known" | "belowFeeFilter" | "notWanted"
+
+/**
+ * The form of an announcement by the one hash that was agreed with the peer.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const itemOf = (announcement: Announcement, { wtxidRelay }: Pick<Rules, "wtxidRelay">): ItemAnnouncement => {
+  if ("hash" in announcement) return announcement
+  const { feeRate, txid, wtxid } = announcement
+  return wtxidRelay
+    ? { type: InventoryType.wtx, hash: wtxid, feeRate }
+    : { type: InventoryType.tx, hash: txid, feeRate }
 }
 
 /**
@@ -306,30 +355,33 @@ export interface Rules {
 export interface Inventory {
   readonly known: Known
   /** The transactions that wait for the next turn, in the order in which they were queued. */
-  readonly waiting: ReadonlyArray<Announcement>
-  /** Queues a transaction. False when the peer knows it or does not want it. */
-  readonly queue: (announcement: Announcement, rules: Rules) => boolean
+  readonly waiting: ReadonlyArray<ItemAnnouncement>
+  /** Queues a transaction, if the peer wants it announced and does not know it. */
+  readonly queue: (announcement: ItemAnnouncement, rules: Rules) => Announced
   /** Takes the transactions of a turn, in batches of at most 1,000. They are known from now on. */
   readonly take: (rules: Rules) => ReadonlyArray<ReadonlyArray<InventoryItem>>
 }
 
-const isWanted = (announcement: Announcement, rules: Rules): boolean =>
-  rules.relay &&
-  announcement.type === (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx) &&
-  (announcement.feeRate === undefined || announcement.feeRate >= rules.feeFilter)
+/** Why a transaction is not announced, whether or not it is known. */
+const unwanted = ({ feeRate, type }: ItemAnnouncement, rules: Rules): Announced | undefined => {
+  if (!rules.relay || type !== (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx)) return "notWanted"
+  return feeRate !== undefined && feeRate < rules.feeFilter ? "belowFeeFilter" : undefined
+}
 
 class PeerInventory implements Inventory {
   readonly known: Known
-  waiting: Array<Announcement> = []
+  waiting: Array<ItemAnnouncement> = []
 
   constructor(known: Known) {
     this.known = known
   }
 
-  queue(announcement: Announcement, rules: Rules): boolean {
-    if (!isWanted(announcement, rules) || this.known.has(announcement.hash)) return false
+  queue(announcement: ItemAnnouncement, rules: Rules): Announced {
+    if (this.known.has(announcement.hash)) return "known"
+    const why = unwanted(announcement, rules)
+    if (why !== undefined) return why
     this.waiting.push(announcement)
-    return true
+    return "queued"
   }
 
   take(rules: Rules): ReadonlyArray<ReadonlyArray<InventoryItem>> {
@@ -338,7 +390,7 @@ class PeerInventory implements Inventory {
     const batches: Array<Array<InventoryItem>> = []
     for (const announcement of turn) {
       // While it waited it may have become known, or its fee too low. A duplicate is known by now.
-      if (!isWanted(announcement, rules) || !this.known.add(announcement.hash)) continue
+      if (unwanted(announcement, rules) !== undefined || !this.known.add(announcement.hash)) continue
       const last = batches.at(-1)
       const item: InventoryItem = { type: announcement.type, hash: announcement.hash }
       if (last !== undefined && last.length < maxTrickleBatch) last.push(item)

@@ -8,8 +8,8 @@ const hash = (number: number): Uint8Array => {
   new DataView(bytes.buffer).setUint32(0, number)
   return bytes
 }
-const tx = (number: number, feeRate?: number): Inventory.Announcement => ({ type: 1, hash: hash(number), feeRate })
-const wtx = (number: number): Inventory.Announcement => ({ type: 5, hash: hash(number) })
+const tx = (number: number, feeRate?: number): Inventory.ItemAnnouncement => ({ type: 1, hash: hash(number), feeRate })
+const wtx = (number: number): Inventory.ItemAnnouncement => ({ type: 5, hash: hash(number) })
 const rules: Inventory.Rules = { wtxidRelay: false, relay: true, feeFilter: 0 }
 const numbers = (batches: ReadonlyArray<ReadonlyArray<{ readonly hash: Uint8Array }>>): Array<Array<number>> =>
   batches.map((batch) => batch.map(({ hash }) => new DataView(hash.buffer).getUint32(0)))
@@ -95,7 +95,7 @@ describe("known inventory", () => {
 describe("a transaction that waits for the trickle", () => {
   it("is announced in the order of the queue, in batches of at most 1,000", () => {
     const inventory = Inventory.make(10_000, 1)
-    for (let number = 0; number < 2_500; number++) assert.isTrue(inventory.queue(tx(number), rules))
+    for (let number = 0; number < 2_500; number++) assert.strictEqual(inventory.queue(tx(number), rules), "queued")
     const batches = numbers(inventory.take(rules))
     assert.deepStrictEqual(
       batches.map(({ length }) => length),
@@ -112,14 +112,14 @@ describe("a transaction that waits for the trickle", () => {
     const inventory = Inventory.make(1_000, 1)
     inventory.queue(tx(1), rules)
     inventory.take(rules)
-    assert.isFalse(inventory.queue(tx(1), rules))
+    assert.strictEqual(inventory.queue(tx(1), rules), "known")
     assert.deepStrictEqual(inventory.take(rules), [])
   })
 
   it("is not queued when the peer knows it", () => {
     const inventory = Inventory.make(1_000, 1)
     inventory.known.add(hash(1))
-    assert.isFalse(inventory.queue(tx(1), rules))
+    assert.strictEqual(inventory.queue(tx(1), rules), "known")
   })
 
   it("is skipped if it became known between queueing and sending", () => {
@@ -139,21 +139,21 @@ describe("a transaction that waits for the trickle", () => {
   it("respects the feefilter, when it is queued and when it is sent", () => {
     const inventory = Inventory.make(1_000, 1)
     const filtered = { ...rules, feeFilter: 1_000 }
-    assert.isFalse(inventory.queue(tx(1, 999), filtered))
-    assert.isTrue(inventory.queue(tx(2, 1_000), filtered))
-    assert.isTrue(inventory.queue(tx(3), filtered), "without a fee rate the filter does not apply")
+    assert.strictEqual(inventory.queue(tx(1, 999), filtered), "belowFeeFilter")
+    assert.strictEqual(inventory.queue(tx(2, 1_000), filtered), "queued")
+    assert.strictEqual(inventory.queue(tx(3), filtered), "queued", "without a fee rate the filter does not apply")
     assert.deepStrictEqual(numbers(inventory.take({ ...rules, feeFilter: 1_001 })), [[3]])
   })
 
   it("is not announced to a peer that wants no transactions", () => {
-    assert.isFalse(Inventory.make(1_000, 1).queue(tx(1), { ...rules, relay: false }))
+    assert.strictEqual(Inventory.make(1_000, 1).queue(tx(1), { ...rules, relay: false }), "notWanted")
   })
 
   it("is announced by wtxid if both sides agreed on that, and by txid otherwise", () => {
     const inventory = Inventory.make(1_000, 1)
-    assert.isFalse(inventory.queue(wtx(1), rules))
-    assert.isFalse(inventory.queue(tx(1), { ...rules, wtxidRelay: true }))
-    assert.isTrue(inventory.queue(wtx(1), { ...rules, wtxidRelay: true }))
+    assert.strictEqual(inventory.queue(wtx(1), rules), "notWanted")
+    assert.strictEqual(inventory.queue(tx(1), { ...rules, wtxidRelay: true }), "notWanted")
+    assert.strictEqual(inventory.queue(wtx(1), { ...rules, wtxidRelay: true }), "queued")
   })
 })
 

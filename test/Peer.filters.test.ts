@@ -56,7 +56,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what is asked behind filters does not stall while they come, what was asked before them does", () =>
+  it.effect("what is requested after filters does not stall while they come, what was requested before them does", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const block = { type: Wire.InventoryType.block, hash: hash(9) }
@@ -144,6 +144,33 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       yield* remote.receiveUntil("getcfilters")
       yield* remote.send(cfilter(1), cfilter(2), cfilter(3))
       assert.strictEqual(yield* Deferred.await(answered), 3)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("NoAnswer when the pong to a later ping comes before all of them have", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asks: ReadonlyArray<readonly [string, Effect.Effect<unknown, Peer.PeerError>]> = [
+        ["getcfilters", peer.getCompactFilters(range)],
+        ["getcfheaders", peer.getCompactFilterHeaders(headerRange)],
+        ["getcfcheckpt", peer.getCompactFilterCheckpoints(hash(2))]
+      ]
+      const askings: Array<Fiber.Fiber<Peer.PeerReason, unknown>> = []
+      const nonces: Array<bigint> = []
+      for (const [, asking] of asks) {
+        askings.push(yield* fork(failureOf(asking)))
+        const ping = yield* remote.receiveUntil("ping")
+        assert(ping._tag === "ping" && ping.nonce !== undefined)
+        nonces.push(ping.nonce)
+      }
+      yield* remote.send(cfilter(1), cfilter(2))
+      for (const [index, [what]] of asks.entries()) {
+        // Only what was requested before the ping is settled.
+        assert.isUndefined(askings[index]!.pollUnsafe())
+        yield* remote.send({ _tag: "pong", nonce: nonces[index]! })
+        assert.deepStrictEqual(yield* Fiber.join(askings[index]!), { _tag: "NoAnswer", what })
+      }
+      assert.strictEqual((yield* peer.stats).openRequests, 0)
     }).pipe(Effect.provide(Nonce.layer))
   )
 

@@ -560,7 +560,7 @@ describe("a connection that takes no more bytes", () => {
         localAddress: ours.localAddress,
         remoteAddress: ours.remoteAddress,
         pull: ours.pull,
-        write: (bytes) => (isBroken ? 0 : ours.write(bytes)),
+        write: (bytes) => (isBroken ? -1 : ours.write(bytes)),
         drained: Effect.suspend(() => (isBroken ? Effect.fail(error) : ours.drained)),
         close: ours.close,
         destroy: ours.destroy

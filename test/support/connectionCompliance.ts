@@ -209,7 +209,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         if (error.reason._tag !== "Reset") return assert.fail(error.message)
         assert.isDefined(error.reason.cause)
         assert.strictEqual(yield* Effect.flip(b.pull), error)
-        assert.strictEqual(b.write(Uint8Array.of(1)), 0)
+        assert.strictEqual(b.write(Uint8Array.of(1)), -1)
         assert.strictEqual(yield* Effect.flip(b.drained), error)
         yield* b.close
         assert.strictEqual(yield* Effect.flip(b.pull), error)
@@ -335,14 +335,14 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
       }))
 
-    test("writes after our own end or that of the remote are dropped and return 0", () =>
+    test("writes after our own end or that of the remote are dropped and return -1", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         yield* a.close
-        assert.strictEqual(a.write(patterned(100_000)), 0)
+        assert.strictEqual(a.write(patterned(100_000)), -1)
         assert.strictEqual((yield* Effect.flip(a.drained)).reason._tag, "Closed")
         assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
-        assert.strictEqual(b.write(patterned(100_000)), 0)
+        assert.strictEqual(b.write(patterned(100_000)), -1)
         assert.strictEqual((yield* Effect.flip(b.drained)).reason._tag, "Closed")
       }))
 
@@ -437,7 +437,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Scopes.close(scope, Exit.void)
         for (const end of [a, b]) {
           assert.strictEqual((yield* Effect.flip(end.pull)).reason._tag, "Closed")
-          assert.strictEqual(end.write(Uint8Array.of(1)), 0)
+          assert.strictEqual(end.write(Uint8Array.of(1)), -1)
         }
       }))
 

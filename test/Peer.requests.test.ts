@@ -177,6 +177,22 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       return remote.send({ _tag: "pong", nonce: ping.nonce })
     })
 
+  it.effect(
+    "a request for a block that others joined is sent with its ping when its caller is interrupted before",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start({ maximumQueuedBytes: 1 })
+        yield* peer.send({ _tag: "Unknown", command: "filler", payload: new Uint8Array(300_000) })
+        const block = { type: Wire.InventoryType.witnessBlock, hash: new Uint8Array(32).fill(7) }
+        const caller = yield* fork(peer.getData([block]))
+        const joined = yield* fork(peer.getData([block]))
+        yield* Fiber.interrupt(caller)
+        yield* remote.receiveUntil("getdata")
+        yield* pong(remote)
+        assert.deepStrictEqual(yield* Fiber.join(joined), [{ _tag: "NotFound", item: block }])
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("getBlocks returns the inventory of blocks; a single block only when the pong to a later ping comes", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()

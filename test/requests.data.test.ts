@@ -214,6 +214,8 @@ describe("filtered blocks", () => {
         tracker,
         messages.map(({ header }) => item(3, Wire.blockHash(header)))
       )
+    // Something is open, so that the ping counts.
+    askItems(tracker, [item(1, txid(9))])
     tracker.sent(ping(1n), 0)
     const one = askFor(first, second)
     tracker.sent(ping(2n), 0)

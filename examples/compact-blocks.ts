@@ -27,12 +27,6 @@ export const serveBlock = (served: Wire.Block, nonce: bigint) =>
       )
   }) satisfies Peer.Handlers
 
-/** The answer of a peer to a getdata for one block, in the form of `type`. */
-const ask = Effect.fnUntraced(function* (peer: Peer.Peer, type: number, hash: Uint8Array) {
-  const [result] = yield* peer.getData([{ type, hash }])
-  return result?._tag === "Found" ? result.message : undefined
-})
-
 /** Rebuilds the block of a compact block. Fetches the whole block when short ids collide. */
 export const rebuildBlock = (peer: Peer.Peer, message: Wire.CmpctBlock, mempool: CompactBlock.Pool) =>
   Effect.gen(function* () {
@@ -49,15 +43,15 @@ export const rebuildBlock = (peer: Peer.Peer, message: Wire.CmpctBlock, mempool:
           yield* peer.disconnect(error.message)
           return yield* error
         }
-        const whole = yield* ask(peer, witnessBlock, Wire.blockHash(message.header))
-        return whole?._tag === "block" ? whole.block : undefined
+        return yield* peer.getBlock(Wire.blockHash(message.header))
       })
     )
   )
 
 /** Fetches a block as a compact block. Returns `undefined` when the peer does not have it. */
 export const fetchBlock = Effect.fnUntraced(function* (peer: Peer.Peer, hash: Uint8Array, mempool: CompactBlock.Pool) {
-  const message = yield* ask(peer, compactBlock, hash)
+  const [result] = yield* peer.getData([{ type: compactBlock, hash }])
+  const message = result?._tag === "Found" ? result.message : undefined
   // A node sends the whole block when it is not recent.
   if (message?._tag === "block") return message.block
   return message?._tag === "cmpctblock" ? yield* rebuildBlock(peer, message, mempool) : undefined

@@ -7,17 +7,19 @@ import { Console, Duration, Effect } from "effect"
 import { Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { connect } from "effect-bitcoin-peer/NodeConnection"
 
-const { block, witnessBlock } = Wire.InventoryType
+const { block } = Wire.InventoryType
 
 /** An `inv` has hashes only. A node sends the blocks themselves when it is asked for them. */
 const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
   const blocks = Array.from(items).filter(({ type }) => type === block)
   const transactions = items.length - blocks.length
   if (transactions > 0) yield* Console.log(`transactions announced: ${transactions}`)
-  for (const result of yield* peer.getData(blocks.map(({ hash }) => ({ type: witnessBlock, hash })))) {
-    const hash = Wire.hashToHex(result.item.hash)
-    if (result._tag !== "Found" || result.message._tag !== "block") yield* Console.log(`block ${hash}: no answer`)
-    else yield* Console.log(`block ${hash}, transactions: ${result.message.block.transactions.length}`)
+  for (const { hash } of blocks) {
+    const name = `block ${Wire.hashToHex(hash)}`
+    yield* peer.getBlock(hash).pipe(
+      Effect.flatMap(({ transactions }) => Console.log(`${name}, transactions: ${transactions.length}`)),
+      Effect.catchReason("PeerError", "NotFound", () => Console.log(`${name}: not found`))
+    )
   }
 })
 

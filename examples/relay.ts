@@ -26,11 +26,11 @@ export const relay = Effect.fnUntraced(function* (
           for (const result of yield* peer.getData(wanted)) {
             if (result._tag !== "Found" || result.message._tag !== "tx") continue
             const { transaction } = result.message
+            const [txid, wtxid] = [Wire.txid(transaction), Wire.wtxid(transaction)]
+            for (const hash of [txid, wtxid]) transactions.set(Wire.hashToHex(hash), transaction)
             for (const other of peers) {
               if (other === peer) continue
-              const hash = other.info.wtxidRelay ? Wire.wtxid(transaction) : Wire.txid(transaction)
-              transactions.set(Wire.hashToHex(hash), transaction)
-              yield* other.announce([{ type: other.info.wtxidRelay ? wtx : tx, hash }])
+              yield* other.announce([{ txid, wtxid }])
             }
           }
         }),

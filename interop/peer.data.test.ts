@@ -233,13 +233,11 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           }
         })
         yield* OurPeer.rowOf(node, met)
-        // By both hashes, of which the one that was agreed is to be chosen.
-        yield* met.peer.announce(
-          pair.flatMap((transaction) => [
-            { type: tx, hash: Wire.txid(transaction) },
-            { type: wtx, hash: Wire.wtxid(transaction) }
-          ])
+        // By both hashes, of which the one that was agreed is chosen.
+        const announced = yield* met.peer.announce(
+          pair.map((transaction) => ({ txid: Wire.txid(transaction), wtxid: Wire.wtxid(transaction) }))
         )
+        assert.deepEqual(announced, ["queued", "queued"])
         yield* eventually(mempool(node), (inside) => pair.every((transaction) => inside.includes(txidOf(transaction))))
         for (const transaction of pair) yield* assertWholeTransaction(node, transaction)
         assert.deepEqual(asked, isCore ? [wtx, wtx] : [tx | witnessFlag, tx | witnessFlag])
@@ -271,6 +269,14 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           found.push(txidOf(transaction))
         }
         assert.sameMembers(found, txids)
+        // By the hash that is announced, and by txid in any case.
+        const announced = items.at(0)!.hash
+        const transaction = yield* peer.getTransaction(announced)
+        yield* assertWholeTransaction(node, transaction)
+        const again = yield* peer.getTransaction(Wire.txid(transaction), { by: "txid" })
+        assert.strictEqual(Coins.toHex(again), Coins.toHex(transaction))
+        const missing = yield* Effect.flip(peer.getTransaction(zeros))
+        assert.strictEqual(missing.reason._tag, "NotFound")
       }),
     tellsItsMempool
   )
@@ -385,6 +391,10 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           ["Found", "NotFound", "Found"]
         )
       }
+      const found = yield* peer.getBlock(Wire.hashFromHex(known))
+      yield* assertWholeBlock(node, { _tag: "block", block: found })
+      const missing = yield* Effect.flip(peer.getBlock(new Uint8Array(32).fill(7)))
+      assert.strictEqual(missing.reason._tag, "NotFound")
       if (isCore) {
         // bcoin ends a peer for this.
         const { reason } = yield* Effect.flip(peer.getBlockTransactions(new Uint8Array(32).fill(7), [0]))

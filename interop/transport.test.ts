@@ -1,6 +1,6 @@
 /** The version 2 transport: with Bitcoin Core in both directions, and dialling bcoin, which supports version 1 only. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { Network, Nonce, Peer, Transport, Wire } from "../src/index.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
 import * as Bcoin from "./bcoin.ts"
@@ -89,8 +89,22 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
     v2
   )
 
+  it.live("it is on another network than we think: the error names its network within two seconds", () =>
+    Effect.gen(function* () {
+      const node = yield* start(v2)
+      const [elapsed, error] = yield* Effect.timed(Effect.flip(dial(node, { network: Network.mainnet })))
+      assert(error._tag === "HandshakeError")
+      assert.deepStrictEqual(error.reason, {
+        _tag: "WrongNetwork",
+        expected: Network.mainnet,
+        received: Network.regtest.magic
+      })
+      assert.isBelow(Duration.toMillis(elapsed), 2_000)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   // Without the look at what the node complains of: it does, of our key.
-  it.live("we dial one that has it not: auto comes to version 1 on a second connection, v2 to a failure", () =>
+  it.live("we dial one without version 2: auto uses version 1 on a second connection, v2 fails", () =>
     Effect.gen(function* () {
       const node = yield* start(v1)
       const peer = yield* dial(node)
@@ -104,7 +118,7 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
   )
 
   live(
-    "it dials us who have it not: it comes again in version 1",
+    "it dials us without version 2: it connects again with version 1",
     (node) =>
       Effect.gen(function* () {
         const listener = yield* NodeConnection.listen({ port: 0 })
@@ -142,6 +156,19 @@ describe("auto and bcoin, which supports version 1 only", () => {
       }
       assert.deepStrictEqual(yield* node.rpc("listbanned"), [])
       assert.isNotEmpty(node.complaints(), "it saw no key")
+    }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
+  )
+
+  it.live("on another network than we think: the error names its network", () =>
+    Effect.gen(function* () {
+      const node = yield* Bcoin.start()
+      const error = yield* Effect.flip(dial(node, { network: Network.mainnet }))
+      assert(error._tag === "HandshakeError")
+      assert.deepStrictEqual(error.reason, {
+        _tag: "WrongNetwork",
+        expected: Network.mainnet,
+        received: Network.regtest.magic
+      })
     }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
   )
 

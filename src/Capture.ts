@@ -1,9 +1,11 @@
 /**
- * Captures: what went over a connection, in the files that Bitcoin Core writes with `-capturemessages`. A layer that records
- * what the peers of a program receive and send, a reader, and a `Connection` that plays a capture back.
+ * Captures: the messages of a connection, in the files that Bitcoin Core writes with `-capturemessages`. A layer records
+ * the messages that the peers of a program receive and send; `read` reads the files; `replay` is a `Connection` that
+ * plays a capture back.
  *
- * A capture is a list of records: uint64 microseconds since the epoch, 12 bytes of command padded with zeros, uint32 length
- * of the payload, all little-endian, and the payload, without a frame around it. It does not say of which network it is.
+ * A capture is a list of records: the time as uint64 in microseconds since the epoch, the command in 12 bytes padded
+ * with zeros, the length of the payload as uint32, all little-endian, and the payload. There is no frame header and no
+ * network magic.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -26,9 +28,10 @@ export { type Captured, CaptureError, type CaptureReason, makeReader, type Reade
 export { Recorder, type Recording } from "./transport/recording.ts"
 
 /**
- * The record of a message. Fails with `BadValue` for a command that is not at most 12 printable ASCII characters and for a
- * time that is no whole number from 0 to 2^53 - 1, and with `PayloadTooLarge` above 4,000,000 bytes.
+ * Encodes a record. Fails with `BadValue` if the command is not at most 12 printable ASCII characters or the time is not
+ * an integer from 0 to 2^53 - 1, and with `PayloadTooLarge` above 4,000,000 bytes.
  *
+ * @example
  * ```ts
  * import { Result } from "effect"
  * import { Capture } from "effect-bitcoin-peer"
@@ -36,10 +39,18 @@ export { Recorder, type Recording } from "./transport/recording.ts"
  * const bytes = Capture.encode({ time: 1_700_000_000_000_000, command: "verack", payload: new Uint8Array(0) })
  * Result.getOrThrow(bytes).length // 24
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const encode = (captured: Captured): Result.Result<Uint8Array, WireError> => attempt(() => writeRecord(captured))
 
-/** The records in the bytes of a capture, with at most one of them in memory beside the last bytes. Fails as `read` does. */
+/**
+ * Decodes the bytes of a capture. Memory holds one record and the last chunk. Fails as `read` does.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
 export const decode = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Stream.Stream<Captured, E | CaptureError, R> =>
   Stream.suspend(() => {
     const reader = makeReader()
@@ -54,9 +65,10 @@ export const decode = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Stream.Str
   })
 
 /**
- * The records of a file, one after the other, however long it is. Fails with `CaptureError`: when the file cannot be read,
- * behind the last whole record of one that was cut off, and where something is no record.
+ * Reads the records of a file of any length. Fails with `CaptureError`: if the file cannot be read, after the last whole
+ * record of a file that was cut off, and at bytes that are not a record.
  *
+ * @example
  * ```ts
  * import { NodeServices } from "@effect/platform-node"
  * import { Console, Effect, Stream } from "effect"
@@ -70,27 +82,37 @@ export const decode = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Stream.Str
  *
  * await Effect.runPromise(program)
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const read = (path: string): Stream.Stream<Captured, CaptureError, FileSystem.FileSystem> =>
   Stream.unwrap(Effect.map(FileSystem.FileSystem, (fs) => decode(Stream.mapError(fs.stream(path), fileFailed(path)))))
 
-/** Where `layer` records, and who learns of failures. */
+/**
+ * Where `layer` records, and how it reports failures.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface LayerOptions {
-  /** Made when it is not there, and `message_capture` in it. */
+  /** The directory. It is created if needed, with `message_capture` in it. */
   readonly directory: string
-  /** Learns why a recording ended before its connection did. By default that is one line of the log, a warning. */
+  /** Gets the reason when a recording ends before its connection. By default it is logged as a warning. */
   readonly onFailure?: ((error: CaptureError, remote: Connection.Endpoint) => Effect.Effect<void>) | undefined
 }
 
 /**
- * Records what each peer made below it receives and sends, its handshake included, as Bitcoin Core does:
- * `DIRECTORY/message_capture/<address>_<port>/msgs_recv.dat` and `msgs_sent.dat`, with `_` for each colon, and behind what is
- * there already. Received is what had a right checksum, also what is unknown or malformed. The times are the `Clock`'s.
+ * Records the messages of each peer that is made with this layer, its handshake included, as Bitcoin Core does: in
+ * `DIRECTORY/message_capture/<address>_<port>/msgs_recv.dat` and `msgs_sent.dat`, with `_` for each colon. It appends to
+ * files that exist. A received message is recorded if its checksum is right, also if it is unknown or malformed. The
+ * times are the `Clock`'s.
  *
- * Nothing is left out: while more than 1 MiB of a connection waits for the disk, its peer neither reads nor writes. All is in
- * the files when the peer has ended. A file that cannot be written ends its recording, of which `onFailure` learns, and not
- * the peer. Fails with `FileFailed` when the directory cannot be made.
+ * Each message is recorded: while more than 1 MiB of a connection waits for the disk, its peer neither reads nor writes.
+ * All records are in the files when the peer has ended. If a file cannot be written, the recording ends, `onFailure`
+ * gets the error, and the peer goes on. The layer fails with `FileFailed` if the directory cannot be made.
  *
+ * @example
  * ```ts
  * import { NodeServices } from "@effect/platform-node"
  * import { Effect, Layer } from "effect"
@@ -105,6 +127,9 @@ export interface LayerOptions {
  *   return yield* peer.awaitShutdown
  * }).pipe(Effect.scoped, Effect.provide([Nonce.layer, Recording]))
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer = ({
   directory,
@@ -129,29 +154,44 @@ export const layer = ({
     })
   )
 
-/** How a capture is played back. */
+/**
+ * How a capture is played back.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ReplayOptions {
-  /** Of whose frames the bytes are: that of the peer to be made; mainnet by default. A capture does not tell. */
+  /**
+   * The network whose frames the connection carries, that of the peer to be made; mainnet by default. A capture does not
+   * tell.
+   */
   readonly network?: Network.Network | undefined
-  /** How many times as fast as it was recorded, above 0; 1 by default, `Infinity` for as fast as it is pulled. */
+  /**
+   * The speed, as a multiple of the recorded one, above 0; 1 by default. `Infinity` sends as fast as the peer pulls.
+   */
   readonly speed?: number | undefined
-  /** What to say of the remote. */
+  /** The address of the remote. */
   readonly remoteAddress?: Connection.Endpoint | undefined
-  /** Sees what is written to the connection until we end it, in order, which otherwise goes nowhere. Must not throw. */
+  /**
+   * Called with the bytes that are written to the connection until we end it, in order. Otherwise they are dropped. Must
+   * not throw.
+   */
   readonly onWrite?: ((bytes: Uint8Array) => void) | undefined
 }
 
 /**
- * A connection whose remote sends what a capture holds, whatever is written to it: a whole peer can be made over one side
- * of a recorded connection, its handshake included.
+ * Makes a connection whose remote sends the messages of a capture, whatever is written to it: a peer can be made over
+ * one side of a recorded connection, its handshake included.
  *
- * The first message comes at once and each other one as long after it as recorded, by the `Clock`, so also under a
- * `TestClock`; times are rounded up to the millisecond. Then the remote closes. A capture that fails resets the connection
- * behind its last message, with its error as the `cause`. At most 64 KiB and a message are read ahead.
+ * The first message arrives at once, and each other one as long after it as it was recorded, by the `Clock`; a
+ * `TestClock` works. Times are rounded up to the millisecond. After the last message the remote closes the connection.
+ * If reading the capture fails, the connection is reset after the last message, with the error as the `cause`. At most
+ * 64 KiB and one message are read ahead.
  *
- * Such a remote answers no question: a peer that plays more than a few minutes needs `pingInterval: "Infinity"`, so that a
- * ping without an answer does not end it.
+ * The remote answers no requests. A peer that plays more than a few minutes needs `pingInterval: "Infinity"`, so that an
+ * unanswered ping does not end it.
  *
+ * @example
  * ```ts
  * import { Effect, Stream } from "effect"
  * import { Capture } from "effect-bitcoin-peer"
@@ -166,6 +206,9 @@ export interface ReplayOptions {
  *
  * await Effect.runPromise(program)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const replay = Effect.fnUntraced(function* <E, R>(
   records: Stream.Stream<Captured, E, R>,
@@ -198,7 +241,7 @@ export const replay = Effect.fnUntraced(function* <E, R>(
       ended = true
       return end
     })
-  // The remote reads nothing: what is written behind its last message was meant for it all the same.
+  // The remote has ended by itself, but the bytes are still part of what the peer wanted to send.
   const write = (bytes: Uint8Array): number => {
     if (!ended) onWrite?.(bytes)
     return 0

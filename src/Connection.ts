@@ -1,8 +1,8 @@
 /**
- * Bytes in and out, to one remote: the interface that a peer works on, the in-memory pair for tests, and adapters from a
- * WebSocket and from Effect's `Socket`. `NodeConnection` has the one over `node:net`.
+ * Connections: streams of bytes to and from one remote. The interface that a peer uses, an in-memory pair for tests, and
+ * adapters from a WebSocket and from Effect's `Socket`. `NodeConnection` has TCP with `node:net`.
  *
- * Nothing here knows what the bytes mean.
+ * Nothing here knows the meaning of the bytes.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Clock from "effect/Clock"
@@ -32,11 +32,12 @@ export {
 } from "./ConnectionError.ts"
 
 /**
- * A stream of bytes to and from one remote. It belongs to the scope in which it was made, whose end closes it.
+ * A stream of bytes to and from one remote. The end of the scope in which it was made closes it.
  *
- * Once it ended, it stays ended, with the same error for everyone who asks: by the remote's end (`Closed`), by an error
- * (`Reset`), or by our own `close` or `destroy` (`Closed`).
+ * A connection ends once, and every later call fails with the same error: `Closed` after the remote's end or our own
+ * `close` or `destroy`, `Reset` after an error.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import { Connection } from "effect-bitcoin-peer"
@@ -51,34 +52,38 @@ export {
  *
  * await Effect.runPromise(program)
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Connection {
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
   /**
-   * Waits for the next bytes, in order, however they were cut on their way. Not pulling is back-pressure: a bounded
-   * batch is held here, then the remote's writes stall. Interrupting it loses nothing. What arrived before the end is
-   * handed out before the end fails it; after our own `close` or `destroy` it fails at once. Only one fiber may pull
-   * at a time: a second one dies.
+   * Waits for the next bytes, in order, in any number of pieces. A reader that does not pull causes back-pressure: a
+   * bounded number of bytes is held here, then the remote's writes stall. Interruption loses no bytes. Bytes that
+   * arrived before the end are returned before the pull fails; after our own `close` or `destroy` it fails at once. Only
+   * one fiber may pull at a time: a second one dies.
    */
   readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array>, ConnectionError>
   /**
-   * Hands bytes over, at once and in order, and returns how many bytes wait in this process because the other side
-   * takes no more for now: 0 means none. It never throws and holds back nobody, so look at the result or wait for
+   * Takes bytes, in order and without waiting, and returns how many bytes wait in this process because the remote does
+   * not take more now: 0 means that none wait. It never throws and never suspends, so check the result or wait for
    * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns 0.
    */
   readonly write: (bytes: Uint8Array) => number
   /**
-   * Waits until nothing that was written waits in this process; at once when that is so already. Taken by the
-   * operating system is not yet received by the remote. Fails with the error of the connection when it ended.
+   * Waits until no written bytes wait in this process. The operating system has them then; the remote may not. Fails
+   * with the error of the connection if it has ended.
    */
   readonly drained: Effect.Effect<void, ConnectionError>
   /**
-   * Ends it softly: what was written is flushed, our end is sent, and the remote's end awaited, for a short time at
-   * the most; then it is destroyed. What still arrives meanwhile is thrown away. Closing again waits for the same end.
+   * Ends the connection gracefully: written bytes are flushed, our end is sent, and the remote's end is awaited for a
+   * short time; then the connection is destroyed. Bytes that arrive meanwhile are dropped. A second call waits for the
+   * same end.
    */
   readonly close: Effect.Effect<void>
-  /** Ends it now: bytes not yet taken by the operating system are dropped. */
+  /** Ends the connection at once. Bytes that the operating system has not taken are dropped. */
   readonly destroy: Effect.Effect<void>
 }
 
@@ -92,34 +97,46 @@ export const Connection: Context.Service<Connection, Connection> = Context.Servi
   "effect-bitcoin-peer/Connection"
 )
 
-/** How the in-memory pair behaves. Without options: no delay, nothing cut, 64 KiB in each direction. */
+/**
+ * How the in-memory pair behaves. By default without delay, without cuts, and with 64 KiB in each direction.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface PairOptions {
   /** The addresses of the first and the second end. */
   readonly addresses?: readonly [Endpoint, Endpoint] | undefined
-  /** How long bytes and ends travel, each way, on the Clock. Their order is kept. */
+  /** How long bytes and ends travel in each direction, on the Clock. Their order is kept. */
   readonly delay?: Duration.Input | undefined
   /**
-   * How a write is cut: into pieces of these sizes, in turn and over again from the first, or as the function says, whose pieces must be
-   * the bytes again when joined. Each piece is then a batch of its own. Without it, a pull gives all that waits.
+   * How a write is cut. An array: into pieces of these sizes, repeated from the first. A function: into the pieces that
+   * it returns, which joined must be the bytes. Each piece is a batch of its own. By default a pull returns all bytes
+   * that wait.
    */
   readonly split?: NonEmptyReadonlyArray<number> | ((bytes: Uint8Array) => ReadonlyArray<Uint8Array>) | undefined
   /**
-   * How many bytes get through before the connection is reset: for each direction, or for what the first and what the
-   * second end sends.
+   * The number of bytes after which the connection is reset: in each direction, or for the first and the second end.
    */
   readonly cutAfter?: number | readonly [first: number | undefined, second: number | undefined] | undefined
-  /** How many bytes a direction holds, on their way and not yet pulled, before the writer's bytes wait. Default 64 KiB. */
+  /**
+   * How many bytes a direction holds, on their way or not pulled yet, before the writer's bytes wait; 64 KiB by default.
+   */
   readonly window?: number | undefined
   /**
-   * How long `close` waits for the other end, on the Clock. By default not at all, so that nothing waits for a TestClock
-   * that nobody moves; what was written can still be pulled at the other end.
+   * How long `close` waits for the other end, on the Clock. By default it does not wait, so that no test waits for a
+   * TestClock that does not move. Written bytes can still be pulled at the other end.
    */
   readonly closeTimeout?: Duration.Input | undefined
 }
 
-/** Both ends of an in-memory connection, and what a test can make happen to it. */
+/**
+ * Both ends of an in-memory connection, and a way to break it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Pair extends Readonly<[Connection, Connection]> {
-  /** Breaks it, as seen from both ends. Bytes on their way are lost, those that arrived are still handed out. */
+  /** Breaks the connection at both ends. Bytes on their way are lost; bytes that arrived can still be pulled. */
   readonly reset: (cause?: unknown) => Effect.Effect<void>
 }
 
@@ -139,9 +156,10 @@ const splitterOf = (split: PairOptions["split"]): ((bytes: Uint8Array) => Readon
 }
 
 /**
- * Makes both ends of an in-memory connection: deterministic, on Effect's Clock, its memory bounded. For tests and for two
- * peers in one program. Both ends are gone when the scope closes.
+ * Makes both ends of an in-memory connection, for tests and for two peers in one program. It is deterministic, uses
+ * Effect's Clock and bounded memory. The end of the scope destroys both ends.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import { Connection } from "effect-bitcoin-peer"
@@ -159,6 +177,9 @@ const splitterOf = (split: PairOptions["split"]): ((bytes: Uint8Array) => Readon
  *
  * await Effect.runPromise(program)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, Scope.Scope> =>
   Effect.gen(function* () {
@@ -179,7 +200,7 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
     const second = new MemoryEnd(secondAddress, firstAddress, cutOf(1), { ...shared, split: splitterOf(options.split) })
     first.connect(second)
     second.connect(first)
-    // Nobody is left to see a soft end, and waiting for one could wait for a TestClock that nobody moves any more.
+    // No fiber sees a graceful end now, and a wait could be for a TestClock that does not move any more.
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         first.destroyUnsafe()
@@ -187,7 +208,7 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
       })
     )
     if (shared.delayMillis > 0) {
-      // Bytes that travel need someone who sleeps meanwhile: one fiber a direction.
+      // One fiber for each direction sleeps while bytes travel.
       yield* Effect.forkScoped(first.courier, { startImmediately: true })
       yield* Effect.forkScoped(second.courier, { startImmediately: true })
     }
@@ -200,23 +221,29 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
     })
   })
 
-/** How a `Socket` becomes a connection. */
+/**
+ * How a `Socket` becomes a connection.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface SocketOptions {
-  /** What to say of our side, for a `Socket` does not know it. */
+  /** Our address, which a `Socket` does not know. */
   readonly localAddress?: Endpoint | undefined
-  /** What to say of the remote; also named when opening fails. */
+  /** The address of the remote. The error of a failed open names it, too. */
   readonly remoteAddress?: Endpoint | undefined
-  /** How long `close` waits for the flush and the remote's end. Default 500 ms. */
+  /** How long `close` waits for the flush and the remote's end; 500 ms by default. */
   readonly closeTimeout?: Duration.Input | undefined
 }
 
 const unknownEndpoint: Endpoint = { host: "unknown", port: 0 }
 
 /**
- * Opens an Effect `Socket` (TLS, a test's own; for a WebSocket use `fromWebSocket`) as a connection. Opening it dials; a
- * failure to open is a `DialFailed`. It costs two fibers and several times the memory of a `NodeConnection`, which for TCP
- * is the better one.
+ * Opens an Effect `Socket` as a connection: TLS, or one of your own. For a WebSocket use `fromWebSocket`, for TCP
+ * `NodeConnection`: this costs two fibers and several times its memory. Opening the `Socket` dials; a failure is a
+ * `DialFailed`.
  *
+ * @example
  * ```ts
  * import { NodeSocket } from "@effect/platform-node"
  * import { Effect } from "effect"
@@ -228,6 +255,9 @@ const unknownEndpoint: Endpoint = { host: "unknown", port: 0 }
  *   return yield* connection.pull
  * }))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const fromSocket = (
   socket: Socket.Socket,
@@ -268,7 +298,7 @@ export const fromSocket = (
         remoteAddress: remote,
         closeTimeout: options.closeTimeout ?? defaultCloseTimeout
       })
-      // After `scope` was forked, hence run before `scope` and with it the fibers end.
+      // Added after `scope` was forked, so it runs before `scope` and its fibers end.
       yield* Scope.addFinalizer(outer, connection.close)
       yield* Effect.forkIn(connection.reading, scope, { startImmediately: true })
       yield* Effect.forkIn(connection.writing, scope, { startImmediately: true })
@@ -276,41 +306,52 @@ export const fromSocket = (
     })
   )
 
-/** The connection over the `Socket` in the context, opened once, for as long as the layer lives. */
+/**
+ * The connection over the `Socket` in the context. It is opened once and lives as long as the layer.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerSocket = (options?: SocketOptions): Layer.Layer<Connection, ConnectionError, Socket.Socket> =>
   Layer.effect(
     Connection,
     Effect.flatMap(Socket.Socket, (socket) => fromSocket(socket, options))
   )
 
-/** How a WebSocket becomes a connection. */
+/**
+ * How a WebSocket becomes a connection.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface WebSocketOptions extends SocketOptions {
-  /** How long opening it may take. Default 10 s. */
+  /** How long opening may take; 10 s by default. */
   readonly openTimeout?: Duration.Input | undefined
   /**
-   * How many bytes may wait for a puller who is away. Default 32 MiB: 16 ordinary blocks that were asked for at once, or
-   * eight of the largest messages.
+   * How many bytes may arrive without being pulled; 32 MiB by default: 16 ordinary blocks that were requested at once,
+   * or eight messages of the greatest size.
    */
   readonly maxUnread?: number | undefined
 }
 
 /**
- * Opens a WebSocket as a connection: in browsers, which have no TCP, in Node, and for the server's side too. The bytes of
- * its messages, joined, are the stream; how they are cut means nothing, and a text message counts as its UTF-8. `open`
- * makes it, or gives one that is opening or open. A failure to open is a `DialFailed`.
+ * Opens a WebSocket as a connection: in browsers, which have no TCP, in Node, and on the server. The payloads of its
+ * messages, joined, are the stream; a text message counts as its UTF-8 bytes. `open` makes the WebSocket, or returns one
+ * that is opening or open. A failure to open is a `DialFailed`.
  *
- * It ends as a WebSocket does. The remote's close with code 1000, 1001 or none is `Closed`, and so is our own; any other
- * code, and a network that went away (1006), is `Reset`, whose cause says the code and the remote's reason. `close`
- * flushes, sends our close and awaits the answer. There is no half-open state: what the remote says after it is lost.
+ * The close of the remote with code 1000, 1001 or without a code is `Closed`, and so is our own. Any other code, and a
+ * network failure (1006), is `Reset`; its cause has the code and the remote's reason. `close` flushes, sends our close
+ * and waits for the answer. A WebSocket has no half-open state: bytes that the remote sends after our close are lost.
  *
- * A WebSocket in a browser cannot stop reading, so what is not pulled is held, and beyond `maxUnread` bytes the connection
- * is `Reset` in place of growing further; one of the `ws` package stops reading, and so stops the remote. It does not tell
- * when less waits to be sent: 256 KiB in it count as taken, and beyond them it is looked at each 5 ms, so that `drained`
- * waits as it should. And it cannot be dropped: `destroy` lets go of it, and the browser sends what it had taken.
+ * A WebSocket in a browser cannot stop reading, so bytes that are not pulled are held, and beyond `maxUnread` bytes the
+ * connection is `Reset`. The WebSocket of the `ws` package stops reading, and so stops the remote. A WebSocket does not
+ * report when fewer bytes wait to be sent: 256 KiB in it count as sent, and beyond that it is checked every 5 ms, so
+ * that `drained` waits. It cannot be dropped: after `destroy` the browser still sends the bytes that it has.
  *
- * Effect's own `Socket.makeWebSocket` with `fromSocket` would have none of that: each `close` waits for its timeout, and
- * both what is written and what is not pulled is held without a bound.
+ * Effect's own `Socket.makeWebSocket` with `fromSocket` does not do this: each `close` waits for its timeout, and both
+ * written bytes and bytes that are not pulled are held without a bound.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import { Connection, Nonce, Peer } from "effect-bitcoin-peer"
@@ -325,6 +366,9 @@ export interface WebSocketOptions extends SocketOptions {
  *   return peer.info.userAgent
  * }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const fromWebSocket = (
   open: () => WebSocketLike,
@@ -333,7 +377,7 @@ export const fromWebSocket = (
   Effect.gen(function* () {
     const { host, port } = options.remoteAddress ?? unknownEndpoint
     const webSocket = yield* Effect.acquireRelease(
-      // A browser throws when the URL is none, and when a secure page may not open an insecure one.
+      // A browser throws if the URL is invalid, and if a secure page opens an insecure WebSocket.
       Effect.try({
         try: open,
         catch: (cause) => new ConnectionError({ reason: { _tag: "DialFailed", problem: "Other", host, port, cause } })
@@ -342,11 +386,16 @@ export const fromWebSocket = (
     )
     const { openTimeout, maxUnread = 33_554_432 } = options
     const socket = yield* makeSocket(webSocket, { openTimeout, maxUnread })
-    // The scope may go on without it.
+    // The scope may go on after a failure.
     return yield* Effect.onError(fromSocket(socket, options), () => Effect.sync(() => webSocket.close(1000)))
   })
 
-/** The connection over a WebSocket, opened once, for as long as the layer lives. */
+/**
+ * The connection over a WebSocket. It is opened once and lives as long as the layer.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerWebSocket = (
   open: () => WebSocketLike,
   options?: WebSocketOptions

@@ -1,30 +1,43 @@
+/** The error of connections: a dial or a listen that failed, or the end of a connection. */
 import * as Data from "effect/Data"
 import * as Predicate from "effect/Predicate"
 import { errorJson } from "./primitives/errorJson.ts"
 import { withoutStackTrace } from "./primitives/withoutStackTrace.ts"
 
-/** One side of a connection: a host name or an address without brackets, and a port. */
+/**
+ * One side of a connection: a port, and a host name or an address without brackets.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Endpoint {
   readonly host: string
   readonly port: number
 }
 
 /**
- * An endpoint as people write it, with brackets around an IPv6 address.
+ * Formats an endpoint as `host:port`, with brackets around an IPv6 address.
  *
+ * @example
  * ```ts
  * import { Connection } from "effect-bitcoin-peer"
  *
  * Connection.formatEndpoint({ host: "::1", port: 8333 }) // "[::1]:8333"
  * ```
+ *
+ * @category getters
+ * @since 0.1.0
  */
 export const formatEndpoint = ({ host, port }: Endpoint): string =>
   host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
 
 /**
- * Why a dial failed. Dialing the same again will not help after `BadPort` (not a whole number from 0 to 65535),
- * `BadHost` (not a name that can be asked for this way) and `NeedsProxy`. Through a proxy the first four are what it
- * says of the target, or the time that was up.
+ * Why a dial failed. The same dial fails again after `BadPort` (not an integer from 0 to 65,535), `BadHost` (not a name
+ * or address that this kind of dial supports) and `NeedsProxy`. Through a proxy, `HostNotFound`, `Refused`, `Timeout`
+ * and `Unreachable` are the proxy's answer about the target, or our own time limit.
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export type DialProblem =
   | "HostNotFound"
@@ -33,41 +46,51 @@ export type DialProblem =
   | "Unreachable"
   | "BadPort"
   | "BadHost"
-  /** An .onion or .i2p name was to be dialed without one; nobody was asked for it, above all no DNS (RFC 7686). */
+  /** A direct dial of an .onion or .i2p name. No lookup was made, above all not with DNS (RFC 7686). */
   | "NeedsProxy"
-  /** There is no connection to the proxy itself. */
+  /** The connection to the proxy itself failed. */
   | "ProxyUnreachable"
-  /** The proxy wants a user and password, or others. */
+  /** The proxy wants a user and a password, or other ones. */
   | "ProxyAuthFailed"
-  /** The proxy does not do it: its rules, or a failure of its own that it does not explain. */
+  /** The proxy refused the request: by its rules, or after a failure that it does not explain. */
   | "ProxyRefused"
-  /** It closed, or what it sends is not the protocol. */
+  /** The proxy closed the connection, or does not speak its protocol. */
   | "ProxyBroken"
   | "Other"
 
-/** Why listening failed. `BadPort`: not a whole number from 0 to 65535. */
+/**
+ * Why listening failed. `BadPort`: not an integer from 0 to 65,535.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ListenProblem = "AddressInUse" | "NoPermission" | "AddressNotAvailable" | "BadPort" | "Other"
 
-/** Why a connection ended, or never began. */
+/**
+ * Why a connection ended, or never began.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ConnectionReason =
-  /** The remote ended it in order (its FIN), or we closed it. */
+  /** The remote closed the connection (FIN), or we did. */
   | { readonly _tag: "Closed" }
-  /** It broke: reset by the remote, or an error of the socket, which is the cause. Bytes may be lost. */
+  /** The connection broke: a reset by the remote, or an error of the socket, which is the cause. Bytes may be lost. */
   | { readonly _tag: "Reset"; readonly cause: unknown }
-  /** There was never a connection. */
+  /** The dial failed: there was no connection. */
   | {
       readonly _tag: "DialFailed"
       readonly problem: DialProblem
       readonly host: string
       readonly port: number
-      /** The proxy that was asked. */
+      /** The proxy of the dial. */
       readonly proxy?: Endpoint | undefined
-      /** In words, where more is known than `problem` says. */
+      /** A description, if more is known than `problem` says. */
       readonly detail?: string | undefined
-      /** The error below it; where a proxy refused, its answer: the number of its reply, or the line. */
+      /** The error of the socket. If a proxy refused, its answer: the number of the reply, or the line. */
       readonly cause: unknown
     }
-  /** Nobody can connect to us there. */
+  /** The listen failed: nobody can connect to this address. */
   | {
       readonly _tag: "ListenFailed"
       readonly problem: ListenProblem
@@ -106,8 +129,9 @@ const textOf = ({
 const TypeId = "~effect-bitcoin-peer/ConnectionError"
 
 /**
- * The one error of this module: a dial or a listen that failed, or the end of a connection. Its `reason` says which.
+ * The one error of connections: a dial or a listen that failed, or the end of a connection. `reason` says which.
  *
+ * @example
  * ```ts
  * import { Connection } from "effect-bitcoin-peer"
  *
@@ -116,9 +140,14 @@ const TypeId = "~effect-bitcoin-peer/ConnectionError"
  * })
  * error.message // "connect 127.0.0.1:1: connection refused"
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ConnectionError extends Data.TaggedError("ConnectionError")<{ readonly reason: ConnectionReason }> {
-  readonly [TypeId]: typeof TypeId = TypeId
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
 
   override get message(): string {
     const reason = this.reason
@@ -150,10 +179,20 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{ reado
  */
 export const isConnectionError = (value: unknown): value is ConnectionError => Predicate.hasProperty(value, TypeId)
 
-/** The remote's end, or our own. */
+/**
+ * Makes the error of a connection that the remote or this side closed, without a stack trace.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const closedError = (): ConnectionError =>
   withoutStackTrace(() => new ConnectionError({ reason: { _tag: "Closed" } }))
 
-/** The connection broke. */
+/**
+ * Makes the error of a connection that broke, without a stack trace.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const resetError = (cause: unknown): ConnectionError =>
   withoutStackTrace(() => new ConnectionError({ reason: { _tag: "Reset", cause } }))

@@ -1,9 +1,9 @@
 /**
- * The handshake of two peers: an Effect over a connection that succeeds with what was agreed or fails with a typed
- * error. `Peer.make` runs it; run it alone to ask a node who it is and leave.
+ * The handshake of two peers: an Effect over a connection. It succeeds with the agreement of both sides, or fails with a
+ * typed error. `Peer.make` runs it; run it alone to learn about a node and leave.
  *
- * An outbound peer sends its version first; an inbound one waits for the other's. Then both send, in this order:
- * version, wtxidrelay [339], sendaddrv2 [155], feature… [434] (as far as the common version allows), verack.
+ * The outbound peer sends its version first; the inbound peer waits for it. Then both send, in this order: version,
+ * wtxidrelay (BIP339), sendaddrv2 (BIP155), feature… (BIP434), as far as the common version allows, and verack.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -26,10 +26,11 @@ export type { Negotiated } from "./handshake/run.ts"
 export { HandshakeError, type HandshakeReason, isHandshakeError } from "./HandshakeError.ts"
 
 /**
- * Runs the handshake alone over a connection, which stays open whatever comes of it: closing it is the caller's.
+ * Runs the handshake alone over a connection, and leaves the connection open whether it succeeds or fails. The caller
+ * closes it.
  *
- * Succeeds when the peer's verack has arrived. Messages that come right behind it are lost, so this is for asking a node
- * who it is; `Peer.make` is the way to keep talking. Fails with `HandshakeError`.
+ * Succeeds when the peer's verack has arrived. Messages that arrive together with the verack are lost: use it to learn
+ * about a node, and `Peer.make` to stay connected. Fails with `HandshakeError`.
  *
  * @example
  * ```ts
@@ -44,6 +45,9 @@ export { HandshakeError, type HandshakeReason, isHandshakeError } from "./Handsh
  *     return { services, userAgent }
  *   }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const run = Effect.fnUntraced(function* (
   connection: Connection,

@@ -1,7 +1,4 @@
-/**
- * Why a handshake did not end in agreement. Each reason says in its comment what it means; `PeerError.assess` says what it
- * leads to.
- */
+/** The error of a handshake. The comment of each reason says what happened; `Peer.assess` says what to do. */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import { encode as hex } from "effect/encoding/Hex"
@@ -11,25 +8,35 @@ import * as Network from "./Network.ts"
 import { errorJson } from "./primitives/errorJson.ts"
 import * as Wire from "./Wire.ts"
 
-/** Why the messages of the peer end a handshake. */
+/**
+ * Why a message of the peer ended the handshake.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type NegotiationFailure =
-  /** The first message was another one (btcd policy). */
+  /** The first message was not `version` (btcd policy). */
   | { readonly _tag: "NotVersionFirst"; readonly received: string }
   /** The peer's protocol version is below `minimumProtocolVersion`. */
   | { readonly _tag: "VersionTooOld"; readonly protocolVersion: number; readonly minimum: number }
   /** Both ends of the connection are peers of our `Nonce` service. Both handshakes fail with this. */
   | { readonly _tag: "SelfConnection" }
-  /** The peer offers no bit of one of the masks in `requiredServices`. */
+  /** The peer offers none of the services of one of the masks in `requiredServices`. */
   | { readonly _tag: "ServicesMissing"; readonly offered: bigint; readonly required: ReadonlyArray<bigint> }
-  /** A second version before verack (btcd policy). */
+  /** The peer sent a second `version` before `verack` (btcd policy). */
   | { readonly _tag: "DuplicateVersion" }
-  /** A `feature` [434] that is malformed, or from a peer below 70017. */
+  /** The peer sent a malformed `feature` (BIP434), or one although its protocol version is below 70017. */
   | { readonly _tag: "BadFeature"; readonly problem: string }
 
-/** Why a handshake failed. In each case the connection is of no more use: close it. */
+/**
+ * Why a handshake failed. The connection is of no more use: close it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type HandshakeReason =
   | NegotiationFailure
-  /** The whole handshake, the key exchange included, took longer than `handshakeTimeout`. `likelyNetwork`: see `Disconnected`. */
+  /** The handshake with its key exchange took longer than `handshakeTimeout`. `likelyNetwork`: see `Disconnected`. */
   | {
       readonly _tag: "TimedOut"
       readonly after: Duration.Duration
@@ -37,18 +44,23 @@ export type HandshakeReason =
       readonly likelyNetwork?: Network.Network | undefined
     }
   /**
-   * The peer does not speak version 2: it closed the connection without a word when our key came, stayed silent
-   * (outbound, "auto"), or came with version 1 (inbound, "v2").
+   * The peer does not support version 2. It closed the connection after our key without sending a byte ("end"), sent
+   * nothing (outbound, "auto": "silence"), or sent version 1 ("version 1").
    */
   | { readonly _tag: "V2NotSpoken"; readonly by: "end" | "silence" | "version 1" }
-  /** The peer answered our key, but there is no encrypted connection: no terminator, or a packet that is not authentic. */
+  /**
+   * The peer answered our key, but the key exchange failed: it sent no terminator, or a packet that is not authentic.
+   */
   | { readonly _tag: "KeyExchangeFailed"; readonly problem: string }
   /**
    * The peer is on another network, or it is not a Bitcoin node: `received` is the magic of the other network, or the first four bytes
    * that came instead of ours.
    */
   | { readonly _tag: "WrongNetwork"; readonly expected: Network.Network; readonly received: Uint8Array }
-  /** Bytes that the policy does not tolerate: a bad checksum, a malformed message, a payload above the limit. */
+  /**
+   * The peer sent bytes that the policy does not tolerate: a wrong checksum, a malformed message, a payload above the
+   * limit.
+   */
   | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
   /**
    * The connection ended in the middle of the handshake. A node does so without a word when our magic is not its own; so if no version
@@ -59,9 +71,9 @@ export type HandshakeReason =
       readonly error: ConnectionError
       readonly likelyNetwork?: Network.Network | undefined
     }
-  /** The caller's `onVersion` refused. */
+  /** The option `onVersion` refused the peer. */
   | { readonly _tag: "Refused"; readonly problem: string }
-  /** Our own options are out of range, or cannot be sent: a user agent of more than 256 bytes, an interval of 0. */
+  /** An option is out of range or cannot be sent: a user agent of more than 256 bytes, an interval of 0. */
   | { readonly _tag: "BadOptions"; readonly error: Wire.WireError }
 
 const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes).replace(/[^\x20-\x7e]/g, ".")
@@ -124,9 +136,16 @@ const describe = (reason: HandshakeReason): string => {
 
 const TypeId = "~effect-bitcoin-peer/HandshakeError"
 
-/** A handshake that did not end in agreement; `reason` says why. */
+/**
+ * A handshake that failed. `reason` says why.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class HandshakeError extends Data.TaggedError("HandshakeError")<{ readonly reason: HandshakeReason }> {
-  readonly [TypeId]: typeof TypeId = TypeId
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
 
   override get message(): string {
     return `handshake failed: ${describe(this.reason)}`

@@ -1,27 +1,43 @@
 /**
- * What one peer knows of blocks and transactions, and what waits to be announced to it: plain operations on plain data,
- * with the time and the randomness passed in. `Peer.announce` is the way to use it; `makeKnown` is of use alone.
+ * The blocks and transactions that one peer knows, and those that wait to be announced to it: plain operations on plain
+ * data, with time and randomness as parameters. `Peer.announce` uses it; `makeKnown` is useful alone.
  *
- * Blocks are announced at once, transactions trickle: they wait for the next turn, whose time is drawn at random, and go
- * out in batches, so that nobody can tell when they came in. What the peer knows is not announced to it; that is looked
- * at when something is queued and again when it is sent.
+ * Blocks are announced at once. Transactions trickle: they wait for the next turn, whose time is random, and are sent in
+ * batches, so that no peer can tell when they arrived here. A hash that the peer knows is not announced to it. That is
+ * checked when it is queued and again when it is sent.
  */
 import { InventoryType, type InventoryItem } from "./Wire.ts"
 
-/** Entries of known inventory a peer keeps, as in btcd (Core: 50,000 in a filter). */
+/**
+ * How many hashes of a peer are remembered: 1,000 as in btcd. Core remembers 50,000 in a filter.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultKnownInventory = 1_000
-/** Entries in one inv of the trickle. */
+/**
+ * The greatest number of entries in one inv of the trickle.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxTrickleBatch = 1_000
 
 /**
- * The hashes used most recently, at most `limit` of them. An entry takes about 50 bytes, in typed arrays that grow with
- * what is in them.
+ * A set of at most `limit` hashes, which forgets the least recently used one. An entry takes about 50 bytes, in typed
+ * arrays that grow with the number of entries.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Known {
   readonly size: number
-  /** Whether the hash of 32 bytes is known; asking does not count as use. */
+  /** Whether the hash of 32 bytes is in the set. Asking does not count as use. */
   has(hash: Uint8Array): boolean
-  /** Makes the hash the most recently used; true when it was not known. The one used longest ago makes room. */
+  /**
+   * Makes the hash the most recently used one, and removes the least recently used one if the set is full. True when the
+   * hash was new.
+   */
   add(hash: Uint8Array): boolean
 }
 
@@ -32,7 +48,7 @@ const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
   return to
 }
 
-// Shared by all that know nothing yet.
+// Shared by all empty sets.
 const noHashes = new Uint8Array(0)
 const noSlots = new Int32Array(0)
 
@@ -41,12 +57,12 @@ class KnownSet implements Known {
   readonly #limit: number
   readonly #seed: number
   #capacity = 0
-  /** 32 bytes a slot. */
+  /** 32 bytes for each slot. */
   #hashes: Uint8Array = noHashes
-  /** Neighbours in order of use, by slot. */
+  /** The neighbours of each slot in the order of use. */
   #older: Int32Array = noSlots
   #newer: Int32Array = noSlots
-  /** Next slot in the same place of the table. */
+  /** The next slot of the same bucket of the table. */
   #chained: Int32Array = noSlots
   #table: Int32Array = noSlots
   #oldest = none
@@ -154,8 +170,8 @@ class KnownSet implements Known {
 }
 
 /**
- * Makes an empty set of known hashes. `seed` is any number that a remote does not know: it keeps one from choosing hashes
- * that all fall into one place of the table.
+ * Makes an empty set of at most `atMost` hashes. `seed` is any number that a remote does not know: without it, a remote
+ * could choose hashes that all fall into one bucket of the table.
  *
  * @example
  * ```ts
@@ -165,33 +181,49 @@ class KnownSet implements Known {
  * known.add(new Uint8Array(32)) // true
  * known.add(new Uint8Array(32)) // false
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makeKnown = (atMost: number, seed: number): Known => new KnownSet(Math.trunc(atMost) || 0, seed)
 
-/** When the transactions that wait are announced. */
+/**
+ * When the transactions that wait are announced.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Trickle =
-  /** After random times of this mean, in milliseconds: nobody learns when a transaction came in. */
+  /** After random times with this mean, in milliseconds: no peer learns when a transaction arrived here. */
   | { readonly _tag: "Poisson"; readonly mean: number }
-  /** After this number of milliseconds, as btcd; 0 announces at once. Tests use it because it has no chance in it. */
+  /** After this number of milliseconds, as in btcd; 0 announces at once. For tests: it is not random. */
   | { readonly _tag: "Fixed"; readonly interval: number }
-  /** At the same random times as all others of the group; what `PeerServer.serve` uses by default. */
+  /** At the same random times as all other peers of the group. The default of `PeerServer.serve`. */
   | { readonly _tag: "Shared"; readonly turns: SharedTurns; readonly group: string }
 
 /**
- * Random times that the peers of a network group have in common, as Core has it for inbound peers: a spy who connects often
- * learns no more of when a transaction came in than one who connects once.
+ * Random times that all peers of a network group share, as in Core for inbound peers. A spy with many connections then
+ * learns no more about the arrival of a transaction than with one.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface SharedTurns {
-  /** Groups that are remembered. */
+  /** The number of groups that are remembered. */
   readonly size: number
-  /** Milliseconds from `now` to the next turn of the group; `random` is uniform in [0, 1). */
+  /** Milliseconds from `now` to the next turn of the group. `random` is uniform in [0, 1). */
   readonly next: (group: string, now: number, random: number) => number
 }
 
-/** Groups above which those whose turn is over are forgotten. */
+/** Above this number of groups, those whose turn has passed are forgotten. */
 const maxGroups = 1_024
 
-/** Makes shared turns with a mean in milliseconds between two. */
+/**
+ * Makes shared turns with this mean time between two turns, in milliseconds.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const makeSharedTurns = (mean: number): SharedTurns => {
   const turns = new Map<string, number>()
   return {
@@ -211,13 +243,23 @@ export const makeSharedTurns = (mean: number): SharedTurns => {
   }
 }
 
-/** Core's means: 2 s to outbound peers, 5 s to inbound ones. */
+/**
+ * Core's timing: a mean of 2 s for outbound peers and of 5 s for inbound ones.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const defaultTrickle = (direction: "inbound" | "outbound"): Trickle => ({
   _tag: "Poisson",
   mean: direction === "inbound" ? 5_000 : 2_000
 })
 
-/** Milliseconds from `now` to the next turn; `random` is uniform in [0, 1). */
+/**
+ * Milliseconds from `now` to the next turn. `random` is uniform in [0, 1).
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const nextTrickle = (trickle: Trickle, now: number, random: number): number => {
   switch (trickle._tag) {
     case "Poisson":
@@ -229,49 +271,117 @@ export const nextTrickle = (trickle: Trickle, now: number, random: number): numb
   }
 }
 
-/** Something to announce. `feeRate`, satoshi per 1,000 virtual bytes, is held against the peer's feefilter. */
-export interface Announcement extends InventoryItem {
+/**
+ * A block or a transaction to announce, by one hash. `feeRate` of a transaction is in satoshi per 1,000 virtual bytes: it is not
+ * announced to a peer whose feefilter is higher (BIP133).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ItemAnnouncement extends InventoryItem {
   readonly feeRate?: number | undefined
 }
 
-/** What is true of the peer while its transactions wait. */
+/**
+ * A transaction to announce, by both of its hashes, each 32 bytes in wire order: the one that was agreed with the peer is announced
+ * (BIP339).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TransactionAnnouncement {
+  readonly txid: Uint8Array
+  readonly wtxid: Uint8Array
+  readonly feeRate?: number | undefined
+}
+
+/**
+ * Something to announce.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Announcement = ItemAnnouncement | TransactionAnnouncement
+
+/**
+ * What became of an announcement.
+ *
+ * - `"queued"`: a block is sent at once, a transaction at the next turn of the trickle. If the peer learns of it or raises its feefilter
+ *   before that, it is skipped then.
+ * - `"known"`: the peer announced it, sent it or asked for it, or it was announced to the peer.
+ * - `"belowFeeFilter"`: the peer does not want transactions with such a fee rate now.
+ * - `"notWanted"`: the peer wants no transactions, or not by a hash of this type.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Announced = "queued" | "known" | "belowFeeFilter" | "notWanted"
+
+/**
+ * The form of an announcement by the one hash that was agreed with the peer.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const itemOf = (announcement: Announcement, { wtxidRelay }: Pick<Rules, "wtxidRelay">): ItemAnnouncement => {
+  if ("hash" in announcement) return announcement
+  const { feeRate, txid, wtxid } = announcement
+  return wtxidRelay
+    ? { type: InventoryType.wtx, hash: wtxid, feeRate }
+    : { type: InventoryType.tx, hash: txid, feeRate }
+}
+
+/**
+ * What decides whether a peer gets an announcement. It may change while transactions wait.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Rules {
-  /** Announce and understand wtxids (type 5) instead of txids (type 1) [339]. */
+  /** Whether transactions are announced by wtxid (type 5) instead of txid (type 1) (BIP339). */
   readonly wtxidRelay: boolean
-  /** Whether it wants transactions at all [37]. */
+  /** Whether the peer wants transactions (BIP37). */
   readonly relay: boolean
-  /** Its feefilter [133]; 0 without one. */
+  /** The peer's feefilter (BIP133), in satoshi per 1,000 virtual bytes; 0 without one. */
   readonly feeFilter: number
 }
 
-/** What a peer knows and what waits for its next turn. */
+/**
+ * The hashes that a peer knows, and the transactions that wait for its next turn.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Inventory {
   readonly known: Known
-  /** Transactions that wait, in the order they were queued. */
-  readonly waiting: ReadonlyArray<Announcement>
-  /** Queues a transaction; false when there is no need or no right to announce it. */
-  readonly queue: (announcement: Announcement, rules: Rules) => boolean
-  /** The turn has come: what is to be announced now, in batches of at most 1,000, all of it known from now on. */
+  /** The transactions that wait for the next turn, in the order in which they were queued. */
+  readonly waiting: ReadonlyArray<ItemAnnouncement>
+  /** Queues a transaction, if the peer wants it announced and does not know it. */
+  readonly queue: (announcement: ItemAnnouncement, rules: Rules) => Announced
+  /** Takes the transactions of a turn, in batches of at most 1,000. They are known from now on. */
   readonly take: (rules: Rules) => ReadonlyArray<ReadonlyArray<InventoryItem>>
 }
 
-const isWanted = (announcement: Announcement, rules: Rules): boolean =>
-  rules.relay &&
-  announcement.type === (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx) &&
-  (announcement.feeRate === undefined || announcement.feeRate >= rules.feeFilter)
+/** Why a transaction is not announced, whether or not it is known. */
+const unwanted = ({ feeRate, type }: ItemAnnouncement, rules: Rules): Announced | undefined => {
+  if (!rules.relay || type !== (rules.wtxidRelay ? InventoryType.wtx : InventoryType.tx)) return "notWanted"
+  return feeRate !== undefined && feeRate < rules.feeFilter ? "belowFeeFilter" : undefined
+}
 
 class PeerInventory implements Inventory {
   readonly known: Known
-  waiting: Array<Announcement> = []
+  waiting: Array<ItemAnnouncement> = []
 
   constructor(known: Known) {
     this.known = known
   }
 
-  queue(announcement: Announcement, rules: Rules): boolean {
-    if (!isWanted(announcement, rules) || this.known.has(announcement.hash)) return false
+  queue(announcement: ItemAnnouncement, rules: Rules): Announced {
+    if (this.known.has(announcement.hash)) return "known"
+    const why = unwanted(announcement, rules)
+    if (why !== undefined) return why
     this.waiting.push(announcement)
-    return true
+    return "queued"
   }
 
   take(rules: Rules): ReadonlyArray<ReadonlyArray<InventoryItem>> {
@@ -279,8 +389,8 @@ class PeerInventory implements Inventory {
     this.waiting = []
     const batches: Array<Array<InventoryItem>> = []
     for (const announcement of turn) {
-      // It may have become known, or too cheap, while it waited; a second one of the same is known by the first.
-      if (!isWanted(announcement, rules) || !this.known.add(announcement.hash)) continue
+      // While it waited it may have become known, or its fee too low. A duplicate is known by now.
+      if (unwanted(announcement, rules) !== undefined || !this.known.add(announcement.hash)) continue
       const last = batches.at(-1)
       const item: InventoryItem = { type: announcement.type, hash: announcement.hash }
       if (last !== undefined && last.length < maxTrickleBatch) last.push(item)
@@ -290,6 +400,11 @@ class PeerInventory implements Inventory {
   }
 }
 
-/** Nothing known, nothing waiting. */
+/**
+ * Makes an inventory in which no hash is known and no transaction waits.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const make = (knownInventory: number, seed: number): Inventory =>
   new PeerInventory(makeKnown(knownInventory, seed))

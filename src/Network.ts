@@ -1,6 +1,6 @@
 /**
- * The networks of Bitcoin as values: what a frame starts with, which port nodes listen on, where the chain begins.
- * A custom network is a value of the same type.
+ * The Bitcoin networks as values: magic, default port, genesis block, DNS seeds. A custom network is a value of the same
+ * type.
  *
  * @example
  * ```ts
@@ -25,30 +25,39 @@ const HashFromHex = bytesOfSize(32).pipe(
 )
 
 /**
- * A network. Encoded (JSON), `magic` is 8 hex digits in wire order and `genesisHash` is 64 hex digits, reversed as
- * everywhere in Bitcoin; in memory both are bytes in wire order.
+ * A network. Encoded as JSON, `magic` is 8 hex digits in wire order and `genesisHash` is 64 hex digits in reversed
+ * order, as people write hashes. In memory both are bytes in wire order.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export const Network = Schema.Struct({
-  /** For people, logs and events; not sent. */
+  /** A name for logs and people. It is not sent. */
   name: Schema.NonEmptyString,
-  /** The 4 bytes every version 1 frame starts with. */
+  /** The 4 bytes at the start of every version 1 frame. */
   magic: bytesOfSize(4),
-  /** TCP port that nodes of this network listen on by default. */
+  /** The TCP port on which nodes of this network listen by default. */
   port: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65_535 })),
   /** Hash of block 0, 32 bytes in wire order. */
   genesisHash: HashFromHex,
   /**
-   * The first height with segregated witness (BIP141), 0 by default. A coinbase below it may have the output of a
-   * commitment to witnesses and no witness, as in mainnet's block 481,815.
+   * The first height with segregated witness (BIP141), 0 by default. A coinbase below it may have an output with a
+   * witness commitment and no witness, as in mainnet block 481,815.
    */
   segwitHeight: Schema.optional(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
-  /** Host names that answer with addresses of nodes. Nothing in this package asks them by itself. */
+  /** Host names that resolve to addresses of nodes. This package never looks them up by itself. */
   dnsSeeds: Schema.Array(Schema.String)
 })
 export type Network = typeof Network.Type
 
 const network = Schema.decodeSync(Network)
 
+/**
+ * The main network.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const mainnet: Network = network({
   name: "mainnet",
   magic: "f9beb4d9",
@@ -66,6 +75,12 @@ export const mainnet: Network = network({
   ]
 })
 
+/**
+ * The third test network.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const testnet3: Network = network({
   name: "testnet3",
   magic: "0b110907",
@@ -80,6 +95,12 @@ export const testnet3: Network = network({
   ]
 })
 
+/**
+ * The fourth test network (BIP94).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const testnet4: Network = network({
   name: "testnet4",
   magic: "1c163f28",
@@ -88,7 +109,12 @@ export const testnet4: Network = network({
   dnsSeeds: ["seed.testnet4.bitcoin.sprovoost.nl", "seed.testnet4.wiz.biz"]
 })
 
-/** The public signet [BIP325]; another one has the first 4 bytes of the hash of its challenge as magic. */
+/**
+ * The public signet (BIP325). A custom signet has the first 4 bytes of the hash of its challenge as magic.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const signet: Network = network({
   name: "signet",
   magic: "0a03cf40",
@@ -97,6 +123,12 @@ export const signet: Network = network({
   dnsSeeds: ["seed.signet.bitcoin.sprovoost.nl", "seed.signet.achownodes.xyz"]
 })
 
+/**
+ * The network for regression tests, on which anyone can mine at once.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const regtest: Network = network({
   name: "regtest",
   magic: "fabfb5da",
@@ -105,7 +137,12 @@ export const regtest: Network = network({
   dnsSeeds: []
 })
 
-/** btcd's network for simulations. */
+/**
+ * The network of btcd for simulations.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const simnet: Network = network({
   name: "simnet",
   magic: "161c1412",
@@ -114,19 +151,50 @@ export const simnet: Network = network({
   dnsSeeds: []
 })
 
-/** All networks of this module, in the order of their age. */
+/**
+ * All networks of this module, oldest first.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const all: ReadonlyArray<Network> = [mainnet, testnet3, regtest, simnet, signet, testnet4]
 
-/** The network whose frames start with these 4 bytes. */
+/**
+ * The network of this module whose frames start with these 4 bytes, if any.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const fromMagic = (magic: Uint8Array): Network | undefined =>
   all.find((network) => network.magic.every((byte, index) => byte === magic[index]))
 
-/** The network whose nodes listen on this port by default. */
+/**
+ * The network of this module whose nodes listen on this port by default, if any.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const fromPort = (port: number): Network | undefined => all.find((network) => network.port === port)
 
-/** The names of the networks of this module, as configurations and command lines give them. */
+/**
+ * The names of the networks of this module, for configurations and command lines.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const names = ["mainnet", "testnet3", "testnet4", "signet", "regtest", "simnet"] as const
+/**
+ * The name of a network of this module.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Name = (typeof names)[number]
 
-/** The network of this module with that name. */
+/**
+ * The network of this module with that name.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const fromName = (name: Name): Network => ({ mainnet, testnet3, testnet4, signet, regtest, simnet })[name]

@@ -1,7 +1,9 @@
 /**
- * Connections over TCP, with `node:net`: dial with `connect`, through Tor or another SOCKS5 proxy with `connectSocks5`,
- * through an I2P router with `connectI2p`; accept with `listen`. The only public module that needs
- * Node, hence not part of the barrel: `import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"`.
+ * Connections over TCP with `node:net`: `connect` dials, `connectSocks5` dials through Tor or another SOCKS5 proxy,
+ * `connectI2p` dials through an I2P router, and `listen` accepts.
+ *
+ * This is the only public module that needs Node, so it is not in the barrel: `import * as NodeConnection from
+ * "effect-bitcoin-peer/NodeConnection"`.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
@@ -21,54 +23,94 @@ import { credentialsOf, socks5, type Socks5Proxy } from "./connection/net/socks5
 
 export type { ListenerStats, Socks5Proxy }
 
-/** How an accepted or dialed socket is used. */
+/**
+ * How a socket is used.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface SocketOptions {
-  /** How long `close` waits for the flush and the remote's end before the socket is destroyed. Default 500 ms. */
+  /** How long `close` waits for the flush and the remote's end before it destroys the socket; 500 ms by default. */
   readonly closeTimeout?: Duration.Input | undefined
-  /** Send small writes at once (TCP_NODELAY). Default `true`. */
+  /** Whether small writes are sent at once (TCP_NODELAY); true by default. */
   readonly noDelay?: boolean | undefined
 }
 
-/** What to dial, and how. */
+/**
+ * The target of a dial, and how to dial it.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ConnectOptions extends SocketOptions, DialOptions {}
 
-/** What to dial through a SOCKS5 proxy. */
+/**
+ * The target of a dial through a SOCKS5 proxy, and how to dial it.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ConnectSocks5Options extends SocketOptions {
-  /** A name, an .onion name too, or an address. The proxy looks it up: no DNS is asked here. */
+  /** A name, also an .onion name, or an address. The proxy looks it up: no DNS request is made here. */
   readonly host: string
   readonly port: number
   readonly proxy: Socks5Proxy
-  /** How long reaching the proxy and all that it does may take together. Default 30 s: an onion service takes a while. */
+  /**
+   * How long the dial may take, the connection to the proxy included; 30 s by default, because an onion service takes a
+   * while.
+   */
   readonly connectTimeout?: Duration.Input | undefined
 }
 
-/** A session with an I2P router. */
+/**
+ * How to use an I2P router.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface I2pOptions extends SocketOptions {
-  /** Where the router takes SAM, version 3.1. Default 127.0.0.1, port 7656. */
+  /** The address of the router for SAM 3.1; 127.0.0.1 with port 7656 by default. */
   readonly sam?: Endpoint | undefined
-  /** Who we are there, in I2P's base64, as an earlier session's `privateKey` was. Without it we are somebody new. */
+  /** Our destination, as the `privateKey` of an earlier session in I2P's base64. By default a new one is made. */
   readonly privateKey?: string | undefined
-  /** How long each request may take: making the session, a dial. Default 3 minutes, as in Bitcoin Core. */
+  /** How long each request may take: making the session, a dial; 3 minutes by default, as in Bitcoin Core. */
   readonly connectTimeout?: Duration.Input | undefined
 }
 
-/** What to dial through an I2P router. */
+/**
+ * The target of a dial through an I2P router, and how to dial it.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ConnectI2pOptions extends I2pOptions {
-  /** A name that ends in .i2p, most often 52 characters and .b32.i2p. There are no ports. */
+  /** A name that ends in .i2p, usually 52 characters and .b32.i2p. I2P has no ports. */
   readonly host: string
 }
 
-/** A destination of our own in the I2P network, for as long as its scope lives. `PeerServer.serve` takes it as a listener. */
+/**
+ * A destination of our own in the I2P network. It lives as long as its scope. `PeerServer.serve` takes it as a listener.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface I2pSession extends Session<Connection> {}
 
-/** Where to listen, and how. */
+/**
+ * The addresses to listen on, and the limits.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ListenOptions extends SocketOptions, ListenerSettings {}
 
 /**
- * Dials, and gives the connection once it stands. Interrupting it, or the timeout, destroys the half-open socket.
+ * Dials, and returns the connection when it is established. Interruption and the time limit destroy the half-open
+ * socket. The end of the scope closes the connection.
  *
- * Fails with `DialFailed`, its `problem` says why. The connection is closed with the scope.
+ * Fails with `DialFailed`; its `problem` says why.
  *
+ * @example
  * ```ts
  * import { Console, Effect } from "effect"
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
@@ -82,6 +124,9 @@ export interface ListenOptions extends SocketOptions, ListenerSettings {}
  *
  * await Effect.runPromise(program)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const connect = (options: ConnectOptions): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
@@ -96,8 +141,9 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection, Conn
   )
 
 /**
- * A connection for as long as the layer lives.
+ * The connection of `connect`, for as long as the layer lives.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import { Connection } from "effect-bitcoin-peer"
@@ -108,21 +154,26 @@ export const connect = (options: ConnectOptions): Effect.Effect<Connection, Conn
  *   return Connection.formatEndpoint(connection.remoteAddress)
  * }).pipe(Effect.provide(NodeConnection.layerConnect({ host: "127.0.0.1", port: 18444 })))
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerConnect = (options: ConnectOptions): Layer.Layer<Connection, ConnectionError> =>
   Layer.effect(Connection, connect(options))
 
 /**
- * Dials through a SOCKS5 proxy [RFC 1928, RFC 1929], such as Tor, which alone looks names up: no DNS is asked here, .onion
- * names work, and each connection has a circuit of its own (see `isolate`).
+ * Dials through a SOCKS5 proxy (RFC 1928, RFC 1929) such as Tor. Only the proxy looks up names: no DNS request is made
+ * here, .onion names work, and each connection has a circuit of its own (see `isolate`).
  *
- * Fails with `DialFailed`, whose message names the target and the proxy: `ProxyUnreachable`, `ProxyAuthFailed`,
- * `ProxyRefused` and `ProxyBroken` are about the proxy, `Refused`, `Unreachable` and `HostNotFound` what it says of the target,
- * Tor's words about onion services included; `cause` is the number of its reply. Interruption and the timeout destroy the socket.
+ * Fails with `DialFailed`, whose message names the target and the proxy. `ProxyUnreachable`, `ProxyAuthFailed`,
+ * `ProxyRefused` and `ProxyBroken` are problems of the proxy. `Refused`, `Unreachable` and `HostNotFound` are its answer
+ * about the target, with Tor's explanation for onion services; `cause` is the number of its reply. Interruption and the
+ * time limit destroy the socket.
  *
- * The addresses of the connection tell nothing of the way: `remoteAddress` is `host` and `port` as given, `localAddress` is
- * 0.0.0.0 and port 0.
+ * The addresses of the connection do not show the proxy: `remoteAddress` is `host` and `port` as given, `localAddress`
+ * is 0.0.0.0 with port 0.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
@@ -134,6 +185,9 @@ export const layerConnect = (options: ConnectOptions): Layer.Layer<Connection, C
  * }).pipe(Effect.tapError((error) => Effect.log(error.message)))
  * // connect explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion:8333 through 127.0.0.1:9050: onion service descriptor not found
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const connectSocks5 = (options: ConnectSocks5Options): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
@@ -166,11 +220,12 @@ export const connectSocks5 = (options: ConnectSocks5Options): Effect.Effect<Conn
   )
 
 /**
- * Opens a session with an I2P router over SAM 3.1: a destination of our own, to dial from and to be dialed at. Its
- * connections end with it, for the router ends them.
+ * Opens a session with an I2P router over SAM 3.1: a destination of our own, from which to dial and at which to accept.
+ * The router ends all connections of a session with the session.
  *
- * Fails with `DialFailed` as `connectSocks5` does; where no target is meant, the host is `i2p`.
+ * Fails with `DialFailed` as `connectSocks5` does. Where no target is meant, the host is `i2p`.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import { Network, PeerServer } from "effect-bitcoin-peer"
@@ -182,11 +237,14 @@ export const connectSocks5 = (options: ConnectSocks5Options): Effect.Effect<Conn
  *   yield* PeerServer.serve(session, { peer: { network: Network.mainnet } })
  * }).pipe(Effect.scoped)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makeI2pSession = (options: I2pOptions = {}): Effect.Effect<I2pSession, ConnectionError, Scope.Scope> =>
   i2pSession(options, undefined)
 
-/** `target` is who is to be dialled, for the errors to name. */
+/** `target` is the host that an error names. */
 const i2pSession = (
   options: I2pOptions,
   target: string | undefined
@@ -198,9 +256,11 @@ const i2pSession = (
 }
 
 /**
- * Dials through an I2P router over SAM 3.1, from a destination made for this one connection unless `privateKey` says
- * which; it ends with the connection's scope. Fails with `DialFailed`. The addresses are .b32.i2p names with port 0.
+ * Dials through an I2P router over SAM 3.1, from a destination that is made for this connection or given by
+ * `privateKey`. It ends with the scope of the connection. Fails with `DialFailed`. The addresses are .b32.i2p names with
+ * port 0.
  *
+ * @example
  * ```ts
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
  *
@@ -209,6 +269,9 @@ const i2pSession = (
  *   sam: { host: "127.0.0.1", port: 7656 }
  * })
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const connectI2p = (options: ConnectI2pOptions): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   isI2pName(options.host)
@@ -216,8 +279,10 @@ export const connectI2p = (options: ConnectI2pOptions): Effect.Effect<Connection
     : Effect.fail(refusedTarget({ host: options.host, port: 0 }, "BadHost", "not an .i2p name"))
 
 /**
- * Accepts connections, one at a time. Connections that wait to be accepted are not read from, and their number is bounded.
+ * Accepts connections, one at a time. A connection that waits to be accepted is not read from, and the number of such
+ * connections is limited.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import { Connection } from "effect-bitcoin-peer"
@@ -229,17 +294,20 @@ export const connectI2p = (options: ConnectI2pOptions): Effect.Effect<Connection
  *   return Connection.formatEndpoint(connection.remoteAddress)
  * }).pipe(Effect.scoped, Effect.provide(NodeConnection.layerListen({ port: 18444 })))
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Listener {
-  /** Where it listens, with the port that was taken when it was asked for any. */
+  /** The address on which it listens. If port 0 was requested, this has the port that the system chose. */
   readonly address: Endpoint
-  /** All addresses that it listens on; the first is `address`. */
+  /** All addresses on which it listens; the first is `address`. */
   readonly addresses: NonEmptyReadonlyArray<Endpoint>
-  /** How many are open, wait, and were refused. */
+  /** How many connections are open, wait to be accepted, and were refused. */
   readonly stats: Effect.Effect<ListenerStats>
   /**
-   * The next connection, which belongs to the scope of this call, not to the listener's. Several fibers may accept; interrupting one
-   * loses no connection. Fails with `Closed` once the listener's scope ended.
+   * Waits for the next connection. It belongs to the scope of this call, not to that of the listener. Several fibers may
+   * accept. Interruption loses no connection. Fails with `Closed` after the end of the listener's scope.
    */
   readonly accept: Effect.Effect<Connection, ConnectionError, Scope.Scope>
 }
@@ -253,10 +321,12 @@ export interface Listener {
 export const Listener: Context.Service<Listener, Listener> = Context.Service<Listener>("effect-bitcoin-peer/Listener")
 
 /**
- * Listens until the scope ends, which also destroys the connections that nobody accepted; accepted ones live on.
+ * Listens until the scope ends. The end of the scope destroys the connections that were not accepted; accepted ones live
+ * on.
  *
- * Fails with `ListenFailed`, its `problem` says why, on the first of several addresses that fails.
+ * Fails with `ListenFailed` at the first of several addresses that fails; its `problem` says why.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
@@ -272,6 +342,9 @@ export const Listener: Context.Service<Listener, Listener> = Context.Service<Lis
  *
  * await Effect.runPromise(echo)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const listen = (options: ListenOptions): Effect.Effect<Listener, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
@@ -286,6 +359,11 @@ export const listen = (options: ListenOptions): Effect.Effect<Listener, Connecti
     })
   )
 
-/** A `Listener` for as long as the layer lives. */
+/**
+ * The `Listener` of `listen`, for as long as the layer lives.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerListen = (options: ListenOptions): Layer.Layer<Listener, ConnectionError> =>
   Layer.effect(Listener, listen(options))

@@ -1,8 +1,9 @@
 /**
- * Nonces of this program's `version` messages, and the check that finds a connection to ourselves.
+ * Nonces of our `version` messages, and the check that finds a connection to ourselves.
  *
- * Every `version` carries 64 random bits. A node that receives one of its own has connected to itself. What is "own" is
- * decided by the `Context`: peers that share one `Nonce` service are one node, two services in one process are two.
+ * Every `version` carries 64 random bits. A node that receives one of its own nonces has connected to itself. The
+ * service in the context decides which nonces are its own: peers that share one `Nonce` service are one node, and two
+ * services in one process are two nodes.
  *
  * @example
  * ```ts
@@ -23,23 +24,41 @@ import { SecureRandom } from "effect/crypto"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 
-/** How many nonces are remembered: those of the connections whose handshake is young enough to matter. As in btcd. */
+/**
+ * The number of nonces that are remembered, 50 as in btcd. A nonce is needed during the handshake of its connection
+ * only.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultCapacity = 50
 
-/** Asking the system costs 7 µs, however few bytes it is asked for: 32 nonces at a time. */
+/** A request to the system for random bytes takes 7 µs, whatever their number. So 32 nonces are requested at a time. */
 const poolSize = 256
 
+/**
+ * The nonces of one node.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Nonce {
-  /** A new nonce for a `version`: 64 secure random bits, never 0, remembered until `capacity` newer ones were made. */
+  /**
+   * A new nonce for a `version` message: 64 secure random bits, never 0. It is remembered until `capacity` newer ones
+   * were made.
+   */
   readonly next: Effect.Effect<bigint>
-  /** 64 secure random bits that are not remembered, never 0: for a ping. */
+  /** 64 secure random bits, never 0, for a ping. They are not remembered. */
   readonly unremembered: Effect.Effect<bigint>
   /**
-   * Whether `next` made it and it is still remembered. Asking makes it the most recently used. Ask for the nonce of a version message
-   * that a peer sent: what is own has then been received.
+   * Whether `next` made this nonce and still remembers it. Call it with the nonce of a version message that a peer sent:
+   * it marks an own nonce as received, and makes it the most recently used one.
    */
   readonly isOwn: (nonce: bigint) => boolean
-  /** Whether `isOwn` has found this nonce: the connection whose version carried it is a connection to ourselves. */
+  /**
+   * Whether `isOwn` was called with this nonce and found it. The connection whose version message carried it is then one
+   * to ourselves.
+   */
   readonly wasReceived: (nonce: bigint) => boolean
 }
 
@@ -51,7 +70,12 @@ export interface Nonce {
  */
 export const Nonce: Context.Service<Nonce, Nonce> = Context.Service<Nonce>("effect-bitcoin-peer/Nonce")
 
-/** Makes the service over the `SecureRandom` of the context. */
+/**
+ * Makes the service with the `SecureRandom` of the context. `capacity` is the number of nonces to remember.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const make = Effect.fnUntraced(function* (options?: {
   readonly capacity?: number | undefined
 }): Effect.fn.Return<Nonce, never, SecureRandom.SecureRandom> {
@@ -96,8 +120,18 @@ export const make = Effect.fnUntraced(function* (options?: {
   return { next, unremembered, isOwn, wasReceived }
 })
 
-/** The service over a `SecureRandom` that the caller provides. */
+/**
+ * The service with a `SecureRandom` that the caller provides.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerNoDeps: Layer.Layer<Nonce, never, SecureRandom.SecureRandom> = Layer.effect(Nonce, make())
 
-/** The service over the platform's `crypto.getRandomValues`: Node and browsers. */
+/**
+ * The service with the platform's `crypto.getRandomValues`, in Node and in browsers.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer: Layer.Layer<Nonce> = Layer.provide(layerNoDeps, SecureRandom.layerWebCrypto)

@@ -16,11 +16,11 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Connection } from "./Connection.ts"
 import * as Handshake from "./Handshake.ts"
-import type { Announcement } from "./Inventory.ts"
+import type { Announced, Announcement } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
 import { MessageConnection } from "./transport/messageConnection.ts"
 import type { EndReason, PeerError } from "./PeerError.ts"
-import type { AskOptions, DataResult } from "./peer/requests/requests.ts"
+import type { AskOptions, DataResult, TransactionOptions } from "./peer/requests/requests.ts"
 import type * as Dispatcher from "./peer/dispatcher.ts"
 import { badOption, type SessionOptions } from "./peer/options.ts"
 import { type Session, startSession } from "./peer/session.ts"
@@ -43,7 +43,7 @@ export {
   PeerError,
   type PeerReason
 } from "./PeerError.ts"
-export type { AskOptions, DataResult } from "./peer/requests/requests.ts"
+export type { AskOptions, DataResult, TransactionOptions } from "./peer/requests/requests.ts"
 export {
   defaultDataStallTimeout,
   defaultHeadersStallTimeout,
@@ -97,14 +97,16 @@ export interface Peer {
    */
   readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<Wire.Message, PeerError>
   /**
-   * Announces transactions and blocks by their hashes. Hashes that the remote knows are skipped. A block goes out at once, in an
-   * inv of its own. Transactions wait for the next trickle, are checked again then (still unknown, not below the feefilter) and go
-   * out in batches of at most 1,000. Only transactions of the agreed type are sent: `Wire.InventoryType.wtx` if `info.wtxidRelay`,
-   * else `tx`; and none if `info.relay` is false and the remote has not loaded or cleared a filter (BIP37) since. The caller has
-   * to select the transactions that match such a filter. Fails with `NotSendable` for a hash that is not 32 bytes, and with
-   * `Ended`.
+   * Announces transactions and blocks by their hashes. Returns what became of each, in their order: `"queued"`, `"known"`,
+   * `"belowFeeFilter"` or `"notWanted"`, see `Inventory.Announced`.
+   *
+   * A block goes out at once, in an inv of its own. Transactions wait for the next trickle, are checked again then (still unknown, not
+   * below the feefilter) and go out in batches of at most 1,000. Give both hashes of a transaction, and the agreed one is announced:
+   * the wtxid if `info.wtxidRelay`, else the txid. The remote wants none if `info.relay` is false and it has not loaded or cleared a
+   * filter (BIP37) since; the caller has to select the transactions that match such a filter. Fails with `NotSendable` for a hash that
+   * is not 32 bytes, and announces nothing then; fails with `Ended`.
    */
-  readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<void, PeerError>
+  readonly announce: (announcements: ReadonlyArray<Announcement>) => Effect.Effect<ReadonlyArray<Announced>, PeerError>
   /**
    * Announces new blocks at once, the tip last. At most 8 headers, which must connect, are sent as they are if the remote asked for
    * headers (BIP130); else the hash of the tip is sent. Nothing is sent when the remote knows the tip.
@@ -154,13 +156,32 @@ export interface Peer {
    * message, `NotFound`, or `TimedOut` (30 s for all together by default). Callers that want the same item share one request.
    *
    * Bitcoin Core says nothing about blocks that it does not have, so a ping follows the request for one: what did not come before
-   * the pong is `NotFound`. A filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
+   * the pong is `NotFound`. Blocks are checked as by `getBlock`; without `InventoryType.witnessFlag` they come without witnesses. A
+   * filtered block (BIP37) is found with its transactions that came after it. Fails with `NotSendable`
    * and `Ended`.
    */
   readonly getData: (
     items: Wire.List<Wire.InventoryItem>,
     options?: AskOptions
   ) => Effect.Effect<ReadonlyArray<DataResult>, PeerError>
+  /**
+   * Asks for a block by its hash, 32 bytes in wire order, and returns it with its witnesses. It was checked: its transactions and
+   * witnesses are those that its header commits to. Proof of work and the validity of transactions were not.
+   *
+   * Fails with `NotFound`, `TimedOut` (30 s by default), `NotSendable` and `Ended`. A remote that sends a changed block is ended by
+   * `BadAnswer`.
+   */
+  readonly getBlock: (hash: Uint8Array, options?: AskOptions) => Effect.Effect<Wire.Block, PeerError>
+  /**
+   * Asks for a transaction and returns it with its witnesses. The hash is the one that the remote announces: the wtxid if
+   * `info.wtxidRelay`, else the txid; `by` says otherwise. The transaction has this hash; a txid says nothing about the witnesses.
+   *
+   * A node has the transactions of its mempool, and few others. Fails as `getBlock` does.
+   */
+  readonly getTransaction: (
+    hash: Uint8Array,
+    options?: TransactionOptions
+  ) => Effect.Effect<Wire.Transaction, PeerError>
   /**
    * Asks for transactions of a block by their indexes in it, at least one, to complete a `cmpctblock` (BIP152). The answer is a
    * `blocktxn`, or the whole block where that is old; `CompactBlock.complete` takes either. Fails with `NotFound` when the pong to a
@@ -181,7 +202,8 @@ export interface Peer {
   /**
    * Asks for the compact filters (BIP157) of a range of blocks and returns them by height; `CompactFilter.decode` reads them. The
    * block hash in an answer says which filter it is. Fails with `NotOffered` if the remote does not offer
-   * `Service.compactFilters`, `NotSendable` for more than 1,000, `TimedOut` (2 minutes for all by default) and `Ended`. Core
+   * `Service.compactFilters`, `NotSendable` for more than 1,000, `NoAnswer` when the pong to a ping after the request comes before
+   * all filters have, `TimedOut` (2 minutes for all by default) and `Ended`. Core
    * disconnects a peer that asks for a block that it does not know, or that is not at that height.
    */
   readonly getCompactFilters: (
@@ -335,6 +357,8 @@ const fromSession = (session: Session<Peer>): Peer => ({
   getHeaders: (...asked) => session.requests.getHeaders(...asked),
   getBlocks: (...asked) => session.requests.getBlocks(...asked),
   getData: (...asked) => session.requests.getData(...asked),
+  getBlock: (...asked) => session.requests.getBlock(...asked),
+  getTransaction: (...asked) => session.requests.getTransaction(...asked),
   getBlockTransactions: (...asked) => session.requests.getBlockTransactions(...asked),
   getAddresses: (...asked) => session.requests.getAddresses(...asked),
   getCompactFilters: (...asked) => session.requests.getCompactFilters(...asked),

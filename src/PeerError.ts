@@ -21,6 +21,17 @@ export type EndReason =
   | { readonly _tag: "HandlerFailed"; readonly command: string; readonly cause: Cause.Cause<unknown> }
   /** The remote sent bytes that cannot be read on, or that the policy does not tolerate. */
   | { readonly _tag: "BadMessage"; readonly error: Wire.WireError }
+  /**
+   * The remote answered a request with something else: a block with other transactions or witnesses than its header commits to, a
+   * filtered block without a proof, headers that do not follow each other, or too many or few transactions of a block. `hash` is that
+   * of the block. Ask another peer: the answer says nothing about what was requested.
+   */
+  | {
+      readonly _tag: "BadAnswer"
+      readonly command: string
+      readonly hash: Uint8Array | undefined
+      readonly problem: string
+    }
   /** The remote sent a message that is not allowed after the handshake. */
   | { readonly _tag: "ProtocolViolation"; readonly command: string; readonly problem: string }
   /** A ping was not answered in time. */
@@ -57,6 +68,8 @@ export const describeEnd = (end: EndReason): string => {
       return `the handler of "${end.command}" failed: ${Cause.pretty(end.cause).split("\n", 1)[0]}`
     case "BadMessage":
       return `bad message: ${end.error.message}`
+    case "BadAnswer":
+      return `bad answer: ${end.command}${end.hash === undefined ? "" : ` ${Wire.hashToHex(end.hash)}`}: ${end.problem}`
     case "ProtocolViolation":
       return `protocol violation by "${end.command}": ${end.problem}`
     case "PingTimeout":
@@ -106,7 +119,9 @@ const TypeId = "~effect-bitcoin-peer/PeerError"
 
 /** Something asked of a peer that did not happen; `reason` says why. */
 export class PeerError extends Data.TaggedError("PeerError")<{ readonly reason: PeerReason }> {
-  readonly [TypeId]: typeof TypeId = TypeId
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
 
   override get message(): string {
     switch (this.reason._tag) {
@@ -179,6 +194,7 @@ const assessments: { readonly [Tag in (EndReason | HandshakeReason)["_tag"]]: As
   WriteTimeout: theirs,
   Stalled: theirs,
   BadMessage: misbehaved,
+  BadAnswer: misbehaved,
   ProtocolViolation: { by: "remote", retry: false, points: 10 },
   // Of the handshake.
   NotVersionFirst: unsuitable,

@@ -1,6 +1,12 @@
 /**
- * What a peer does where Bitcoin Core and btcd answer bad behaviour differently. `core` is the default; a policy of your
- * own is one of these with some fields changed.
+ * Policies: how a peer reacts where Bitcoin Core and btcd react to bad behaviour differently. `core` is the default. For
+ * a policy of your own, copy one of them and change fields.
+ */
+/**
+ * How a peer reacts to bad behaviour of the remote.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Policy {
   /** A wrong checksum: drop that message, or disconnect. */
@@ -13,11 +19,19 @@ export interface Policy {
   readonly notVersionFirst: "ignore" | "disconnect"
   /** A second `version` or `verack`: ignore it, or disconnect. */
   readonly duplicate: "ignore" | "disconnect"
-  /** Whether a `reject` message (BIP61) is sent before such a disconnect, to peers of version 70002 and above. */
+  /**
+   * Whether a `reject` message (BIP61) is sent before such a disconnect. Only peers of protocol version 70002 and above
+   * understand it.
+   */
   readonly sendReject: boolean
 }
 
-/** What Bitcoin Core does: it ignores a message that is out of place. The default. */
+/**
+ * The behaviour of Bitcoin Core: it ignores a message that is out of place. The default.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const core: Policy = {
   badChecksum: "drop",
   malformed: "drop",
@@ -27,7 +41,12 @@ export const core: Policy = {
   sendReject: false
 }
 
-/** What btcd does: a message that is out of place ends the connection, with a `reject` if the peer understands it. */
+/**
+ * The behaviour of btcd: a message that is out of place ends the connection, with a `reject` if the peer understands it.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const btcd: Policy = {
   badChecksum: "disconnect",
   malformed: "disconnect",
@@ -37,9 +56,25 @@ export const btcd: Policy = {
   sendReject: true
 }
 
-/** The names of the policies of this module, as configurations and command lines give them. */
+/**
+ * The names of the policies of this module, for configurations and command lines.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const names = ["core", "btcd"] as const
+/**
+ * The name of a policy of this module.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Name = (typeof names)[number]
 
-/** The policy of this module with that name. */
+/**
+ * The policy of this module with that name.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const fromName = (name: Name): Policy => ({ core, btcd })[name]

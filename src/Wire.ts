@@ -4,7 +4,8 @@
  *
  * A message is a plain object whose `_tag` is its command, so that it can be spread and compared. Hashes are 32 bytes
  * in wire order, as views over the bytes that arrived; `hashToHex` prints them reversed, as people write them. The lists of a
- * decoded message are views as well (see `List`): `decode` checks all elements, and makes one each time it is asked for.
+ * decoded message are views as well (see `List`): `decode` checks all elements, and makes one each time it is asked for. `toPlain`
+ * copies a message into arrays and bytes of its own.
  *
  * Bytes that cannot be read, and messages that cannot be written, give a `WireError`, in a `Result` or an event. No input from
  * the network throws.

@@ -178,6 +178,21 @@ describe("a compact block", () => {
   })
 })
 
+describe("the txids of a block", () => {
+  it("are computed once for a decoded block, and each time for one that can change", () => {
+    const block = blockOf(withWitness, {})
+    const decodedBlock = (decoded("block", encoded({ _tag: "block", block })) as Wire.BlockMessage).block
+    const expected = Array.from(block.transactions, Wire.txid)
+    for (const each of [block, decodedBlock]) assert.deepStrictEqual(Block.txids(each), expected)
+    assert.strictEqual(Block.txids(decodedBlock), Block.txids(decodedBlock))
+    const transactions = Array.from(block.transactions)
+    const changing = { ...block, transactions }
+    assert.deepStrictEqual(Block.txids(changing), expected)
+    transactions.pop()
+    assert.deepStrictEqual(Block.txids(changing), expected.slice(0, -1))
+  })
+})
+
 describe("blocks mined here", () => {
   it("are not mutated, with witnesses and without", () => {
     const chain = { blocks: [Regtest.genesis], hashes: [Wire.blockHash(Regtest.genesis.header)] }

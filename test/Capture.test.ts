@@ -71,7 +71,7 @@ describe("the reader", () => {
     return bytes
   }
   const wrong: ReadonlyArray<readonly [string, Uint8Array, Capture.CaptureReason]> = [
-    ["a time behind the year 2255", damaged(6, 0x20), { _tag: "BadTime", offset: 32 }],
+    ["a time after the year 2255", damaged(6, 0x20), { _tag: "BadTime", offset: 32 }],
     ["a time of 2^53, one more than the last", damaged(0, 0, 0, 0, 0, 0, 0, 0x20, 0), { _tag: "BadTime", offset: 32 }],
     ["a command that is not printable", damaged(9, 0x7f), { _tag: "BadCommand", offset: 32 }],
     ["a command behind zeros", damaged(19, 0x41), { _tag: "BadCommand", offset: 32 }],

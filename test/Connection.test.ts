@@ -120,7 +120,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("delays both ways: a round trip takes twice the delay", () =>
+  it.effect("delays in both directions: a round trip takes twice the delay", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ delay: 50 })
       yield* Effect.forkChild(

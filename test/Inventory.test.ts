@@ -8,14 +8,14 @@ const hash = (number: number): Uint8Array => {
   new DataView(bytes.buffer).setUint32(0, number)
   return bytes
 }
-const tx = (number: number, feeRate?: number): Inventory.Announcement => ({ type: 1, hash: hash(number), feeRate })
-const wtx = (number: number): Inventory.Announcement => ({ type: 5, hash: hash(number) })
+const tx = (number: number, feeRate?: number): Inventory.ItemAnnouncement => ({ type: 1, hash: hash(number), feeRate })
+const wtx = (number: number): Inventory.ItemAnnouncement => ({ type: 5, hash: hash(number) })
 const rules: Inventory.Rules = { wtxidRelay: false, relay: true, feeFilter: 0 }
 const numbers = (batches: ReadonlyArray<ReadonlyArray<{ readonly hash: Uint8Array }>>): Array<Array<number>> =>
   batches.map((batch) => batch.map(({ hash }) => new DataView(hash.buffer).getUint32(0)))
 
 describe("known inventory", () => {
-  it("knows what was added and nothing else", () => {
+  it("has the added hashes and no others", () => {
     const known = Inventory.makeKnown(1_000, 1)
     assert.isFalse(known.has(hash(1)))
     assert.isTrue(known.add(hash(1)))
@@ -25,7 +25,7 @@ describe("known inventory", () => {
     assert.strictEqual(known.size, 1)
   })
 
-  it("keeps a copy: a hash that is rewritten later stays known as it was", () => {
+  it("copies hashes: it is not changed when the bytes of a hash are", () => {
     const known = Inventory.makeKnown(10, 1)
     const view = hash(1)
     known.add(view)
@@ -34,7 +34,7 @@ describe("known inventory", () => {
     assert.isFalse(known.has(view))
   })
 
-  it("forgets the one used longest ago when it is full", () => {
+  it("forgets the least recently used hash when it is full", () => {
     const known = Inventory.makeKnown(3, 1)
     for (const number of [1, 2, 3]) known.add(hash(number))
     known.add(hash(1))
@@ -46,7 +46,7 @@ describe("known inventory", () => {
     assert.strictEqual(known.size, 3)
   })
 
-  it("keeps nothing with a limit of 0, or with one that is none", () => {
+  it("holds nothing with a limit of 0 or with an invalid limit", () => {
     for (const limit of [0, -1, Number.NaN]) {
       const known = Inventory.makeKnown(limit, 1)
       assert.isTrue(known.add(hash(1)))
@@ -61,7 +61,7 @@ describe("known inventory", () => {
     }
   )
   it.prop(
-    "does as a Map that keeps the order of use, for any limit",
+    "behaves like a Map in the order of use, for any limit",
     [operations, Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 40 }))],
     ([added, limit]) => {
       const known = Inventory.makeKnown(limit, 7)
@@ -78,7 +78,7 @@ describe("known inventory", () => {
     { arbitrary: { runs: 300, seed: 42, size: 150 } }
   )
 
-  it("spreads hashes that differ in one place only, whatever place that is", () => {
+  it("spreads hashes that differ in one byte only, whichever byte", () => {
     // An inv of 50,000 chosen hashes must not make each look at all others: this takes seconds if it does.
     for (const place of [0, 5, 17, 31]) {
       const known = Inventory.makeKnown(50_000, 99)
@@ -92,10 +92,10 @@ describe("known inventory", () => {
   })
 })
 
-describe("what waits for the trickle", () => {
-  it("goes out in the order it was queued, in batches of at most 1,000", () => {
+describe("a transaction that waits for the trickle", () => {
+  it("is announced in the order of the queue, in batches of at most 1,000", () => {
     const inventory = Inventory.make(10_000, 1)
-    for (let number = 0; number < 2_500; number++) assert.isTrue(inventory.queue(tx(number), rules))
+    for (let number = 0; number < 2_500; number++) assert.strictEqual(inventory.queue(tx(number), rules), "queued")
     const batches = numbers(inventory.take(rules))
     assert.deepStrictEqual(
       batches.map(({ length }) => length),
@@ -108,28 +108,28 @@ describe("what waits for the trickle", () => {
     assert.deepStrictEqual(inventory.take(rules), [])
   })
 
-  it("is known once it was announced, and is not announced again", () => {
+  it("is known after it was announced, and is not announced again", () => {
     const inventory = Inventory.make(1_000, 1)
     inventory.queue(tx(1), rules)
     inventory.take(rules)
-    assert.isFalse(inventory.queue(tx(1), rules))
+    assert.strictEqual(inventory.queue(tx(1), rules), "known")
     assert.deepStrictEqual(inventory.take(rules), [])
   })
 
   it("is not queued when the peer knows it", () => {
     const inventory = Inventory.make(1_000, 1)
     inventory.known.add(hash(1))
-    assert.isFalse(inventory.queue(tx(1), rules))
+    assert.strictEqual(inventory.queue(tx(1), rules), "known")
   })
 
-  it("is skipped when it became known between queueing and sending", () => {
+  it("is skipped if it became known between queueing and sending", () => {
     const inventory = Inventory.make(1_000, 1)
     for (const number of [1, 2, 3]) inventory.queue(tx(number), rules)
     inventory.known.add(hash(2))
     assert.deepStrictEqual(numbers(inventory.take(rules)), [[1, 3]])
   })
 
-  it("goes out once when it was queued twice", () => {
+  it("is announced once if it was queued twice", () => {
     const inventory = Inventory.make(1_000, 1)
     inventory.queue(tx(1), rules)
     inventory.queue(tx(1), rules)
@@ -139,26 +139,26 @@ describe("what waits for the trickle", () => {
   it("respects the feefilter, when it is queued and when it is sent", () => {
     const inventory = Inventory.make(1_000, 1)
     const filtered = { ...rules, feeFilter: 1_000 }
-    assert.isFalse(inventory.queue(tx(1, 999), filtered))
-    assert.isTrue(inventory.queue(tx(2, 1_000), filtered))
-    assert.isTrue(inventory.queue(tx(3), filtered), "without a fee rate the filter does not apply")
+    assert.strictEqual(inventory.queue(tx(1, 999), filtered), "belowFeeFilter")
+    assert.strictEqual(inventory.queue(tx(2, 1_000), filtered), "queued")
+    assert.strictEqual(inventory.queue(tx(3), filtered), "queued", "without a fee rate the filter does not apply")
     assert.deepStrictEqual(numbers(inventory.take({ ...rules, feeFilter: 1_001 })), [[3]])
   })
 
-  it("is nothing for a peer that wants no transactions", () => {
-    assert.isFalse(Inventory.make(1_000, 1).queue(tx(1), { ...rules, relay: false }))
+  it("is not announced to a peer that wants no transactions", () => {
+    assert.strictEqual(Inventory.make(1_000, 1).queue(tx(1), { ...rules, relay: false }), "notWanted")
   })
 
-  it("is by wtxid where that was agreed, by txid where not, never the other", () => {
+  it("is announced by wtxid if both sides agreed on that, and by txid otherwise", () => {
     const inventory = Inventory.make(1_000, 1)
-    assert.isFalse(inventory.queue(wtx(1), rules))
-    assert.isFalse(inventory.queue(tx(1), { ...rules, wtxidRelay: true }))
-    assert.isTrue(inventory.queue(wtx(1), { ...rules, wtxidRelay: true }))
+    assert.strictEqual(inventory.queue(wtx(1), rules), "notWanted")
+    assert.strictEqual(inventory.queue(tx(1), { ...rules, wtxidRelay: true }), "notWanted")
+    assert.strictEqual(inventory.queue(wtx(1), { ...rules, wtxidRelay: true }), "queued")
   })
 })
 
 describe("the time of the next turn", () => {
-  it("is exponential: its mean is the one that is set", () => {
+  it("is exponential with the given mean", () => {
     let sum = 0
     for (let index = 0; index < 10_000; index++) {
       sum += Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, 0, (index + 0.5) / 10_000)
@@ -168,7 +168,7 @@ describe("the time of the next turn", () => {
     assert.isTrue(Number.isFinite(Inventory.nextTrickle({ _tag: "Poisson", mean: 5_000 }, 0, 1 - 2 ** -53)))
   })
 
-  it("is the same for all of a group, until it has come", () => {
+  it("is the same for all peers of a group, until it has passed", () => {
     const turns = Inventory.makeSharedTurns(5_000)
     const next = (group: string, now: number, random: number) =>
       Inventory.nextTrickle({ _tag: "Shared", turns, group }, now, random)
@@ -179,7 +179,7 @@ describe("the time of the next turn", () => {
     assert.approximately(next("1.2", first, 0.5), first, 1e-9)
   })
 
-  it("is remembered for groups whose turn is to come only, however many there were", () => {
+  it("is remembered only for groups with a future turn, however many there were", () => {
     const turns = Inventory.makeSharedTurns(1)
     for (let group = 0; group < 200_000; group++) {
       turns.next(`group ${group}`, group * 100, 0.5)
@@ -187,7 +187,7 @@ describe("the time of the next turn", () => {
     }
   })
 
-  it("is fixed where that is set", () => {
+  it("is fixed as an option", () => {
     assert.strictEqual(Inventory.nextTrickle({ _tag: "Fixed", interval: 10_000 }, 0, 0.3), 10_000)
   })
 

@@ -55,7 +55,7 @@ describe("Nonce", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("remembers the 50 used most recently", () =>
+  it.effect("remembers the 50 most recently used ones", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       const made = yield* Effect.forEach(Array.from({ length: 50 }), () => nonces.next)

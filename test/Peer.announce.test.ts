@@ -205,6 +205,65 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("says what became of each announcement", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      yield* remote.send({ _tag: "feefilter", feeRate: 1_000 }, { _tag: "inv", items: [tx(1)] })
+      yield* untilPong(remote)
+      const wtx = { type: Wire.InventoryType.wtx, hash: hash(5) }
+      assert.deepStrictEqual(
+        yield* peer.announce([
+          tx(1),
+          tx(2, 999),
+          tx(3, 1_000),
+          tx(4),
+          wtx,
+          block(6),
+          block(6),
+          { type: 77, hash: hash(7) }
+        ]),
+        ["known", "belowFeeFilter", "queued", "queued", "notWanted", "queued", "known", "notWanted"]
+      )
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual((yield* untilPong(remote)).map(numbers), [[6], [3, 4]])
+      assert.deepStrictEqual(yield* peer.announce([tx(3), tx(4)]), ["known", "known"])
+      assert.deepStrictEqual(yield* peer.announce([]), [])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces a transaction by the hash that was agreed, of both that are given", () =>
+    Effect.gen(function* () {
+      for (const wtxidRelay of [false, true]) {
+        const negotiation: ReadonlyArray<Wire.Message> = wtxidRelay ? [{ _tag: "wtxidrelay" }] : []
+        const { peer, remote } = yield* withRemote({ direction, trickle: fixed }, {}, {}, negotiation)
+        const { tx, wtx } = Wire.InventoryType
+        const agreed = (number: number) => ({
+          type: wtxidRelay ? wtx : tx,
+          hash: hash(wtxidRelay ? number + 100 : number)
+        })
+        yield* remote.send({ _tag: "inv", items: [agreed(1)] })
+        yield* untilPong(remote)
+        const both = (number: number) => ({ txid: hash(number), wtxid: hash(number + 100) })
+        assert.deepStrictEqual(yield* peer.announce([both(1), both(2)]), ["known", "queued"])
+        yield* TestClock.adjust("10 seconds")
+        const [inv] = yield* untilPong(remote)
+        assert(inv?._tag === "inv")
+        assert.deepStrictEqual(Array.from(inv.items), [agreed(2)])
+        const { reason } = yield* Effect.flip(peer.announce([both(3), { ...both(4), txid: new Uint8Array(31) }]))
+        assert.strictEqual(reason._tag, "NotSendable")
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(yield* untilPong(remote), [])
+      }
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("says that a transaction is not wanted by a peer that asked for no relay", () =>
+    Effect.gen(function* () {
+      const { peer } = yield* start({}, { protocolVersion: 70_015, relay: false })
+      assert.deepStrictEqual(yield* peer.announce([{ txid: hash(1), wtxid: hash(2) }]), ["notWanted"])
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect("announces transactions to a peer that asked for no relay once it loads or clears a filter", () =>
     Effect.gen(function* () {
       const filter = { filter: new Uint8Array(8), hashFunctions: 3, tweak: 0, flags: 0 }

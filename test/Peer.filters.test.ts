@@ -149,6 +149,33 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
+  it.effect("requests fail with NoAnswer when the pong to a later ping arrives before the complete answer", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start()
+      const asks: ReadonlyArray<readonly [string, Effect.Effect<unknown, Peer.PeerError>]> = [
+        ["getcfilters", peer.getCompactFilters(range)],
+        ["getcfheaders", peer.getCompactFilterHeaders(headerRange)],
+        ["getcfcheckpt", peer.getCompactFilterCheckpoints(hash(2))]
+      ]
+      const askings: Array<Fiber.Fiber<Peer.PeerReason, unknown>> = []
+      const nonces: Array<bigint> = []
+      for (const [, asking] of asks) {
+        askings.push(yield* fork(failureOf(asking)))
+        const ping = yield* remote.receiveUntil("ping")
+        assert(ping._tag === "ping" && ping.nonce !== undefined)
+        nonces.push(ping.nonce)
+      }
+      yield* remote.send(cfilter(1), cfilter(2))
+      for (const [index, [what]] of asks.entries()) {
+        // Only what was requested before the ping is settled.
+        assert.isUndefined(askings[index]!.pollUnsafe())
+        yield* remote.send({ _tag: "pong", nonce: nonces[index]! })
+        assert.deepStrictEqual(yield* Fiber.join(askings[index]!), { _tag: "NoAnswer", what })
+      }
+      assert.strictEqual((yield* peer.stats).openRequests, 0)
+    }).pipe(Effect.provide(Nonce.layer))
+  )
+
   it.effect(
     "requests fail with TimedOut when the answer is incomplete in time; the peer stays connected, no request stays open",
     () =>

@@ -170,59 +170,6 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getBlockTransactions returns the blocktxn of that block, or all of it", () =>
-    Effect.gen(function* () {
-      const { peer, remote } = yield* start()
-      const blockHash = Wire.blockHash(first)
-      const blocktxn = (blockHash: Uint8Array, lockTime: number): Wire.Message => ({
-        _tag: "blocktxn",
-        blockHash,
-        transactions: [transaction(lockTime)]
-      })
-      const askings = [
-        yield* fork(peer.getBlockTransactions(blockHash, [1, 3])),
-        yield* fork(peer.getBlockTransactions(blockHash, [1, 3])),
-        yield* fork(peer.getBlockTransactions(Wire.blockHash(second), [2]))
-      ]
-      const question = yield* remote.receive
-      assert(question._tag === "getblocktxn")
-      assert.deepStrictEqual([question.blockHash, Array.from(question.indexes)], [blockHash, [1, 3]])
-      yield* remote.receiveUntil("getblocktxn")
-      yield* remote.send(blocktxn(new Uint8Array(32), 1), blocktxn(blockHash, 2), {
-        _tag: "block",
-        block: { header: second, transactions: [transaction(3)] }
-      })
-      const lockTimes: Array<number | undefined> = []
-      for (const asking of askings) {
-        const answer = yield* Fiber.join(asking)
-        const { transactions } = answer._tag === "block" ? answer.block : answer
-        lockTimes.push(transactions.at(0)?.lockTime)
-      }
-      assert.deepStrictEqual(lockTimes, [2, 2, 3])
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("getBlockTransactions for no transactions is not sent: it would end the peer at the other side", () =>
-    Effect.gen(function* () {
-      const { peer } = yield* start()
-      const { reason } = yield* Effect.flip(peer.getBlockTransactions(Wire.blockHash(first), []))
-      assert.strictEqual(reason._tag, "NotSendable")
-      assert.strictEqual((yield* peer.stats).openRequests, 0)
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("transactions of a block that never come end the peer", () =>
-    Effect.gen(function* () {
-      const { peer } = yield* start()
-      const asking = yield* fork(peer.getBlockTransactions(Wire.blockHash(first), [1], { timeout: "1 hour" }))
-      yield* TestClock.adjust("50 seconds")
-      const end = yield* peer.awaitShutdown
-      assert(end._tag === "Stalled")
-      assert.deepStrictEqual([end.command, end.hash], ["getblocktxn", Wire.blockHash(first)])
-      assert.strictEqual((yield* Effect.flip(Fiber.join(asking))).reason._tag, "Ended")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
   /** Answers the next ping, in front of which other messages may come. */
   const pong = (remote: ReturnType<typeof scripted>) =>
     Effect.flatMap(remote.receiveUntil("ping"), (ping) => {

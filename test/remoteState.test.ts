@@ -10,6 +10,7 @@ import {
   blockHash,
   cmpctblock,
   filteredBlock,
+  getblocktxn,
   getdata,
   hash,
   header,
@@ -119,20 +120,21 @@ describe("observing a received message", () => {
     assert.isTrue(state.relay)
   })
 
-  it("hashes a message once, even if a request is waiting for it", () => {
-    const messages: ReadonlyArray<readonly [Wire.Message, Wire.InventoryItem]> = [
-      [block(1), item(2, blockHash(1))],
-      [cmpctblock(2), item(4, blockHash(2))],
-      [filteredBlock(3), item(3, blockHash(3))],
-      [tx(4), item(1, txid(4))]
+  it("computes each hash once, even if a request is waiting for the message", () => {
+    const messages: ReadonlyArray<readonly [Wire.Message, Wire.InventoryItem, number]> = [
+      // The header, and the only transaction, to check the merkle root.
+      [block(1), item(2, blockHash(1)), 2],
+      [cmpctblock(2), item(4, blockHash(2)), 1],
+      [filteredBlock(3), item(3, blockHash(3)), 1],
+      [tx(4), item(1, txid(4)), 1]
     ]
-    for (const [message, wanted] of messages) {
+    for (const [message, wanted, expected] of messages) {
       const state = make()
       const tracker = makeTracker()
       const { outcomes } = askItems(tracker, [wanted])
       const count = countHashes(() => tracker.received(message, RemoteState.observe(state, message), 0))
       assert.strictEqual(outcomes[0]?._tag, "Found")
-      assert.strictEqual(count, 1, message._tag)
+      assert.strictEqual(count, expected, message._tag)
     }
   })
 })
@@ -144,6 +146,10 @@ describe("observing a sent message", () => {
       RemoteState.observeSent(state, message)
     }
     for (const known of [blockHash(1), txid(2), blockHash(3)]) assert.isTrue(state.known.has(known))
+    // To ask for something says nothing about whether the remote has it.
+    RemoteState.observeSent(state, getdata(item(2, hash(4)), item(1, hash(5))))
+    RemoteState.observeSent(state, getblocktxn(6, 1))
+    for (const unknown of [hash(4), hash(5), blockHash(6)]) assert.isFalse(state.known.has(unknown))
     assert.isUndefined(state.lastBlockReceived)
     assert.isUndefined(state.lastBlockAnnounced)
     assert.isFalse(state.wantsHeaders)

@@ -1,5 +1,6 @@
 /** Which messages answer requests for headers, for the hashes of blocks and for addresses. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Wire from "../src/Wire.ts"
 import {
   addr,
   ask,
@@ -25,7 +26,7 @@ describe("headers", () => {
   it("fit if they connect to the locator or to the genesis block, are none, or start with the stop hash", () => {
     for (const message of [
       headers(),
-      headers(header(1, hash(10)), header(2)),
+      headers(header(1, hash(10)), header(2, Wire.blockHash(header(1, hash(10))))),
       headers(header(1, hash(11))),
       headers(header(1, genesisHash)),
       headers(header(5))

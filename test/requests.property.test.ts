@@ -62,9 +62,9 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
     readonly fits?: (key: string) => boolean
     /** It answers nothing, but may be the answer. */
     readonly isCandidate?: boolean
-    /** The block whose transactions come, and whether all of them come. */
+    /** The block whose transactions come, and how many; all of them come where there is no number. */
     readonly transactionsOf?: Uint8Array
-    readonly whole?: boolean
+    readonly count?: number
   }
   const isOf = (hash: Uint8Array) => (key: string) => {
     const message = questions[Number(key)]
@@ -83,26 +83,33 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
       { message: tx(n), groups: [pair(1, txid(n), false)] },
       { message: tx(n, true), groups: [pair(1, txid(n), true), [key(5, wtxid(n))]] }
     ]),
-    ...blocks.flatMap((n) =>
-      [false, true].map((witness) => ({
-        message: block(n, witness),
-        groups: [pair(2, blockHash(n), witness), [key(4, blockHash(n))]],
-        transactionsOf: blockHash(n),
-        whole: true
-      }))
-    ),
+    ...blocks.flatMap((n) => [
+      // Without its witnesses it answers the request without them alone.
+      { message: block(n), groups: [[key(2, blockHash(n))]] },
+      {
+        message: block(n, true),
+        groups: [pair(2, blockHash(n), true), [key(4, blockHash(n))]],
+        transactionsOf: blockHash(n)
+      }
+    ]),
     ...blocks.flatMap((n) => [
       { message: cmpctblock(n), groups: [[key(4, blockHash(n))]] },
-      { message: filteredBlock(n), groups: [[key(3, blockHash(n))]] },
-      { message: blocktxn(n), transactionsOf: blockHash(n) }
+      { message: filteredBlock(n), groups: [[key(3, blockHash(n))]] }
     ]),
+    ...blocks.flatMap((n) =>
+      [1, 2].map((count) => ({
+        message: blocktxn(n, ...Array.from({ length: count }, () => tx(1).transaction)),
+        transactionsOf: blockHash(n),
+        count
+      }))
+    ),
     ...items.map((it) => ({ message: notfound(it), groups: [[keyOf(it), key(it.type ^ witnessFlag, it.hash)]] })),
     { message: tx(9) },
     { message: headers(), ...all },
     { message: headers(header(0, genesisHash)), ...all },
     { message: headers(header(9)), ...all },
     { message: headers(header(0, hash(1))), ...answersLocator(1) },
-    { message: headers(header(0, hash(2)), header(1)), ...answersLocator(2) },
+    { message: headers(header(0, hash(2)), header(1, Wire.blockHash(header(0, hash(2))))), ...answersLocator(2) },
     { message: headers(header(0, hash(4))), ...answersLocator() },
     { message: inv(2, 2), kind: "getblocks" },
     { message: inv(2), kind: "getblocks", isCandidate: true },
@@ -117,6 +124,7 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
     readonly key: string
     readonly waiters: Array<number>
     order: number
+    times: number
     writtenAt: number
     candidate: string | undefined
   }
@@ -158,7 +166,7 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
     }
     ask(kind: string, key: string, waiter: number): { readonly one: Known; readonly isNew: boolean } {
       const before = this.find(kind, key)
-      const one = before ?? { kind, key, waiters: [], order: 0, writtenAt: 0, candidate: undefined }
+      const one = before ?? { kind, key, waiters: [], order: 0, times: 0, writtenAt: 0, candidate: undefined }
       if (before === undefined) this.known.push(one)
       one.waiters.push(waiter)
       return { one, isNew: before === undefined }
@@ -168,6 +176,7 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
         this.ask(kind, key, -1).one.waiters.pop()
       }
       const one = this.find(kind, key)
+      if (one !== undefined) one.times++
       if (one?.order === 0) Object.assign(one, { order: ++this.order, writtenAt: now })
     }
     writePing(nonce: bigint, now: number): void {
@@ -180,7 +189,7 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
       for (const waiter of one.waiters) this.told.push(`${waiter} ${what}`)
     }
     receive(
-      { fits = () => true, groups, isCandidate, kind, transactionsOf, whole }: Incoming,
+      { fits = () => true, groups, isCandidate, kind, transactionsOf, count }: Incoming,
       what: string,
       now: number
     ) {
@@ -198,7 +207,15 @@ describe("any sequence of asking, writing, receiving and leaving", () => {
       }
       if (transactionsOf === undefined) return
       const wanted = this.written("getblocktxn").filter(({ key }) => isOf(transactionsOf)(key))
-      for (const one of whole === true ? wanted : wanted.slice(0, 1)) this.answer(one, what, now)
+      if (count === undefined) for (const one of wanted) this.answer(one, what, now)
+      else if (wanted[0] !== undefined) this.answerTransactions(wanted[0], count, what, now)
+    }
+    /** Each time that a request was written is answered. */
+    answerTransactions(one: Known, count: number, what: string, now: number): void {
+      const message = questions[Number(one.key)]
+      if (message._tag !== "getblocktxn" || message.indexes.length !== count) return
+      if (--one.times === 0) return this.answer(one, what, now)
+      for (const waiter of one.waiters.splice(0)) this.told.push(`${waiter} ${what}`)
     }
     pong(nonce: bigint, now: number): void {
       const ping = this.pings.find((one) => one.nonce === nonce)

@@ -20,12 +20,10 @@ const show = (name: string, value: string): void => {
 
 /** A node announces a new block by its hash. Fetches the block and shows it. */
 const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
-  const { block, witnessBlock } = Wire.InventoryType
-  const blocks = Array.from(items).filter(({ type }) => type === block)
-  for (const result of yield* peer.getData(blocks.map(({ hash }) => ({ type: witnessBlock, hash })))) {
-    if (result._tag !== "Found" || result.message._tag !== "block") continue
-    const { length } = result.message.block.transactions
-    show("block", `${Wire.hashToHex(result.item.hash)}, transactions: ${length}`)
+  for (const { hash, type } of items) {
+    if (type !== Wire.InventoryType.block) continue
+    const { transactions } = yield* peer.getBlock(hash)
+    show("block", `${Wire.hashToHex(hash)}, transactions: ${transactions.length}`)
   }
 })
 

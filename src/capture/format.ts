@@ -1,6 +1,8 @@
 /**
- * The records of a capture as Bitcoin Core writes it: uint64 microseconds since the epoch, 12 bytes of command padded with
- * zeros, uint32 length, all little-endian, and the payload, without a frame around it. Pure and synchronous.
+ * The records of a capture, as Bitcoin Core writes them. Pure and synchronous.
+ *
+ * A record is the time as uint64 in microseconds since the epoch, the command in 12 bytes padded with zeros, the length
+ * of the payload as uint32, all little-endian, and the payload without a frame.
  */
 import * as Data from "effect/Data"
 import type { PlatformError } from "effect/PlatformError"
@@ -13,27 +15,40 @@ const headerSize = 24
 const commandOffset = 8
 const lengthOffset = 20
 
-/** A message as it went over the wire, and when. */
+/**
+ * A message of a connection with the time when it was sent or received.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Captured {
-  /** Microseconds since the epoch, at most 2^53 - 1, which is in the year 2255. */
+  /** Microseconds since the epoch, at most 2^53 - 1: the year 2255. */
   readonly time: number
-  /** At most 12 characters of printable ASCII; not necessarily one that this package knows. */
+  /** At most 12 printable ASCII characters. It may be a command that this package does not know. */
   readonly command: string
-  /** Without a frame around it, at most 4,000,000 bytes. Need not be well-formed. */
+  /** At most 4,000,000 bytes, without a frame. It may be malformed. */
   readonly payload: Uint8Array
 }
 
-/** Why a capture could not be read or written. Offsets are those of the record, in bytes from the start. */
+/**
+ * Why a capture could not be read or written. Offsets are those of the record, in bytes from the start of the capture.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type CaptureReason =
-  /** It ends inside the record that starts here: `missing` bytes at least are not there. All before it was handed out. */
+  /**
+   * The capture ends inside the record that starts here: at least `missing` bytes are missing. The records before it
+   * were returned.
+   */
   | { readonly _tag: "Truncated"; readonly offset: number; readonly missing: number }
-  /** A payload longer than any message: no capture, or a damaged one. Nothing behind it can be found. */
+  /** The payload is longer than any message: this is not a capture, or it is damaged. Later records cannot be found. */
   | { readonly _tag: "PayloadTooLarge"; readonly offset: number; readonly length: number; readonly limit: number }
-  /** Not printable ASCII padded with zeros: no capture, or a damaged one. */
+  /** The command is not printable ASCII padded with zeros: this is not a capture, or it is damaged. */
   | { readonly _tag: "BadCommand"; readonly offset: number }
-  /** Behind the year 2255: no capture, or a damaged one. */
+  /** The time is after the year 2255: this is not a capture, or it is damaged. */
   | { readonly _tag: "BadTime"; readonly offset: number }
-  /** The file could not be read, made or written: there is none, no permission, a full disk. */
+  /** The file could not be read, made or written: it does not exist, no permission, a full disk. */
   | { readonly _tag: "FileFailed"; readonly path: string; readonly cause: PlatformError }
 
 const fileProblem = ({ reason }: PlatformError): string => {
@@ -50,24 +65,29 @@ const describe = (reason: CaptureReason): string => {
     case "Truncated":
       return `the capture ends inside the record at byte ${reason.offset}: ${reason.missing === 1 ? "1 byte is" : `${reason.missing} bytes are`} missing`
     case "PayloadTooLarge":
-      return `the record at byte ${reason.offset} is none: a payload of ${reason.length} bytes is above ${reason.limit}`
+      return `no record at byte ${reason.offset}: a payload of ${reason.length} bytes is above ${reason.limit}`
     case "BadCommand":
-      return `the record at byte ${reason.offset} is none: its command is not printable`
+      return `no record at byte ${reason.offset}: the command is not printable`
     case "BadTime":
-      return `the record at byte ${reason.offset} is none: its time is behind the year 2255`
+      return `no record at byte ${reason.offset}: the time is after the year 2255`
     case "FileFailed":
       return `${reason.path}: ${fileProblem(reason.cause)}`
   }
 }
 
-/** A capture that could not be read or written; `reason` says why. */
+/**
+ * A capture that could not be read or written. `reason` says why.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class CaptureError extends Data.TaggedError("CaptureError")<{ readonly reason: CaptureReason }> {
   override get message(): string {
     return describe(this.reason)
   }
 }
 
-/** The record. Throws `WireError` when it cannot be one. */
+/** Encodes a record. Throws `WireError` if it is not allowed. */
 export const writeRecord = ({ command, payload, time }: Captured): Uint8Array => {
   if (!/^[ -~]{0,12}$/.test(command)) {
     fail(command, { _tag: "BadValue", field: "command", problem: "is not at most 12 printable ASCII characters" })
@@ -87,18 +107,23 @@ export const writeRecord = ({ command, payload, time }: Captured): Uint8Array =>
   return bytes
 }
 
-/** Turns chunks of a capture into records, however the chunks are cut. It is not shared: one reader a file. */
+/**
+ * Turns chunks of a capture into records, however the chunks are cut. Each file needs a reader of its own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Reader {
   /**
-   * The records that are complete with this chunk. Payloads are views over the chunk, which must not be written to
-   * afterwards.
+   * Takes a chunk and returns the records that it completes. Payloads are views over the chunk, which must not be
+   * written to afterwards.
    */
   readonly push: (chunk: Uint8Array) => ReadonlyArray<Captured>
-  /** Set once the capture cannot be read any further; `push` returns nothing from then on. */
+  /** Set once the capture cannot be read on; `push` returns nothing from then on. */
   readonly failure: CaptureError | undefined
-  /** What it means that nothing more comes: undefined behind a whole record. */
+  /** The error if the capture ends here: undefined after a whole record. */
   readonly end: () => CaptureError | undefined
-  /** Bytes held back for a record that is not complete. */
+  /** Bytes held for a record that is not complete yet. */
   readonly buffered: number
 }
 
@@ -107,12 +132,12 @@ const empty = new Uint8Array(0)
 
 class RecordReader implements Reader {
   #failure: CaptureError | undefined
-  /** Where in the capture the next record, or the one that is held, starts. */
+  /** The offset of the next record, or of the one that is held. */
   #offset = 0
-  /** The beginning of a record that is not complete, in a buffer at most twice as large. */
+  /** The beginning of an incomplete record, in a buffer of at most twice its size. */
   #held = empty
   #heldLength = 0
-  /** How long that record is, as far as it is known: its header, at least. */
+  /** The size of that record as far as it is known: at least its header. */
   #needed = headerSize
 
   get failure(): CaptureError | undefined {
@@ -141,7 +166,7 @@ class RecordReader implements Reader {
     return new CaptureError({ reason: { _tag: "Truncated", offset: this.#offset, missing } })
   }
 
-  /** Reads the record that starts at `at`, or keeps the beginning of it. */
+  /** Reads the record that starts at `at`, or holds its beginning. */
   #next(chunk: Uint8Array, at: number, records: Array<Captured>): number {
     if (chunk.length - at < headerSize) return this.#resume(chunk, at, records)
     const length = this.#check(chunk, at)
@@ -152,7 +177,7 @@ class RecordReader implements Reader {
     return end
   }
 
-  /** Takes what belongs to the record that is held, up to the end of its header or its own. */
+  /** Takes bytes of the record that is held, up to the end of its header or of the record. */
   #resume(chunk: Uint8Array, at: number, records: Array<Captured>): number {
     const size = Math.min(chunk.length - at, this.#needed - this.#heldLength)
     const length = this.#heldLength + size
@@ -181,7 +206,7 @@ class RecordReader implements Reader {
     this.#offset += end - start
   }
 
-  /** The length of the payload, or a failure: before anything is kept for it. */
+  /** The length of the payload. Sets the failure before any memory is used for it. */
   #check(bytes: Uint8Array, start: number): number {
     const offset = this.#offset
     const length = u32At(bytes, start + lengthOffset)
@@ -202,4 +227,10 @@ class RecordReader implements Reader {
   }
 }
 
+/**
+ * Makes a reader that is at the start of a capture.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const makeReader = (): Reader => new RecordReader()

@@ -1,4 +1,4 @@
-/** Records of one connection on their way to its two files. */
+/** Appends the messages of one connection to its two files. */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -11,13 +11,13 @@ import { type Endpoint, formatEndpoint } from "../ConnectionError.ts"
 import type { Recording } from "../transport/recording.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
-/** Bytes that wait to be written above which the peer waits. One batch of what is read or sent can come on top. */
+/** The number of bytes that wait for the disk above which the peer pauses. One batch of messages can exceed it. */
 const maximumWaiting = 1 << 20
 
-/** The name of a connection's folder, as in Bitcoin Core: Windows knows no colons in names. */
+/** The name of the folder of a connection, as in Bitcoin Core. Windows does not allow colons in names. */
 export const folderOf = (remote: Endpoint): string => formatEndpoint(remote).replace(/[:/\\]/g, "_")
 
-/** Appends to a file, or fails saying which. */
+/** Opens a file to append to. The error names the file. */
 const appendTo = (
   fs: FileSystem.FileSystem,
   path: string
@@ -44,7 +44,7 @@ export interface RecordOptions {
   readonly onFailure: (error: CaptureError) => Effect.Effect<void>
 }
 
-/** Records until the scope ends, which waits until all is in the files. */
+/** Records until the scope ends. The end of the scope waits until all records are in the files. */
 export const record = Effect.fnUntraced(function* ({
   clock,
   folder,
@@ -74,7 +74,7 @@ export const record = Effect.fnUntraced(function* ({
     const appendSent = yield* appendTo(fs, `${folder}/msgs_sent.dat`)
     while (true) {
       yield* arrived.wait
-      // Who woke us has more: a batch is one write.
+      // The fiber that woke this one has more messages: wait, so that a batch is one write.
       if (!ending) yield* Effect.yieldNow
       const [ours, theirs, size] = [sent, received, waiting]
       if (ours.length + theirs.length === 0) return

@@ -1,3 +1,4 @@
+/** Translates the errors of the operating system and of Node into the reason why a dial failed. */
 import type { DialProblem } from "../ConnectionError.ts"
 
 const problems: Readonly<Record<string, DialProblem>> = {
@@ -22,19 +23,19 @@ export const codeOf = (cause: unknown): string | undefined =>
     ? cause.code
     : undefined
 
-/** What a dial ran into. A wrapped error is looked into, as Effect's platform wraps Node's. */
+/** The reason why a dial failed. A wrapped error is unwrapped: Effect's platform wraps Node's. */
 export const dialProblem = (cause: unknown): DialProblem => {
   const code = codeOf(cause)
   if (code !== undefined) return problems[code] ?? "Other"
   return cause instanceof Error && cause.cause !== undefined ? dialProblem(cause.cause) : "Other"
 }
 
-/** From "somebody is there" to "nobody knows": what says most of several attempts to one name. */
+/** Most specific first: which error to report if several addresses of a name failed. */
 const telling: ReadonlyArray<DialProblem> = ["Refused", "Timeout", "Unreachable", "HostNotFound", "BadPort", "Other"]
 
 const rank = (error: unknown): number => telling.indexOf(dialProblem(error))
 
-/** A name with several addresses fails with one error for each: the one that says most is taken out. */
+/** The most specific error of several attempts: a name with several addresses fails with one error for each. */
 export const unwrapAttempts = (cause: unknown): unknown => {
   if (!(cause instanceof AggregateError) || cause.errors.length === 0) return cause
   return cause.errors.reduce((best: unknown, error: unknown) => (rank(error) < rank(best) ? error : best))

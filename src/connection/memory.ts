@@ -1,3 +1,4 @@
+/** The in-memory pair: two connections in one process, with delays, cuts and resets for tests. */
 import type * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -6,10 +7,10 @@ import { type Closable, gracefulClose } from "./gracefulClose.ts"
 import { ReceiveBuffer } from "./receiveBuffer.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
-/** What travels, in order: bytes, our end, or a break. */
+/** What an end sends, in order: bytes, its end, or a break. */
 type Parcel = Uint8Array | "end" | "break"
 
-/** What both ends have in common. */
+/** The options of both ends. */
 export interface MemoryOptions {
   readonly window: number
   readonly delayMillis: number
@@ -18,7 +19,7 @@ export interface MemoryOptions {
   readonly split: ((bytes: Uint8Array) => ReadonlyArray<Uint8Array>) | undefined
 }
 
-/** First in, first out; taking out costs the same however many wait. */
+/** A queue. Removing an entry costs the same, however many there are. */
 class Fifo<A> {
   private items: Array<A> = []
   private from = 0
@@ -46,10 +47,10 @@ class Fifo<A> {
 }
 
 /**
- * One end of an in-memory connection. It behaves as a TCP socket does: the window is the kernel's buffers, an end that
- * was told of the other's end answers with its own once its bytes are through, a destroyed end no longer takes part.
+ * One end of an in-memory connection. It behaves like a TCP socket: the window is the buffer of the kernel; an end that
+ * receives the end of the other side flushes and sends its own; a destroyed end neither sends nor receives.
  *
- * A delivery runs the fiber that waits for it, which may come back here: state is changed first, then delivered.
+ * A delivery runs the fiber that waits for it, and this fiber may call this class: change the state first, then deliver.
  */
 export class MemoryEnd implements Closable {
   readonly localAddress: Endpoint
@@ -59,7 +60,7 @@ export class MemoryEnd implements Closable {
   private readonly receiveBuffer: ReceiveBuffer<ConnectionError>
   private other!: MemoryEnd
 
-  /** Pieces that found no room in the window. */
+  /** The pieces for which the window has no room. */
   private readonly waiting = new Fifo<Uint8Array>()
   private waitingBytes = 0
   private readonly travelling = new Fifo<{ readonly at: number; readonly parcel: Parcel }>()
@@ -68,7 +69,7 @@ export class MemoryEnd implements Closable {
   private isCut = false
 
   private error: ConnectionError | undefined
-  /** Our end follows the last byte that waits. */
+  /** Our end is sent after the last waiting byte. */
   private ending = false
   private endSent = false
   private endReceived = false
@@ -93,7 +94,7 @@ export class MemoryEnd implements Closable {
     this.cutAfter = cutAfter ?? Number.POSITIVE_INFINITY
     this.receiveBuffer = new ReceiveBuffer<ConnectionError>(() => this.other.flush(), options.split !== undefined)
     this.pull = this.receiveBuffer.pull
-    // Nothing is lost by not waiting: what was written stays with the pair until the other end has pulled it.
+    // Written bytes stay with the pair until the other end pulls them, so nothing is lost without a wait.
     this.close =
       options.closeTimeout === undefined ? Effect.sync(() => this.begin()) : gracefulClose(this, options.closeTimeout)
   }
@@ -122,7 +123,7 @@ export class MemoryEnd implements Closable {
     this.error ??= closedError()
     this.ending = true
     this.receiveBuffer.discard(this.error)
-    // What we no longer hold makes room for the other end, which may be waiting to flush its own bytes.
+    // The dropped bytes make room for the other end, which may wait to flush its own.
     this.other.flush()
     this.flush()
   }
@@ -135,13 +136,13 @@ export class MemoryEnd implements Closable {
     this.breakOff()
   }
 
-  /** Both ends see a break now. */
+  /** Breaks the connection at both ends. */
   resetBoth(cause: unknown): void {
     this.resetHere(cause)
     this.other.resetHere(cause)
   }
 
-  /** Carries what travels, each parcel when its time has come. */
+  /** Delivers each parcel when its time has come. */
   readonly courier: Effect.Effect<never> = Effect.forever(
     Effect.andThen(
       this.departed.wait,
@@ -159,14 +160,14 @@ export class MemoryEnd implements Closable {
     { disableYield: true }
   )
 
-  /** Moves what waits into the window, then tells who waited for that, then sends our end if it is due. */
+  /** Moves waiting bytes into the window, wakes the fibers that wait for that, and sends our end if it is due. */
   private flush(): void {
     for (let piece = this.waiting.first; piece !== undefined && !this.isCut; piece = this.waiting.first) {
       const held = this.travellingBytes + this.other.receiveBuffer.size
       const room = this.other.receiveBuffer.discarding ? Number.POSITIVE_INFINITY : this.options.window - held
       if (room <= 0) return
-      // A piece chosen by the test is cut only if the window never has room for it, else each byte that is pulled would
-      // bring one more.
+      // A piece that the test chose is cut only if the window is too small for it when empty. Otherwise each pulled
+      // byte would bring one more.
       if (this.options.split !== undefined && piece.length > room && held > 0) return
       const limit = Math.min(room, this.cutAfter - this.sent)
       if (piece.length > limit) {

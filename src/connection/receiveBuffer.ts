@@ -1,19 +1,20 @@
+/** The bytes that a connection has received and that were not pulled yet. */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 
 type Batch = NonEmptyReadonlyArray<Uint8Array>
 
 /**
- * Bytes that arrived and were not pulled yet, and the one fiber that waits for them. It has no bound of its own: who
- * pushes looks at `size`.
+ * The bytes that arrived and were not pulled yet, and the one fiber that waits for more. It has no limit of its own: the
+ * pusher checks `size`.
  *
- * A batch leaves in the thunk of `take`, which runs the puller's continuation without a step between, so that no
- * interruption can fall between "left the receiveBuffer" and "was seen".
+ * A batch leaves in the thunk of `take`, which runs the continuation of the puller without a step in between. So no
+ * interruption can fall between the moment when the batch leaves and the moment when the puller has it.
  */
 export class ReceiveBuffer<E> {
-  /** Bytes that are held. */
+  /** The number of bytes that are held. */
   size = 0
-  /** Whether what arrives is thrown away. */
+  /** Whether bytes that arrive are dropped. */
   discarding = false
 
   private held: Array<Uint8Array> = []
@@ -24,13 +25,13 @@ export class ReceiveBuffer<E> {
   private readonly onTaken: () => void
   private readonly single: boolean
 
-  /** `onTaken` runs whenever a batch left; `single` hands out one piece a pull instead of all that is held. */
+  /** `onTaken` runs after each batch that leaves. `single` returns one piece for each pull, not all that are held. */
   constructor(onTaken: () => void, single = false) {
     this.onTaken = onTaken
     this.single = single
   }
 
-  /** Pieces that are held. */
+  /** The number of pieces that are held. */
   get pieces(): number {
     return this.held.length - this.heldFrom
   }
@@ -40,7 +41,7 @@ export class ReceiveBuffer<E> {
       return resume(Effect.die(new Error("two fibers pull from one connection: only one may at a time")))
     }
     if (!this.discarding) {
-      // Set already when an earlier pull was interrupted before its `take` ran.
+      // An earlier pull that was interrupted before its `take` ran has set it already.
       this.handed ??= this.next()
       if (this.handed !== undefined) return resume(this.take)
     }
@@ -80,7 +81,7 @@ export class ReceiveBuffer<E> {
     return [bytes]
   }
 
-  /** Bytes arrived. Empty ones are dropped, for a batch has none. */
+  /** Adds bytes that arrived. Empty ones are dropped, because a batch has none. */
   push(bytes: Uint8Array): void {
     if (this.discarding || bytes.length === 0) return
     this.size += bytes.length
@@ -94,7 +95,7 @@ export class ReceiveBuffer<E> {
     resume(this.take)
   }
 
-  /** Several at once, in one batch when somebody waits. */
+  /** Adds several pieces at once, as one batch if a fiber waits. */
   pushAll(batch: Batch): void {
     for (const bytes of batch) {
       if (bytes.length === 0 || this.single) {
@@ -114,14 +115,14 @@ export class ReceiveBuffer<E> {
     resume(this.take)
   }
 
-  /** Nothing more will arrive: once what is held was pulled, pulls fail with the first such error. */
+  /** No more bytes will arrive: when those that are held were pulled, pulls fail with the first such error. */
   fail(error: E): void {
     if (this.end !== undefined) return
     this.end = Effect.fail(error)
     this.wakeWithEnd()
   }
 
-  /** Nobody wants what is held or still arrives: pulls fail at once. */
+  /** Drops all bytes, also those that still arrive: pulls fail at once. */
   discard(error: E): void {
     this.discarding = true
     this.held = []

@@ -1,3 +1,4 @@
+/** A connection over an Effect `Socket`. */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
@@ -10,20 +11,20 @@ import { type Closable, gracefulClose } from "./gracefulClose.ts"
 import { ReceiveBuffer } from "./receiveBuffer.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
-/** What an opened `Socket` consists of. */
+/** The parts of an opened `Socket`. */
 export interface SocketParts {
   readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array>, Socket.SocketError>
   readonly writer: Socket.Writer
   /** Owns the reader, the writer and the two fibers. */
   readonly scope: Scope.Closeable
-  /** Owns the writer: closing it sends our end, where the transport knows one. */
+  /** Owns the writer. Its close sends our end, if the transport has one. */
   readonly writeScope: Scope.Closeable
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
   readonly closeTimeout: Duration.Input
 }
 
-/** Normal closure, going away, no code given: what a WebSocket says in order, and what TCP's end is translated to. */
+/** The WebSocket codes of an orderly end: normal closure, going away, no code. The end of TCP is translated to them. */
 const orderly: ReadonlySet<number> = new Set([1000, 1001, 1005])
 
 const toError = (exit: Exit.Exit<unknown, Socket.SocketError>): ConnectionError => {
@@ -35,15 +36,18 @@ const toError = (exit: Exit.Exit<unknown, Socket.SocketError>): ConnectionError 
   return resetError("cause" in reason && reason.cause !== undefined ? reason.cause : reason)
 }
 
-/** So much is read ahead of the puller, and one batch of the socket more: enough to see the end behind a few messages. */
+/**
+ * The number of bytes that are read ahead of the puller; one batch of the socket can exceed it. Enough to see an end
+ * after a few messages.
+ */
 const readAhead = 65_536
 
-/** Each piece costs an object of 200 bytes and more, however few bytes are in it: so many are enough as well. */
+/** The number of pieces that are read ahead: each costs an object of 200 bytes and more, however short it is. */
 const maxPieces = 1_024
 
 /**
- * Two fibers, for a Socket's reads and writes are Effects: `write` is synchronous, so someone else has to run the
- * socket's; and `close` reads to the remote's end whether or not somebody pulls, so reading cannot be left to the puller.
+ * Two fibers, because reads and writes of a Socket are Effects. `write` is synchronous, so a fiber runs the writes of
+ * the socket. `close` reads to the end of the remote whether or not a fiber pulls, so a fiber does the reads.
  */
 export class SocketConnection implements Closable {
   readonly localAddress: Endpoint
@@ -55,11 +59,11 @@ export class SocketConnection implements Closable {
   private outbox: Array<Uint8Array> = []
   private waitingBytes = 0
   private error: ConnectionError | undefined
-  /** Our end follows the last byte that waits. */
+  /** Our end is sent after the last waiting byte. */
   private ending = false
   private readEnded = false
   private writeEnded = false
-  /** Nothing is left to flush or to wait for. */
+  /** No bytes are left to flush, and no end is awaited. */
   private destroyed = false
   private shutting = false
 
@@ -84,7 +88,8 @@ export class SocketConnection implements Closable {
     this.parts = parts
     this.localAddress = parts.localAddress
     this.remoteAddress = parts.remoteAddress
-    // Uninterruptible from the end of the wait to the end of the shutdown, else a fiber could leave with the scope open.
+    // Uninterruptible from the end of the wait to the end of the shutdown: otherwise a fiber could leave the scope
+    // open.
     this.close = Effect.ensuring(gracefulClose(this, parts.closeTimeout), this.shutdown)
     this.destroy = Effect.uninterruptible(
       Effect.andThen(
@@ -154,8 +159,8 @@ export class SocketConnection implements Closable {
   })
 
   /**
-   * Tells the transport to end now, for closing the scope alone leaves the handle open while the remote does not read;
-   * forked, for some writers suspend once the connection ended. Then ends both fibers.
+   * Ends the transport at once, then both fibers. Closing the scope alone leaves the handle open while the remote does
+   * not read. It is forked, because some writers suspend after the end of the connection.
    */
   private readonly shutdown: Effect.Effect<void> = Effect.suspend(() => {
     if (this.shutting) return Effect.void
@@ -171,7 +176,7 @@ export class SocketConnection implements Closable {
   private readingEnded(error: ConnectionError): void {
     this.readEnded = true
     this.ended(error)
-    // As a TCP socket of Node does: the remote's end is answered with ours, once what was written is flushed.
+    // Like a TCP socket of Node: after the end of the remote ours is sent, when all written bytes are flushed.
     this.end()
     if (this.isOver()) this.over.wake()
   }
@@ -185,7 +190,7 @@ export class SocketConnection implements Closable {
   private ended(error: ConnectionError): void {
     this.error ??= error
     this.receiveBuffer.fail(this.error)
-    // After an orderly end what waits may still be flushed, after a break it cannot.
+    // After an orderly end the waiting bytes may still be flushed; after a break they cannot.
     if (error.reason._tag === "Closed") {
       this.drains.wake(Effect.fail(this.error))
     } else {

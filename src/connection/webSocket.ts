@@ -1,22 +1,33 @@
-/** A WebSocket as a `Socket` that holds its writer back and ends softly, which Effect's own does not. */
+/** A WebSocket as a `Socket` that holds its writer back and closes gracefully, which Effect's own does not. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Socket from "effect/socket/Socket"
 
-/** What is used of a browser's WebSocket, and what the one of the `ws` package has besides. */
+/**
+ * The members of a WebSocket that are used: those of a browser's, and those that only the `ws` package has.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface WebSocketLike extends Socket.WebSocketLike {
   readonly bufferedAmount?: number | undefined
   pause?(): void
   terminate?(): void
 }
 
-/** So much may wait in the WebSocket for the network: what it takes at once in any case, and enough for 50 MB/s. */
+/**
+ * The number of bytes that may wait in the WebSocket for the network: it takes as many at once in any case, and they are
+ * enough for 50 MB/s.
+ */
 const sendAhead = 262_144
 
-/** No event tells that less waits, so one has to look. Browsers round it up to 4 ms, and to a second in hidden pages. */
+/**
+ * No event says that fewer bytes wait, so they are checked at this interval. Browsers round it up to 4 ms, and to a
+ * second in hidden pages.
+ */
 const lookEvery = Duration.millis(5)
 
-/** Browsers tell nothing of what went wrong, so that no page can look around in a network. */
+/** Browsers hide the cause of a failure, so that no page can explore a network. */
 const causeOf = (event: unknown): unknown => {
   if (typeof event !== "object" || event === null || event instanceof Error) return event
   if ("error" in event && event.error instanceof Error) return event.error
@@ -37,7 +48,7 @@ const failed = (reason: Socket.SocketError["reason"]): Socket.SocketError => {
   }
 }
 
-/** Each message costs an object as well, however few bytes are in it. */
+/** The memory of a message besides its bytes. */
 const messageCost = 256
 
 const sizeOf = (data: unknown): number => {
@@ -46,8 +57,8 @@ const sizeOf = (data: unknown): number => {
 }
 
 /**
- * Counts what is received and not pulled, and closes beyond `maxUnread`: from then on a browser hands out nothing more.
- * Effect's own mark fails the reader, and then goes on holding what comes while nobody pulls.
+ * Counts the bytes that are received and not pulled, and closes beyond `maxUnread`: a browser then delivers no more.
+ * Effect's own limit fails the reader, but bytes that arrive later are still held.
  */
 class Unread {
   private size = 0
@@ -61,20 +72,20 @@ class Unread {
     webSocket.addEventListener("message", ({ data }) => this.add(data))
   }
 
-  /** Takes a batch out. */
+  /** Counts a batch that was pulled. */
   readonly pulled = <A extends ReadonlyArray<Uint8Array | string>>(batch: A): A => {
     for (const message of batch) this.size -= message.length + messageCost
     return batch
   }
 
-  /** Its own error in place of the end that it made. */
+  /** The error of the overflow, if that caused the end. */
   readonly failed = ({ reason }: Socket.SocketError): Socket.SocketError =>
     failed(this.overflow === undefined ? reason : new Socket.SocketReadError({ cause: this.overflow }))
 
   private add(data: unknown): void {
     this.size += sizeOf(data) + messageCost
     if (this.size <= this.limit || this.overflow !== undefined) return
-    this.overflow = new Error(`more than ${this.limit} bytes came that nobody pulled`)
+    this.overflow = new Error(`more than ${this.limit} bytes arrived and were not pulled`)
     this.webSocket.close(1000)
   }
 }
@@ -84,7 +95,7 @@ export const makeSocket = (
   options: { readonly openTimeout?: Duration.Input | undefined; readonly maxUnread: number }
 ): Effect.Effect<Socket.Socket> =>
   Effect.map(Socket.fromWebSocket(Effect.succeed(webSocket), { openTimeout: options.openTimeout }), (socket) => {
-    // One that can pause does so, at Effect's own mark.
+    // A WebSocket that can pause does so at Effect's own limit.
     const unread = new Unread(webSocket, webSocket.pause === undefined ? options.maxUnread : Infinity)
     let end: Socket.SocketError | undefined
     webSocket.addEventListener("close", ({ code = 1006, reason = "" }) => {
@@ -96,7 +107,7 @@ export const makeSocket = (
       body: () => Effect.sleep(lookEvery),
       step: () => {}
     }).pipe(
-      // What was not sent never will be.
+      // The bytes that were not sent are lost.
       Effect.andThen(
         Effect.suspend(() => (end !== undefined && isFull() ? Effect.fail(unread.failed(end)) : Effect.void))
       )
@@ -118,7 +129,7 @@ export const makeSocket = (
           write: (chunk) => (Socket.isCloseEvent(chunk) ? destroy : Effect.andThen(writer.write(chunk), room)),
           writeAll: (chunks) => Effect.andThen(writer.writeAll(chunks), room)
         })),
-        // Our end: the remote answers with its own.
+        // Our close. The remote answers with its own.
         () => Effect.sync(() => webSocket.close(1000))
       )
     })

@@ -6,14 +6,14 @@
  *     inbound:  ← version              → version, (wtxidrelay, sendaddrv2, feature…), verack
  *               ← (wtxidrelay, sendaddrv2, feature…), verack                               done on its verack
  *
- * It does no I/O, knows no clock and no randomness; the driver (Handshake.ts) brings them.
+ * It does no I/O and uses neither clock nor randomness: its driver, run.ts, passes them in.
  */
 import type { NegotiationFailure } from "../HandshakeError.ts"
 import type { Policy } from "../Policy.ts"
 import type * as Wire from "../Wire.ts"
 import { ProtocolVersion } from "../wire/protocolVersion.ts"
 
-/** Features of one peer that are noted: a remote must not fill our memory with invented ones. */
+/** The number of features of one peer that are remembered: a remote must not fill our memory with invented ones. */
 export const maximumFeatures = 64
 
 /** Reject codes of BIP61. */
@@ -26,11 +26,11 @@ export interface Config {
   readonly requiredServices: ReadonlyArray<bigint>
   readonly features: ReadonlyArray<{ readonly id: string; readonly data: Uint8Array }>
   readonly isOwnNonce: (nonce: bigint) => boolean
-  /** Our version message; its time is set when it is sent. */
+  /** Our version message. Its time is set when it is sent. */
   readonly version: Wire.Version
 }
 
-/** What the two sides told each other so far. */
+/** The messages of both sides so far. */
 export interface State {
   readonly _tag: "AwaitingVersion" | "AwaitingVerack" | "Done"
   readonly remote: Wire.Version | undefined
@@ -60,13 +60,13 @@ export const initial: State = {
 export const countsBeforeVerack = (message: Wire.Message): boolean =>
   message._tag === "sendheaders" || (message._tag === "sendcmpct" && message.version === 2n)
 
-/** The version both sides speak. */
+/** The protocol version that both sides use. */
 export const commonVersion = (config: Config, remote: Wire.Version): number =>
   Math.min(config.version.protocolVersion, remote.protocolVersion)
 
 const next = (state: State, send: ReadonlyArray<Wire.Message> = []): Step => ({ state, send, failure: undefined })
 
-/** Where the policy has rejects and the peer understands them, one goes out before the end. */
+/** If the policy sends rejects and the peer understands them, one is sent before the end. */
 const fail = (
   config: Config,
   state: State,
@@ -75,7 +75,7 @@ const fail = (
 ): Step => ({
   state,
   failure,
-  // Before its version arrived nobody knows what the peer understands: btcd sends the reject all the same.
+  // Before its version arrives, the protocol version of the peer is unknown. btcd sends the reject all the same.
   send:
     reject !== undefined &&
     config.policy.sendReject &&
@@ -84,7 +84,7 @@ const fail = (
       : []
 })
 
-/** What is sent before anything was received: an inbound peer waits for the other's version. */
+/** The messages to send before anything is received: an inbound peer waits for the version of the other side. */
 export const start = (config: Config, now: number): ReadonlyArray<Wire.Message> =>
   config.direction === "outbound" ? [{ ...config.version, timestamp: now }] : []
 
@@ -127,7 +127,7 @@ const onVersion = (config: Config, state: State, version: Wire.Version, now: num
   return next(heard, send)
 }
 
-/** The next state after a message. `now` is unix seconds and goes into a version that is sent. */
+/** The next state after a message. `now` is the time in unix seconds for a version message that is sent. */
 export const step = (config: Config, state: State, message: Wire.Message, now: number): Step => {
   const remote = state.remote
   if (remote === undefined) {
@@ -168,13 +168,14 @@ export const step = (config: Config, state: State, message: Wire.Message, now: n
         const problem = `sent at protocol version ${common}, it needs ${ProtocolVersion.feature}`
         return fail(config, state, { _tag: "BadFeature", problem }, undefined)
       }
-      // A repeated one is ignored, the first counts; and so are more than anybody has.
+      // A repeated feature is ignored, and so is one above the limit.
       if (state.features.has(message.id) || state.features.size >= maximumFeatures) return next(state)
       return next({ ...state, features: new Map([...state.features, [message.id, message.data.slice()]]) })
     case "verack":
       return next({ ...state, _tag: "Done" })
     default:
-      // Unknown, or known but not yet legal: ignored, so that the network can learn new words (btcd #2278).
+      // An unknown message, or a known one that is not legal yet, is ignored, so that the protocol can get new messages
+      // (btcd #2278).
       return next(state)
   }
 }

@@ -1,4 +1,4 @@
-/** Finds out, or agrees on, how a connection is spoken, before the handshake: the driver of the key exchange. */
+/** Recognises or negotiates the transport of a connection before the handshake: the driver of the key exchange. */
 import * as Effect from "effect/Effect"
 import type { ConnectionError } from "../Connection.ts"
 import type { HandshakeReason } from "../HandshakeError.ts"
@@ -21,11 +21,11 @@ export interface EstablishOptions {
   readonly garbageLimit: number
   readonly network: Network.Network
   readonly policy: Policy
-  /** Milliseconds after which a silent peer is taken for one that does not speak version 2, where that may be. */
+  /** Milliseconds after which a silent peer counts as one without version 2. Only outbound with "auto". */
   readonly silence: number
 }
 
-/** A key is noise: what begins with text is another protocol, such as HTTP. */
+/** A key looks random. Bytes that begin with text are another protocol, such as HTTP. */
 const isText = (bytes: Uint8Array): boolean =>
   bytes.length >= 8 && bytes.subarray(0, 8).every((byte) => byte >= 0x20 && byte <= 0x7e)
 
@@ -34,7 +34,7 @@ const badOption = (field: string, problem: string): HandshakeReason => ({
   error: new Wire.WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
 })
 
-/** Magic and command of a version 1 frame. */
+/** The length of magic and command of a version 1 frame. */
 const frameOpeningLength = 16
 
 const magicLength = 4
@@ -43,8 +43,8 @@ const knownCommands = new Set<string>(Wire.commands)
 const isSame = (magic: Uint8Array, other: Uint8Array): boolean => magic.every((byte, index) => byte === other[index])
 
 /**
- * The magic of the version 1 frame that the bytes begin with, if they do: our network's and any command, or another one and a command
- * that we know. A key begins so with a probability of 2^-96 at most.
+ * The magic of the version 1 frame at the start of the bytes, if there is one: with the magic of our network and any
+ * command, or with another magic and a known command. A key begins like that with a probability of at most 2^-96.
  */
 const magicOfFrame = (bytes: Uint8Array, ours: Uint8Array): Uint8Array | undefined => {
   if (bytes.length < frameOpeningLength) return undefined
@@ -55,12 +55,16 @@ const magicOfFrame = (bytes: Uint8Array, ours: Uint8Array): Uint8Array | undefin
 }
 
 /**
- * A peer of our network sends its garbage terminator as soon as it has our key. Where the terminator has not come, and nothing else comes
- * for so long, in milliseconds, those of other networks are looked for: they cost 40 µs each.
+ * A peer of our network sends its garbage terminator as soon as it has our key. If nothing arrives for this time, in
+ * milliseconds, and the terminator is missing, the garbage is searched for the terminators of other networks, at 40 µs
+ * each.
  */
 const terminatorDelay = 1_000
 
-/** The link speaks version 2 afterwards, or still version 1. Returns what came behind it. */
+/**
+ * Negotiates the transport: afterwards the link uses version 2, or still version 1. Returns the messages that arrived
+ * already.
+ */
 export const establish = Effect.fnUntraced(function* (
   link: MessageConnection,
   { direction, garbageLimit, network, policy, silence, transport }: EstablishOptions
@@ -69,7 +73,7 @@ export const establish = Effect.fnUntraced(function* (
   const admission = yield* Transport.Admission
   const isInitiator = direction === "outbound"
   const exchange = KeyExchange.make(isInitiator ? "initiator" : "responder", network.magic)
-  /** The first bytes of the peer. */
+  /** The first bytes from the peer. */
   let opening: Uint8Array | undefined
   let secret: Uint8Array | undefined
 
@@ -78,7 +82,7 @@ export const establish = Effect.fnUntraced(function* (
     expected: network,
     received
   })
-  /** Undefined unless the peer's garbage holds the terminator of another network. */
+  /** The reason if the garbage of the peer holds the terminator of another network. */
   const otherNetwork = (): HandshakeReason | undefined => {
     if (secret === undefined) return undefined
     const shared = secret
@@ -88,17 +92,17 @@ export const establish = Effect.fnUntraced(function* (
     )
     return other === undefined ? undefined : wrongNetwork(other.magic)
   }
-  /** A more exact reason than this one, if the peer's bytes give it. */
+  /** A more specific reason, if the peer's bytes give one. */
   const explained = (reason: HandshakeReason): HandshakeReason =>
     opening !== undefined && isText(opening) ? wrongNetwork(opening.slice(0, magicLength)) : (otherNetwork() ?? reason)
-  // Our key was written by then, which is more than the 24 bytes that a node of version 1 reads before it gives up.
+  // We have written our key: more than the 24 bytes that a node of version 1 reads before it gives up.
   const disconnected = (error: ConnectionError): HandshakeReason =>
     isInitiator && opening === undefined
       ? { _tag: "V2NotSpoken", by: "end" }
       : explained({ _tag: "Disconnected", error })
-  // Who came, asked and left in the meantime shall not keep others waiting: it fails at once where the connection ended.
+  // A remote that has left must not make others wait: this fails at once if the connection has ended.
   const stillThere = Effect.raceFirst(Effect.mapError(link.connection.drained, disconnected), Effect.void)
-  // The turn of the event loop that comes in between is when other connections are attended to.
+  // Other connections are served in the turn of the event loop between two key exchanges.
   const admitted = <A>(work: Effect.Effect<A>): Effect.Effect<A, HandshakeReason> =>
     isInitiator ? work : admission.withPermit(Effect.andThen(stillThere, Effect.andThen(Effect.yieldNow, work)))
   const pull = Effect.suspend(() => {

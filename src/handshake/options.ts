@@ -1,4 +1,4 @@
-/** What may be set for a handshake, its defaults, and what is wrong with it, found before anything is sent. */
+/** The options of a handshake, their defaults, and the check that finds an invalid option before anything is sent. */
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Network from "../Network.ts"
@@ -7,14 +7,20 @@ import type { Transport } from "../Transport.ts"
 import { WireError } from "../WireError.ts"
 import type * as Wire from "../Wire.ts"
 
+/**
+ * The options of a handshake.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
-  /** "outbound" (the default) speaks first, "inbound" waits. */
+  /** "outbound" (the default) sends its version first, "inbound" waits for that of the peer. */
   readonly direction?: "inbound" | "outbound" | undefined
   /**
-   * Plain ("v1"), encrypted ("v2") or what the peer can ("auto") [324]. Inbound "auto" by default; P2P_V2 is then among the
-   * services that are announced. Outbound "v1", for a single connection cannot be spoken twice: with "auto", and a peer
-   * that does not speak version 2, it fails with `V2NotSpoken` and the next one to the same address is spoken in
-   * version 1. `Peer.dial` makes that next one.
+   * Plain ("v1"), encrypted ("v2") or encrypted if the peer supports it ("auto") (BIP324). Inbound the default is
+   * "auto", and P2P_V2 is announced unless it is "v1". Outbound the default is "v1", because a connection cannot change
+   * from one transport to the other: with "auto", a peer that does not support version 2 fails the handshake with
+   * `V2NotSpoken`, and the next connection to the same address uses version 1. `Peer.dial` makes that next connection.
    */
   readonly transport?: Transport | undefined
   /**
@@ -23,57 +29,75 @@ export interface Options {
    * bytes, and up to 175 if the services are unknown (the default): longer garbage makes some nodes of version 1 ban our address.
    */
   readonly remoteServices?: bigint | undefined
-  /** mainnet by default. */
+  /** The network of the peer; mainnet by default. */
   readonly network?: Network.Network | undefined
-  /** What we announce; 70017 by default. The smaller of the two sides' counts. */
+  /** The protocol version that we announce; 70017 by default. The lower one of both sides is used. */
   readonly protocolVersion?: number | undefined
-  /** Peers below it are refused; 31800 by default, as in Bitcoin Core (btcd: 209). */
+  /** The lowest protocol version of a peer that is accepted; 31800 by default, as in Bitcoin Core (btcd: 209). */
   readonly minimumProtocolVersion?: number | undefined
-  /** What we offer: bits of `Wire.Service`. None by default. */
+  /** The services that we offer: bits of `Wire.Service`. None by default. */
   readonly services?: bigint | undefined
   /**
-   * Masks of service bits; of each the peer must have at least one. By default an outbound peer must offer NETWORK or
-   * NETWORK_LIMITED, and WITNESS, and an inbound one nothing.
+   * Masks of service bits. The peer must offer at least one service of each mask. By default an outbound peer must offer
+   * NETWORK or NETWORK_LIMITED, and WITNESS; nothing is required of an inbound peer.
    */
   readonly requiredServices?: ReadonlyArray<bigint> | undefined
-  /** At most 256 bytes of printable ASCII [14]. */
+  /** Our user agent, at most 256 bytes of printable ASCII (BIP14). */
   readonly userAgent?: string | undefined
   /**
-   * What to say of ourselves in brackets behind the user agent, as `/name:version(comment; comment)/` [14]. A comment must
-   * not hold `/`, `:`, `(` or `)`.
+   * Comments in our user agent, as in `/name:version(comment; comment)/` (BIP14). A comment must not contain `/`, `:`,
+   * `(` or `)`.
    */
   readonly userAgentComments?: ReadonlyArray<string> | undefined
-  /** Height of our best block, asked for at each handshake; 0 by default. */
+  /** The height of our best block. It runs once in each handshake; 0 by default. */
   readonly startHeight?: Effect.Effect<number> | undefined
-  /** Whether the peer shall announce transactions [37]; true by default. */
+  /** Whether the peer should announce transactions to us (BIP37); true by default. */
   readonly relay?: boolean | undefined
-  /** What to announce by `feature` [434]: an id of 4 to 80 bytes, data of at most 512. */
+  /** The features that we announce with `feature` (BIP434): an id of 4 to 80 bytes, and data of at most 512 bytes. */
   readonly features?: ReadonlyArray<{ readonly id: string; readonly data: Uint8Array }> | undefined
-  /** Where Core and btcd differ; `Policy.core` by default. */
+  /** The reaction to bad behaviour where Core and btcd differ; `Policy.core` by default. */
   readonly policy?: Policy.Policy | undefined
-  /** For the whole handshake, the key exchange included; 60 seconds by default. */
+  /** The time limit of the handshake with its key exchange; 60 seconds by default. */
   readonly handshakeTimeout?: Duration.Input | undefined
-  /** Accept a connection to ourselves; for tests. */
+  /** Whether a connection to ourselves is accepted; for tests. */
   readonly allowSelfConnection?: boolean | undefined
-  /** Looks at the peer's version before it is answered; failing refuses the peer, with the text as the reason. */
+  /**
+   * Called with the version message of the peer before it is answered. If the Effect fails, the peer is refused with the
+   * text as the reason.
+   */
   readonly onVersion?: ((version: Wire.Version) => Effect.Effect<void, string>) | undefined
 }
 
-/** What the user agent of this version is unless another is set [14]. */
+/**
+ * The user agent that is sent by default (BIP14).
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultUserAgent = "/effect-bitcoin-peer:0.1.0/"
-/** What we announce. */
+/**
+ * The protocol version that is announced by default.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultProtocolVersion = 70_017
-/** Peers below it are refused. */
+/**
+ * The lowest protocol version of a peer that is accepted by default.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultMinimumProtocolVersion = 31_800
 
-/** An option that cannot be. */
+/** The error of an invalid option. */
 export const bad = (field: string, problem: string): WireError =>
   new WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
 
 export const isInteger = (value: number, minimum: number, maximum = Number.MAX_SAFE_INTEGER): boolean =>
   Number.isInteger(value) && value >= minimum && value <= maximum
 
-/** What is wrong with a duration that was set. */
+/** The error of an invalid duration, or undefined. */
 export const badDuration = (name: string, input: Duration.Input | undefined): WireError | undefined => {
   if (input === undefined) return undefined
   const duration = Duration.fromInput(input)
@@ -82,7 +106,7 @@ export const badDuration = (name: string, input: Duration.Input | undefined): Wi
     : undefined
 }
 
-/** The first option that cannot be, or undefined. */
+/** The error of the first invalid option, or undefined. */
 export const badOption = ({
   handshakeTimeout,
   network,

@@ -1,4 +1,4 @@
-/** The handshake over a link: drives the key exchange, then the machine, and says what was agreed. */
+/** The handshake over a link: runs the key exchange, then the machine, and returns the agreement of both sides. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,39 +19,45 @@ import {
   type Options
 } from "./options.ts"
 
-/** What both sides agreed on, and what the peer said of itself. */
+/**
+ * The agreement of both sides, and the facts that the peer states about itself.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Negotiated {
   readonly direction: "inbound" | "outbound"
-  /** How the bytes are made: "v2" is encrypted [324]. */
+  /** The transport; "v2" is encrypted (BIP324). */
   readonly transport: "v1" | "v2"
-  /** 32 bytes that only the two ends know, of "v2": where both have the same, nobody sits in between. */
+  /** With "v2", 32 bytes that only the two ends know. If both ends have the same, there is no man in the middle. */
   readonly sessionId: Uint8Array | undefined
-  /** The smaller of the two protocol versions. */
+  /** The lower one of the two protocol versions. */
   readonly protocolVersion: number
   /** The peer's own protocol version. */
   readonly remoteProtocolVersion: number
   /** The peer's 64 service bits, unknown ones included. */
   readonly services: bigint
-  /** As it was sent, one character a byte: sanitise before printing. */
+  /** The user agent as it was sent, one character for each byte: sanitise it before you print it. */
   readonly userAgent: string
-  /** Height of the peer's best block, as it says. */
+  /** The height of the best block of the peer, by its own account. */
   readonly startHeight: number
-  /** Whether the peer wants transactions announced [37]. */
+  /** Whether the peer wants transaction announcements (BIP37). */
   readonly relay: boolean
   /** The peer's clock minus ours, in whole seconds. */
   readonly timeOffset: Duration.Duration
-  /** The peer wants addrv2 [155]. */
+  /** Whether the peer wants addrv2 instead of addr (BIP155). */
   readonly addrV2: boolean
-  /** Transactions are announced by wtxid [339]: both sides said so. */
+  /** Whether transactions are announced by wtxid, because both sides asked for it (BIP339). */
   readonly wtxidRelay: boolean
-  /** What the peer announced by `feature` [434], by id. */
+  /** The features that the peer announced (BIP434), by id. */
   readonly features: ReadonlyMap<string, Uint8Array>
-  /** The nonce of the peer's version. */
+  /** The nonce of the peer's version message. */
   readonly remoteNonce: bigint
 }
 
 const defaultRequiredServices = [Wire.Service.network | Wire.Service.networkLimited, Wire.Service.witness]
-// `addr_from` is sent as zeros but for services, and `addr_recv` too: neither our address nor a proxy's leaks.
+// `addr_from` and `addr_recv` are sent as zeros except for the services: our address, or that of a proxy, does not
+// leak.
 const noAddress = new Uint8Array(16)
 
 const withComments = (userAgent: string, comments: ReadonlyArray<string>): string =>
@@ -60,12 +66,12 @@ const withComments = (userAgent: string, comments: ReadonlyArray<string>): strin
 const failed = (reason: HandshakeReason): Effect.Effect<never, HandshakeError> =>
   Effect.fail(new HandshakeError({ reason }))
 
-/** How long "auto" waits for an answer to our key, or half of the handshake's time where that is less. */
+/** How long "auto" waits for an answer to our key, in milliseconds; at most half of the time limit of the handshake. */
 const longestSilence = 15_000
 
 /**
- * The handshake over a link, which Peer keeps using afterwards. `rest` are the messages for the connected peer: those before
- * the verack that count (`countsBeforeVerack`), then those after it.
+ * Runs the handshake over a link that the peer then keeps using. `rest` are messages for the connected peer: first those
+ * before the verack that count after it (`countsBeforeVerack`), then those after it.
  */
 export const runHandshake = Effect.fnUntraced(function* (
   link: MessageConnection,
@@ -109,7 +115,8 @@ export const runHandshake = Effect.fnUntraced(function* (
       timestamp: 0,
       receiver: { services: 0n, address: noAddress, port: 0 },
       sender: { services, address: noAddress, port: 0 },
-      // Only who dials needs to recognise itself; strangers must not push those nonces out.
+      // Only the dialling side looks for itself; the nonces of inbound connections must not displace those of outbound
+      // ones.
       nonce: yield* direction === "outbound" ? nonces.next : nonces.unremembered,
       userAgent: withComments(options.userAgent ?? defaultUserAgent, options.userAgentComments ?? []),
       startHeight: 0,
@@ -123,7 +130,7 @@ export const runHandshake = Effect.fnUntraced(function* (
   }
 
   let state = Machine.initial
-  /** The last of each command, so that a remote which repeats them costs no memory. */
+  /** The last message of each command, so that repetitions use no memory. */
   const early = new Map<string, Wire.ParserEvent>()
   let versionReceivedAt = 0
   let isEstablished = transport === "v1"
@@ -157,7 +164,7 @@ export const runHandshake = Effect.fnUntraced(function* (
           const { command, reason } = event.error
           const wasFeature = command === "feature" && reason._tag !== "BadChecksum" && reason._tag !== "BadCommand"
           if (wasFeature) return yield* failed({ _tag: "BadFeature", problem: event.error.message })
-          // A version that cannot be read is not a version: who insists on it coming first need not wait for another.
+          // A malformed version is not a version. A policy that wants it first need not wait for another.
           if (state.remote === undefined && policy.notVersionFirst === "disconnect") {
             return yield* failed({ _tag: "BadMessage", error: event.error })
           }
@@ -207,7 +214,7 @@ export const runHandshake = Effect.fnUntraced(function* (
         likely({
           _tag: "TimedOut",
           after: timeout,
-          // A stranger that says nothing has not even shown which version it speaks.
+          // An inbound peer that sent nothing has not even shown which transport it uses.
           waitingFor:
             !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
         })
@@ -216,7 +223,8 @@ export const runHandshake = Effect.fnUntraced(function* (
 
   const remote = state.remote!
   const { sessionId, transport: spoken } = link.framing
-  // Where version 2 failed all the same it was busy, or somebody interfered: the next one may be encrypted again.
+  // The node supports version 2 although the key exchange failed: it was busy, or someone interfered. The next
+  // connection may use version 2 again.
   if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
     v1Peers.remove(link.connection.remoteAddress)
   }

@@ -22,6 +22,19 @@ export interface AnnouncerOptions {
   readonly reason: () => EndReason | undefined
 }
 
+/** The error for a hash that is not 32 bytes. */
+const badHash = (announcements: ReadonlyArray<Inventory.Announcement>): PeerError | undefined => {
+  for (const announcement of announcements) {
+    const hashes = "hash" in announcement ? [announcement.hash] : [announcement.txid, announcement.wtxid]
+    for (const { length } of hashes) {
+      if (length === 32) continue
+      const reason = { _tag: "BadValue", field: "hash", problem: `has ${length} bytes instead of 32` } as const
+      return notSendable(new Wire.WireError({ command: "inv", reason }))
+    }
+  }
+  return undefined
+}
+
 export class Announcer {
   readonly #options: AnnouncerOptions
   readonly #announced = new WaitList(() => (this.#options.inventory.waiting.length > 0 ? Effect.void : undefined))
@@ -45,23 +58,26 @@ export class Announcer {
     }).pipe(Effect.catch(() => Effect.never))
   }
 
-  announce(announcements: ReadonlyArray<Inventory.Announcement>): Effect.Effect<void, PeerError> {
+  announce(
+    announcements: ReadonlyArray<Inventory.Announcement>
+  ): Effect.Effect<ReadonlyArray<Inventory.Announced>, PeerError> {
     const { inventory, remote, sendQueue } = this.#options
     return Effect.suspend(() => {
-      const error = this.#ended()
+      const error = this.#ended() ?? badHash(announcements)
       if (error !== undefined) return Effect.fail(error)
       const blocks: Array<Wire.InventoryItem> = []
-      for (const { feeRate, hash, type } of announcements) {
-        if (hash.length !== 32) {
-          const reason = { _tag: "BadValue", field: "hash", problem: `has ${hash.length} bytes instead of 32` } as const
-          return Effect.fail(notSendable(new Wire.WireError({ command: "inv", reason })))
-        }
-        if (type === Wire.InventoryType.block) {
-          if (inventory.known.add(hash)) blocks.push({ type, hash })
-        } else inventory.queue({ type, hash, feeRate }, remote)
-      }
+      const results = announcements.map((announcement): Inventory.Announced => {
+        const item = Inventory.itemOf(announcement, remote)
+        if (item.type !== Wire.InventoryType.block) return inventory.queue(item, remote)
+        if (!inventory.known.add(item.hash)) return "known"
+        blocks.push({ type: item.type, hash: item.hash })
+        return "queued"
+      })
       this.#announced.wake()
-      return Effect.forEach(blocks, (item) => sendQueue.offer({ _tag: "inv", items: [item] }), { discard: true })
+      return Effect.as(
+        Effect.forEach(blocks, (item) => sendQueue.offer({ _tag: "inv", items: [item] }), { discard: true }),
+        results
+      )
     })
   }
 
@@ -72,7 +88,7 @@ export class Announcer {
       if (tip === undefined) return Effect.void
       const hash = Wire.blockHash(tip)
       const items = [{ type: Wire.InventoryType.block, hash }]
-      if (!remote.wantsHeaders || headers.length > maximumAnnouncedHeaders) return this.announce(items)
+      if (!remote.wantsHeaders || headers.length > maximumAnnouncedHeaders) return Effect.asVoid(this.announce(items))
       if (inventory.known.has(hash)) {
         const error = this.#ended()
         return error === undefined ? Effect.void : Effect.fail(error)

@@ -51,7 +51,7 @@ export class Pinger {
 
   /** Sends pings at their times; fails when the remote was silent for too long. */
   readonly loop: Effect.Effect<never, EndReason> = Effect.suspend(() => {
-    const { keepAlive, now } = this.#options
+    const { keepAlive, nonces, now, sendQueue } = this.#options
     return Effect.gen({ self: this }, function* () {
       while (true) {
         const action = KeepAlive.next(keepAlive, now())
@@ -59,9 +59,12 @@ export class Pinger {
           case "Wait":
             yield* Effect.sleep(Math.ceil(action.milliseconds))
             break
-          case "Ping":
-            yield* this.send
+          case "Ping": {
+            const nonce = this.hasPongs ? yield* nonces.unremembered : undefined
+            if (nonce !== undefined) this.#queued.set(nonce, undefined)
+            sendQueue.force({ _tag: "ping", nonce })
             break
+          }
           case "PingTimeout":
             return yield* Effect.fail<EndReason>({
               _tag: "PingTimeout",
@@ -77,14 +80,14 @@ export class Pinger {
     })
   })
 
-  /** Sends a ping whether there is room or not. Nobody waits for its pong. */
-  readonly send: Effect.Effect<void> = Effect.suspend(() => {
+  /**
+   * Sends a ping after requests, whether there is room or not; does nothing if the remote does not answer pings. It does not count
+   * as a round trip: its pong comes after the answers to the requests, which may be large.
+   */
+  readonly probe: Effect.Effect<void> = Effect.suspend(() => {
     const { nonces, sendQueue } = this.#options
-    const nonce = this.hasPongs ? nonces.unremembered : Effect.succeed(undefined)
-    return Effect.map(nonce, (nonce) => {
-      if (nonce !== undefined) this.#queued.set(nonce, undefined)
-      sendQueue.force({ _tag: "ping", nonce })
-    })
+    if (!this.hasPongs) return Effect.void
+    return Effect.map(nonces.unremembered, (nonce) => sendQueue.force({ _tag: "ping", nonce }))
   })
 
   /** Sends a ping and returns the round trip. */

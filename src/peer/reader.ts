@@ -83,6 +83,8 @@ export class Reader<Self> {
     // a handler waits for an answer itself the pong must not wait for that handler, or two peers could wait for each other.
     const pongsInTurn = dispatcher.isIdle()
     observer.count()
+    // Part of a message arrived: a large block on a slow line is no stall.
+    if (events.length === 0) tracker()?.progress(arrivedAt)
     for (const event of events) {
       if (event._tag === "Dropped") {
         if (observer.dropped !== undefined) (waits ??= []).push(observer.dropped(event.error))
@@ -93,7 +95,8 @@ export class Reader<Self> {
         const verdict = judge(message, served)
         if (verdict === "handle") {
           const hashes = RemoteState.observe(remote, message)
-          tracker()?.received(message, hashes, arrivedAt)
+          failure = tracker()?.received(message, hashes, arrivedAt)
+          if (failure !== undefined) break
           if (message._tag === "pong") pinger.received(message)
           else if (message._tag === "ping" && !pongsInTurn) {
             const pong = pinger.answer(message)

@@ -157,11 +157,13 @@ export const observe = (state: RemoteState, message: Wire.Message): MessageHashe
   }
 }
 
-/** To be called for each message that is written: the remote knows of what is in it from then on. */
+/**
+ * To be called for each message that is written: the remote knows of what is in it from then on. A request says nothing about
+ * whether the remote has the item.
+ */
 export const observeSent = (state: RemoteState, message: Wire.Message): void => {
   switch (message._tag) {
     case "inv":
-    case "getdata":
       rememberItems(state, message.items)
       return
     case "tx":
@@ -177,7 +179,6 @@ export const observeSent = (state: RemoteState, message: Wire.Message): void => 
     case "cmpctblock":
       rememberHeader(state, message.header)
       return
-    case "getblocktxn":
     case "blocktxn":
       state.known.add(message.blockHash)
       return

@@ -212,8 +212,9 @@ export class Session<Self = unknown> {
     return (this.#requests ??= new Requests({
       tracker: this.#openTracker(),
       sendQueue: this.sendQueue,
-      sendPing: this.pinger.hasPongs ? this.pinger.send : Effect.void,
+      probe: this.pinger.probe,
       protocolVersion: this.info.protocolVersion,
+      wtxidRelay: this.info.wtxidRelay,
       services: this.info.services,
       onAsk: () => this.dispatcher.letRead()
     }))
@@ -245,6 +246,7 @@ export class Session<Self = unknown> {
     const { dataStallTimeout, headersStallTimeout } = this.#options
     return (this.#tracker ??= new RequestTracker({
       genesisHash: this.info.network.genesisHash,
+      segwitHeight: this.info.network.segwitHeight ?? 0,
       answersPings: this.pinger.hasPongs,
       dataTimeout: Duration.toMillis(dataStallTimeout ?? defaultDataStallTimeout),
       headersTimeout: Duration.toMillis(headersStallTimeout ?? defaultHeadersStallTimeout)
@@ -274,7 +276,7 @@ export class Session<Self = unknown> {
         yield* this.#asked.wait
         yield* Effect.sleep(stallCheckInterval)
         const late = this.#openTracker().overdue(this.#remoteNow())
-        if (late?._tag === "Ping") yield* this.pinger.send
+        if (late?._tag === "Ping") yield* this.pinger.probe
         else if (late !== undefined) {
           const { command, hash, waited } = late
           return yield* Effect.fail<EndReason>({ _tag: "Stalled", command, hash, after: Duration.millis(waited) })

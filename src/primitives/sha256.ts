@@ -9,7 +9,7 @@ type NodeHash = (algorithm: "sha256", bytes: Uint8Array, encoding: "buffer") => 
 
 /** `crypto.hash` of Node, if it gives the hash that noble gives: other runtimes have parts of `node:crypto`. */
 const probed = (hash: NodeHash | undefined): NodeHash | undefined => {
-  // Of a length that is given to it later, as a view that does not start at the start of its buffer.
+  // At least 120 bytes, as all its inputs, and not at the start of its buffer.
   const input = Uint8Array.from({ length: 200 }, (_, index) => index).subarray(3)
   try {
     const given = hash?.("sha256", input, "buffer")

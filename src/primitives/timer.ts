@@ -1,10 +1,11 @@
+/** A timer on the Clock of a context. */
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 
 /**
- * Does something after that long on the Clock of the context; the result calls it off. For what waits in a callback anyway:
- * a fiber that sleeps costs a third of a race.
+ * Calls `onTime` after this duration on the Clock of the context; the result cancels it. For code that waits in a
+ * callback: a fiber that sleeps costs a third of a race.
  */
 export const startTimer = (
   context: Context.Context<never>,

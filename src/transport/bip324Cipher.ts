@@ -1,9 +1,9 @@
 /**
- * The secrets of a version 2 connection [BIP324]: the shared secret of two ElligatorSwift keys, what is derived from it,
- * and the two ciphers of each direction, which change their keys every 224 packets.
+ * The secrets of a version 2 connection (BIP324): the shared secret of two ElligatorSwift keys, the keys that are
+ * derived from it, and the two ciphers of each direction, which change their keys every 224 packets.
  *
- * Primitives come from libraries: the curve from `@scure/btc-signer`, HKDF from `@noble/hashes`, ChaCha20-Poly1305 from
- * `node:crypto` or, where that does not work (browsers, Bun), from `@noble/ciphers`.
+ * Libraries provide the primitives: `@scure/btc-signer` the curve, `@noble/hashes` HKDF, and `node:crypto`
+ * ChaCha20-Poly1305, or `@noble/ciphers` where that does not work (browsers, Bun).
  */
 import { chacha20, chacha20poly1305 } from "@noble/ciphers/chacha.js"
 import { expand, extract } from "@noble/hashes/hkdf.js"
@@ -15,7 +15,7 @@ export const publicKeySize = 64
 export const terminatorSize = 16
 export const tagSize = 16
 
-/** Packets that one key is used for. */
+/** The number of packets for which one key is used. */
 const rekeyInterval = 224
 const lengthSize = 3
 const keySize = 32
@@ -31,18 +31,22 @@ export interface KeyPair {
   readonly publicKey: Uint8Array
 }
 
-/** From the platform's secure randomness. Some milliseconds of work: on average four square roots. */
+/**
+ * Makes a key pair from the secure randomness of the platform. It takes some milliseconds: four square roots on average.
+ */
 export const makeKeyPair = (): KeyPair => elligatorSwift.keygen()
 
-/** The secret that both sides get from their own key pair and the other's public key. Some milliseconds of work. */
+/**
+ * The secret that both sides derive from their own key pair and the public key of the other. It takes some milliseconds.
+ */
 export const sharedSecret = (ours: KeyPair, theirs: Uint8Array, initiator: boolean): Uint8Array =>
   elligatorSwift.getSharedSecretBip324(ours.privateKey, theirs, ours.publicKey, initiator)
 
-/** Authenticated encryption, with a key and a nonce for this one call. */
+/** Authenticated encryption. Each call has its own key and nonce. */
 export interface Aead {
-  /** Writes ciphertext and tag to `out`, which may begin where `plain` does. */
+  /** Writes ciphertext and tag to `out`, which may start at the same byte as `plain`. */
   readonly seal: (key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array, out: Uint8Array) => void
-  /** The plaintext of what these parts are together, in a buffer of its own; undefined where the tag is wrong. */
+  /** The plaintext of the joined parts, in a buffer of its own; undefined if the tag is wrong. */
   readonly open: (
     key: Uint8Array,
     nonce: Uint8Array,
@@ -162,7 +166,10 @@ const defaultAead: Aead = {
 
 const zeros = new Uint8Array(rekeyInterval * lengthSize + keySize)
 
-/** FSChaCha20: what the lengths of one direction are masked with. One keystream a key; its last 32 bytes are the next key. */
+/**
+ * FSChaCha20, which masks the lengths of one direction. Each key makes one keystream, whose last 32 bytes are the next
+ * key.
+ */
 class LengthCipher {
   readonly #nonce = new Uint8Array(12)
   #stream: Uint8Array
@@ -173,7 +180,7 @@ class LengthCipher {
     this.#stream = chacha20(key, this.#nonce, zeros)
   }
 
-  /** The mask of the next packet's length, 24 bits. */
+  /** The mask of the next length, 24 bits. */
   next(): number {
     if (this.#at === rekeyInterval * lengthSize) {
       setU32At(this.#nonce, 4, ++this.#epoch)
@@ -185,7 +192,7 @@ class LengthCipher {
   }
 }
 
-/** FSChaCha20Poly1305: header and contents of one direction. */
+/** FSChaCha20Poly1305, which encrypts header and contents of one direction. */
 class ContentsCipher {
   readonly #aead: Aead
   readonly #nonce = new Uint8Array(12)
@@ -223,23 +230,26 @@ class ContentsCipher {
   }
 }
 
-/** The ciphers of one direction. They count packets: each is sealed, or opened, once and in order. */
+/** The ciphers of one direction. They count packets: seal or open each packet once, and in order. */
 export interface Direction {
-  /** The mask of the next packet's length; once a packet. */
+  /** The mask of the next packet's length. Call it once for each packet. */
   readonly lengthMask: () => number
-  /** Writes header byte and contents, and the tag, sealed to `out`, which may begin where `plain` does. */
+  /**
+   * Encrypts header byte and contents, and writes them with the tag to `out`, which may start at the same byte as
+   * `plain`.
+   */
   readonly seal: (plain: Uint8Array, aad: Uint8Array, out: Uint8Array) => void
-  /** Header byte and contents; undefined where the tag is wrong. */
+  /** Decrypts header byte and contents; undefined if the tag is wrong. */
   readonly open: (parts: ReadonlyArray<Uint8Array>, aad: Uint8Array) => Uint8Array | undefined
 }
 
-/** All that is derived from a shared secret. */
+/** The keys and ciphers that are derived from a shared secret, for one side. */
 export interface Secrets {
   readonly send: Direction
   readonly receive: Direction
   readonly sendTerminator: Uint8Array
   readonly receiveTerminator: Uint8Array
-  /** The same on both sides, and different on both where somebody sits in between. */
+  /** The same bytes on both sides, unless there is a man in the middle. */
   readonly sessionId: Uint8Array
 }
 
@@ -281,7 +291,7 @@ const direction = (lengthKey: Uint8Array, contentsKey: Uint8Array, aead: Aead): 
   }
 }
 
-/** What one side uses, of a shared secret on the network with that magic. */
+/** Derives the secrets of one side from a shared secret, on the network with that magic. */
 export const deriveSecrets = (
   secret: Uint8Array,
   magic: Uint8Array,
@@ -302,5 +312,5 @@ export const deriveSecrets = (
   }
 }
 
-/** Associated data of all packets but the first. */
+/** The associated data of all packets but the first. */
 export const noAad = new Uint8Array(0)

@@ -52,7 +52,7 @@ export const decoyPacket = (length: number): Uint8Array => {
 }
 
 /**
- * Seals packets in the order in which they are to be sent, into one buffer; a single one in its own. `aad` is the
+ * Seals packets in the order in which they are sent, into one buffer; a single packet in its own buffer. `aad` is the
  * associated data of the first.
  */
 export const sealPackets = (

@@ -1,4 +1,4 @@
-/** What the two versions of the transport have in common: messages become bytes, and bytes messages. */
+/** The two versions of the transport behind one interface: messages become bytes, and bytes become messages. */
 import type * as Result from "effect/Result"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
@@ -8,7 +8,7 @@ import { payloadOf } from "../wire/frameV1.ts"
 import { makePacketParser, type PacketParser, payloadOfPacket, sealPackets, writePacket } from "./bip324Packets.ts"
 import { attempt } from "../wire/fail.ts"
 
-/** A message that was encoded and waits to be written; the frame has the length that it takes on the wire. */
+/** An encoded message that waits to be written. The frame has the length that it takes on the wire. */
 export interface Outgoing {
   readonly message: Wire.Message
   readonly frame: Uint8Array
@@ -16,15 +16,15 @@ export interface Outgoing {
 
 export interface Framing {
   readonly transport: "v1" | "v2"
-  /** 32 bytes, of version 2 only. */
+  /** 32 bytes, with version 2 only. */
   readonly sessionId: Uint8Array | undefined
-  /** Of what is received. */
+  /** The parser of received bytes. */
   readonly parser: Wire.Parser
-  /** The frame of a message, made when it is queued. */
+  /** Encodes the frame of a message, when it is queued. */
   readonly encode: (message: Wire.Message) => Result.Result<Uint8Array, Wire.WireError>
   /** The payload in a frame that is not sealed yet. */
   readonly payloadOf: (frame: Uint8Array) => Uint8Array
-  /** The bytes to write for these frames, each once and in the order in which they are written. */
+  /** The bytes to write for these frames. Call it once for each frame, in the order of the writes. */
   readonly seal: (frames: ReadonlyArray<Outgoing>) => Uint8Array
 }
 
@@ -47,7 +47,7 @@ export const makeV1 = (magic: Uint8Array, policy: Policy, onFrame?: OnFrame): Fr
   seal: (frames) => joined(framesOf(frames))
 })
 
-/** Of what follows a key exchange. */
+/** The framing after a key exchange. */
 export const makeV2 = (
   secrets: Secrets,
   garbage: Uint8Array,

@@ -1,14 +1,14 @@
 /**
- * How two sides of a connection come to encrypt it [BIP324], as a pure machine, one for both roles. Keys look like noise,
- * and are followed by garbage, more noise of any length, so that nothing of it can be recognised.
+ * The key exchange that starts an encrypted connection (BIP324), as a pure machine for both roles. Keys look random, and
+ * random garbage of any length follows them, so that an observer recognises nothing.
  *
  *     initiator: → key, garbage                 ← key, garbage
  *                → terminator, (decoys…), version packet        done on the terminator of the other side
- *     responder: ← key, or version 1 after all  → key, garbage
+ *     responder: ← key, or version 1            → key, garbage
  *                → terminator, (decoys…), version packet        done on the terminator of the other side
  *
- * It does no I/O, knows no clock and no randomness, and leaves the costly mathematics to its driver, which may make a
- * stranger wait: the machine asks for our key and for the shared secret when they are needed.
+ * It does no I/O and uses neither clock nor randomness. Its driver does the expensive mathematics, and may delay it for a
+ * stranger: the machine asks for our key and for the shared secret when it needs them.
  */
 import { joined } from "../primitives/bytes.ts"
 import { type KeyPair, publicKeySize, type Secrets, terminatorSize } from "./bip324Cipher.ts"
@@ -24,27 +24,27 @@ export const maxGarbageLength = 4095
 
 const prefixSize = 16
 const magicSize = 4
-/** What a version 1 header has behind the magic when it announces a version message. */
+/** The bytes after the magic in the version 1 header of a version message. */
 const versionCommand = Uint8Array.of(0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e, 0, 0, 0, 0, 0)
 
-/** Why there is no encrypted connection. */
+/** Why the key exchange failed. */
 export type KeyExchangeFailure =
-  /** A version message in version 1, of the network with that magic. */
+  /** The peer sent a version message in version 1, on the network with that magic. */
   | { readonly _tag: "OtherNetwork"; readonly magic: Uint8Array }
-  /** No terminator within the greatest length of garbage: another network, or another protocol. */
+  /** The garbage of the peer has the greatest length, and no terminator: another network, or another protocol. */
   | { readonly _tag: "NoTerminator" }
 
-/** What is to be done next. */
+/** What the driver has to do next. */
 export type Step =
-  /** `receive` more bytes. */
+  /** Call `receive` with more bytes. */
   | { readonly _tag: "NeedBytes" }
-  /** `offerKey`: the other side speaks version 2. */
+  /** Call `offerKey`: the other side supports version 2. */
   | { readonly _tag: "NeedKey" }
-  /** `agree` on the secrets that our key and this one make. */
+  /** Call `agree` with the secrets that follow from our key and this one. */
   | { readonly _tag: "NeedSecrets"; readonly ours: KeyPair; readonly theirs: Uint8Array }
-  /** The other side speaks version 1; these are all of its bytes so far. */
+  /** The other side uses version 1. These are all its bytes so far. */
   | { readonly _tag: "Version1"; readonly bytes: Uint8Array }
-  /** Packets follow, of which `rest` has arrived already; the garbage is the associated data of the first. */
+  /** Packets follow; `rest` holds those that have arrived. The garbage is the associated data of the first one. */
   | { readonly _tag: "Done"; readonly secrets: Secrets; readonly garbage: Uint8Array; readonly rest: Uint8Array }
   | { readonly _tag: "Failed"; readonly failure: KeyExchangeFailure }
 
@@ -52,7 +52,7 @@ export interface KeyExchange {
   readonly initiator: boolean
   readonly magic: Uint8Array
   phase: "Prefix" | "OurKey" | "TheirKey" | "Secrets" | "Garbage" | "Over"
-  /** What arrived and is not done with: the beginning of `held`, then `chunk` from `offset` on. */
+  /** The bytes that arrived and were not processed: the beginning of `held`, then `chunk` from `offset` on. */
   held: Uint8Array
   size: number
   chunk: Uint8Array
@@ -79,7 +79,7 @@ export const make = (role: "initiator" | "responder", magic: Uint8Array): KeyExc
   secrets: undefined
 })
 
-/** Moves bytes to `held` until it has so many; whether it does. */
+/** Fills `held` up to `size` bytes; true when it is full. */
 const hold = (of: KeyExchange, size: number): boolean => {
   const end = Math.min(of.chunk.length, of.offset + size - of.size)
   of.held.set(of.chunk.subarray(of.offset, end), of.size)
@@ -103,7 +103,7 @@ const isOtherNetwork = (of: KeyExchange): boolean =>
 
 const otherNetwork = (of: KeyExchange): Step => fail(of, { _tag: "OtherNetwork", magic: of.held.slice(0, magicSize) })
 
-/** The first 16 bytes of version 1 are known; whatever differs from them is a key. */
+/** The first 16 bytes of version 1 are known. Other bytes are a key. */
 const prefix = (of: KeyExchange): Step => {
   const isWhole = hold(of, prefixSize)
   const { held, magic, size } = of
@@ -154,7 +154,7 @@ export const garbageHolds = (of: KeyExchange, terminator: Uint8Array): boolean =
   return false
 }
 
-/** What is to be done next. */
+/** The next step. */
 export const next = (of: KeyExchange): Step => {
   switch (of.phase) {
     case "Prefix":
@@ -171,14 +171,14 @@ export const next = (of: KeyExchange): Step => {
   }
 }
 
-/** Takes bytes, when `NeedBytes` asked for them, and says what is next. */
+/** Takes bytes after `NeedBytes`, and returns the next step. */
 export const receive = (of: KeyExchange, bytes: Uint8Array): Step => {
   of.chunk = bytes
   of.offset = 0
   return next(of)
 }
 
-/** Our key and garbage as they are sent. */
+/** Our key and garbage, as they are sent. */
 export const offerKey = (of: KeyExchange, ours: KeyPair, garbage: Uint8Array): Uint8Array => {
   of.ours = ours
   of.ourGarbage = garbage
@@ -186,7 +186,7 @@ export const offerKey = (of: KeyExchange, ours: KeyPair, garbage: Uint8Array): U
   return joined([ours.publicKey, garbage])
 }
 
-/** The end of our garbage, decoys of these lengths and the version packet, as they are sent. */
+/** The terminator of our garbage, decoys with contents of these lengths, and the version packet, as they are sent. */
 export const agree = (of: KeyExchange, secrets: Secrets, decoys: ReadonlyArray<number>): Uint8Array => {
   of.secrets = secrets
   of.phase = "Garbage"

@@ -1,24 +1,30 @@
-/** Recording as a peer sees it: where its messages go, if anywhere. */
+/** How the messages of a peer are recorded, and whether they are. */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Connection } from "../Connection.ts"
 
-/** Where the messages of one connection go. Neither function may throw, or keep the payload without copying it. */
+/**
+ * Takes the messages of one connection. Neither function may throw, or keep the payload without copying it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Recording {
-  /** A message that came: its checksum and command are right, its payload need not be well-formed. */
+  /** A message that arrived. Its checksum and command are right; its payload may be malformed. */
   readonly received: (command: string, payload: Uint8Array) => void
-  /** A message that was handed to the connection. */
+  /** A message that was written to the connection. */
   readonly sent: (command: string, payload: Uint8Array) => void
-  /** Waits until more may come: the peer neither reads nor writes meanwhile. */
+  /** Waits until the recording can take more. The peer neither reads nor writes meanwhile. */
   readonly room: Effect.Effect<void>
 }
 
 /**
- * Where the peers of a program are recorded: nowhere, unless a layer says otherwise. `layer` is the one for files; another
- * starts a recording for each connection, which ends with the scope.
+ * Starts a recording for each connection of the peers in this context: no recording by default. `layer` records in
+ * files. A recording of your own ends with the scope.
  *
+ * @example
  * ```ts
  * import { Effect } from "effect"
  * import { Capture, Network, Nonce, Peer } from "effect-bitcoin-peer"
@@ -40,6 +46,9 @@ export interface Recording {
  *     }))
  * )
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export const Recorder = Context.Reference<
   ((connection: Connection) => Effect.Effect<Recording, never, Scope.Scope>) | undefined

@@ -1,6 +1,9 @@
 /** Small messages for the tests of requests: the same number gives the same message. */
 import { assert } from "@effect/vitest"
+import type { BadAnswer } from "../../src/peer/requests/answers.ts"
 import type { Outcome } from "../../src/peer/requests/inFlight.ts"
+import * as Hex from "effect/encoding/Hex"
+import * as Result from "effect/Result"
 import { type Question, RequestTracker } from "../../src/peer/requests/tracker.ts"
 import * as MerkleBlock from "../../src/MerkleBlock.ts"
 import * as Wire from "../../src/Wire.ts"
@@ -33,23 +36,47 @@ export const tx = (number: number, witness = false): Wire.Tx => ({
 })
 export const txid = (number: number): Uint8Array => Wire.txid(transaction(number))
 export const wtxid = (number: number): Uint8Array => Wire.wtxid(transaction(number, true))
+/** Commits to no witness but its own: OP_RETURN, a push of 36 bytes, a tag, the hash of 64 zeros (BIP141). */
+const commitment = Result.getOrThrow(
+  Hex.decode("6a24aa21a9ede2f61c3f71d1defd3fa999dfa36953755c690689799962b48bebd836974e8cf9")
+)
+/** The only transaction of a block. Its witness does not change its txid, and so not the block's hash. */
+const coinbase = (number: number, witness: boolean): Wire.Transaction => ({
+  version: 2,
+  inputs: [
+    {
+      previousOutput: { txid: new Uint8Array(32), index: 0xffffffff },
+      script: Uint8Array.of(0x51, 0),
+      sequence: 0,
+      witness: witness ? [new Uint8Array(32)] : []
+    }
+  ],
+  outputs: [{ value: 0, script: commitment }],
+  lockTime: number
+})
 export const header = (number: number, previousBlock = hash(0)): Wire.BlockHeader => ({
   version: 1,
   previousBlock,
-  merkleRoot: hash(0),
+  merkleRoot: Wire.txid(coinbase(number, false)),
   timestamp: 0,
   bits: 0,
   nonce: number
 })
 export const block = (number: number, witness = false): Wire.BlockMessage => ({
   _tag: "block",
-  block: { header: header(number), transactions: [transaction(0, witness)] }
+  block: { header: header(number), transactions: [coinbase(number, witness)] }
 })
 export const blockHash = (number: number): Uint8Array => Wire.blockHash(header(number))
-/** A filtered block of these transactions, all of which match; by default none, which proves nothing. */
+/** The block with other transactions than its header commits to. */
+export const mutatedBlock = (number: number): Wire.BlockMessage => ({
+  _tag: "block",
+  block: { header: header(number), transactions: [coinbase(number + 1, true)] }
+})
+/** A filtered block of these transactions, all of which match; by default of one that does not. */
 export const filteredBlock = (number: number, ...txs: ReadonlyArray<Wire.Tx>): Wire.MerkleBlock => {
+  if (txs.length === 0) return MerkleBlock.make(block(number).block, () => false).merkleBlock
   const transactions = txs.map(({ transaction }) => transaction)
-  const merkleRoot = txs.length === 0 ? hash(0) : Wire.merkleRoot(transactions.map(Wire.txid))
+  const merkleRoot = Wire.merkleRoot(transactions.map(Wire.txid))
   return MerkleBlock.make({ header: { ...header(number), merkleRoot }, transactions }, () => true).merkleBlock
 }
 export const cmpctblock = (number: number): Wire.CmpctBlock => ({
@@ -98,10 +125,10 @@ export const pong = (nonce: bigint): Wire.Pong => ({ _tag: "pong", nonce })
 
 export const genesisHash = hash(0xffff)
 export const make = (answersPings = true): RequestTracker =>
-  new RequestTracker({ genesisHash, dataTimeout: 30_000, headersTimeout: 90_000, answersPings })
+  new RequestTracker({ genesisHash, segwitHeight: 0, dataTimeout: 30_000, headersTimeout: 90_000, answersPings })
 
 /** A message arrives, of which no hash was made yet. */
-export const received = (tracker: RequestTracker, message: Wire.Message, now = 0): void =>
+export const received = (tracker: RequestTracker, message: Wire.Message, now = 0): BadAnswer | undefined =>
   tracker.received(message, {}, now)
 
 export const found = (message: Wire.Message): Outcome => ({ _tag: "Found", message })

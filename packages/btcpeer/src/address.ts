@@ -1,11 +1,11 @@
-/** Where to connect to, as people write it. */
+/** The address of a node, as people write it. */
 import * as net from "node:net"
 import type { Endpoint } from "effect-bitcoin-peer/Connection"
 
 const ipv6 = /^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%[\w.-]+)?$/
 const name = /^[\p{L}\p{N}_.-]+$/u
 
-/** The host and what follows its colon; an IPv6 address may stand without brackets when it stands alone. */
+/** The host, and the text after its colon. An IPv6 address without a port needs no brackets. */
 const split = (
   text: string
 ): { readonly host: string; readonly port: string | undefined; readonly isIPv6: boolean } => {
@@ -17,7 +17,7 @@ const split = (
 
 /**
  * The endpoint that `HOST[:PORT]` names: a name, an IPv4 address, or an IPv6 address, which needs brackets where a port
- * follows. Throws an `Error` that says what is wrong.
+ * follows. Throws an `Error` that describes the problem.
  */
 export const parseAddress = (text: string, defaultPort: number): Endpoint => {
   const { host, isIPv6, port } = split(text)
@@ -27,7 +27,7 @@ export const parseAddress = (text: string, defaultPort: number): Endpoint => {
       isIPv6 ? "not an IPv6 address, which needs brackets before a port" : "not a host name or an address"
     )
   }
-  // The resolver would take a number, or a part of an address, for one: 18444 is 0.0.72.12.
+  // The resolver of the system takes any number for an IPv4 address: 18444 is 0.0.72.12.
   if (/^[\d.]+$/.test(host) && !net.isIPv4(host)) throw new Error("not an IPv4 address")
   if (port === undefined) return { host, port: defaultPort }
   const number = /^\d{1,5}$/.test(port) ? Number(port) : 0

@@ -31,7 +31,7 @@ import type { Format } from "./summary.ts"
 import type { Settings } from "./watch.ts"
 import { clean, wrappedHelp } from "./text.ts"
 
-/** Of the package. */
+/** The version of the package. */
 export const version = "0.1.0"
 
 const units = new Map([
@@ -42,7 +42,7 @@ const units = new Map([
   ...["d", "day", "days"].map((unit) => [unit, 86_400_000] as const)
 ])
 
-/** `30s`, `1.5m`, `500ms`, `2 hours`, or a number of seconds. Longer than 24 days is more than a timer can wait. */
+/** Reads `30s`, `1.5m`, `500ms`, `2 hours`, or a number of seconds. A timer cannot wait longer than 24 days. */
 export const parseDuration = (text: string): Duration.Duration => {
   const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)\s*([a-z]+)?$/.exec(text.trim()) ?? []
   const millis = Number(number) * (units.get(unit) ?? NaN)
@@ -56,7 +56,7 @@ const durationFlag = (name: string) =>
     Flag.mapTryCatch(parseDuration, (error) => (error instanceof Error ? error.message : String(error)))
   )
 
-/** The same, for what no time at all would make senseless. */
+/** Refuses a duration of 0. */
 const positive = Flag.filter(
   (duration: Duration.Duration) => Duration.isPositive(duration),
   () => "a duration above 0"
@@ -66,7 +66,7 @@ const isUserAgent = (text: string): boolean => text.length <= Wire.maxUserAgentL
 
 const json = Flag.Literals("json", ["summary", "full"]).pipe(
   Flag.withOptionalValue("summary"),
-  Flag.withDescription("Print one JSON object a line: what matters in each message, or with --json=full all of it"),
+  Flag.withDescription("Print one JSON object a line: a summary of each message, with --json=full all of it"),
   Flag.optional
 )
 
@@ -78,7 +78,7 @@ const capture = Flag.String("capture").pipe(
     (directory) => directory !== "",
     () => "a directory"
   ),
-  Flag.withDescription("Record what goes over the wire in DIR/message_capture, in Bitcoin Core's format"),
+  Flag.withDescription("Record all messages in DIR/message_capture, in Bitcoin Core's format"),
   Flag.optional
 )
 
@@ -96,16 +96,16 @@ const peerFlags = {
   ),
   limit: limitFlag("Disconnect after this time, counted from the handshake; without it, on Ctrl-C"),
   policy: Flag.Literals("policy", Policy.names).pipe(
-    Flag.withDescription("What to do where Bitcoin Core and btcd answer bad behaviour differently; core by default"),
+    Flag.withDescription("Answer bad behaviour as Bitcoin Core or as btcd does; core by default"),
     Flag.withDefault("core")
   ),
   transport: Flag.Literals("transport", Transport.names).pipe(
-    Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with those that speak it (auto, the default)"),
+    Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with nodes that speak it (auto, the default)"),
     Flag.withDefault("auto")
   ),
   userAgent: Flag.String("user-agent").pipe(
     Flag.filter(isUserAgent, () => `at most ${Wire.maxUserAgentLength} characters of ASCII`),
-    Flag.withDescription(`What to call ourselves, '' for nothing; ${defaultUserAgent} by default`),
+    Flag.withDescription(`The user agent that we send, '' for an empty one; ${defaultUserAgent} by default`),
     Flag.optional
   ),
   json
@@ -121,7 +121,7 @@ interface PeerFlags {
   readonly json: Option.Option<"summary" | "full">
 }
 
-/** An onion service takes many seconds to reach, and to answer; a router of I2P may have to ask around for minutes. */
+/** A connection to an onion service takes many seconds. An I2P router may look for a destination for minutes. */
 const timeouts = { Direct: Duration.seconds(10), Socks5: Duration.minutes(1), I2p: Duration.minutes(3) }
 
 const settings = (flags: PeerFlags, way: Way["_tag"] = "Direct"): Settings => ({
@@ -165,13 +165,13 @@ const connectCommand = Command.make(
     proxy: Flag.String("proxy").pipe(
       Flag.withMetavar("URL"),
       Flag.withDescription(
-        "A SOCKS5 proxy, socks5://[USER:PASSWORD@]HOST:PORT, which also looks the name up; Tor's is socks5://127.0.0.1:9050. None by default"
+        "Connect through this SOCKS5 proxy, socks5://[USER:PASSWORD@]HOST:PORT, which also resolves the name. Tor: socks5://127.0.0.1:9050"
       ),
       Flag.optional
     ),
     sam: Flag.String("i2p-sam").pipe(
       Flag.withMetavar("HOST:PORT"),
-      Flag.withDescription("An I2P router's SAM, for .i2p names, most often 127.0.0.1:7656. None by default"),
+      Flag.withDescription("Connect to .i2p names through the SAM of this I2P router, usually 127.0.0.1:7656"),
       Flag.optional
     ),
     capture,
@@ -179,7 +179,7 @@ const connectCommand = Command.make(
       Flag.withMetavar("NAMES"),
       Flag.mapTryCatch(parseServices, (error) => (error instanceof Error ? error.message : String(error))),
       Flag.withDescription(
-        "What the node is known to offer, such as NETWORK,WITNESS,P2P_V2. Without P2P_V2, --transport auto begins with v1"
+        "The services of the node, if you know them, such as NETWORK,WITNESS,P2P_V2. Without P2P_V2, --transport auto begins with v1"
       ),
       Flag.optional
     ),
@@ -189,18 +189,18 @@ const connectCommand = Command.make(
     )
   },
   Effect.fnUntraced(function* ({ address, capture, proxy, sam, services, ...flags }) {
-    // Not parsed by the flags, whose errors repeat what was given: there may be a password in it.
+    // Flags repeat their input in errors, and this one may hold a password. So it is parsed here.
     const way = yield* orFailure(Option.isSome(proxy) ? "--proxy" : "--i2p-sam", () => wayOf(proxy, sam))
     const options = settings(flags, way._tag)
     const endpoint = yield* orFailure(`"${address}"`, () => endpointOf(address, way, options.network))
     return yield* recordIn(capture)(connect(endpoint, way, options, Option.getOrUndefined(services)))
   })
 ).pipe(
-  Command.withShortDescription("Connect to a peer and show what it sends"),
+  Command.withShortDescription("Connect to a node and show its messages"),
   Command.withDescription(
-    `Connect to a peer, ping it and show every message of both sides, and at the end how many there were.
+    `Connect to a node, ping it, show every message of both sides, and count them at the end.
 
-Exit code 0: disconnected after --for, or by Ctrl-C or SIGTERM. 1: no connection, no handshake, or the peer ended it. 130: stopped before the handshake was done.`
+Exit code 0: disconnected after --for, or by Ctrl-C or SIGTERM. 1: no connection, no handshake, or the node disconnected. 130: stopped before the end of the handshake.`
   ),
   Command.withExamples([
     { command: "btcpeer connect 127.0.0.1 --network regtest", description: "Watch a node on this machine" },
@@ -221,7 +221,9 @@ const listenCommand = Command.make(
     capture,
     host: Flag.String("host").pipe(
       Flag.map(unbracketed),
-      Flag.withDescription("The address to listen on; 0.0.0.0 or :: lets the outside in; 127.0.0.1 by default"),
+      Flag.withDescription(
+        "The address to listen on; other machines can connect to 0.0.0.0 and ::; 127.0.0.1 by default"
+      ),
       Flag.withDefault("127.0.0.1")
     ),
     port: Flag.Int("port").pipe(
@@ -238,9 +240,9 @@ const listenCommand = Command.make(
     return recordIn(capture)(listen({ host, port: Option.getOrElse(port, () => options.network.port) }, options))
   }
 ).pipe(
-  Command.withShortDescription("Take peers that connect and show what they send"),
+  Command.withShortDescription("Accept peers and show their messages"),
   Command.withDescription(
-    `Take peers that connect, and show every message of each. Goes on when one leaves.
+    `Accept peers, and show every message of each. Other peers stay when one disconnects.
 
 Exit code 0: ended after --for, or by Ctrl-C or SIGTERM. 1: cannot listen.`
   ),
@@ -271,7 +273,7 @@ const replayCommand = Command.make(
     ),
     file: Argument.String("file").pipe(
       Argument.withMetavar("FILE"),
-      Argument.withDescription("msgs_recv.dat for what came from the peer, msgs_sent.dat for the other side")
+      Argument.withDescription("msgs_recv.dat has the messages of the peer, msgs_sent.dat those of the other side")
     )
   },
   ({ atOnce, file, json, limit, network, policy, speed }) =>
@@ -285,14 +287,14 @@ const replayCommand = Command.make(
           format: formatOf(json)
         })
 ).pipe(
-  Command.withShortDescription("Play a capture to a peer of this program, as if it came over the wire"),
+  Command.withShortDescription("Play a capture to a peer of this program, as if it were its connection"),
   Command.withDescription(
-    `Play one side of a connection that was recorded (connect --capture, or bitcoind -capturemessages) to a peer of this program, and show what connect would. The remote says what it said then, whatever it is asked. A capture does not tell its network, which only matters for what is shown.
+    `Play one side of a recorded connection (connect --capture, or bitcoind -capturemessages) to a peer of this program, and show the same as connect. The recorded side answers no questions. A capture does not hold its network, which matters for the output only.
 
-Exit code 0: all was played, or ended after --for or by Ctrl-C. 1: not a capture, a damaged one, or the peer was ended by what it holds. 130: stopped before the handshake was done.`
+Exit code 0: the whole capture was played, or ended after --for or by Ctrl-C. 1: not a capture, a damaged one, or its messages made the peer disconnect. 130: stopped before the end of the handshake.`
   ),
   Command.withExamples([
-    { command: "btcpeer replay msgs_recv.dat --at-once --json", description: "All there is, for a program" },
+    { command: "btcpeer replay msgs_recv.dat --at-once --json", description: "The whole capture, for a program" },
     { command: "btcpeer replay msgs_recv.dat --speed 60", description: "A minute in a second" }
   ])
 )
@@ -303,7 +305,9 @@ const decodeCommand = Command.make(
     json,
     network: Flag.Literals("network", Network.names).pipe(
       Flag.withAlias("n"),
-      Flag.withDescription("The network of addresses in --json=full, where the bytes do not tell; mainnet by default"),
+      Flag.withDescription(
+        "The network of addresses in --json=full, if the input does not hold it; mainnet by default"
+      ),
       Flag.withDefault("mainnet")
     ),
     as: Flag.String("as").pipe(
@@ -313,13 +317,13 @@ const decodeCommand = Command.make(
         () => `${forms.join(", ")}, or a command such as headers`
       ),
       Flag.withDescription(
-        `What it is, where the bytes do not tell: ${forms.join(", ")}, or the command whose payload it is`
+        `The form of the input, if decode cannot recognise it: ${forms.join(", ")}, or the command of a payload`
       ),
       Flag.optional
     ),
     file: Argument.String("file").pipe(
       Argument.withMetavar("FILE"),
-      Argument.withDescription("The file; - or none for standard input"),
+      Argument.withDescription("The file; - or no argument for standard input"),
       Argument.withDefault("-")
     )
   },
@@ -330,7 +334,7 @@ const decodeCommand = Command.make(
   Command.withDescription(
     `Show the messages in a capture of Bitcoin Core (-capturemessages), a stream of version 1 frames, a block file, a block, whole or filtered, a transaction, or the hexadecimal digits of one of them. What is damaged is shown as such, and the rest is decoded.
 
-Exit code 1: it cannot be read, or something in it is damaged.`
+Exit code 1: the input cannot be read, or a part of it is damaged.`
   ),
   Command.withExamples([
     { command: "btcpeer decode msgs_recv.dat", description: "A capture of Bitcoin Core" },
@@ -354,8 +358,7 @@ const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim()
 const defaultHelpColumns = 80
 
 /**
- * Help goes to stdout, no wider than the terminal. What is wrong with the arguments is one line, not the help with that line at its
- * end.
+ * Help goes to stdout, no wider than the terminal. An error in the arguments is one line on stderr, without the help.
  */
 const presenter = (
   error: (text: string) => void,
@@ -376,7 +379,7 @@ const presenter = (
 
 const runCommand = Command.runWith(btcpeer, { version })
 
-/** Runs the command with the arguments behind its name, and gives the exit code. Every failure is one line on stderr. */
+/** Runs the command with its arguments and returns the exit code. Every failure is one line on stderr. */
 export const run = Effect.fnUntraced(function* (argv: ReadonlyArray<string>) {
   const { columns, error } = yield* Output
   const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
@@ -384,7 +387,7 @@ export const run = Effect.fnUntraced(function* (argv: ReadonlyArray<string>) {
     Effect.as(0),
     Effect.catchTags({
       ShowHelp: ({ errors }) => Effect.succeed(errors.length === 0 ? 0 : 1),
-      // It has told already.
+      // Its error is printed already.
       DemoFailed: () => Effect.succeed(1)
     }),
     Effect.catchCause((cause) => {

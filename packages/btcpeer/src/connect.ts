@@ -1,4 +1,4 @@
-/** `btcpeer connect`: one peer, watched until it or the user ends it. */
+/** `btcpeer connect`: watches one peer until the peer or the user disconnects. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,7 +13,7 @@ import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
 import * as Session from "./watch.ts"
 
-/** How to get there. */
+/** The way to the node. */
 export type Way =
   | { readonly _tag: "Direct" }
   | { readonly _tag: "Socks5"; readonly proxy: NodeConnection.Socks5Proxy }
@@ -48,14 +48,17 @@ const problemOf = (error: HandshakeError | ConnectionError, endpoint: Endpoint):
     return `connect ${formatEndpoint(endpoint)}: ${way}`
   }
   const network = otherNetwork(error)
-  return network === undefined ? message : `${message.replace(/\?$/, "")}: use --network ${network.name}`
+  if (network === undefined) return message
+  return message.endsWith("?")
+    ? `${message} Use --network ${network.name}`
+    : `${message}: use --network ${network.name}`
 }
 
-/** How often the command looks what it waits for, and how often it sees the same before it tells that: after a second. */
+/** The command looks four times a second whether it still waits for the same thing, and tells it after a second. */
 const look = Duration.millis(250)
 const patience = 4
 
-/** Tells what an effect waits for, whenever that stays the same for a moment, until the effect ends. */
+/** Runs an effect, and tells its state whenever the state stays the same for a second. */
 const telling = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   waitsFor: () => string,
@@ -75,12 +78,12 @@ const telling = <A, E, R>(
   return Effect.raceFirst(effect, watch)
 }
 
-/** Succeeds when we ended it, fails with how it ended otherwise. */
+/** Succeeds when we disconnected. Fails with the reason when the peer did. */
 export const connect = Effect.fnUntraced(function* (
   endpoint: Endpoint,
   way: Way,
   options: Session.Settings,
-  /** What the node is known to offer. */
+  /** The services of the node, if they are known. */
   remoteServices?: bigint
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
   const output = yield* Output
@@ -89,7 +92,7 @@ export const connect = Effect.fnUntraced(function* (
   const address = formatEndpoint(endpoint)
   const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const deadline = now() + Duration.toMillis(options.timeout)
-  /** What is left of the time for dialling and the handshake, for both tries where there are two. */
+  /** The rest of the time for dialling and handshake. Both tries of "auto" share it. */
   const left = (): Duration.Duration => Duration.millis(Math.max(1, Math.ceil(deadline - now())))
 
   let tries = 0
@@ -122,7 +125,7 @@ export const connect = Effect.fnUntraced(function* (
   )
   const end = yield* telling(opened, waitsFor, (line) => output.error(`btcpeer: ${line}`)).pipe(
     Effect.mapError((error) =>
-      // The time for all of it is the one that the user knows.
+      // The user knows only the time-out of the whole.
       error.reason._tag === "TimedOut"
         ? new HandshakeError({ reason: { ...error.reason, after: options.timeout } })
         : error

@@ -21,12 +21,12 @@ const empty = new Uint8Array(0)
 const microseconds = (time: number): string =>
   new Date(Math.floor(time / 1000)).toISOString().replace("Z", `${String(time % 1000).padStart(3, "0")}Z`)
 
-/** How many messages are printed before other fibers run, one of which may end the command. */
+/** How many messages are printed before other fibers may run: one of them ends the command on Ctrl-C. */
 const turn = 256
 
 export interface DecodeOptions {
   readonly format: Format
-  /** Whose addresses a transaction pays to, where the bytes do not tell. */
+  /** The network of the addresses of a transaction, if the input does not hold it. */
   readonly network: Network
   /** The value of `--as`. */
   readonly as: string | undefined
@@ -60,7 +60,7 @@ const planOf = (head: Uint8Array, isAll: boolean, file: string, as: string | und
   }
 }
 
-/** Succeeds when everything in the input could be decoded. Fails otherwise, after it has printed what could. */
+/** Succeeds when all of the input was decoded. Fails otherwise, after it printed the messages that could be decoded. */
 export const decode = Effect.fnUntraced(function* (
   file: string,
   { as, format, network }: DecodeOptions,

@@ -1,4 +1,4 @@
-/** `btcpeer demo`, which is `npm start`: two peers and a chain in one process, to see what this package does. */
+/** `btcpeer demo`, which `npm start` runs: two peers and a chain in one process show this package at work. */
 import * as Effect from "effect/Effect"
 import { Command, Flag } from "effect/cli"
 import { coinbaseMaturity, mineChain } from "effect-bitcoin-peer/testing/RegtestChain"
@@ -7,7 +7,7 @@ import { type DemoFailed, story, timed } from "./demo/story.ts"
 import { Output } from "./output.ts"
 import { grouped } from "./text.ts"
 
-/** Mines a chain and tells the story. Fails with `DemoFailed`, after one line on stderr that says what went wrong. */
+/** Mines a chain and runs the steps. Fails with `DemoFailed`, after one line on stderr about the failed step. */
 export const runDemo = (blocks: number): Effect.Effect<void, DemoFailed, Output> =>
   Effect.gen(function* () {
     yield* Screen.title("Two Bitcoin peers and a regtest chain in one process, over TCP on 127.0.0.1")
@@ -19,7 +19,7 @@ export const runDemo = (blocks: number): Effect.Effect<void, DemoFailed, Output>
 // One more than needed to spend a coinbase in a block whose height can be divided by four.
 const minimum = coinbaseMaturity + 4
 
-// Behind it the miner has nothing left to spend.
+// At greater heights the miner has no coins left.
 const maximum = 4_900
 
 export const demo = Command.make(

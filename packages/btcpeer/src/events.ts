@@ -1,15 +1,12 @@
 /**
- * What `btcpeer --json` prints: one of these events a line. Everything the command prints for a program goes through these
- * schemas, and whoever reads it can decode it by them.
+ * The events of `btcpeer --json`, one a line. The command encodes them by these schemas, and a program can decode them by the same.
  *
- * Hashes are 64 hexadecimal digits, reversed as everywhere in Bitcoin; other bytes are hexadecimal as they are. Numbers of
- * 64 bits that are no amounts (nonces) are strings of 16 hexadecimal digits. Amounts are satoshi. Text that a remote sent
- * has one character a byte.
+ * Hashes are 64 hexadecimal digits, reversed as everywhere in Bitcoin; other bytes are hexadecimal in their order. Nonces and other
+ * numbers of 64 bits are 16 hexadecimal digits. Amounts are satoshi, except in `RawTransaction`. Text of a peer has one character a byte.
  */
 import * as Schema from "effect/Schema"
 import { Stats } from "effect-bitcoin-peer/Peer"
 import * as WireJson from "effect-bitcoin-peer/WireJson"
-import { scriptTypes } from "./script.ts"
 import { cleanJson } from "./text.ts"
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -19,12 +16,12 @@ const Nonce = Schema.String.check(Schema.isPattern(/^[0-9a-f]{16}$/))
 const Seconds = Schema.Finite
 const Counts = Schema.Record(Schema.String, Count)
 
-/** In `listen`, where there are several: which peer, counted from 1, and where it is. */
+/** In `listen`, which has several peers: the number of the peer, from 1, and its address. */
 const source = { peer: Schema.optionalKey(Count), address: Schema.optionalKey(Schema.String) }
 
 /**
- * When it went over the wire (ISO 8601; of a capture with microseconds), and where `decode` found it: bytes from the start,
- * or of hexadecimal with several lines the line, from 1.
+ * The time of the message (ISO 8601; in a capture with microseconds), and the place where `decode` found it: bytes from the start, or
+ * in hexadecimal of several lines the line, from 1.
  */
 const place = {
   time: Schema.optionalKey(Schema.String),
@@ -33,6 +30,22 @@ const place = {
 }
 
 const Direction = Schema.Literals(["in", "out"])
+
+/** The types of output scripts, as Bitcoin Core names them. */
+const scriptTypes = [
+  "nonstandard",
+  "pubkey",
+  "pubkeyhash",
+  "scripthash",
+  "multisig",
+  "nulldata",
+  "anchor",
+  "witness_v0_keyhash",
+  "witness_v0_scripthash",
+  "witness_v1_taproot",
+  "witness_unknown"
+] as const
+export type ScriptType = (typeof scriptTypes)[number]
 
 /** A script as Bitcoin Core prints it. */
 const script = { asm: Schema.String, hex: Hex }
@@ -103,7 +116,7 @@ const message = <const Commands extends ReadonlyArray<string>, const Fields exte
     ...place,
     direction: Schema.optionalKey(Direction),
     command: Schema.Literals(commands),
-    /** On the wire, with header (24 bytes in version 1) or encryption; in a capture or a file without frames the payload alone. */
+    /** The size on the wire, with header (24 bytes in version 1) or encryption. In a capture or a file without frames, of the payload. */
     bytes: Count,
     ...fields,
     ...full
@@ -113,7 +126,7 @@ const addresses = { count: Count, networks: Counts, first: Schema.optionalKey(Sc
 const items = { count: Count, types: Counts, first: Schema.optionalKey(Hash) }
 const locator = { count: Count, first: Schema.optionalKey(Hash), stop: Schema.optionalKey(Hash) }
 
-/** A message, with what matters in it. `unknown` marks a command that this package has no type for. */
+/** A message and a summary of it. `unknown` marks a command without a type in this package. */
 export const Message = Schema.Union([
   message(["version"], {
     protocolVersion: Schema.Int,
@@ -122,7 +135,7 @@ export const Message = Schema.Union([
     startHeight: Schema.Int,
     relay: Schema.Boolean,
     timestamp: Seconds,
-    /** How its sender sees the other side. */
+    /** The address of the receiver, as the sender sees it. */
     receiver: Schema.String,
     nonce: Nonce
   }),
@@ -168,9 +181,9 @@ export const Message = Schema.Union([
     previous: Hash,
     version: Schema.Int,
     timestamp: Seconds,
-    /** Of the whole block. */
+    /** Transactions of the whole block. */
     transactions: Count,
-    /** How many it proves to be in the block, and the first of them; missing where `invalid` says why it proves nothing. */
+    /** How many transactions it proves, and the first of them. Missing if the proof is not valid: `invalid` says why. */
     matches: Schema.optionalKey(Count),
     first: Schema.optionalKey(Hash),
     /** The tag of `MerkleBlock.MerkleBlockReason`. */
@@ -181,13 +194,13 @@ export const Message = Schema.Union([
     previous: Hash,
     version: Schema.Int,
     timestamp: Seconds,
-    /** All of the block: by short id and prefilled. */
+    /** Transactions of the whole block, by short id and prefilled. */
     transactions: Count,
     prefilled: Count,
-    /** Of the short ids. */
+    /** The nonce of the short ids. */
     nonce: Nonce
   }),
-  /** How many transactions of that block. */
+  /** `transactions` is their number. */
   message(["getblocktxn", "blocktxn"], { hash: Hash, transactions: Count }),
   message(["reject"], {
     rejected: Schema.String,
@@ -219,7 +232,7 @@ export const Message = Schema.Union([
 ])
 export type Message = typeof Message.Type
 
-/** What a message event is on top of the message. */
+/** The fields of a message event that are not the summary of the message. */
 export type MessageContext =
   | "event"
   | "peer"
@@ -235,31 +248,31 @@ type Without<Event, Keys extends PropertyKey> = Event extends unknown
   ? { readonly [K in keyof Event as Exclude<K, Keys>]: Event[K] }
   : never
 
-/** What matters in a message, without where it came from: what `summarise` gives. */
+/** The summary of a message, without its time and place: the result of `summarise`. */
 export type Summary = Without<Message, MessageContext>
 
-/** Bytes that were no message: of a peer, which stays connected unless the policy says otherwise, or in a file. */
+/** Bytes that are not a message: of a peer, which stays connected unless the policy says otherwise, or in a file. */
 export const Dropped = Schema.Struct({
   event: Schema.Literal("dropped"),
   ...source,
   ...place,
-  /** As far as it was readable; may be empty. */
+  /** The command, if it could be read; else empty. */
   command: Schema.String,
   bytes: Count,
-  /** The tag of `Wire.WireReason`, or what a file can lack on top: `Garbage` between frames, `Cut` at its end. */
+  /** The tag of `Wire.WireReason`. In a file also `Garbage` between records, and `Cut` for a record that is cut off. */
   reason: Schema.String,
   message: Schema.String
 })
 export type Dropped = typeof Dropped.Type
 
-/** `listen` takes connections from now on. */
+/** `listen` accepts connections from now on. */
 export const Listening = Schema.Struct({
   event: Schema.Literal("listening"),
   address: Schema.String,
   network: Schema.String
 })
 
-/** A peer is connected: what it said of itself, and what was agreed on. */
+/** A peer is connected: its version message, and the result of the handshake. */
 export const Handshake = Schema.Struct({
   event: Schema.Literal("handshake"),
   peer: source.peer,
@@ -267,7 +280,7 @@ export const Handshake = Schema.Struct({
   direction: Schema.Literals(["inbound", "outbound"]),
   network: Schema.String,
   transport: Schema.Literals(["v1", "v2"]),
-  /** Of "v2" (BIP324), as `getpeerinfo` of Bitcoin Core has it: where both ends print the same, nobody sits in between. */
+  /** The session id of "v2" (BIP324), as in `getpeerinfo` of Bitcoin Core. If both ends have the same, no third party decrypts. */
   sessionId: Schema.optionalKey(Hex),
   protocolVersion: Schema.Int,
   services: Schema.Array(Schema.String),
@@ -279,15 +292,15 @@ export const Handshake = Schema.Struct({
   features: Schema.Struct({
     addrv2: Schema.Boolean,
     wtxidRelay: Schema.Boolean,
-    /** By `feature` (BIP434). */
+    /** Announced by `feature` (BIP434). */
     announced: Schema.Array(Schema.Struct({ id: Schema.String, data: Hex }))
   }),
-  /** How long the handshake took. */
+  /** The time of the handshake. */
   milliseconds: Schema.Finite
 })
 export type Handshake = typeof Handshake.Type
 
-/** In `listen`: a connection that did not become a peer. `reason` is the tag of `Handshake.HandshakeReason`. */
+/** In `listen`: the handshake of a connection failed. `reason` is the tag of `Handshake.HandshakeReason`. */
 export const Refused = Schema.Struct({
   event: Schema.Literal("refused"),
   ...source,
@@ -296,8 +309,8 @@ export const Refused = Schema.Struct({
 })
 
 /**
- * In `connect` there is no peer: `reason` is the `Connection.DialProblem` of a dial, or the tag of
- * `Handshake.HandshakeReason`. In `listen` nobody can connect: it is the `Connection.ListenProblem`.
+ * In `connect`: no connection, or no handshake. `reason` is the `Connection.DialProblem`, or the tag of `Handshake.HandshakeReason`. In
+ * `listen`: the address cannot be listened on, and `reason` is the `Connection.ListenProblem`.
  */
 export const Failed = Schema.Struct({
   event: Schema.Literal("failed"),
@@ -306,10 +319,10 @@ export const Failed = Schema.Struct({
   message: Schema.String
 })
 
-/** A ping was answered, by this round trip. */
+/** A ping was answered after this round trip. */
 export const Pong = Schema.Struct({ event: Schema.Literal("pong"), ...source, milliseconds: Schema.Finite })
 
-/** A peer is gone. `reason` is the tag of `Peer.EndReason`, `message` says it in words. */
+/** A peer ended. `reason` is the tag of `Peer.EndReason`, `message` is its description. */
 export const Disconnected = Schema.Struct({
   event: Schema.Literal("disconnected"),
   ...source,
@@ -321,10 +334,10 @@ export const Disconnected = Schema.Struct({
 export const Event = Schema.Union([Message, Dropped, Listening, Handshake, Refused, Failed, Pong, Disconnected])
 export type Event = typeof Event.Type
 
-/** The event that a line of `--json` holds. */
+/** The event in a line of `--json`. */
 export const FromLine = Schema.fromJsonString(Event)
 
 const encodeEvent = Schema.encodeSync(Event)
 
-/** An event as its line, without the end of line. Nothing in it can act upon a terminal. */
+/** An event as a line, without the end of line. A terminal cannot mistake any of its characters for a command. */
 export const toLine = (event: Event): string => cleanJson(JSON.stringify(encodeEvent(event)))

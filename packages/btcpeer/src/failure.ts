@@ -1,7 +1,7 @@
 import * as Data from "effect/Data"
 
-/** What a command could not do, in one line for its user. It ends the process with exit code 1. */
+/** The failure of a command, in one line for its user. The process ends with exit code 1. */
 export class Failure extends Data.TaggedError("Failure")<{ readonly message: string }> {}
 
-/** The failure that says what an error of the package says. */
+/** A failure with the message of an error of the package. */
 export const failure = (error: { readonly message: string }): Failure => new Failure({ message: error.message })

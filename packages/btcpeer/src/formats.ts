@@ -94,7 +94,7 @@ export const capture: Format = {
 
 // ---- streams
 
-/** Frames of the version 1 transport. A frame with a right checksum is read whatever stands before it. */
+/** Frames of the version 1 transport. A frame with a right checksum is read, also after garbage. */
 export const stream = (magic: Uint8Array): Format => ({
   signature: magicSize,
   next: (bytes, from) => nextMagic(bytes, magic, from),
@@ -144,7 +144,7 @@ const sizeOf = ({ transactions }: Wire.Block): number => {
   return size
 }
 
-/** The block that begins the bytes, whatever follows it. */
+/** The block at the start of the bytes. Bytes may follow it. */
 const blockIn = (bytes: Uint8Array): Wire.BlockMessage | undefined => {
   const result = Wire.decode("block", bytes)
   return Result.isSuccess(result) && result.success._tag === "block" ? result.success : undefined
@@ -162,8 +162,8 @@ export const isBlockRecord = (bytes: Uint8Array, at: number, magic: Uint8Array):
 /**
  * Blocks as nodes keep them (`blk*.dat`): magic, length, block, in any order, padded with zeros. The rules are those of Bitcoin Core's
  * `LoadExternalBlockFile`: a record begins with the magic and a length of 80 to 4,000,000 bytes, and holds a block if one can be
- * read from these bytes. Where none can, this reader searches inside the record too, and takes a block whose header has its
- * proof of work and commits to its transactions, whatever the length says.
+ * read from these bytes. If no block can be read, this reader searches inside the record too, and takes a block whose header has its
+ * proof of work and commits to its transactions, even if the length of the record is wrong.
  *
  * `key` is the one with which the bytes were obfuscated: they are plain here, but the padding was written without it.
  */

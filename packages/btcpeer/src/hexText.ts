@@ -49,7 +49,7 @@ const isWhole = (as: string, bytes: Uint8Array): boolean => {
 
 /**
  * The things to decode in an input: the bytes as they are, or those that its hexadecimal digits say. Several lines are one thing if
- * they can be read so (`xxd -p` writes such lines), and else one each. Throws an `Error` that says what is wrong.
+ * they can be read so (`xxd -p` writes such lines), and else one each. Throws an `Error` that describes the problem.
  */
 export const inputs = (given: Uint8Array, as: string | undefined): ReadonlyArray<Input> => {
   if (given.length === 0) throw new Error("there is nothing in it")

@@ -1,4 +1,4 @@
-/** `btcpeer listen`: peers that come, watched until the user ends it. */
+/** `btcpeer listen`: accepts peers and watches them until the user ends it. */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -13,7 +13,7 @@ import { Output } from "./output.ts"
 import { makeReport, type Report } from "./report.ts"
 import * as Session from "./watch.ts"
 
-/** One that came, from its handshake to its end. One that is refused, or fails, leaves the others alone. */
+/** Watches one connection from its handshake to its end. A failure of one connection does not affect the others. */
 const attend = (
   connection: Connection,
   peer: number,
@@ -33,7 +33,7 @@ const attend = (
   )
 }
 
-/** Takes whoever comes until `until` says that it is enough, then disconnects them all. */
+/** Accepts peers until the user or the time limit stops it, then disconnects them all. */
 export const listen = Effect.fnUntraced(function* (
   endpoint: Endpoint,
   settings: Session.Settings
@@ -46,7 +46,7 @@ export const listen = Effect.fnUntraced(function* (
   const accepting = (fibers: FiberSet.FiberSet, listener: NodeConnection.Listener) =>
     Effect.gen(function* () {
       while (true) {
-        // Who accepts a connection owns it from there on: the scope of the one that attends to it.
+        // An accepted connection belongs to the scope that accepts it: that of the fiber that watches it.
         const accepted = yield* Deferred.make<void, ConnectionError>()
         const one = listener.accept.pipe(
           Effect.onExit((exit) => Deferred.done(accepted, Exit.asVoid(exit))),
@@ -66,7 +66,7 @@ export const listen = Effect.fnUntraced(function* (
   yield* Effect.scoped(
     Effect.gen(function* () {
       const fibers = yield* FiberSet.make()
-      // In a scope of its own: when it closes nobody waits for a connection any more.
+      // The listener has a scope of its own: it is closed before the peers are disconnected.
       yield* Effect.scoped(
         Effect.gen(function* () {
           const listener = yield* NodeConnection.listen(endpoint).pipe(

@@ -1,21 +1,11 @@
 #!/usr/bin/env node
-import * as NodeServices from "@effect/platform-node/NodeServices"
-import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Layer from "effect/Layer"
-import { run } from "./command.ts"
-import { makeProcess, Output } from "./output.ts"
+/**
+ * Starts the command. Compiling its modules takes a fifth of the processor time of a start (0.71 s; with the cache 0.58): Node keeps the
+ * compiled code in the temporary directory.
+ */
+import * as module from "node:module"
 
-const { abandoned, failed, onInterrupt, output, signalled } = makeProcess(process)
-
-const fiber = Effect.runFork(
-  run(process.argv.slice(2)).pipe(Effect.provide(Layer.merge(NodeServices.layer, Layer.succeed(Output, output))))
-)
-onInterrupt(() => fiber.interruptUnsafe())
-
-fiber.addObserver((exit) => {
-  const code = Exit.isSuccess(exit) ? exit.value : 130
-  // Who stopped it does not want to wait for a slow reader.
-  const flushed = signalled() ? Effect.timeoutOption(output.flush, "1 second") : output.flush
-  Effect.runFork(flushed).addObserver(() => process.exit(failed() ? 1 : abandoned() ? 0 : code))
-})
+// Bun and Deno have no such cache.
+module.enableCompileCache?.()
+// Static imports would be compiled before the cache is enabled.
+await import("./process.ts")

@@ -1,6 +1,5 @@
 /**
- * What a command sees of the process around it: lines out, the wish to stop in. A service, so that tests take the place of
- * the process.
+ * The process around a command: lines to its output, and requests to stop. A service, so that a test can stand for the process.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -13,52 +12,52 @@ export class Output extends Context.Service<
   Output,
   {
     /**
-     * Writes a line to stdout, at once or behind what waits there. Never throws. Safe text only: see `text.ts`. One of
-     * very many can be left out when far too much waits.
+     * Writes a line to stdout, after the lines that wait. Never throws. The text must be safe: see `text.ts`. `oneOfMany` allows to leave
+     * the line out while more than `maximumWaiting` bytes wait.
      */
     readonly line: (text: string, oneOfMany?: boolean) => void
     /** Writes a line to stderr. */
     readonly error: (text: string) => void
     /**
-     * Nothing when there is room; else waits until whoever reads stdout has caught up. Whoever writes many lines asks
-     * between them, so that few wait in memory however slow the reader is.
+     * `undefined` if stdout has room, else an effect that waits until its reader has caught up. A command that writes many lines asks
+     * between them, so that few lines wait in memory even if the reader is slow.
      */
     readonly room: () => Effect.Effect<void> | undefined
     /** Waits until all lines are written. */
     readonly flush: Effect.Effect<void>
-    /** How wide the terminal is; `undefined` where stdout is none, and lines may have any length. */
+    /** The width of the terminal; `undefined` if stdout is not a terminal. */
     readonly columns: () => number | undefined
-    /** Colours where stdout is a terminal that wants them, and leaves the text alone elsewhere. */
+    /** Colours a text if stdout is a terminal with colours. */
     readonly paint: (style: Style, text: string) => string
     /**
-     * Waits until the command shall end, and returns why: Ctrl-C, SIGTERM, or nobody reads stdout any more. While nobody
-     * waits, the same wish interrupts the command.
+     * Waits for a request to stop, and returns its reason: Ctrl-C, SIGTERM, or a closed stdout. While no fiber waits here, such a request
+     * interrupts the command.
      */
     readonly stop: Effect.Effect<string>
   }
 >()("effect-bitcoin-peer/cli/Output") {}
 
 /**
- * How many bytes of lines may wait when nobody could be made to wait for room: what a remote causes before its handshake
- * is done, and bytes that are no messages. Lines beyond are left out, and counted.
+ * How many bytes of lines may wait that cannot make a peer wait: those of messages before the end of the handshake, and of dropped
+ * messages. Further lines are left out and counted.
  */
 export const maximumWaiting = 8 * 1024 * 1024
 
-/** How much of what is written in one turn is written together. */
+/** Lines of one turn of the event loop are written together, up to about this many bytes. */
 const gatherAt = 16_384
 
-/** A second Ctrl-C ends the process at once, unless it is the first one again: `npm run` hands on what the terminal sent, too. */
+/** A second Ctrl-C ends the process at once. One within this many milliseconds is the first one again, which `npm run` forwards. */
 const repeatedWithin = 500
 
 export interface Process {
   readonly output: Output["Service"]
-  /** Sets who is interrupted by a wish to stop while no command waits for it. */
+  /** Sets the callback for a request to stop that no command waits for. */
   readonly onInterrupt: (interrupt: () => void) => void
-  /** Whether it was a signal, and not just the reader of stdout that left. */
+  /** Whether a signal asked to stop, and not only the end of the reader of stdout. */
   readonly signalled: () => boolean
-  /** Whether stdout was closed by whoever read it. */
+  /** Whether the reader of stdout closed it. */
   readonly abandoned: () => boolean
-  /** Whether stdout took no more, for another reason than that; it was said. */
+  /** Whether writing to stdout failed for another reason, which was printed. */
   readonly failed: () => boolean
 }
 
@@ -91,7 +90,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
   const onError = (cause: NodeJS.ErrnoException | null | undefined): void => {
     if (abandoned || cause === null || cause === undefined) return
     abandoned = true
-    // A reader that leaves, as `head` does, is no failure; a full disk is.
+    // A reader that stops early, as `head` does, is no failure; a full disk is one.
     if (cause.code !== "EPIPE") {
       failed = true
       stderr.write(`btcpeer: standard output: ${cause.message}\n`)
@@ -101,7 +100,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
   stdout.on("error", onError)
   stderr.on("error", () => {})
 
-  /** Lines of this turn, written together: one by one costs ten times as much, and more memory than the text. */
+  /** Lines of this turn. Writing them one by one takes ten times as long, and more memory than the text. */
   let gathered = ""
 
   const write = (): void => {
@@ -118,7 +117,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
     gathered += `${text}\n`
   }
   const error = (text: string): void => {
-    // On a terminal both are one: in the order in which they were said.
+    // stdout and stderr are the same terminal: their lines keep their order.
     write()
     stderr.write(`${text}\n`)
   }
@@ -149,7 +148,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
         if (gathered.length > gatherAt) write()
         return abandoned || !stdout.writableNeedDrain ? undefined : drained
       },
-      // The callback of a last, empty write comes when all before it are written, or failed.
+      // The callback of an empty write comes after all writes before it have ended.
       flush: Effect.callback<void>((resume) => {
         write()
         tellLeftOut()
@@ -174,7 +173,7 @@ export const makeProcess = (process: NodeJS.Process): Process => {
   }
 }
 
-/** Keeps the lines in arrays: for tests. */
+/** An output for tests, which keeps the lines in arrays. */
 export const makeMemory = (stop: Effect.Effect<string> = Effect.never, columns?: number) => {
   const lines: Array<string> = []
   const errors: Array<string> = []

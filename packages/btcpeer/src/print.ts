@@ -1,4 +1,4 @@
-/** Events as lines for people. Everything a remote said is made harmless on its way. */
+/** Events as lines for people. Text of a peer is escaped (see `text.ts`). */
 import Table from "cli-table3"
 import * as Duration from "effect/Duration"
 import type { Stats } from "effect-bitcoin-peer/Peer"
@@ -39,16 +39,16 @@ const words = (...parts: ReadonlyArray<string | undefined>): string =>
 
 const services = (names: ReadonlyArray<string>): string => (names.length === 0 ? "no services" : names.join(" "))
 
-/** Which filter, where it is not the only one in use. */
+/** The type of the filter, unless it is 0, the only one in use. */
 const filter = ({ filterType }: { readonly filterType: number }): string =>
   filterType === 0 ? "" : `filter type ${filterType}`
 
 /** Takes only summaries without content, so that the compiler finds the case that is missing in `describe`. */
 const noContent: (summary: Extract<Summary, { readonly command: EmptyCommand }>) => string = () => ""
 
-/** What matters in a message, as a person reads it. */
+/** The summary of a message for people. */
 export const describe = (summary: Summary): string => {
-  // What has no type of its own is told apart first: its command could be any text.
+  // First of all, because the command of an unknown message can be any text.
   if ("unknown" in summary) return "unknown command"
   switch (summary.command) {
     case "version":
@@ -168,13 +168,13 @@ const numberOf = (event: { readonly peer?: number | undefined }): string | undef
   event.peer === undefined ? undefined : `#${event.peer}`
 
 export interface Note {
-  /** In front of a line for people: when or where. */
+  /** Before a line for people: the time or the place. */
   readonly when?: string
-  /** Behind a line for people. */
+  /** After a line for people. */
   readonly extra?: string
 }
 
-/** One line: when or where, which peer, which way, command, size, what matters. */
+/** One line: time or place, peer, direction, command, size, summary. */
 const messageLine = (paint: Paint, event: Message, note: Note): string =>
   join(
     note.when === undefined ? undefined : paint("dim", note.when),
@@ -201,7 +201,7 @@ const droppedLine = (paint: Paint, event: Dropped, note: Note): string =>
 /** Where the values of `handshakeLines` begin. */
 const valueColumn = 14
 
-/** Several lines: who the peer is. */
+/** Several lines: the address and version of the peer. */
 const handshakeLines = (paint: Paint, event: Handshake): ReadonlyArray<string> => {
   const features = [
     event.features.addrv2 ? "addrv2" : "",
@@ -227,7 +227,7 @@ const handshakeLines = (paint: Paint, event: Handshake): ReadonlyArray<string> =
   ]
 }
 
-/** Columns, and no lines between them. */
+/** A table without lines between its columns. */
 const chars = {
   top: "",
   "top-mid": "",
@@ -250,7 +250,7 @@ const cell = (value: number | undefined): string => (value === undefined ? "-" :
 
 const statsHead = ["", "received", "bytes", "sent", "bytes"]
 
-/** What a peer did, by command: a small table, or a line for each row where that is too wide. */
+/** Messages and bytes by command: a small table, or a line for each row if the table is too wide. */
 const statsLines = (paint: Paint, stats: Stats, columns: number): ReadonlyArray<string> => {
   const table = new Table({
     head: statsHead,
@@ -280,7 +280,7 @@ const statsLines = (paint: Paint, stats: Stats, columns: number): ReadonlyArray<
   return [...(isNarrow ? [] : [paint("dim", head)]), ...rows, ...(facts.length === 0 ? [] : [`  ${facts.join(", ")}`])]
 }
 
-/** The lines that tell a person of an event, of at most so many columns. */
+/** An event as lines for people, of at most `columns` columns. */
 export const textLines = (
   paint: Paint,
   event: Event,
@@ -298,10 +298,10 @@ const unbroken = (paint: Paint, event: Event, note: Note, columns: number): Read
     case "dropped":
       return [droppedLine(paint, event, note)]
     case "pong":
-      // Told behind the message, as `extra`.
+      // The line of the message has the round trip, as `extra`.
       return []
     case "failed":
-      // What stderr says.
+      // stderr has it.
       return []
     case "listening":
       return [`${paint("bold", "Listening")} on ${clean(event.address)} (${clean(event.network)})`]

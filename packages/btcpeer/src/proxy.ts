@@ -1,4 +1,4 @@
-/** How to reach a peer, as people write it. Nothing here repeats what it was given: there may be a password in it. */
+/** The address of a proxy, as people write it. Errors do not repeat the input, which may hold a password. */
 import type { Endpoint } from "effect-bitcoin-peer/Connection"
 import type { Socks5Proxy } from "effect-bitcoin-peer/NodeConnection"
 
@@ -18,7 +18,7 @@ const unescaped = (text: string, what: string): string => {
   }
 }
 
-/** `HOST:PORT`, where an IPv6 address has brackets. Throws an `Error` that says what is wrong. */
+/** `HOST:PORT`, where an IPv6 address has brackets. Throws an `Error` that describes the problem. */
 export const parseHostPort = (text: string): Endpoint => {
   const [, ipv6, name, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([\p{L}\p{N}_.-]+)):(.*)$/u.exec(text) ?? []
   const host = ipv6 ?? name
@@ -26,7 +26,7 @@ export const parseHostPort = (text: string): Endpoint => {
   return { host, port: portOf(port) }
 }
 
-/** A proxy as its URL; `socks5h`, by which other tools say that the proxy looks names up, is the same: here it always does. */
+/** The proxy of a URL. `socks5h`, by which other tools ask the proxy to resolve names, is the same here: the proxy always does. */
 export const parseProxy = (url: string): Socks5Proxy => {
   const [, scheme, login, address] = /^([a-z0-9+.-]+):\/\/(?:(.*)@)?([^@/]*)\/?$/i.exec(url) ?? []
   if (scheme === undefined || address === undefined) throw new Error(`not of the form ${form}`)

@@ -7,7 +7,7 @@ import { Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import { clean } from "./text.ts"
 
-/** Records what the peers of a command receive and send, where that is wanted. Fails in the end when something is missing. */
+/** Records all messages of the peers of a command if a directory is given. Fails at the end if the recording has gaps. */
 export const recordIn =
   (directory: Option.Option<string>) =>
   <A, E, R>(command: Effect.Effect<A, E, R>): Effect.Effect<A, E | Failure, R | Output | FileSystem.FileSystem> =>

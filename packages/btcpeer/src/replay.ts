@@ -13,7 +13,7 @@ import { Output } from "./output.ts"
 import { makeReport } from "./report.ts"
 import * as Session from "./watch.ts"
 
-/** Where the remote was, which the name of the folder says. */
+/** The address of the recorded peer, which is the name of the folder. */
 const remoteOf = (file: string): Endpoint | undefined => {
   const [, host, port] = /^\[?(.+?)\]?_(\d{1,5})$/.exec(file.split(/[/\\]/).at(-2) ?? "") ?? []
   return host === undefined ? undefined : { host: host.replaceAll("_", ":"), port: Number(port) }
@@ -32,7 +32,7 @@ const failed = (message: string): Failure => new Failure({ message })
 
 export type Settings = Omit<Session.Settings, "timeout" | "transport" | "userAgent" | "replayed">
 
-/** Succeeds when all was played, or we ended it. Fails when the capture does, or with how the peer ended. */
+/** Succeeds when the whole capture was played, or the user ended it. Fails if the capture cannot be read, or with the end of the peer. */
 export const replay = Effect.fnUntraced(function* (
   file: string,
   speed: number,
@@ -45,7 +45,7 @@ export const replay = Effect.fnUntraced(function* (
 
   const end = yield* Effect.gen(function* () {
     const pull = yield* Stream.toPull(Capture.read(file))
-    // What is no capture at all is told before anything is printed.
+    // A file that is no capture at all is reported before anything is printed.
     const first = yield* Pull.catchDone(pull, () => Effect.fail(failed(`${file}: there is nothing in it`))).pipe(
       Effect.catchTag("CaptureError", (error) => Effect.fail(failed(problemOf(file, error))))
     )

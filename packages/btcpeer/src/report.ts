@@ -6,7 +6,7 @@ import { Output } from "./output.ts"
 import { type Note, textLines } from "./print.ts"
 import type { Format } from "./summary.ts"
 
-/** Prints an event, at once. */
+/** Prints an event at once. */
 export type Report = (event: Event, note?: Note) => void
 
 export const makeReport = (format: Format): Effect.Effect<Report, never, Output> =>
@@ -16,7 +16,7 @@ export const makeReport = (format: Format): Effect.Effect<Report, never, Output>
     else for (const text of textLines(paint, event, note, columns())) line(text, oneOfMany)
   })
 
-/** What time it is, for events that happen now: for programs, and the time of day (UTC) for people. */
+/** The current time: as ISO 8601 for programs, and as the time of day (UTC) for people. */
 export const makeNow: Effect.Effect<() => { readonly time: string; readonly when: string }> = Effect.map(
   Clock.Clock,
   (clock) => () => {

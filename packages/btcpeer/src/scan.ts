@@ -1,6 +1,6 @@
 /**
- * What bytes are that did not come from a connection: a capture, a stream of frames, a block file, a single block, a filtered one, a
- * transaction. And the messages in them. Pure and synchronous; damage is a value.
+ * The form of bytes that did not come from a connection (a capture, a stream of frames, a block file, a block, a filtered block, a
+ * transaction), and the messages in them. Pure and synchronous; damage is a value.
  */
 import * as MerkleBlock from "effect-bitcoin-peer/MerkleBlock"
 import * as Network from "effect-bitcoin-peer/Network"
@@ -32,18 +32,18 @@ export type FileForm =
   /** `key` is the one that the bytes were obfuscated with, and are no longer. */
   | { readonly _tag: "BlockFile"; readonly network: Network.Network; readonly key?: Uint8Array | undefined }
 
-/** What the bytes are. A `Payload` is that of one message. */
+/** The form of an input. A `Payload` is that of one message. */
 export type Form = FileForm | { readonly _tag: "Payload"; readonly command: string }
 
 /** How many bytes tell the form of a file. A payload is never longer. */
 export const headSize = Wire.maxPayloadLength + 1
 
-/** How many times a magic is looked at, which may also stand in damage, to tell what follows it. */
+/** How many places with a magic are looked at. A magic can also stand in damaged bytes. */
 const mostLooks = 64
 
 type Framed = "Stream" | "BlockFile"
 
-/** What follows the magic of a network, at the first place where something known does. */
+/** The first place where a frame or a block follows the magic of a network. */
 const framedBy = (
   bytes: Uint8Array,
   network: Network.Network,
@@ -69,7 +69,7 @@ const framedForm = (bytes: Uint8Array): FileForm | undefined => {
   return network && { _tag: framedBy(bytes, network)?.form ?? "Stream", network }
 }
 
-/** A form that `--as` says, of the network whose magic comes first. */
+/** The form that `--as` names, of the network whose magic comes first. */
 const framedAs = (bytes: Uint8Array, wanted: Framed): FileForm | undefined => {
   const network = Network.all.find(({ magic }) => startsAt(bytes, 0, magic))
   if (network !== undefined) return { _tag: wanted, network }
@@ -89,7 +89,7 @@ const readWhole = (command: string, bytes: Uint8Array): Found => {
   return { _tag: "Message", message: { _tag: "tx", transaction: result.success }, offset: 0, bytes: bytes.length }
 }
 
-/** Messages that can be told from anything else. */
+/** Commands of payloads that can be recognised. */
 const recognisable = ["tx", "block", "cmpctblock", "blocktxn", "merkleblock"] as const
 
 const isWhole = (command: (typeof recognisable)[number], bytes: Uint8Array): boolean => {
@@ -114,7 +114,7 @@ const isWhole = (command: (typeof recognisable)[number], bytes: Uint8Array): boo
   }
 }
 
-/** A transaction without inputs or outputs, as tools write it while they build one. Ten zeros are none. */
+/** Whether bytes are a transaction without inputs or outputs, as tools write it while they build one. Ten zeros are not one. */
 const isUnfinished = (bytes: Uint8Array): boolean => {
   const result = Wire.decodeRawTransaction(bytes)
   return Result.isSuccess(result) && result.success.version >= 1 && result.success.version <= 3
@@ -123,7 +123,7 @@ const isUnfinished = (bytes: Uint8Array): boolean => {
 /** Whether the bytes begin with the header of a block and its proof of work. */
 export const beginsWithHeader = hasProofOfWork
 
-/** What the bytes are, as far as they tell; `isAll` is false for the beginning of a file. */
+/** The form of bytes, if it can be recognised. `isAll` is false for the beginning of a file. */
 export const detect = (bytes: Uint8Array, isAll = true): Form | undefined => {
   const framed = framedForm(bytes)
   if (framed !== undefined) return framed
@@ -133,7 +133,7 @@ export const detect = (bytes: Uint8Array, isAll = true): Form | undefined => {
   return command && { _tag: "Payload", command }
 }
 
-/** The form that `--as` says. Throws an `Error` that says what is wrong. */
+/** The form that `--as` names. Throws an `Error` that describes the problem. */
 export const formOf = (as: string, bytes: Uint8Array): Form => {
   if (as === "capture") return { _tag: "Capture" }
   if (as === "stream" || as === "blockfile") {
@@ -144,7 +144,7 @@ export const formOf = (as: string, bytes: Uint8Array): Form => {
   // The codec decodes a command without a type as a message that it does not know.
   const decoded = Wire.decode(as, bytes)
   if (Result.isSuccess(decoded) && decoded.success._tag === "Unknown") {
-    throw new Error(`--as ${as} is none of ${forms.join(", ")} or the known commands, such as headers`)
+    throw new Error(`--as ${as} is not one of ${forms.join(", ")} or of the known commands, such as headers`)
   }
   return { _tag: "Payload", command: as }
 }

@@ -19,7 +19,7 @@ export type Found = {
   | { readonly _tag: "Damaged"; readonly command: string; readonly reason: string; readonly problem: string }
 )
 
-/** What stands at a place of a file. */
+/** The bytes at a place of a file. */
 export type Step =
   /** A record of `size` bytes. `found` has offsets relative to its beginning. */
   | { readonly _tag: "Record"; readonly size: number; readonly found: ReadonlyArray<Found> }
@@ -39,13 +39,13 @@ export type Step =
 
 /** A format of files. */
 export interface Format {
-  /** What stands at `at`. It never needs more bytes once `ended` is set. */
+  /** Reads the bytes at `at`. Never needs more bytes once `ended` is set. */
   readonly read: (bytes: Uint8Array, at: number, ended: boolean) => Step
-  /** The first place from `from` on where a record may start; -1 if there is none. */
+  /** The first place from `from` on where a record may start; -1 if no record starts there. */
   readonly next: (bytes: Uint8Array, from: number) => number
   /** How many bytes `next` looks at to recognise a place. */
   readonly signature: number
-  /** Whether bytes from `from` to `to`, which are not a record, are worth no word. `offset` is the place of the first one in the file. */
+  /** Whether bytes from `from` to `to`, which are not a record, need no report. `offset` is the place of the first one in the file. */
   readonly isPadding?: (bytes: Uint8Array, from: number, to: number, offset: number) => boolean
 }
 
@@ -93,7 +93,7 @@ export class Scanner {
     return this.#bytes.length + this.#waiting
   }
 
-  /** All that is found in the bytes so far. */
+  /** All messages and damages in the bytes so far. */
   *[Symbol.iterator](): Generator<Found> {
     for (let found = this.next(); found !== undefined; found = this.next()) yield found
   }
@@ -110,7 +110,7 @@ export class Scanner {
     return this.#found.shift()
   }
 
-  /** Makes the bytes that are needed available; false if there are not so many yet. */
+  /** Joins the bytes that are needed; false if they have not arrived yet. */
   #join(): boolean {
     const left = this.#bytes.length - this.#at
     if (left >= this.#needed && !(this.#ended && this.#chunks.length > 0)) return true

@@ -5,6 +5,7 @@
 import { createBase58check, bech32, bech32m } from "@scure/base"
 import type { Network } from "effect-bitcoin-peer/Network"
 import { createHash } from "node:crypto"
+import type { ScriptType } from "./events.ts"
 import { hex } from "./text.ts"
 
 /** From OP_NOP, 0x61, to OP_CHECKSIGADD, 0xba. */
@@ -117,21 +118,6 @@ export const assembly = (script: Uint8Array, isInput = false): string => {
   }
   return words.join(" ")
 }
-
-export const scriptTypes = [
-  "nonstandard",
-  "pubkey",
-  "pubkeyhash",
-  "scripthash",
-  "multisig",
-  "nulldata",
-  "anchor",
-  "witness_v0_keyhash",
-  "witness_v0_scripthash",
-  "witness_v1_taproot",
-  "witness_unknown"
-] as const
-export type ScriptType = (typeof scriptTypes)[number]
 
 const isPushOnly = (script: Uint8Array, from: number): boolean => {
   for (let offset = from; offset < script.length;) {

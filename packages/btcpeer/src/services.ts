@@ -8,7 +8,7 @@ export const names: ReadonlyArray<string> = Array.from(bits.keys())
 
 /**
  * The service bits that a text names: names between commas, in upper or lower case, or the bits as a number, as in 1033 and 0x409.
- * Throws an `Error` that says what is wrong.
+ * Throws an `Error` that describes the problem.
  */
 export const parseServices = (text: string): bigint => {
   if (/^(?:\d+|0x[0-9a-f]+)$/i.test(text)) {
@@ -19,7 +19,7 @@ export const parseServices = (text: string): bigint => {
   let services = 0n
   for (const name of text.split(",")) {
     const bit = bits.get(name.trim().toUpperCase())
-    if (bit === undefined) throw new Error(`"${name}" is none of ${names.join(", ")}`)
+    if (bit === undefined) throw new Error(`"${name}" is not one of ${names.join(", ")}`)
     services |= bit
   }
   return services

@@ -1,4 +1,4 @@
-/** What matters in a message, in a few plain values: the same for people and for programs. */
+/** The summary of a message in a few plain values, for people and for programs. */
 import * as Result from "effect/Result"
 import * as Address from "effect-bitcoin-peer/Address"
 import * as BloomFilter from "effect-bitcoin-peer/BloomFilter"
@@ -25,7 +25,7 @@ const typeNames = new Map<number, string>([
   [Wire.InventoryType.block | Wire.InventoryType.witnessFlag, "witnessBlock"]
 ])
 
-/** By name, so that a remote cannot make more of them by inventing numbers. */
+/** Counts by name. Numbers without a name share one, so that a peer cannot make more of them. */
 const tally = <A>(list: Wire.List<A>, name: (element: A) => string): Record<string, number> => {
   const counts: Record<string, number> = {}
   for (const element of list) {
@@ -113,7 +113,7 @@ const headers = ({ headers }: Wire.Headers) => {
   }
 }
 
-/** What matters in a message. */
+/** The summary of a message. */
 export const summarise = (message: Wire.Message): Summary => {
   switch (message._tag) {
     case "version":
@@ -255,13 +255,13 @@ export const summarise = (message: Wire.Message): Summary => {
   }
 }
 
-/** What a message event tells of its message. */
+/** The fields of a message event that come from the message. */
 export type Content = Summary & Pick<Message, "content" | "transaction">
 
-/** How the events are printed: lines for people, or JSON with what matters in a message, or with all of it. */
+/** The form of printed events: lines for people, or JSON with a summary of each message, or with all of it. */
 export type Format = "text" | "summary" | "full"
 
-/** What matters in a message and, where all of it is wanted, the message. Addresses of outputs are those of `network`. */
+/** The summary of a message and, in the format "full", the message. Addresses of outputs are those of `network`. */
 export const contentOf = (message: Wire.Message, format: Format, network: Network): Content => ({
   ...summarise(message),
   ...(format === "full" && {

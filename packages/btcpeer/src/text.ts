@@ -1,8 +1,8 @@
-/** Text that a person or a terminal gets to see. */
+/** Text for people and terminals. */
 
 /**
- * Characters that a terminal may act upon or that hide what is written: C0 and C1 controls, among them the escape that
- * begins every terminal sequence, line separators, and marks that turn the direction of writing.
+ * Characters that are commands for a terminal or that hide text: C0 and C1 controls, among them the escape that begins every terminal
+ * sequence, line separators, and marks that change the direction of writing.
  */
 // oxlint-disable-next-line no-control-regex
 const acting = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g
@@ -12,13 +12,13 @@ const escaped = (character: string): string => {
   return code > 0xff ? `\\u${code.toString(16).padStart(4, "0")}` : `\\x${code.toString(16).padStart(2, "0")}`
 }
 
-/** Text in which nothing is left that a terminal could act upon. Our own messages can quote what a remote said. */
+/** Escapes all characters that are commands for a terminal. Our own error messages can quote text of a peer. */
 export const clean = (text: string): string => text.replace(acting, escaped)
 
-/** The same for text from the wire, one character a byte: what is not printable ASCII could be of any encoding. */
+/** Escapes text from the wire, which has one character a byte: all but printable ASCII, because its encoding is unknown. */
 export const cleanBytes = (text: string): string => text.replace(/[^\x20-\x7e]/g, escaped)
 
-/** JSON in which no character is left that a terminal could act upon: it stays the same JSON. */
+/** Escapes such characters in JSON, which stays the same JSON. */
 export const cleanJson = (json: string): string =>
   json.replace(acting, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
 
@@ -28,7 +28,7 @@ const plural: Readonly<Record<string, string>> = { hash: "hashes", address: "add
 export const counted = (count: number, what: string): string =>
   `${grouped(count)} ${count === 1 ? what : (plural[what] ?? `${what}s`)}`
 
-/** Digits in groups of three, whatever the locale is. */
+/** Digits in groups of three, in every locale. */
 export const grouped = (count: number): string => String(count).replace(/\B(?=(\d{3})+(?!\d))/g, ",")
 
 /** An amount of satoshi as bitcoin, exactly. */
@@ -38,7 +38,7 @@ export const bitcoin = (satoshi: number): string => {
   return `${satoshi < 0 ? "-" : ""}${grouped(Number(digits.slice(0, -8)))}.${digits.slice(-8)} BTC`
 }
 
-/** Milliseconds as people read them. */
+/** Milliseconds, for people. */
 export const milliseconds = (value: number): string =>
   value < 10 ? `${value.toFixed(2)} ms` : value < 1000 ? `${value.toFixed(1)} ms` : `${(value / 1000).toFixed(2)} s`
 
@@ -60,7 +60,7 @@ const shortened = (word: string, columns: number): string => {
 const leastIndent = 2
 
 /**
- * A text as lines of at most so many columns, broken between words. Lines after the first are indented by `indent` columns, or by less
+ * A text as lines of at most `columns` columns, broken between words. Lines after the first are indented by `indent` columns, or by less
  * where a word only fits then. A word that is longer than a line, such as a hash, loses its middle.
  */
 export const wrapped = (text: string, columns: number, indent: number): ReadonlyArray<string> => {
@@ -86,11 +86,11 @@ export const wrapped = (text: string, columns: number, indent: number): Readonly
   return [...lines, line]
 }
 
-/** The column in which the descriptions of help begin at the latest, on a terminal of so many columns. */
+/** The column in which the descriptions of help begin at the latest, on a terminal of `columns` columns. */
 const descriptionColumn = (columns: number): number => Math.min(30, Math.floor(columns * 0.4))
 
 /**
- * Help as lines of at most so many columns. Rows of two columns, such as those of flags, keep their columns: a first column that is
+ * Help as lines of at most `columns` columns. Rows of two columns, such as those of flags, keep their columns: a first column that is
  * too wide gets a line of its own.
  */
 export const wrappedHelp = (help: string, columns: number): string =>
@@ -109,16 +109,16 @@ export const wrappedHelp = (help: string, columns: number): string =>
     })
     .join("\n")
 
-/** What `Peer.Stats` counts together, in words. */
+/** The rows of `Peer.Stats` that are not one command, in words. */
 const togetherNames: Readonly<Record<string, string>> = { "*other*": "unknown", "*no message*": "no message" }
 
-/** A command of `Peer.Stats` as people read it. */
+/** A command of `Peer.Stats`, for people. */
 export const commandName = (command: string): string => togetherNames[command] ?? command
 
-/** Sorts what is counted together after all commands. */
+/** Rows that are not one command come after all commands. */
 const order = (command: string): string => (command in togetherNames ? `~${command}` : command)
 
-/** The commands of one or more `Peer.Stats`, each once, in alphabetical order; what is counted together comes last. */
+/** The commands of one or more `Peer.Stats`, each once, in alphabetical order. */
 export const sortedCommands = (...counts: ReadonlyArray<Readonly<Record<string, unknown>>>): ReadonlyArray<string> => {
   return [...new Set(counts.flatMap((count) => Object.keys(count)))].toSorted((one, other) =>
     order(one) < order(other) ? -1 : 1
@@ -131,13 +131,15 @@ export const rowTexts = (
   rows: ReadonlyArray<ReadonlyArray<string>>
 ): ReadonlyArray<string> =>
   rows.map(([first = "", ...cells]) => {
-    const named = cells.map((cell, index) => (cell === "" ? "" : `${head[index + 1]} ${cell.replace(/ {2,}/, ", ")}`))
+    const named = cells.map((cell, index) =>
+      cell === "" || cell === "-" ? "" : `${head[index + 1]} ${cell.replace(/ {2,}/, ", ")}`
+    )
     return `${first}: ${named.filter((text) => text !== "").join(", ")}`
   })
 
-/** How wide the widest of several lines is. */
+/** The width of the widest line. */
 export const widest = (lines: ReadonlyArray<string>): number => Math.max(0, ...lines.map(widthOf))
 
-/** Bytes as hexadecimal in the order they are in. */
+/** Bytes as hexadecimal, in their order. */
 export const hex = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex")

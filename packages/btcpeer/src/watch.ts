@@ -1,4 +1,4 @@
-/** One peer of `connect` or `listen`: what it does is reported, from its first message to its end. */
+/** Watches one peer of `connect`, `listen` or `replay`: reports every message, the handshake and the end. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -15,35 +15,35 @@ import { makeNow, type Report } from "./report.ts"
 import { contentOf, type Format } from "./summary.ts"
 import { hex, milliseconds } from "./text.ts"
 
-/** What the flags say. */
+/** The flags of a command. */
 export interface Settings {
   readonly network: Network
   readonly policy: Policy
   readonly transport: Transport
   readonly userAgent: string | undefined
-  /** For dialling, and for the handshake. */
+  /** The time for dialling and for the handshake. */
   readonly timeout: Duration.Duration
-  /** How long to stay; without it, until the user ends it. */
+  /** The time until we disconnect; without it the user ends the command. */
   readonly limit: Duration.Duration | undefined
   readonly format: Format
-  /** The remote is a capture: it answers nothing, and may ask for what only a node has. */
+  /** The remote side is a capture: it answers nothing, and may ask for services that only a node has. */
   readonly replayed?: boolean | undefined
 }
 
-/** Waits for whatever comes first, the limit or the wish to stop, and tells which. */
+/** Waits for the time limit or a request to stop, and returns which one came first. */
 export const untilAsked = (output: Output["Service"], limit: Duration.Duration | undefined): Effect.Effect<string> =>
   limit === undefined
     ? output.stop
     : Effect.raceFirst(output.stop, Effect.as(Effect.sleep(limit), `after ${Duration.format(limit)}`))
 
-/** Which one of several. */
+/** One of several peers. */
 export interface Source {
   readonly peer: number
   readonly address: string
 }
 
 export interface Session {
-  /** Stays until the peer ends, or disconnects it when `until` says why; then reports the end. */
+  /** Waits until the peer ends, or disconnects it with the reason that `until` returns. Then reports the end. */
   readonly stay: (until: Effect.Effect<string>) => Effect.Effect<Peer.EndReason>
 }
 
@@ -93,16 +93,15 @@ const tags: { readonly [Tag in Wire.Message["_tag"]]: true } = {
   Unknown: true
 }
 
-/** A handler for whatever comes: it makes the peer wait, and so the remote, while our output is read too slowly. */
+/** A handler for all messages, which makes the peer wait, and so the remote side, while our output has no room. */
 const waitingFor = (
   room: Output["Service"]["room"]
 ): Record<Wire.Message["_tag"], () => Effect.Effect<void> | undefined> =>
   Object.assign({}, ...Object.keys(tags).map((tag) => ({ [tag]: room })))
 
 /**
- * Makes a peer, reporting every message from the first one on, and sends a ping. Fails as `make` does, which runs
- * `connected` when there is a connection: the time of the handshake counts from then on. `source` is given where there are
- * several peers.
+ * Makes a peer, reports every message from the first one on, and sends a ping. Fails as `make` does. `make` runs `connected` when the
+ * connection is there: the time of the handshake counts from then on. `source` is given if the command has several peers.
  */
 export const open = Effect.fnUntraced(function* <E>(
   make: (options: Peer.Options, connected: Effect.Effect<void>) => Effect.Effect<Peer.Peer, E, Scope.Scope | Nonce>,
@@ -113,11 +112,11 @@ export const open = Effect.fnUntraced(function* <E>(
   const { room } = yield* Output
   const clock = yield* Clock.Clock
   const wallClock = yield* makeNow
-  /** Milliseconds, to the microsecond: more digits would only be noise. */
+  /** Milliseconds, rounded to microseconds: further digits are noise. */
   const now = (): number => Math.round(Number(clock.monotonicTimeNanosUnsafe()) / 1e3) / 1e3
   const since = (start: number): number => Math.round((now() - start) * 1e3) / 1e3
   let startedAt = now()
-  /** When our pings went out, the keep-alive of the peer included. A few at most: it sends one at a time. */
+  /** When our pings were written, by nonce, with those of the keep-alive. They are few: it sends one at a time. */
   const pings = new Map<bigint, number>()
   /** Round trips as they were printed, in place of those of the peer, which also count how long its own side took. */
   let lastPing: number | undefined
@@ -173,10 +172,10 @@ export const open = Effect.fnUntraced(function* <E>(
     policy: settings.policy,
     transport: settings.transport,
     handshakeTimeout: settings.timeout,
-    // An instrument looks at any node, also at one that has nothing to offer: our own `listen`.
+    // The command watches any node, even one without services, such as our own `listen`.
     requiredServices: [],
     ...(settings.replayed === true && {
-      // What a light client asks for ends a peer that does not offer it.
+      // A request for a service that we do not offer would end the peer.
       services: Wire.Service.bloom | Wire.Service.compactFilters,
       pingInterval: Duration.infinity,
       idleTimeout: Duration.infinity
@@ -213,7 +212,7 @@ export const open = Effect.fnUntraced(function* <E>(
     },
     milliseconds: since(startedAt)
   })
-  // Not answered, or not understood by an old peer: that is no reason to end.
+  // A peer may not answer the ping, and an old one does not know it: that is no error here.
   if (settings.replayed !== true) yield* Effect.forkScoped(Effect.ignore(peer.ping))
 
   const stay = (until: Effect.Effect<string>): Effect.Effect<Peer.EndReason> =>

@@ -18,7 +18,7 @@ const commandsIn = (file: string): ReadonlyArray<string> => {
 }
 
 describe("btcpeer --capture", () => {
-  it.live("records both sides, each what the other sent, and replay plays it", () =>
+  it.live("records the messages of both sides, and replay plays them", () =>
     Effect.gen(function* () {
       const directory = yield* Effect.acquireRelease(
         Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "btcpeer-"))),
@@ -65,7 +65,7 @@ describe("btcpeer --capture", () => {
     })
   )
 
-  it.live("in a place that cannot be is one line and exit code 1, before anything is dialled", () =>
+  it.live("with a path that cannot be a directory is one line and exit code 1, before the dial", () =>
     Effect.gen(function* () {
       const memory = makeMemory()
       const argv = ["connect", "127.0.0.1:1", "--capture", import.meta.filename]

@@ -60,7 +60,7 @@ const received = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
   })
 
 describe("replay", () => {
-  it.effect("prints what connect would, and succeeds when all was played", () =>
+  it.effect("prints the same as connect, and succeeds at the end of the capture", () =>
     Effect.gen(function* () {
       const file = written("message_capture/[2001_db8__1]_8333/msgs_recv.dat", whole)
       const { code, errors, lines } = yield* btcpeer("replay", file, "--at-once", "--json", "-n", "signet")
@@ -77,7 +77,7 @@ describe("replay", () => {
     })
   )
 
-  it.effect("waits between the messages as long as it was recorded, or a part of that", () =>
+  it.effect("waits between the messages for the recorded time, or for a part of it", () =>
     Effect.gen(function* () {
       const file = written("paced.dat", whole)
       for (const [flags, speed] of [
@@ -96,11 +96,11 @@ describe("replay", () => {
     })
   )
 
-  it.effect("says at the end that a capture is cut off or damaged, after all that is whole", () =>
+  it.effect("plays the whole messages of a capture that is cut off or damaged, then fails", () =>
     Effect.gen(function* () {
       for (const [bytes, message] of [
         [whole.slice(0, -1), /cut\.dat: the capture ends inside the record at byte \d+: 1 byte is missing$/],
-        [concat(whole, new Uint8Array(24).fill(0xff)), /cut\.dat: the record at byte \d+ is none: its time /]
+        [concat(whole, new Uint8Array(24).fill(0xff)), /cut\.dat: no record at byte \d+: the time /]
       ] as const) {
         const { code, errors, lines } = yield* btcpeer("replay", written("cut.dat", bytes), "--at-once", "--json")
         assert.strictEqual(yield* code, 1)
@@ -134,7 +134,7 @@ describe("replay", () => {
     )
   }
 
-  it.effect("of a capture that does not begin with a handshake says so", () =>
+  it.effect("fails for a capture that does not begin with a handshake", () =>
     Effect.gen(function* () {
       const { code, errors } = yield* btcpeer("replay", written("middle", record(0, "verack", new Uint8Array(0))))
       assert.strictEqual(yield* code, 1)
@@ -189,7 +189,7 @@ describe("--capture", () => {
     Effect.map(startRecording(connection), (started) => started?.sent("ping", new Uint8Array(8)))
   )
 
-  it.effect("fails before anything else where the directory cannot be made", () =>
+  it.effect("fails at once if the directory cannot be made", () =>
     Effect.gen(function* () {
       let ran = false
       const { errors, problem } = yield* recording(
@@ -200,7 +200,7 @@ describe("--capture", () => {
     })
   )
 
-  it.effect("tells at once that the disk is full, goes on, and fails in the end", () =>
+  it.effect("reports a full disk at once, goes on, and fails at the end", () =>
     Effect.gen(function* () {
       const full = memoryFiles((path) => Effect.fail(systemError("Unknown", path, new Error("ENOSPC: no space left"))))
       const { errors, problem } = yield* recording(Effect.andThen(one, one), full.fileSystem)
@@ -210,7 +210,7 @@ describe("--capture", () => {
     })
   )
 
-  it.effect("says nothing when all went well", () =>
+  it.effect("prints no error if everything was recorded", () =>
     Effect.gen(function* () {
       const files = memoryFiles()
       assert.deepStrictEqual(yield* recording(one, files.fileSystem), { problem: undefined, errors: [] })

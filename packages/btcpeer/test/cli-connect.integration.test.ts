@@ -26,7 +26,7 @@ describe("connect", () => {
       oneLine(stderr, expected)
     })
 
-  live("nobody listens there: one line and exit code 1", async () => {
+  live("no listener at the address: one line and exit code 1", async () => {
     const { address } = await serve(() => {}).then(async (server) => {
       await server[Symbol.asyncDispose]()
       return server
@@ -83,7 +83,7 @@ describe("connect", () => {
     oneLine(stderr, /an \.onion name is reached through Tor/)
   })
 
-  fails("nobody answers", () => {}, /no version message within 300ms/, "--timeout", "300ms")
+  fails("a node that sends nothing", () => {}, /no version message within 300ms/, "--timeout", "300ms")
   fails("closed at once", (socket) => socket.end(), /the peer closed the connection during the handshake/)
   fails(
     "an HTTP server",
@@ -136,19 +136,19 @@ describe("connect", () => {
     assert.deepInclude(await connector.ended, { code: 130, stderr: "" })
   })
 
-  live.linux("a dial that nobody answers ends after --timeout, and at once by Ctrl-C", async () => {
-    // A process that is stopped accepts nothing, and once its queue is full the kernel answers nobody.
+  live.linux("a dial without an answer ends after --timeout, and at once by Ctrl-C", async () => {
+    // A stopped process accepts no connections, and once its queue is full the kernel answers no dial.
     const script = `require("net").createServer().listen({ port: 0, host: "127.0.0.1", backlog: 1 }, function () { console.log(this.address().port) })`
     const stopped = spawn(process.execPath, ["-e", script])
     running.add(stopped)
     const [line] = (await once(stopped.stdout.setEncoding("utf8"), "data")) as [string]
     const port = Number(line)
     stopped.kill("SIGSTOP")
-    // It stops a little later, and would accept connections until then: the queue would never be full.
+    // The process stops a little later. If it accepted connections until then, its queue would never be full.
     await until(() => / T /.test(fs.readFileSync(`/proc/${stopped.pid}/stat`, "utf8")))
     const fillers = Array.from({ length: 4 }, () => net.connect(port, "127.0.0.1").on("error", () => {}))
     try {
-      // Those that fit into the queue are connected, and the others dial on.
+      // The connections that fit into the queue are made, the others wait for an answer.
       await until(() => dialsTo(port) > 0 && fillers.filter(({ connecting }) => connecting).length === dialsTo(port))
       const address = `127.0.0.1:${port}`
       const { code, stderr } = await btcpeer("connect", address, "--timeout", "300ms").ended
@@ -164,7 +164,7 @@ describe("connect", () => {
     }
   })
 
-  live("what a peer says of itself cannot act upon a terminal", async () => {
+  live("the text of a peer holds no commands for the terminal", async () => {
     const evil = "/\x1b[2J\x1b]0;owned\x07\x9b31m\r\n\xe9/"
     await using server = await serve((socket) => {
       socket.write(hello(evil))
@@ -188,7 +188,7 @@ describe("connect", () => {
     }
   })
 
-  live("an output that nobody reads any more ends it quietly", async () => {
+  live("a closed output ends it without an error", async () => {
     const listener = await listen()
     const connector = btcpeer("connect", listener.address, "-n", "regtest", "--json")
     await connector.until("message")
@@ -198,7 +198,7 @@ describe("connect", () => {
     await listener.until("disconnected")
   })
 
-  live("an output that is read slowly slows the remote down, and loses nothing", async () => {
+  live("an output that is read slowly slows the remote side down, and loses nothing", async () => {
     const batch = frames(...Array.from({ length: 2000 }, () => ({ _tag: "sendheaders" }) as const))
     let written = 0
     await using server = await serve((socket) => {
@@ -221,7 +221,7 @@ describe("connect", () => {
       return written
     }
     const stalled = await settle()
-    assert.isBelow(stalled, 1_000_000, "the remote could send all though nobody read it")
+    assert.isBelow(stalled, 1_000_000, "the remote side could send everything, though the output was not read")
     connector.child.stdout.resume()
     for (let now = stalled; now === stalled; now = written) await once(connector.child.stdout, "data")
     connector.child.kill("SIGTERM")

@@ -1,4 +1,4 @@
-/** What `btcpeer decode` finds in bytes. */
+/** `btcpeer decode`: the forms that it recognises, and its output. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -45,13 +45,13 @@ const findAll = (bytes: Uint8Array): ReadonlyArray<Found> => {
   const all = Array.from(find(form!, bytes))
   let offset = 0
   for (const found of all) {
-    assert.isAtLeast(found.offset, offset, "one behind the other")
+    assert.isAtLeast(found.offset, offset, "one after the other")
     offset = found.offset + found.bytes
   }
   return all
 }
 
-describe("what bytes are", () => {
+describe("the form of bytes", () => {
   it("a stream of frames, with an unknown command among them", () => {
     const stream = frames(
       { _tag: "verack" },
@@ -61,18 +61,18 @@ describe("what bytes are", () => {
     assert.deepStrictEqual(short(findAll(stream)), ["verack", "greeting", "ping"])
   })
 
-  it("a damaged frame is told, and the rest is found", () => {
+  it("a damaged frame is reported, and the rest is found", () => {
     const stream = frames({ _tag: "verack" }, { _tag: "ping", nonce: 1n }, { _tag: "verack" })
     stream[24 + 30] = 1
     assert.deepStrictEqual(short(findAll(stream)), ["verack", "BADCHECKSUM 32", "verack"])
   })
 
-  it("what is between frames is told, and the next frame is found", () => {
+  it("bytes between frames are reported, and the next frame is found", () => {
     const stream = concat(frames({ _tag: "verack" }), hash(9), frames({ _tag: "ping", nonce: 1n }))
     assert.deepStrictEqual(short(findAll(stream)), ["verack", "GARBAGE 32", "ping"])
   })
 
-  it("a length that swallows the rest costs only its own frame", () => {
+  it("a length beyond the end of the stream costs only its own frame", () => {
     const stream = frames({ _tag: "verack" }, { _tag: "ping", nonce: 1n }, { _tag: "verack" })
     stream.set(u32(1000), 24 + 16)
     assert.deepStrictEqual(short(findAll(stream)), ["verack", "CUT 32", "verack"])
@@ -95,7 +95,7 @@ describe("what bytes are", () => {
     assert.strictEqual(found[0]!.time, 1_700_000_000_123_456)
   })
 
-  it("a damaged record is told, and the rest is found", () => {
+  it("a damaged record is reported, and the rest is found", () => {
     const bad = record("pong", Uint8Array.of(1, 2))
     const long = record("ping", ping, 5000)
     const good = record("ping", ping)
@@ -122,7 +122,7 @@ describe("what bytes are", () => {
     assert.deepStrictEqual(short(findAll(tx)), ["tx"])
   })
 
-  it("nothing that is known", () => {
+  it("unknown bytes", () => {
     for (const bytes of [
       hash(7),
       block.subarray(1),
@@ -219,7 +219,7 @@ describe("decode", () => {
     })
   )
 
-  it.effect("takes hexadecimal: in one line, in several of one thing, and in one line each", () =>
+  it.effect("takes hexadecimal: one thing in one line or several, and one thing in each line", () =>
     Effect.gen(function* () {
       const digits = Buffer.from(tx).toString("hex")
       const wrapped = digits.replace(/(.{60})/g, "$1\n").toUpperCase()
@@ -246,7 +246,7 @@ describe("decode", () => {
     })
   )
 
-  it.effect("says in one line what is wrong with what it was given", () =>
+  it.effect("describes a bad input in one line", () =>
     Effect.gen(function* () {
       const cases: ReadonlyArray<readonly [Uint8Array | string, Partial<DecodeOptions>, RegExp]> = [
         ["", {}, /^standard input: there is nothing in it$/],
@@ -258,7 +258,7 @@ describe("decode", () => {
         ["aabb\nccdd", {}, /2 of 2 lines, the first one line 1, are .* --as$/],
         [hash(7), { as: "stream" }, /no stream: there is no frame of a known network in it$/],
         [hash(7), { as: "blockfile" }, /no blockfile: there is no block of a known network in it$/],
-        [tx, { as: "TX" }, /--as TX is none of /],
+        [tx, { as: "TX" }, /--as TX is not one of /],
         [tx.subarray(0, 20), { as: "tx" }, /1 damaged/],
         [concat(tx, [0]), { as: "tx" }, /1 damaged/]
       ]
@@ -270,7 +270,7 @@ describe("decode", () => {
     })
   )
 
-  it.effect("takes a payload for what --as says", () =>
+  it.effect("reads a payload as --as names it", () =>
     Effect.gen(function* () {
       const { failure, lines } = yield* decodeBytes(ping, { as: "ping", format: "summary" })
       assert.isUndefined(failure)
@@ -281,7 +281,7 @@ describe("decode", () => {
     })
   )
 
-  it.effect("prints every line of JSON by the schema, the damaged ones too, and fails in the end", () =>
+  it.effect("prints every line of JSON by the schema, also those of damage, and fails at the end", () =>
     Effect.gen(function* () {
       const { failure, lines } = yield* decodeBytes(
         concat(record("pong", hash(1).subarray(1, 3)), record("ping", ping)),
@@ -315,7 +315,7 @@ describe("decode", () => {
 })
 
 describe("decode of real bytes", () => {
-  it.effect("a block that is cut off is none, but begins with its header", () =>
+  it.effect("a block that is cut off is not a block, but begins with its header", () =>
     Effect.gen(function* () {
       const cut = readBlock("block482683").subarray(0, 5000)
       const expected = /no transaction, .*; it begins with a block header: try --as block /
@@ -368,12 +368,12 @@ describe("decode of real bytes", () => {
       const { failure, lines } = yield* decodeBytes(all.map((bytes) => Buffer.from(bytes).toString("hex")).join("\n"))
       assert.isUndefined(failure)
       assert.strictEqual(lines.length, all.length)
-      // And one by one: none of them looks like anything else.
+      // And one by one: each is recognised as what it is.
       for (const bytes of all) assert.deepStrictEqual(detect(bytes), { _tag: "Payload", command: "tx" })
     })
   )
 
-  it.effect("a filtered block, which proves what it is", () =>
+  it.effect("a filtered block, which is recognised by its proof", () =>
     Effect.gen(function* () {
       const bytes = readVector("merkleblock/merkle300025.raw")
       const { failure, lines } = yield* decodeBytes(bytes)

@@ -60,7 +60,7 @@ describe("--json=full", () => {
     }
   })
 
-  it("is not what --json has", () => {
+  it("has fields that --json has not", () => {
     for (const message of examples) {
       assert.doesNotHaveAnyKeys(contentOf(message, "summary", Network.regtest), ["content", "transaction"])
     }
@@ -83,7 +83,7 @@ describe("--json=full", () => {
     })
   )
 
-  it.effect("has the addresses of the network that the file is of, and else of --network", () =>
+  it.effect("has the addresses of the network of the file, or else of --network", () =>
     Effect.gen(function* () {
       const transaction: Wire.Transaction = {
         version: 2,

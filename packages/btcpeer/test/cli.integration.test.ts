@@ -5,7 +5,7 @@ import type * as Events from "../src/events.ts"
 import { btcpeer, frames, listen, live, messagesOf, oneLine, serve, taken, until } from "./support/processes.ts"
 
 describe("connect and listen", () => {
-  live("meet, shake hands, ping, and part when --for is over, and every line is an event", async () => {
+  live("connect, shake hands, ping, and disconnect after --for, and every line is an event", async () => {
     const listener = await listen("--user-agent", "/inbound:1/")
     const { code, stderr } = await (async () => {
       const connector = btcpeer(
@@ -70,21 +70,24 @@ describe("connect and listen", () => {
       assert.isNull(listener.child.exitCode)
     })
 
-    live(`${signal} is a clean end of listen: its peers see the end, and connect says who ended it`, async () => {
-      const listener = await listen()
-      const connector = btcpeer("connect", listener.address, "-n", "regtest", "--json")
-      await connector.until("pong")
-      listener.child.kill(signal)
-      assert.deepInclude(await listener.ended, { code: 0, stderr: "" })
-      assert.deepInclude(listener.events().at(-1), { event: "disconnected", peer: 1, reason: "Requested" })
-      const { code, stderr } = await connector.ended
-      assert.strictEqual(code, 1)
-      oneLine(stderr, /the peer closed the connection/)
-      assert.deepInclude(connector.events().at(-1), { event: "disconnected", reason: "RemoteClosed" })
-    })
+    live(
+      `${signal} is a clean end of listen: its peers see the end, and connect says that the peer ended it`,
+      async () => {
+        const listener = await listen()
+        const connector = btcpeer("connect", listener.address, "-n", "regtest", "--json")
+        await connector.until("pong")
+        listener.child.kill(signal)
+        assert.deepInclude(await listener.ended, { code: 0, stderr: "" })
+        assert.deepInclude(listener.events().at(-1), { event: "disconnected", peer: 1, reason: "Requested" })
+        const { code, stderr } = await connector.ended
+        assert.strictEqual(code, 1)
+        oneLine(stderr, /the peer closed the connection/)
+        assert.deepInclude(connector.events().at(-1), { event: "disconnected", reason: "RemoteClosed" })
+      }
+    )
   }
 
-  live("agree on the transport over TCP, in all combinations, and say which it is", async () => {
+  live("agree on the transport over TCP, in all combinations, and print it", async () => {
     for (const [listening, connecting, expected] of [
       ["v1", "v1", "v1"],
       ["auto", "v1", "v1"],
@@ -117,7 +120,7 @@ describe("connect and listen", () => {
     assert.deepInclude(await listener.ended, { code: 0, stderr: "" })
   })
 
-  live("listen tells who did not become a peer, and goes on", async () => {
+  live("listen reports a failed handshake, and goes on", async () => {
     const listener = await listen()
     const { code, stderr } = await btcpeer("connect", listener.address, "-n", "signet", "--transport", "v1").ended
     assert.strictEqual(code, 1)
@@ -175,7 +178,7 @@ describe("decode", () => {
     assert.deepStrictEqual(found.slice(-2), ["verack", "ping"])
   })
 
-  live("a reader that leaves after the first lines, as head does, ends it quietly", async () => {
+  live("a reader that stops after the first lines, as head does, ends it without an error", async () => {
     const many = frames(...Array.from({ length: 50_000 }, () => ({ _tag: "verack" }) as const))
     const decoder = btcpeer("decode", "-")
     decoder.child.stdin.end(many)
@@ -185,7 +188,7 @@ describe("decode", () => {
     assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
   })
 
-  live("Ctrl-C while it waits for the rest of its input ends it", async () => {
+  live("Ctrl-C ends it while it waits for the rest of its input", async () => {
     const decoder = btcpeer("decode")
     await taken(decoder, new Uint8Array(4_000_000))
     decoder.child.kill("SIGINT")

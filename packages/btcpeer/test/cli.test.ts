@@ -212,7 +212,7 @@ describe("summaries", () => {
     assert.deepStrictEqual(new Set(lines.map(([{ _tag }]) => _tag)), new Set([...Object.keys(messages), "alert"]))
   })
 
-  it("an unknown command that calls itself like a known one is still unknown", () => {
+  it("an unknown message with the name of a known command is still unknown", () => {
     assert.strictEqual(describeSummary({ command: "block", unknown: true }), "unknown command")
   })
 })
@@ -286,18 +286,18 @@ describe("events", () => {
 describe("text of a remote", () => {
   const evil = "/ok\x1b[31m\x1b]0;title\x07\x9b2J\r\n\x00\xe9/"
 
-  it("is made harmless", () => {
+  it("has its control characters escaped", () => {
     assert.strictEqual(cleanBytes(evil), "/ok\\x1b[31m\\x1b]0;title\\x07\\x9b2J\\x0d\\x0a\\x00\\xe9/")
     assert.strictEqual(clean("a\u202eb\u2028c\u200bdé"), "a\\u202eb\\u2028c\\u200bdé")
   })
 
-  it("stays what it is in JSON, without a control character", () => {
+  it("is the same after JSON, which has no control character", () => {
     const line = Events.toLine({ event: "refused", reason: "Refused", message: evil })
     assert.notMatch(line, control)
     assert.strictEqual(JSON.parse(line).message, evil)
   })
 
-  it("is harmless in the lines about a handshake, a rejected message and one that was dropped", () => {
+  it("is escaped in the lines of a handshake, of a rejected and of a dropped message", () => {
     const handshake: Events.Handshake = {
       event: "handshake",
       address: "127.0.0.1:1",
@@ -361,7 +361,7 @@ describe("parseAddress", () => {
     "1.2.3:8333",
     "256.1.1.1"
   ]) {
-    it(`${JSON.stringify(text)} is none`, () => assert.throws(() => parseAddress(text, 8333), Error))
+    it(`${JSON.stringify(text)} is refused`, () => assert.throws(() => parseAddress(text, 8333), Error))
   }
 })
 
@@ -379,7 +379,7 @@ describe("parseProxy", () => {
     })
   })
 
-  const none = [
+  const incomplete = [
     "",
     "socks5://",
     "socks5://host",
@@ -395,15 +395,15 @@ describe("parseProxy", () => {
     "socks5://:secret@host:1",
     "socks5://secret:%@host:1"
   ]
-  for (const url of [...none, ...more, ...logins, "socks5://me:secret@host:x", "socks5://me:secret@host"]) {
-    it(`${JSON.stringify(url)} is none, and its password is not told`, () => {
+  for (const url of [...incomplete, ...more, ...logins, "socks5://me:secret@host:x", "socks5://me:secret@host"]) {
+    it(`${JSON.stringify(url)} is refused, and the error does not hold its password`, () => {
       assert.throws(() => parseProxy(url), /^(?!.*secret)/)
     })
   }
 })
 
 describe("unbracketed", () => {
-  it("takes the brackets from an IPv6 address, and from nothing else", () => {
+  it("removes the brackets of an IPv6 address, and of nothing else", () => {
     assert.deepStrictEqual(["[::1]", "::1", "host", "[host]", "[::1"].map(unbracketed), [
       "::1",
       "::1",

@@ -77,7 +77,7 @@ describe("a block file", () => {
     assert.deepStrictEqual(foundIn(blockFile, file), names)
   })
 
-  it("gives all whole blocks, whatever stands between them", () => {
+  it("gives all whole blocks, with any bytes between them", () => {
     const [one, two, three, four] = entries as [Uint8Array, Uint8Array, Uint8Array, Uint8Array]
     const noise = new Uint8Array(1000).map((_, index) => (index * 7) & 0xff)
     const zeros = new Uint8Array(100)
@@ -110,7 +110,7 @@ describe("a block file", () => {
     }
   })
 
-  it("gives all blocks, also the one whose length is damaged, with a word about the length", () => {
+  it("gives all blocks, also one with a damaged length, and reports the length", () => {
     for (const length of [
       0,
       1,
@@ -130,7 +130,7 @@ describe("a block file", () => {
     }
   })
 
-  it("gives the blocks after one that was changed so that it reads into the next record", () => {
+  it("gives the blocks after a block that was changed so that it reads into the next record", () => {
     // The script of the coinbase, of which the length is changed, then covers the rest of its block and the next record.
     const block = blocks[0]!.slice()
     const scriptLength = 80 + 1 + 4 + 1 + 36
@@ -143,7 +143,7 @@ describe("a block file", () => {
     }
   })
 
-  it("takes a block whose transactions were changed in place, as it takes it from a peer", () => {
+  it("takes a block whose transactions were changed in place, as from a peer", () => {
     const block = blocks[1]!.slice()
     block[block.length - 10]! ^= 1
     assert.deepStrictEqual(messagesIn(blockFile, concat(entry(block), entries[2]!)), ["block 2", "block 3"])
@@ -243,7 +243,7 @@ describe("an obfuscated block file of Bitcoin Core", () => {
     })
   )
 
-  it.effect("is not obfuscated where the key is zero, or another one", () =>
+  it.effect("is not obfuscated if the key is zero, or the key of another directory", () =>
     Effect.gen(function* () {
       assert.lengthOf((yield* decodeFile(plain, true)).lines, 4)
       assert.lengthOf((yield* decodeFile(plain, false)).lines, 4)
@@ -251,7 +251,7 @@ describe("an obfuscated block file of Bitcoin Core", () => {
     })
   )
 
-  it.effect("may begin with damage, where --as says what it is", () =>
+  it.effect("may begin with damage, if --as names its form", () =>
     Effect.gen(function* () {
       const damaged = deobfuscate(concat(new Uint8Array(5).fill(3), plain), key, 0)
       const { failure, lines } = yield* decodeFile(damaged, true, "blockfile")
@@ -270,7 +270,7 @@ describe("an obfuscated block file of Bitcoin Core", () => {
 })
 
 describe("captures and streams", () => {
-  it("give the records after one whose length covers them", () => {
+  it("give the records after a record whose length covers them", () => {
     const file = concat(record(ping(1)), record(ping(2), 70), record(ping(3)), record(ping(4)), record(ping(5)))
     assert.deepStrictEqual(foundIn({ _tag: "Capture" }, file), [
       "ping 1",
@@ -281,14 +281,14 @@ describe("captures and streams", () => {
     ])
   })
 
-  it("give the frames after one whose length covers them", () => {
+  it("give the frames after a frame whose length covers them", () => {
     const file = concat(frame(1), frame(2, 72), frame(3), frame(4), frame(5))
     const form: FileForm = { _tag: "Stream", network: Network.regtest }
     assert.deepStrictEqual(detect(file), form)
     assert.deepStrictEqual(foundIn(form, file), ["ping 1", "BadChecksum", "ping 3", "ping 4", "ping 5"])
   })
 
-  it("may begin in the middle of a frame, where --as says what they are", () => {
+  it("may begin in the middle of a frame, if --as names their form", () => {
     const file = concat(frame(1).subarray(9), frame(2))
     assert.isUndefined(detect(file))
     assert.deepStrictEqual(formOf("stream", file), { _tag: "Stream", network: Network.regtest })

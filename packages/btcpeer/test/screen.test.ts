@@ -29,7 +29,7 @@ describe("the progress bar", () => {
     })
   )
 
-  it.effect("is not drawn on one that cannot move its cursor", () =>
+  it.effect("is not drawn on a terminal that cannot move its cursor", () =>
     Effect.gen(function* () {
       assert.strictEqual(yield* drawn("dumb"), "")
     })

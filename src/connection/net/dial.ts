@@ -11,19 +11,19 @@ import { makeSource, noop, type Restore, type Source } from "./netSocket.ts"
 
 const defaultConnectTimeout = Duration.seconds(5)
 
-/** What of the options of `connect` is for the dial. */
+/** The options of `connect` that concern the dial. */
 export interface DialOptions {
   /**
    * A name or an address; IPv6 without brackets. All addresses of a name are tried. An .onion or .i2p name fails at once
-   * with `NeedsProxy`: no DNS is asked for it.
+   * with `NeedsProxy`, without a DNS request.
    */
   readonly host: string
   readonly port: number
-  /** How long looking up the name and connecting may take together. Default 5 s. */
+  /** How long the lookup of the name and the connection may take together; 5 s by default. */
   readonly connectTimeout?: Duration.Input | undefined
-  /** The address of this machine to dial from. */
+  /** The address of this machine from which to dial. */
   readonly localAddress?: string | undefined
-  /** How names become addresses, in place of `dns.lookup`. */
+  /** The function that looks up names, instead of `dns.lookup`. */
   readonly lookup?: net.LookupFunction | undefined
   readonly noDelay?: boolean | undefined
 }
@@ -35,11 +35,11 @@ const dialFailed = ({ host, port }: Endpoint, cause: unknown): ConnectionError =
   })
 }
 
-/** What need not be tried. */
+/** The error of a target that is not dialled at all. */
 export const refusedTarget = ({ host, port }: Endpoint, problem: DialProblem, detail?: string): ConnectionError =>
   new ConnectionError({ reason: { _tag: "DialFailed", problem, host, port, detail, cause: undefined } })
 
-/** Waits for a dial: the connected socket, or why there is none. What is interrupted or fails leaves no socket. */
+/** Waits until the socket is connected. A failure or an interruption destroys the socket. */
 const connected = (socket: net.Socket, options: DialOptions): Effect.Effect<void, ConnectionError> =>
   Effect.contextWith((context: Context.Context<never>) =>
     Effect.callback<void, ConnectionError>((resume) => {
@@ -71,21 +71,24 @@ const connected = (socket: net.Socket, options: DialOptions): Effect.Effect<void
     })
   )
 
-/** A connected socket. To be run where nothing interrupts but what `restore` lets: until it is adopted nobody owns it. */
+/**
+ * Dials, and returns the connected socket. Run it where only `restore` can be interrupted: nothing owns the socket until
+ * it is adopted.
+ */
 export const dial = (options: DialOptions, restore: Restore): Effect.Effect<Source, ConnectionError> =>
   Effect.gen(function* () {
     const { host, port, localAddress, lookup } = options
-    // Node would take an empty host for this machine.
+    // Node takes an empty host as this machine.
     if (host === "") return yield* dialFailed(options, Object.assign(new Error("no host"), { code: "ENOTFOUND" }))
     const detail = needsProxy(host)
     if (detail !== undefined) return yield* refusedTarget(options, "NeedsProxy", detail)
     const source = makeSource()
     const { socket } = source
-    // Before, between and after all other listeners there is one: an error without any would end the process.
+    // At every moment there is one listener: an error event without a listener ends the process.
     socket.on("error", noop)
     socket.setNoDelay(options.noDelay ?? true)
     yield* Effect.try({
-      // Node throws what it can tell at once, a bad port, a bad local address, and leaves the handle to us.
+      // Node throws for a bad port or a bad local address, and the caller has to destroy the handle.
       try: () =>
         socket.connect({
           host,

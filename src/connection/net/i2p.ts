@@ -1,4 +1,4 @@
-/** Streams through an I2P router: a session, and what is dialed and accepted in it. */
+/** An I2P router: a session, and the streams that are dialled and accepted in it. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -9,36 +9,43 @@ import { dialThrough } from "./proxyDialogue.ts"
 import { isI2pName } from "./hosts.ts"
 import { acceptStream, connectStream, createSession, isPrivateKey } from "./sam.ts"
 
-/** As Core: the router may have to ask around in its network. */
+/** As in Core: the router may have to search its network. */
 const defaultTimeout = Duration.minutes(3)
 
 export interface SessionSettings {
   readonly sam: Endpoint
   readonly privateKey: string | undefined
-  /** Who is to be dialled, for errors to name. */
+  /** The host that errors name. */
   readonly target?: string | undefined
   readonly timeout: Duration.Input | undefined
   readonly noDelay: boolean
 }
 
-/** Makes a connection of a socket that is paused. */
+/** Makes a connection from a paused socket. */
 export type Adopt<C> = (
   socket: net.Socket,
   addresses: { readonly local: Endpoint; readonly remote: Endpoint }
 ) => Effect.Effect<C, never, Scope.Scope>
 
-/** A destination of our own. */
+/**
+ * A destination of our own in the I2P network.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface I2pSession<C> {
-  /** Our .b32.i2p name. The port is 0: there are none. */
+  /** Our .b32.i2p name. The port is 0, because I2P has none. */
   readonly address: Endpoint
-  /** What makes us the same destination again, when it is kept secret and given as `privateKey`. */
+  /**
+   * The private key of the destination. Keep it secret, and pass it as `privateKey` to get the same destination again.
+   */
   readonly privateKey: string
-  /** Dials from this destination, whose streams can be told to be from one node. */
+  /** Dials from this destination. An observer can tell that its streams come from one node. */
   readonly connect: (host: string) => Effect.Effect<C, ConnectionError, Scope.Scope>
   /**
-   * The next who dials us. One fiber at a time: with SAM 3.1 the router takes only one such request. Fails with `Closed`
-   * once the session is over; with `DialFailed` when the router did not take the request, which can be made again, and
-   * with it `PeerServer.serve`: `Effect.retry` with some seconds in between.
+   * Waits for the next stream to us. Only one fiber at a time: with SAM 3.1 the router takes one such request. Fails
+   * with `Closed` after the end of the session, and with `DialFailed` if the router refuses the request. Then it can be
+   * made again, and `PeerServer.serve` with it: `Effect.retry` with some seconds between two tries.
    */
   readonly accept: Effect.Effect<C, ConnectionError, Scope.Scope>
 }
@@ -46,7 +53,7 @@ export interface I2pSession<C> {
 const badHost = (host: string, detail: string): ConnectionError =>
   new ConnectionError({ reason: { _tag: "DialFailed", problem: "BadHost", host, port: 0, detail, cause: undefined } })
 
-/** Ends with the scope, and so do all its streams, for the router ends them. */
+/** Opens a session. It ends with the scope, and the router then ends all its streams. */
 export const openSession = <C>(
   settings: SessionSettings,
   adopt: Adopt<C>
@@ -63,7 +70,7 @@ export const openSession = <C>(
         { ...through, target: { host: target, port: 0 }, dialogue: () => createSession(id, privateKey) },
         restore
       )
-      // Nothing more is expected here, and nothing is kept; reading on is what finds its end.
+      // No more bytes are expected on this socket. It is read to notice its end.
       socket.resume()
       yield* Effect.addFinalizer(() => Effect.sync(() => void socket.destroy()))
 

@@ -1,8 +1,8 @@
-/** How many connections are open, in all and from where. */
+/** Counts open connections, in total and for each remote address. */
 import { NetAddress } from "effect/net"
 import * as Result from "effect/Result"
 
-/** An address as it counts: IPv6 by its first 64 bits, of which one customer has at least one whole. */
+/** The key of an address. IPv6 addresses count by /64, the smallest block that one customer gets. */
 const countedAs = (host: string): string => {
   const ip = NetAddress.ipFromString(host)
   if (Result.isFailure(ip) || NetAddress.isIpv4Address(ip.success)) return host
@@ -14,13 +14,13 @@ export interface Limits {
   readonly maxPerAddress: number
 }
 
-/** Counts connections. It holds an entry only for addresses that have one open. */
+/** Counts connections. It has entries only for addresses with an open connection. */
 export const makeCount = ({ maxConnections, maxPerAddress }: Limits) => {
   const perAddress = new Map<string, number>()
   let open = 0
   return {
     open: (): number => open,
-    /** Counts one in, and gives what counts it out; undefined when there are enough already. */
+    /** Counts a connection and returns the function that removes it, or undefined if a limit is reached. */
     enter: (host: string): (() => void) | undefined => {
       const key = countedAs(host)
       const before = perAddress.get(key) ?? 0

@@ -1,4 +1,4 @@
-/** Servers on one or several addresses, and the one queue of what they accept. */
+/** Servers on one or several addresses with one queue of accepted sockets. */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -11,13 +11,21 @@ import { plainHost } from "./hosts.ts"
 import { makeCount } from "./limits.ts"
 import { noop, type Restore } from "./netSocket.ts"
 
-/** What a listener did so far, and has open. */
+/**
+ * How many connections a listener has open and has refused.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ListenerStats {
-  /** Connections that it took and that did not close yet, those that wait for an `accept` included. */
+  /** Connections that have not closed yet, those that wait for an `accept` included. */
   readonly open: number
-  /** Those among them that wait for an `accept`. */
+  /** The open connections that wait for an `accept`. */
   readonly pending: number
-  /** How many were destroyed at once because there were enough: in all, from their address, or waiting. */
+  /**
+   * The number of connections that were destroyed at once because a limit was reached: in total, from one address, or
+   * waiting.
+   */
   readonly refused: number
 }
 
@@ -42,37 +50,45 @@ const listening = (server: net.Server, options: net.ListenOptions): Effect.Effec
     }
   })
 
-/** What of the options of `listen` is for the servers. */
+/** The options of `listen` that concern the servers. */
 export interface ListenerSettings {
-  /** Default `127.0.0.1`: the outside is let in only when asked to, with `0.0.0.0` or `::`. */
+  /** The address to listen on; `127.0.0.1` by default. `0.0.0.0` and `::` accept connections from other machines. */
   readonly host?: string | undefined
-  /** 0 takes a free one, which `address` then tells. */
+  /** The port; 0 takes a free one, which `address` of the listener has. */
   readonly port: number
-  /** Further addresses to listen on. Beside others `::` takes IPv6 only, as in Bitcoin Core; alone it takes IPv4 too. */
+  /**
+   * Further addresses to listen on. With others `::` is for IPv6 only, as in Bitcoin Core; alone it is for IPv4 too.
+   */
   readonly also?: ReadonlyArray<Endpoint> | undefined
-  /** How many connections may be open, accepted ones included, until they close; those beyond are destroyed. Default: any number. */
+  /**
+   * The greatest number of open connections, accepted ones included. A connection above it is destroyed. No limit by
+   * default.
+   */
   readonly maxConnections?: number | undefined
   /**
-   * The same for one remote address, where IPv6 addresses of one /64 count as one. Default: any number. Mind that behind
-   * an onion service, or a proxy of one's own, everybody comes from its address.
+   * The same limit for one remote address. IPv6 addresses of one /64 count as one. No limit by default. All connections
+   * through an onion service or a proxy of your own come from its address.
    */
   readonly maxPerAddress?: number | undefined
-  /** How many connections the kernel holds that Node did not take yet, on each address. Default 511. */
+  /** How many connections the kernel holds for Node, on each address; 511 by default. */
   readonly backlog?: number | undefined
-  /** How many connections wait for an `accept`; those beyond are destroyed. Default 128. */
+  /** How many connections may wait for an `accept`; 128 by default. A connection above it is destroyed. */
   readonly maxPending?: number | undefined
   readonly noDelay?: boolean | undefined
 }
 
-/** What accepts. */
+/** A listener that is open. */
 export interface OpenListener {
   readonly addresses: NonEmptyReadonlyArray<Endpoint>
   readonly stats: Effect.Effect<ListenerStats>
-  /** The next socket, paused, of which nothing was read. It is the caller's, so nothing else may interrupt. */
+  /**
+   * Waits for the next socket. It is paused, nothing was read from it, and the caller owns it; so only `restore` may be
+   * interrupted.
+   */
   readonly next: (restore: Restore) => Effect.Effect<net.Socket, ConnectionError>
 }
 
-/** Listens until the scope ends. To be run where nothing interrupts but `restore`. */
+/** Listens until the scope ends. Run it where only `restore` can be interrupted. */
 export const openListener = (
   options: ListenerSettings,
   restore: Restore
@@ -124,10 +140,10 @@ export const openListener = (
     const listenOn = Effect.fnUntraced(function* ({ host, port }: Endpoint) {
       const failed = (problem: ListenProblem, cause: unknown) =>
         new ConnectionError({ reason: { _tag: "ListenFailed", problem, host, port, cause } })
-      // Node would take an empty host for all addresses of this machine.
+      // Node takes an empty host as all addresses of this machine.
       if (host === "") return yield* failed("AddressNotAvailable", "no host")
       const server = net.createServer({ pauseOnConnect: true, noDelay: options.noDelay ?? true }, onConnection)
-      // Also what accepting runs into later, such as too many open files: the next connection may fare better.
+      // Also errors of later accepts, such as too many open files: the next connection may succeed.
       server.on("error", noop)
       servers.push(server)
       yield* Effect.mapError(

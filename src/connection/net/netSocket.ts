@@ -1,4 +1,4 @@
-/** A connected socket of `node:net` as a connection: where it reads to, how far ahead, and how it ends. */
+/** A connected socket of `node:net` as a connection: its read buffer, how far it reads ahead, and how it ends. */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -11,18 +11,18 @@ import { WaitList } from "../../primitives/waitList.ts"
 import { plainHost } from "./hosts.ts"
 
 /**
- * Reading pauses when so much was not pulled. The last chunk (Node reads 64 KiB at a time) may exceed it, and Node's own
- * buffer takes two more before the kernel's window closes: at most 256 KiB wait in this process for a puller that is away.
+ * Reading pauses when this number of bytes was not pulled. The last chunk (Node reads 64 KiB at a time) may exceed it,
+ * and Node's own buffer takes two more before the window of the kernel closes: at most 256 KiB wait in this process.
  */
 const pauseAt = 65_536
 
-/** Each piece costs an object of 200 bytes and more, however few bytes are in it: so many pause reading as well. */
+/** Reading also pauses at this number of pieces: each costs an object of 200 bytes and more, however short it is. */
 const maxPieces = 1_024
 
-/** For what may be ignored: an `error` event that nobody listens to ends the process. */
+/** For events that may be ignored: an `error` event without a listener ends the process. */
 export const noop = (): void => {}
 
-/** What `uninterruptibleMask` hands out. */
+/** The argument of the callback of `uninterruptibleMask`. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 const endpointOf = (host: string | undefined, port: number | undefined, otherwise: Endpoint): Endpoint =>
@@ -30,7 +30,7 @@ const endpointOf = (host: string | undefined, port: number | undefined, otherwis
 
 export const unspecified: Endpoint = { host: "0.0.0.0", port: 0 }
 
-/** Both sides of a connection, as they are told. */
+/** The addresses of both sides of a connection. */
 export interface Addresses {
   readonly local: Endpoint
   readonly remote: Endpoint
@@ -42,33 +42,33 @@ export const addressesOf = (socket: net.Socket, remote: Endpoint): Addresses => 
 })
 
 /**
- * Where all dialed sockets read to, one after the other, while little comes: what was read is copied out before the next
- * read begins. A socket left to itself takes 64 KiB for each read, however little comes: round trips take 1.2 times as
+ * The buffer to which all dialled sockets read while little arrives: the bytes are copied out of it before the next read
+ * begins. A socket without it allocates 64 KiB for each read, however little arrives, and round trips take 1.2 times as
  * long.
  */
 const readBuffer = process.platform === "win32" ? undefined : new Uint8Array(65_536)
 
 /**
- * A socket whose read filled that buffer reads to one of its own, from which nothing is copied, until so little comes again
- * that copying it costs less. Below 128 KiB, from where on the system gives and takes back each one by itself.
+ * A socket whose read filled that buffer reads to one of its own, out of which nothing is copied, until so little
+ * arrives that a copy costs less. It is below 128 KiB, from which on the system maps and unmaps each buffer.
  */
 const ownBufferSize = 122_880
 const largeRead = 32_768
 
-/** A socket, and who is told what it reads. */
+/** A socket with the function that gets its bytes. */
 export interface Source {
   readonly socket: net.Socket
   onData: ((chunk: Uint8Array) => void) | undefined
 }
 
-/** A socket that tells by data events. */
+/** A socket that delivers bytes by data events. */
 export const streaming = (socket: net.Socket): Source => ({ socket, onData: undefined })
 
-/** A socket that can be dialed with. */
+/** A socket to dial with. */
 export const makeSource = (): Source => {
-  // Windows holds on to a buffer while it waits for bytes: there none can be shared.
+  // Windows keeps a buffer while it waits for bytes, so none can be shared there.
   if (readBuffer === undefined) return streaming(new net.Socket())
-  /** The rest of the own buffer, nothing read into it yet. */
+  /** The unused rest of the own buffer. */
   let free: Uint8Array | undefined
   const source: Source = {
     socket: new net.Socket({
@@ -94,12 +94,12 @@ export const makeSource = (): Source => {
     }),
     onData: undefined
   }
-  // Nothing may be read before somebody listens.
+  // Nothing may be read before there is a listener.
   source.socket.pause()
   return source
 }
 
-/** A connected socket as a connection. Reading starts at once, up to what is held for a puller. */
+/** A connected socket as a connection. It reads at once, up to the number of bytes that are held for a puller. */
 export class NodeSocketConnection implements Closable {
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
@@ -110,7 +110,7 @@ export class NodeSocketConnection implements Closable {
   )
   private paused = false
   private closing = false
-  /** Node's own `closed` is true before it told us of the error. */
+  /** Node's own `closed` is true before Node reports the error. */
   private closed = false
   private error: ConnectionError | undefined
 
@@ -122,7 +122,7 @@ export class NodeSocketConnection implements Closable {
 
   readonly pull: ReceiveBuffer<ConnectionError>["pull"] = this.receiveBuffer.pull
   readonly drained: Effect.Effect<void, ConnectionError> = this.drains.wait
-  // Put together when it runs, for an idle connection shall not hold what is used once.
+  // Assembled when it runs: an idle connection need not hold an Effect that is used once.
   readonly close: Effect.Effect<void> = Effect.suspend(() => gracefulClose(this, this.closeTimeout))
   readonly destroy: Effect.Effect<void> = Effect.sync(() => this.destroyUnsafe())
 
@@ -135,12 +135,12 @@ export class NodeSocketConnection implements Closable {
     socket.on("error", this.onError)
     socket.on("end", this.onEnd)
     socket.on("close", this.onClose)
-    // A source tells one or the other way.
+    // A source delivers bytes in one of the two ways.
     source.onData = this.onData
     socket.on("data", this.onData)
-    // They come paused.
+    // Sources are paused.
     socket.resume()
-    // It may have ended before anybody listened: its events may be over. Some runtimes have no `errored`.
+    // The socket may have ended already, and its events have been emitted. Some runtimes have no `errored`.
     if (socket.errored) this.onError(socket.errored)
     if (socket.destroyed) this.onClose()
   }
@@ -191,7 +191,7 @@ export class NodeSocketConnection implements Closable {
     if (this.socket.writableLength === 0) this.drains.wake()
   }
 
-  // Node ends our side by itself then (no allowHalfOpen), once what was written is flushed.
+  // Node ends our side by itself (no allowHalfOpen), when all written bytes are flushed.
   private readonly onEnd = (): void => {
     this.error ??= closedError()
     this.receiveBuffer.fail(this.error)
@@ -199,7 +199,7 @@ export class NodeSocketConnection implements Closable {
 
   private readonly onError = (cause: Error): void => {
     this.error ??= resetError(cause)
-    // What a paused socket still holds; Node itself would not hand it out any more.
+    // The bytes that a paused socket still holds: Node itself does not deliver them any more.
     for (let chunk: unknown = this.socket.read(); chunk instanceof Uint8Array; chunk = this.socket.read()) {
       this.receiveBuffer.push(chunk)
     }
@@ -216,7 +216,7 @@ export class NodeSocketConnection implements Closable {
   }
 }
 
-/** To be run where nothing interrupts, for until the finalizer is there nobody owns the socket. */
+/** Makes a connection of a socket, and its finalizer. Run it uninterruptibly: nothing owns the socket before. */
 export const adopt = (
   source: Source,
   addresses: Addresses,

@@ -1,4 +1,4 @@
-/** Talking to a proxy before the connection through it stands. */
+/** The dialogue with a proxy, before the connection through it is established. */
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,21 +8,21 @@ import { dialProblem, unwrapAttempts } from "../dialProblem.ts"
 import { startTimer } from "../../primitives/timer.ts"
 import type { Restore } from "./netSocket.ts"
 
-/** What to send, and what must come back before it goes on: so many bytes, at least one, or a line. */
+/** The bytes to send, and what must arrive before the dialogue goes on: a number of bytes, at least one, or a line. */
 export interface Turn {
   readonly send?: Uint8Array | string
   readonly read: number | "line"
-  /** However long it takes: from here on the time-out no longer counts. */
+  /** Whether this read may take any time: from here on the time limit does not count. */
   readonly patient?: boolean
 }
 
 /**
- * One side of a talk, as a generator: it yields what to send and how much it must read, is given exactly that (a line
- * without its end), and returns what was agreed. It throws a `ProxyError` when the other side does not do its part.
+ * One side of a dialogue, as a generator. It yields the bytes to send and how much it must read, gets exactly that (a
+ * line without its end), and returns the agreement. It throws a `ProxyError` if the other side breaks the rules.
  */
 export type Dialogue<A> = Generator<Turn, A, Uint8Array>
 
-/** Why a dialogue came to nothing. `cause` is what the proxy answered, where it answered. */
+/** Why a dialogue failed. `cause` is the answer of the proxy, if there was one. */
 export class ProxyError extends Error {
   readonly problem: DialProblem
 
@@ -32,17 +32,20 @@ export class ProxyError extends Error {
   }
 }
 
-/** As Core; the longest that is of use, a destination of I2P with its keys, has a few kilobytes. */
+/** The longest line, as in Core. The longest useful one, an I2P destination with its keys, has a few kilobytes. */
 const maximumLine = 65_536
 
 const lineEnd = 10
 
-/** The pieces of a stream as the dialogue asks for them. Each byte is copied a few times at most, however they come. */
+/**
+ * Assembles the pieces of a stream as the dialogue requests them. Each byte is copied a few times at most, however they
+ * arrive.
+ */
 const makeReader = () => {
   let pieces: Array<Uint8Array> = []
   let size = 0
   return {
-    /** Takes what arrived, and gives what was asked for and what is left behind it, once it is there. */
+    /** Adds bytes that arrived. When the requested bytes are complete, returns them and the rest. */
     take: (arrived: Uint8Array, wanted: Turn["read"]): readonly [Uint8Array, Uint8Array] | undefined => {
       pieces.push(arrived)
       const before = size
@@ -65,15 +68,15 @@ const onError = () => {}
 
 export interface ThroughProxy<A> {
   readonly proxy: Endpoint
-  /** As the user named it; for errors. */
+  /** The target as the caller named it, for errors. */
   readonly target: Endpoint
-  /** For reaching the proxy and for all that it does. */
+  /** The time limit of the connection to the proxy and of the dialogue. */
   readonly timeout: Duration.Input
   readonly noDelay: boolean
   readonly dialogue: () => Dialogue<A>
 }
 
-/** A socket on which a dialogue has ended: paused, and what came behind its last answer is still to be read. */
+/** A socket whose dialogue has ended. It is paused, and the bytes after the last answer can still be read. */
 export interface Through<A> {
   readonly socket: net.Socket
   readonly agreed: A
@@ -92,7 +95,7 @@ const reachProblems: Partial<Readonly<Record<DialProblem, string>>> = {
   BadPort: "not a port"
 }
 
-/** Runs the dialogue on a socket that is dialling. */
+/** Runs the dialogue on a socket that is connecting. */
 const talk = <A>(socket: net.Socket, options: ThroughProxy<A>): Effect.Effect<Through<A>, ConnectionError> =>
   Effect.contextWith((context: Context.Context<never>) =>
     Effect.callback<Through<A>, ConnectionError>((resume) => {
@@ -112,7 +115,7 @@ const talk = <A>(socket: net.Socket, options: ThroughProxy<A>): Effect.Effect<Th
         socket.destroy()
         resume(Effect.fail(error))
       }
-      /** Takes the next turn, unless that was the last one. What is wrong goes to `fail`. */
+      /** Takes the next turn, unless that was the last one. Errors go to `fail`. */
       const advance = (given: Uint8Array | undefined, rest: Uint8Array): boolean => {
         const step = given === undefined ? dialogue.next() : dialogue.next(given)
         if (step.done !== true) {
@@ -171,8 +174,8 @@ const talk = <A>(socket: net.Socket, options: ThroughProxy<A>): Effect.Effect<Th
   )
 
 /**
- * Dials the proxy and talks to it until the way to the target is open. Interruption, a failure and the timeout destroy the
- * socket. To be run where nothing else interrupts, with the caller's `restore`: the socket is the caller's afterwards.
+ * Dials the proxy and runs the dialogue until the connection to the target is open. Interruption, failure and the time
+ * limit destroy the socket. Run it where only `restore` can be interrupted: afterwards the caller owns the socket.
  */
 export const dialThrough = <A>(
   options: ThroughProxy<A>,

@@ -1,15 +1,18 @@
-/** The client side of SAM 3.1, through which an I2P router on this machine is used, as Bitcoin Core speaks it. */
+/** The client side of SAM 3.1, the protocol of an I2P router on this machine, as Bitcoin Core uses it. */
 import { base32nopad } from "@scure/base"
 import { createHash } from "node:crypto"
 import type { DialProblem } from "../../ConnectionError.ts"
 import { type Dialogue, ProxyError } from "./proxyDialogue.ts"
 
-/** I2P's base64 has - and ~ in place of + and /. */
+/** The base64 of I2P has - and ~ instead of + and /. */
 const isBase64 = (text: string): boolean => /^[A-Za-z0-9~-]+={0,2}$/.test(text)
 
 const bytesOf = (base64: string): Uint8Array => Buffer.from(base64.replaceAll("-", "+").replaceAll("~", "/"), "base64")
 
-/** Keys, padding and certificate; the two bytes before 387 tell how long the certificate is, all told. */
+/**
+ * The length of keys, padding and the shortest certificate. The last two bytes of these 387 are the length of the rest
+ * of the certificate.
+ */
 const destinationLength = 387
 
 const nameOf = (destination: Uint8Array): string => {
@@ -27,7 +30,7 @@ const nameOfDestination = (base64: string): string => {
   return nameOf(bytes)
 }
 
-/** The same of a private key, which begins with its destination. */
+/** The .b32.i2p name of a private key, which begins with its destination. */
 const nameOfKey = (base64: string): string => {
   const bytes = isBase64(base64) ? bytesOf(base64) : new Uint8Array(0)
   if (bytes.length < destinationLength) throw broken("sent no private key")
@@ -44,7 +47,7 @@ const problems: Readonly<Record<string, readonly [DialProblem, string]>> = {
   NOVERSION: ["ProxyBroken", "the I2P router does not speak SAM 3.1"]
 }
 
-/** Part of an answer for a message: whoever wrote it, no more than a line of it, and nothing a terminal could act upon. */
+/** A part of an answer for a message: at most a line, and nothing that a terminal would interpret. */
 const quoted = (text: string): string => text.slice(0, 100).replace(/[^\x20-\x7e]/g, "?")
 
 function* ask(request: string, topic: string): Dialogue<ReadonlyMap<string, string>> {
@@ -63,16 +66,17 @@ function* ask(request: string, topic: string): Dialogue<ReadonlyMap<string, stri
 
 const hello = () => ask("HELLO VERSION MIN=3.1 MAX=3.1", "HELLO REPLY")
 
-/** A key that may stand in a request. */
+/** Whether a text can be a private key in a request. */
 export const isPrivateKey = (text: string): boolean => isBase64(text) && bytesOf(text).length > destinationLength
 
-/** A session, which lives as long as its socket: a new destination, or that of a private key. */
+/** Opens a session, which lives as long as its socket: with a new destination, or with that of a private key. */
 export function* createSession(
   id: string,
   privateKey: string | undefined
 ): Dialogue<{ readonly name: string; readonly privateKey: string }> {
   yield* hello()
-  // What Core asks for: Ed25519, leases encrypted by ECIES or else ElGamal, fewer tunnels where nobody shall find us again.
+  // The request of Core: Ed25519, leases encrypted by ECIES or else ElGamal, and fewer tunnels for a destination that
+  // is used once.
   const destination = privateKey ?? "TRANSIENT SIGNATURE_TYPE=7"
   const tunnels = privateKey === undefined ? 1 : 3
   const options = `i2cp.leaseSetEncType=4,0 inbound.quantity=${tunnels} outbound.quantity=${tunnels}`
@@ -82,7 +86,7 @@ export function* createSession(
   return { name: nameOfKey(key), privateKey: key }
 }
 
-/** A stream to a name, in a session. */
+/** Opens a stream to a name, in a session. */
 export function* connectStream(id: string, name: string): Dialogue<void> {
   yield* hello()
   const destination = (yield* ask(`NAMING LOOKUP NAME=${name}`, "NAMING REPLY")).get("VALUE") ?? ""
@@ -90,11 +94,11 @@ export function* connectStream(id: string, name: string): Dialogue<void> {
   yield* ask(`STREAM CONNECT ID=${id} DESTINATION=${destination} SILENT=false`, "STREAM STATUS")
 }
 
-/** The next stream that somebody opens to us, and the name of who it is. */
+/** Waits for the next stream to us, and returns the name of its sender. */
 export function* acceptStream(id: string): Dialogue<string> {
   yield* hello()
   yield* ask(`STREAM ACCEPT ID=${id} SILENT=false`, "STREAM STATUS")
   const line = Buffer.from(yield { read: "line", patient: true }).toString("latin1")
-  // Routers of a later SAM say ports behind it.
+  // Routers with a later SAM append ports.
   return nameOfDestination(line.trimEnd().split(" ")[0] ?? "")
 }

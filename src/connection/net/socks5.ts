@@ -1,10 +1,10 @@
 /**
- * The client side of SOCKS5 (RFC 1928, RFC 1929), as Bitcoin Core speaks it with Tor.
+ * The client side of SOCKS5 (RFC 1928, RFC 1929), as Bitcoin Core uses it with Tor.
  *
- * Why not the package `socks` (2.8.11, read and tried): what the proxy answered reaches the caller as English text only, and Tor's own
- * codes as "undefined"; its error holds the proxy's password; bytes behind the reply go to whoever listens a turn later, and
- * are lost to who listens after that; a name is counted in characters and sent in bytes; it cannot be interrupted without
- * a socket of one's own. What is left to use would be less than what works around it.
+ * Why not the package `socks` (2.8.11, read and tried): its caller gets the answer of the proxy as English text only,
+ * and Tor's own codes as "undefined"; its error contains the password for the proxy; it emits bytes after the reply a
+ * turn later, and a listener that is added after that loses them; it counts a name in characters and sends it in bytes;
+ * it cannot be interrupted without a socket of one's own. The code around it would be longer than this file.
  */
 import { randomBytes } from "node:crypto"
 import type { DialProblem, Endpoint } from "../../ConnectionError.ts"
@@ -16,21 +16,27 @@ const userAndPassword = 2
 const connectCommand = 1
 const domainName = 3
 
-/** A SOCKS5 proxy, such as Tor's at 127.0.0.1:9050. */
+/**
+ * The address and the login of a SOCKS5 proxy. Tor listens at 127.0.0.1:9050 by default.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Socks5Proxy {
   readonly host: string
   readonly port: number
-  /** With `password`, at most 255 bytes each, for a proxy that asks for them. */
+  /** For a proxy with a login, together with `password`; at most 255 bytes each. */
   readonly user?: string | undefined
   readonly password?: string | undefined
   /**
-   * Without a `user`: give a random user and password on each connection, by which Tor keeps their circuits apart, so that
-   * nobody can tell that they are one node's. Default `true`, as in Bitcoin Core; proxies that ask for no password ignore it.
+   * Without a `user`: whether each connection has a random user and password, so that Tor uses a circuit of its own for
+   * it and no observer can link the connections of one node. True by default, as in Bitcoin Core. Proxies without a
+   * login ignore it.
    */
   readonly isolate?: boolean | undefined
 }
 
-/** What to log in with. */
+/** A user and a password. */
 export interface Credentials {
   readonly user: string
   readonly password: string
@@ -38,10 +44,10 @@ export interface Credentials {
 
 const isCredential = (text: string): boolean => text.length > 0 && Buffer.byteLength(text) <= 255
 
-/** What to log in with; undefined for nothing, "bad" for what no proxy can be told. */
+/** The login: undefined for none, "bad" if it is too long. */
 export const credentialsOf = ({ isolate = true, password, user }: Socks5Proxy): Credentials | "bad" | undefined => {
   if (user === undefined && password === undefined) {
-    // One of each is enough: what must differ is the pair.
+    // User and password may be equal: only the pair must be unique.
     const random = randomBytes(16).toString("hex")
     return isolate ? { user: random, password: random } : undefined
   }
@@ -49,7 +55,7 @@ export const credentialsOf = ({ isolate = true, password, user }: Socks5Proxy): 
   return isCredential(given.user) && isCredential(given.password) ? given : "bad"
 }
 
-/** RFC 1928, then Tor's own of its proposal 304, which it sends to whom its `ExtendedErrors` is set for. */
+/** The replies of RFC 1928, then those of Tor's proposal 304, which Tor sends if its option `ExtendedErrors` is set. */
 const replies: Readonly<Record<number, readonly [DialProblem, string]>> = {
   0x01: ["ProxyRefused", "the proxy failed to connect"],
   0x02: ["ProxyRefused", "not allowed by the proxy's rules"],
@@ -75,7 +81,7 @@ const isVersion = (byte: number | undefined): void => {
   if (byte !== version) throw new ProxyError("ProxyBroken", "the proxy does not speak SOCKS5", byte)
 }
 
-/** Asks for a connection to the target. Lengths are the caller's to check: 255 bytes each for host, user and password. */
+/** Requests a connection to the target. The caller checks the lengths: 255 bytes each for host, user and password. */
 export function* socks5({ host, port }: Endpoint, credentials: Credentials | undefined): Dialogue<void> {
   const methods = credentials === undefined ? [noAuthentication] : [noAuthentication, userAndPassword]
   const [chosenVersion, method] = yield { send: Uint8Array.of(version, methods.length, ...methods), read: 2 }
@@ -92,7 +98,8 @@ export function* socks5({ host, port }: Endpoint, credentials: Credentials | und
     const what = credentials === undefined ? "the proxy wants a user and a password" : "the proxy wants another login"
     throw new ProxyError("ProxyAuthFailed", what, method)
   }
-  // An address goes as a name, too, as from Core: Tor refuses raw ones under SafeSocks, for they look like a leaked lookup.
+  // An address is sent as a name, too, as Core does: with SafeSocks, Tor refuses raw addresses, because they look like
+  // a leaked DNS lookup.
   const request = Buffer.concat([
     Uint8Array.of(version, connectCommand, 0, domainName),
     prefixed(Buffer.from(host)),
@@ -105,7 +112,7 @@ export function* socks5({ host, port }: Endpoint, credentials: Credentials | und
     throw new ProxyError(problem, text, reply)
   }
   const [, type] = yield { read: 2 }
-  // Where the proxy connected from: read, for it stands before the first byte of the target, and forgotten.
+  // The address from which the proxy connected. It precedes the first byte of the target, so it is read and dropped.
   if (type === 1) yield { read: 4 + 2 }
   else if (type === 4) yield { read: 16 + 2 }
   else if (type === domainName) {

@@ -5,26 +5,53 @@
  * the block; headers by whether they connect to the locator. The answers to `getblocks` and `getaddr` carry no sign of their
  * request: they are matched by order, once the request was written.
  *
+ * An answer is what was requested: a message that cannot be it answers nothing, and its sender misbehaves (CVE-2024-52921). The
+ * request stays open; only the caller can send it to another peer.
+ *
  * A remote handles our messages in their order, so the pong to a ping proves that everything requested before the ping was
  * answered, or never will be. Bitcoin Core is silent about blocks that it does not have, bcoin about headers.
  */
+import * as Result from "effect/Result"
+import * as Block from "../../Block.ts"
+import * as MerkleBlock from "../../MerkleBlock.ts"
+import type { EndReason } from "../../PeerError.ts"
 import * as Wire from "../../Wire.ts"
 import type { MessageHashes } from "../remoteState.ts"
-import type { FilterAnswer, FilterReceiver } from "./compactFilters.ts"
+import { hasWitness } from "../../wire/messages/transaction.ts"
+import type { FilterAnswer, FilterRequest } from "./compactFilters.ts"
 import { FilteredBlock } from "./filteredBlock.ts"
-import { isInLocator, keyOf } from "./hashKey.ts"
+import { indexCount, isInLocator, keyOf } from "./hashKey.ts"
 import type { InFlight, Outcome, Request } from "./inFlight.ts"
 
 const { ancestorPackageInfo, block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
+
+export type BadAnswer = Extract<EndReason, { readonly _tag: "BadAnswer" }>
+
+const badAnswer = (command: string, hash: Uint8Array | undefined, problem: string): BadAnswer => ({
+  _tag: "BadAnswer",
+  command,
+  hash,
+  problem
+})
 
 const found = (message: Wire.Message): Outcome => ({ _tag: "Found", message })
 const notFound: Outcome = { _tag: "NotFound" }
 const noAnswer: Outcome = { _tag: "NoAnswer" }
 const doesNotConnect: Outcome = { _tag: "DoesNotConnect" }
 
-const hasWitness = (transaction: Wire.Transaction | undefined): boolean => {
-  for (const input of transaction?.inputs ?? []) if (input.witness.length > 0) return true
-  return false
+const hashOfBlock = (header: Wire.BlockHeader, { blockHash }: MessageHashes): Uint8Array =>
+  blockHash ?? Wire.blockHash(header)
+
+/** The index of the first header that does not follow the one before it; `undefined` if all do. */
+const brokenLink = (headers: Wire.List<Wire.BlockHeader>): number | undefined => {
+  let previous: Uint8Array | undefined
+  let index = 0
+  for (const header of headers) {
+    if (previous !== undefined && !Wire.hashEquals(header.previousBlock, previous)) return index
+    index++
+    if (index < headers.length) previous = Wire.blockHash(header)
+  }
+  return undefined
 }
 
 const areBlocks = (items: Wire.List<Wire.InventoryItem>): boolean => {
@@ -46,17 +73,19 @@ const lastOutcome = ({ candidate, kind }: Request): Outcome => {
 }
 
 export class Answers {
-  /** Callers that wait for compact filters or their headers, with `lastOrder` at the time of their request. */
-  readonly filterReceivers = new Map<FilterReceiver, number>()
+  /** Requests for compact filters and their headers. */
+  readonly filterRequests = new Set<FilterRequest>()
   readonly #inFlight: InFlight
   /** Key of the genesis block. Headers that follow it answer any request: the remote knows nothing of the locator. */
   readonly #genesis: string
+  readonly #segwitHeight: number
   /** A filtered block that came, while its transactions come. */
   #filtered: { readonly block: FilteredBlock; readonly request: Request } | undefined
 
-  constructor(inFlight: InFlight, genesisHash: Uint8Array) {
+  constructor(inFlight: InFlight, genesisHash: Uint8Array, segwitHeight: number) {
     this.#inFlight = inFlight
     this.#genesis = keyOf(genesisHash)
+    this.#segwitHeight = segwitHeight
   }
 
   /** Whether the transactions of a filtered block are being collected. */
@@ -64,34 +93,46 @@ export class Answers {
     return this.#filtered !== undefined
   }
 
-  /** To be called for every message that arrives, with the hashes of it that were made already. */
-  received(message: Wire.Message, hashes: MessageHashes, now: number): void {
+  /**
+   * To be called for every message that arrives, with the hashes of it that were made already. Returns the end of a peer whose
+   * message cannot be the answer that it seems to be.
+   */
+  received(message: Wire.Message, hashes: MessageHashes, now: number): BadAnswer | undefined {
     switch (message._tag) {
-      case "tx":
-        return this.#transaction(message, hashes, now)
       case "block":
         return this.#block(message, hashes, now)
       case "headers":
         return this.#headers(message, now)
-      case "notfound":
-        return this.#notFound(message, now)
-      case "inv":
-        return this.#inventory(message, now)
-      case "addr":
-      case "addrv2":
-        return this.#addresses(message, now)
       case "merkleblock":
         return this.#filteredBlock(message, hashes, now)
-      case "cmpctblock":
-        return this.#compactBlock(message, hashes, now)
       case "blocktxn":
         return this.#blockTransactions(message, now)
+      case "tx":
+        this.#transaction(message, hashes, now)
+        return undefined
+      case "notfound":
+        this.#notFound(message, now)
+        return undefined
+      case "inv":
+        this.#inventory(message, now)
+        return undefined
+      case "addr":
+      case "addrv2":
+        this.#addresses(message, now)
+        return undefined
+      case "cmpctblock":
+        this.#compactBlock(message, hashes, now)
+        return undefined
       case "ancpkginfo":
-        return this.#packageInfo(message, now)
+        this.#packageInfo(message, now)
+        return undefined
       case "cfilter":
       case "cfheaders":
       case "cfcheckpt":
-        return this.#filters(message, now)
+        this.#filters(message, now)
+        return undefined
+      default:
+        return undefined
     }
   }
 
@@ -99,6 +140,9 @@ export class Answers {
   settle(order: number, now: number): void {
     const inFlight = this.#inFlight
     if (this.#filtered !== undefined && this.#filtered.request.order <= order) this.#endFiltered()
+    for (const request of this.filterRequests) {
+      if (request.order > 0 && request.order <= order && this.filterRequests.delete(request)) request.noAnswer()
+    }
     for (let next = inFlight.oldest; next !== undefined && next.order <= order; next = inFlight.oldest) {
       inFlight.answer(next, lastOutcome(next), now)
     }
@@ -110,7 +154,7 @@ export class Answers {
   }
 
   clear(): void {
-    this.filterReceivers.clear()
+    this.filterRequests.clear()
     this.#filtered = undefined
   }
 
@@ -119,22 +163,6 @@ export class Answers {
     if (request === undefined) return false
     this.#inFlight.answer(request, outcome, now)
     return true
-  }
-
-  /**
-   * Answers the request with witnesses or the one without. If both are open two answers come, and the one without witnesses is not
-   * for callers that want them.
-   */
-  #answerEither(type: number, key: string, message: Wire.Tx | Wire.BlockMessage, now: number): void {
-    const inFlight = this.#inFlight
-    let answered = type
-    if (inFlight.get(type, key) === undefined) answered |= witnessFlag
-    else if (inFlight.get(type | witnessFlag, key) !== undefined) {
-      // If any transaction of a block has a witness, its coinbase has one (BIP141).
-      const transaction = message._tag === "tx" ? message.transaction : message.block.transactions.at(0)
-      if (hasWitness(transaction)) answered |= witnessFlag
-    }
-    this.#answer(answered, key, found(message), now)
   }
 
   #transaction(message: Wire.Tx, hashes: MessageHashes, now: number): void {
@@ -146,28 +174,56 @@ export class Answers {
         this.#filtered.block.add(message.transaction, txid)
         if (this.#filtered.block.isComplete) this.#endFiltered()
       }
-      if (isWanted) this.#answerEither(tx, keyOf(txid), message, now)
+      if (isWanted) {
+        const key = keyOf(txid)
+        // If the transaction is requested both with witnesses and without, two answers come.
+        const [first, second] = hasWitness(message.transaction.inputs) ? [tx | witnessFlag, tx] : [tx, tx | witnessFlag]
+        if (!this.#answer(first, key, found(message), now)) this.#answer(second, key, found(message), now)
+      }
     }
     if (inFlight.has(wtx)) {
       this.#answer(wtx, keyOf(hashes.wtxid ?? Wire.wtxid(message.transaction)), found(message), now)
     }
   }
 
-  #block(message: Wire.BlockMessage, hashes: MessageHashes, now: number): void {
+  /**
+   * Answers the requests for a block that was not changed on the way. Without witnesses it answers only the request without them,
+   * unless it has none.
+   *
+   * A remote may send an old block whole instead of as a compact block, or instead of some of its transactions (BIP152). Then it
+   * answers every request for its transactions, so that no later answer is taken for that of another request.
+   */
+  #block(message: Wire.BlockMessage, hashes: MessageHashes, now: number): BadAnswer | undefined {
     const inFlight = this.#inFlight
     const kinds = [block, block | witnessFlag, compactBlock, "getblocktxn"] as const
-    if (!kinds.some((kind) => inFlight.has(kind))) return
-    const key = keyOf(hashes.blockHash ?? Wire.blockHash(message.block.header))
-    this.#answerEither(block, key, message, now)
-    // A remote may send an old block whole instead of as a compact block, or instead of some of its transactions (BIP152). Then it
-    // answers every request for its transactions, so that no later answer is taken for that of another request.
-    this.#answer(compactBlock, key, found(message), now)
-    for (const request of this.#transactionRequests(key)) inFlight.answer(request, found(message), now)
+    if (!kinds.some((kind) => inFlight.has(kind))) return undefined
+    const received = message.block
+    const hash = hashOfBlock(received.header, hashes)
+    const key = keyOf(hash)
+    const plain = inFlight.get(block, key)
+    const full = inFlight.get(block | witnessFlag, key)
+    const others = [inFlight.get(compactBlock, key), ...this.#transactionRequests(key)].filter(
+      (request) => request !== undefined
+    )
+    const answered = found(message)
+    const wantsWitness = full !== undefined || others.length > 0
+    if (wantsWitness && Block.mutation(received, { segwitHeight: this.#segwitHeight }) === undefined) {
+      // If it is requested without witnesses as well, two answers come. A block without witnesses is the same in both.
+      const isPlain = full === undefined || !hasWitness(received.transactions.at(0)!.inputs)
+      const first = isPlain && plain !== undefined ? plain : full
+      for (const request of [first, ...others]) if (request !== undefined) inFlight.answer(request, answered, now)
+      return undefined
+    }
+    if (!wantsWitness && plain === undefined) return undefined
+    const mutation = Block.mutation(received, plain === undefined ? { segwitHeight: this.#segwitHeight } : {})
+    if (mutation !== undefined) return badAnswer("block", hash, Block.describeMutation(mutation))
+    if (plain !== undefined) inFlight.answer(plain, answered, now)
+    return undefined
   }
 
   #compactBlock(message: Wire.CmpctBlock, hashes: MessageHashes, now: number): void {
     if (!this.#inFlight.has(compactBlock)) return
-    this.#answer(compactBlock, keyOf(hashes.blockHash ?? Wire.blockHash(message.header)), found(message), now)
+    this.#answer(compactBlock, keyOf(hashOfBlock(message.header, hashes)), found(message), now)
   }
 
   /** Requests for transactions of a block, the oldest first. */
@@ -175,22 +231,37 @@ export class Answers {
     return this.#inFlight.written("getblocktxn").filter(({ key }) => key.startsWith(blockKey))
   }
 
-  #blockTransactions(message: Wire.BlockTxn, now: number): void {
-    if (!this.#inFlight.has("getblocktxn")) return
+  #blockTransactions(message: Wire.BlockTxn, now: number): BadAnswer | undefined {
+    if (!this.#inFlight.has("getblocktxn")) return undefined
     const [oldest] = this.#transactionRequests(keyOf(message.blockHash))
-    if (oldest !== undefined) this.#inFlight.answer(oldest, found(message), now)
+    if (oldest === undefined) return undefined
+    const expected = indexCount(oldest.key)
+    const count = message.transactions.length
+    if (count !== expected) {
+      return badAnswer("blocktxn", message.blockHash.slice(), `has ${count} transactions instead of ${expected}`)
+    }
+    // If it was written twice, the next answer is not that of another request either.
+    if (oldest.timesWritten > 1) {
+      oldest.timesWritten--
+      this.#inFlight.tell(oldest, found(message))
+    } else this.#inFlight.answer(oldest, found(message), now)
+    return undefined
   }
 
-  #filteredBlock(message: Wire.MerkleBlock, hashes: MessageHashes, now: number): void {
-    if (!this.#inFlight.has(filteredBlock)) return
-    const request = this.#inFlight.get(filteredBlock, keyOf(hashes.blockHash ?? Wire.blockHash(message.header)))
-    if (request === undefined) return
+  #filteredBlock(message: Wire.MerkleBlock, hashes: MessageHashes, now: number): BadAnswer | undefined {
+    if (!this.#inFlight.has(filteredBlock)) return undefined
+    const hash = hashOfBlock(message.header, hashes)
+    const request = this.#inFlight.get(filteredBlock, keyOf(hash))
+    if (request === undefined) return undefined
+    const matches = MerkleBlock.verify(message)
+    if (Result.isFailure(matches)) return badAnswer("merkleblock", hash, matches.failure.message)
     // Answers come in order, so the filtered block before is complete.
     this.#endFiltered()
     this.#inFlight.close(request, now)
-    if (request.subscribers.length === 0) return
-    this.#filtered = { block: new FilteredBlock(message), request }
+    if (request.subscribers.length === 0) return undefined
+    this.#filtered = { block: new FilteredBlock(message, matches.success), request }
     if (this.#filtered.block.isComplete) this.#endFiltered()
+    return undefined
   }
 
   /** No more transactions of the filtered block come. */
@@ -222,9 +293,9 @@ export class Answers {
    * Answers the oldest request that the headers fit: any if there are none; else one whose locator they connect to, or whose stop
    * hash is the first of them. An announcement that fits cannot be told from the answer.
    */
-  #headers(message: Wire.Headers, now: number): void {
+  #headers(message: Wire.Headers, now: number): BadAnswer | undefined {
     const requests = this.#inFlight.written("getheaders")
-    if (requests.length === 0) return
+    if (requests.length === 0) return undefined
     const first = message.headers.at(0)
     const previous = first === undefined ? "" : keyOf(first.previousBlock)
     const fitsAny = first === undefined || previous === this.#genesis
@@ -232,9 +303,17 @@ export class Answers {
     const answered = requests.find(
       ({ key }) => fitsAny || isInLocator(key, previous) || key.endsWith((firstKey ??= keyOf(Wire.blockHash(first))))
     )
-    if (answered !== undefined) this.#inFlight.answer(answered, found(message), now)
-    // It is a wrong answer, or an announcement before the answer: if nothing that fits comes, the callers learn of it.
-    else for (const request of requests) request.candidate = message
+    if (answered === undefined) {
+      // It is a wrong answer, or an announcement before the answer: if nothing that fits comes, the callers learn of it.
+      for (const request of requests) request.candidate = message
+      return undefined
+    }
+    const broken = brokenLink(message.headers)
+    if (broken !== undefined) {
+      return badAnswer("headers", undefined, `header ${broken + 1} does not follow the one before`)
+    }
+    this.#inFlight.answer(answered, found(message), now)
+    return undefined
   }
 
   /** Answers the oldest `getblocks`. A single block may be announced at any time, so it is the answer only if no other comes. */
@@ -255,7 +334,7 @@ export class Answers {
 
   /** A thousand filters may take longer than a deadline: requests that were written later are answered later. */
   #filters(message: FilterAnswer, now: number): void {
-    for (const [receive, order] of this.filterReceivers) {
+    for (const { order, receive } of this.filterRequests) {
       if (receive(message)) return this.#inFlight.progress(order, now)
     }
   }

@@ -1,6 +1,6 @@
 /**
- * Which answer about compact filters (BIP157) belongs to whom. Each answer names its blocks, so the only thing to remember is who
- * waits. Two callers with the same request send it twice, and each takes one answer.
+ * Which answer about compact filters (BIP157) belongs to whom. Each answer names its blocks, so only the callers that wait
+ * are remembered. Two callers with the same request send it twice, and each takes one answer.
  */
 import * as Wire from "../../Wire.ts"
 import { keyOf } from "./hashKey.ts"
@@ -37,10 +37,21 @@ export interface CompactFilterHeaderRange {
   readonly stopHash: Uint8Array
 }
 
+export type FilterQuestion = Wire.GetCFilters | Wire.GetCFHeaders | Wire.GetCFCheckpt
 export type FilterAnswer = Wire.CFilter | Wire.CFHeaders | Wire.CFCheckpt
 
 /** Takes an answer if it is the one to its request; returns whether it is. */
 export type FilterReceiver = (answer: FilterAnswer) => boolean
+
+/** A caller that waits for answers about compact filters. */
+export interface FilterRequest {
+  readonly question: FilterQuestion
+  readonly receive: FilterReceiver
+  /** Called when the remote answered a later ping, and not everything that was requested. */
+  readonly noAnswer: () => void
+  /** Its place among the requests that were written, 0 before. */
+  order: number
+}
 
 /** Takes the filters of all blocks; `done` gets them by height, in whatever order they came. */
 export const receiveFilters = (

@@ -2,8 +2,7 @@
  * The transactions of a filtered block (BIP37), which come after its `merkleblock` as messages of their own: only their txids say
  * that they belong to it.
  */
-import * as Result from "effect/Result"
-import * as MerkleBlock from "../../MerkleBlock.ts"
+import type * as MerkleBlock from "../../MerkleBlock.ts"
 import * as Wire from "../../Wire.ts"
 import { keyOf } from "./hashKey.ts"
 
@@ -11,13 +10,12 @@ export class FilteredBlock {
   readonly message: Wire.MerkleBlock
   /** Transactions that came, in the order of the block. */
   readonly transactions: Array<Wire.Transaction> = []
-  /** Keys of the txids that did not come yet; empty for a message that proves nothing. */
+  /** Keys of the txids that did not come yet. */
   readonly #missing: Set<string>
   #bytes = 0
 
-  constructor(message: Wire.MerkleBlock) {
+  constructor(message: Wire.MerkleBlock, matches: ReadonlyArray<MerkleBlock.Match>) {
     this.message = message
-    const matches = Result.getOrElse(MerkleBlock.verify(message), () => [])
     this.#missing = new Set(matches.map(({ txid }) => keyOf(txid)))
   }
 

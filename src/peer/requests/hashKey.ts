@@ -40,6 +40,9 @@ export const blockTransactionsKey = ({ blockHash, indexes }: Wire.GetBlockTxn): 
   return key
 }
 
+/** How many indexes a `blockTransactionsKey` has. */
+export const indexCount = (key: string): number => key.length - keyLength
+
 /** The keys of the locator, then that of the stop hash. */
 export const locatorKey = (message: Wire.GetHeaders | Wire.GetBlocks): string => {
   let key = ""

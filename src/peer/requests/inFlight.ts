@@ -40,6 +40,8 @@ export interface Request {
   readonly subscribers: Array<Subscriber>
   /** Grows from one written request to the next; 0 until it is written. */
   order: number
+  /** How often it was written: each time is answered. */
+  timesWritten: number
   /** When the time of the remote begins to count. */
   since: number
   /** Whether it still waits for its answer. */
@@ -118,7 +120,8 @@ export class InFlight {
       if (this.#timeoutOf(kind) === Infinity || (this.#tables.get(kind)?.size ?? 0) >= limit) return
       request = this.#add(kind, key)
     }
-    // If it is written twice, the first time counts.
+    request.timesWritten++
+    // Of several times, the first one counts.
     if (request.order > 0) return
     request.order = ++this.lastOrder
     request.since = now
@@ -165,6 +168,7 @@ export class InFlight {
       timeout: this.#timeoutOf(kind),
       subscribers: [],
       order: 0,
+      timesWritten: 0,
       since: 0,
       isOpen: true,
       candidate: undefined,

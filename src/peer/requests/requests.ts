@@ -14,6 +14,7 @@ import type { SendQueue } from "../sendQueue.ts"
 import {
   type CompactFilterHeaderRange,
   type CompactFilterRange,
+  type FilterQuestion,
   type FilterReceiver,
   receiveCheckpoints,
   receiveFilters,
@@ -30,6 +31,17 @@ import type { Question, RequestTracker } from "./tracker.ts"
  */
 export interface AskOptions {
   readonly timeout?: Duration.Input | undefined
+}
+
+/**
+ * How `getTransaction` asks for a transaction.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface TransactionOptions extends AskOptions {
+  /** Which hash is given; by default the one that the two sides announce: the wtxid where `info.wtxidRelay`, else the txid. */
+  readonly by?: "txid" | "wtxid" | undefined
 }
 
 /**
@@ -65,7 +77,7 @@ const defaultAddressesTimeout = Duration.minutes(2)
 const defaultFiltersTimeout = Duration.minutes(2)
 const basicFilter = 0
 
-const { tx, witnessTx, wtx } = Wire.InventoryType
+const { tx, witnessBlock, witnessTx, wtx } = Wire.InventoryType
 const isTransaction = ({ type }: Wire.InventoryItem): boolean => type === tx || type === witnessTx || type === wtx
 
 const fail = (reason: PeerReason): Effect.Effect<never, PeerError> =>
@@ -82,9 +94,11 @@ const getdata = (items: ReadonlyArray<Wire.InventoryItem>): Wire.GetData => ({ _
 export interface RequestsOptions {
   readonly tracker: RequestTracker
   readonly sendQueue: SendQueue<PeerError>
-  /** Queues a ping whose pong nobody waits for; does nothing where the remote does not answer pings. */
-  readonly sendPing: Effect.Effect<void>
+  /** Queues a ping after requests; does nothing if the remote does not answer pings. */
+  readonly probe: Effect.Effect<void>
   readonly protocolVersion: number
+  /** Whether the two sides announce transactions by wtxid (BIP339). */
+  readonly wtxidRelay: boolean
   /** The services that the remote offers. */
   readonly services: bigint
   /** Called when a caller begins to wait. */
@@ -156,6 +170,16 @@ export class Requests {
         Effect.timeoutOrElse({ duration: options?.timeout ?? defaultTimeout, orElse: () => Effect.succeed(results) })
       )
     })
+  }
+
+  getBlock(hash: Uint8Array, options?: AskOptions): Effect.Effect<Wire.Block, PeerError> {
+    return Effect.map(this.#item<Wire.BlockMessage>({ type: witnessBlock, hash }, options), ({ block }) => block)
+  }
+
+  getTransaction(hash: Uint8Array, options?: TransactionOptions): Effect.Effect<Wire.Transaction, PeerError> {
+    const by = options?.by ?? (this.#options.wtxidRelay ? "wtxid" : "txid")
+    const item = { type: by === "wtxid" ? wtx : witnessTx, hash }
+    return Effect.map(this.#item<Wire.Tx>(item, options), ({ transaction }) => transaction)
   }
 
   getBlockTransactions(
@@ -267,6 +291,21 @@ export class Requests {
 
   // ---- waiting
 
+  /** Asks for one item, which a message of this type answers. */
+  #item<A extends Wire.Message>(item: Wire.InventoryItem, options?: AskOptions): Effect.Effect<A, PeerError> {
+    const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
+    return Effect.flatMap(this.getData([item], { timeout: after }), ([result]) => {
+      switch (result?._tag) {
+        case "Found":
+          return Effect.succeed(result.message as A)
+        case "NotFound":
+          return fail({ _tag: "NotFound", what: "getdata", hash: item.hash })
+        default:
+          return timedOut("getdata", after)
+      }
+    })
+  }
+
   /** Asks for one answer, of the type that answers the question. */
   #ask<A extends Wire.Message>(question: Question, timeout: Duration.Input): Effect.Effect<A, PeerError> {
     return Effect.suspend(() => {
@@ -294,9 +333,9 @@ export class Requests {
     })
   }
 
-  /** Asks about compact filters. Each answer says what it answers, and silence is no answer. */
+  /** Asks about compact filters. Each answer says what it answers. */
   #askFilters<A>(
-    message: Wire.GetCFilters | Wire.GetCFHeaders | Wire.GetCFCheckpt,
+    message: FilterQuestion,
     timeout: Duration.Input,
     receive: (done: (answer: A) => void) => FilterReceiver
   ): Effect.Effect<A, PeerError> {
@@ -306,11 +345,15 @@ export class Requests {
       if ((services & service) === 0n) return fail({ _tag: "NotOffered", what: message._tag, service })
       const after = Duration.fromInputUnsafe(timeout)
       const answer = Deferred.makeUnsafe<A, PeerError>()
-      const leave = tracker.receiveFilters(receive((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value))))
+      const leave = tracker.askFilters(
+        message,
+        receive((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value))),
+        () => void Deferred.doneUnsafe(answer, fail({ _tag: "NoAnswer", what: message._tag }))
+      )
       return this.#wait({
         answer,
         messages: [message],
-        pings: false,
+        pings: true,
         leave: () => {
           leave()
           return []
@@ -321,8 +364,8 @@ export class Requests {
 
   /** Sends the messages and waits for the answer, or for the end of the peer. */
   #wait<A>({ answer, leave, messages, pings }: Waiting<A>): Effect.Effect<A, PeerError> {
-    const { onAsk, sendPing, sendQueue } = this.#options
-    const ping = pings ? sendPing : Effect.void
+    const { onAsk, probe, sendQueue } = this.#options
+    const ping = pings ? probe : Effect.void
     const fail = (error: PeerError): void => void Deferred.doneUnsafe(answer, Effect.fail(error))
     let isSent = messages.length === 0
     return Effect.suspend(() => {

@@ -7,13 +7,15 @@
  */
 import * as Wire from "../../Wire.ts"
 import type { MessageHashes } from "../remoteState.ts"
-import { Answers } from "./answers.ts"
+import { Answers, type BadAnswer } from "./answers.ts"
 import { blockTransactionsKey, hashOf, keyOf, locatorKey } from "./hashKey.ts"
 import { InFlight, type Kind, type Outcome, type Request, type Subscriber } from "./inFlight.ts"
-import type { FilterReceiver } from "./compactFilters.ts"
+import type { FilterQuestion, FilterReceiver, FilterRequest } from "./compactFilters.ts"
 
 export interface TrackerOptions {
   readonly genesisHash: Uint8Array
+  /** The first height with segregated witness. */
+  readonly segwitHeight: number
   /** Milliseconds for each item of a getdata, and for a getblocktxn and a getblocks. */
   readonly dataTimeout: number
   /** Milliseconds for a getheaders. */
@@ -76,7 +78,10 @@ const requestTags: ReadonlySet<string> = new Set([
   "getblocktxn",
   "getheaders",
   "getblocks",
-  "getaddr"
+  "getaddr",
+  "getcfilters",
+  "getcfheaders",
+  "getcfcheckpt"
 ] satisfies ReadonlyArray<Wire.Message["_tag"]>)
 
 /** Whether a message is a request, so that a tracker has to be told of it. */
@@ -120,12 +125,12 @@ export class RequestTracker {
           return answersPings || answeredTypes.has(kind) ? dataTimeout : Infinity
       }
     })
-    this.#answers = new Answers(this.#inFlight, options.genesisHash)
+    this.#answers = new Answers(this.#inFlight, options.genesisHash, options.segwitHeight)
   }
 
   /** How many requests are open. */
   get size(): number {
-    return this.#inFlight.size + this.#answers.filterReceivers.size
+    return this.#inFlight.size + this.#answers.filterRequests.size
   }
 
   /** Whether the transactions of a filtered block are being collected. */
@@ -147,17 +152,29 @@ export class RequestTracker {
       case "getblocks":
       case "getaddr":
         return inFlight.markWritten(message._tag, keyOfQuestion(message), now)
+      case "getcfilters":
+      case "getcfheaders":
+      case "getcfcheckpt":
+        for (const request of this.#answers.filterRequests) {
+          if (request.question === message) request.order = ++inFlight.lastOrder
+        }
+        return
       case "ping":
-        if (inFlight.oldest === undefined && !this.isCollecting) this.#pings.clear()
-        else if (message.nonce !== undefined)
+        if (inFlight.oldest === undefined && !this.isCollecting && this.#answers.filterRequests.size === 0) {
+          this.#pings.clear()
+        } else if (message.nonce !== undefined)
           this.#pings.set(message.nonce, { order: inFlight.lastOrder, writtenAt: now })
     }
   }
 
-  /** To be called for every message that arrives, with the hashes of it that were made already. Tells those who wait for it. */
-  received(message: Wire.Message, hashes: MessageHashes, now: number): void {
-    if (message._tag === "pong") this.#ponged(message.nonce, now)
-    else this.#answers.received(message, hashes, now)
+  /**
+   * To be called for every message that arrives, with the hashes of it that were made already. Tells those who wait for it. Returns
+   * the end of a peer whose message cannot be the answer that it seems to be.
+   */
+  received(message: Wire.Message, hashes: MessageHashes, now: number): BadAnswer | undefined {
+    if (message._tag !== "pong") return this.#answers.received(message, hashes, now)
+    this.#ponged(message.nonce, now)
+    return undefined
   }
 
   /** Bytes of a message arrived that is not complete yet: the remote is at work on the first request in line. */
@@ -225,10 +242,11 @@ export class RequestTracker {
     }
   }
 
-  /** Hands answers about compact filters to the receiver until the result is called. */
-  receiveFilters(receiver: FilterReceiver): () => void {
-    this.#answers.filterReceivers.set(receiver, this.#inFlight.lastOrder)
-    return () => void this.#answers.filterReceivers.delete(receiver)
+  /** Hands answers about compact filters to the receiver, until the result is called. */
+  askFilters(question: FilterQuestion, receive: FilterReceiver, noAnswer: () => void): () => void {
+    const request: FilterRequest = { question, receive, noAnswer, order: 0 }
+    this.#answers.filterRequests.add(request)
+    return () => void this.#answers.filterRequests.delete(request)
   }
 
   /** Forgets all requests and tells nobody. To leave one of them later does nothing. */

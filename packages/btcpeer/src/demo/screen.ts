@@ -1,4 +1,4 @@
-/** How the demo shows what it did: aligned lines, a progress bar where there is a terminal, a table. */
+/** The output of the demo: aligned lines, a progress bar on a terminal, a table. */
 import { SingleBar } from "cli-progress"
 import Table from "cli-table3"
 import * as Effect from "effect/Effect"
@@ -6,13 +6,15 @@ import { Output } from "../output.ts"
 import { rowTexts, widest, wrapped } from "../text.ts"
 
 const labelWidth = 12
+/** Room for ` 4,900 of 4,900` after a bar. */
+const countWidth = 18
 
 export const title = (text: string): Effect.Effect<void, never, Output> =>
   Effect.map(Output, ({ columns, line, paint }) => {
     for (const part of wrapped(text, columns() ?? Infinity, 0)) line(paint("bold", part))
   })
 
-/** A label and what there is to say, in one line or more. */
+/** A label and its text, in one line or more. */
 export const lines = (label: string, ...texts: ReadonlyArray<string>): Effect.Effect<void, never, Output> =>
   Effect.map(Output, ({ columns, line, paint }) => {
     for (const [index, text] of texts.entries()) {
@@ -30,15 +32,15 @@ export const size = (bytes: number): string => {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
 }
 
-/** Where a bar is drawn, and what kind of terminal that is. */
+/** The stream for a bar, and its kind of terminal. */
 export interface Terminal {
   readonly stream: NodeJS.WritableStream
   readonly TERM: string | undefined
 }
 
 /**
- * Runs an effect beside a progress bar, which is gone when it ends. There is none without a terminal, and on one that cannot
- * move its cursor.
+ * Runs an effect and shows its progress in a bar, which disappears at the end. Without a terminal, and on a terminal that cannot move
+ * its cursor, no bar is shown.
  */
 export const withBar = <A, E, R>(
   label: string,
@@ -48,15 +50,16 @@ export const withBar = <A, E, R>(
 ): Effect.Effect<A, E, R | Output> => {
   if (TERM === "dumb") return use(() => {})
   return Effect.acquireUseRelease(
-    Effect.flatMap(Output, ({ flush, paint }) => {
+    Effect.flatMap(Output, ({ columns, flush, paint }) => {
       const bar = new SingleBar({
         stream,
         format: `${paint("cyan", label.padEnd(labelWidth))}{bar} {value} of {total}`,
+        barsize: Math.min(40, (columns() ?? Infinity) - labelWidth - countWidth),
         barCompleteChar: "█",
         barIncompleteChar: "░",
         hideCursor: true,
         clearOnComplete: true,
-        // Whatever ends the command releases it.
+        // Every end of the command releases the bar.
         gracefulExit: false
       })
       return Effect.as(

@@ -1,4 +1,4 @@
-/** What the demo does, one function a step: a node serves a chain on loopback, a peer connects and fetches all of it. */
+/** The steps of the demo, a function for each: a node serves a chain on loopback, a peer connects and fetches all of it. */
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -8,7 +8,6 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { type Chain, coinOf, hasProofOfWork, mineBlock, network, spend } from "effect-bitcoin-peer/testing/RegtestChain"
 import { serveChain } from "effect-bitcoin-peer/testing/ServingPeer"
-import * as Block from "effect-bitcoin-peer/Block"
 import { formatEndpoint } from "effect-bitcoin-peer/Connection"
 import * as Handshake from "effect-bitcoin-peer/Handshake"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
@@ -20,7 +19,7 @@ import type { Output } from "../output.ts"
 import { commandName, counted, grouped, milliseconds, sortedCommands } from "../text.ts"
 import * as Screen from "./screen.ts"
 
-/** A step of the demo that did not go as it should. */
+/** A step of the demo failed. */
 export class DemoFailed extends Data.TaggedError("DemoFailed")<{
   readonly step: string
   readonly problem: string
@@ -30,14 +29,14 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
   }
 }
 
-/** What a step finds wrong; the step's name makes it a `DemoFailed`. */
+/** The problem that a step found. With the name of the step it becomes a `DemoFailed`. */
 class Problem extends Data.TaggedError("Problem")<{ readonly message: string }> {}
 
 const stepTimeout = Duration.seconds(10)
-/** So many blocks are asked for at a time. */
+/** How many blocks the peer asks for at a time. */
 const window = 500
 
-/** Runs a step: whatever goes wrong names it, and it takes ten seconds at most. */
+/** Runs a step for ten seconds at most. Its error names the step. */
 const step = <A, E extends { readonly message: string }, R>(
   name: string,
   effect: Effect.Effect<A, E, R>
@@ -50,7 +49,7 @@ const step = <A, E extends { readonly message: string }, R>(
     Effect.mapError(({ message }) => new DemoFailed({ step: name, problem: message }))
   )
 
-/** Runs an effect and gives the milliseconds it took as well. */
+/** Runs an effect and also returns its time in milliseconds. */
 export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, string], E, R> =>
   Effect.map(Effect.timed(effect), ([took, value]) => [value, milliseconds(Duration.toMillis(took))] as const)
 
@@ -58,7 +57,7 @@ const shortHash = (hash: Uint8Array): string => `${Wire.hashToHex(hash).slice(0,
 
 // ---- the two sides
 
-/** The node that serves the chain, and the peer that it will make of the first who connects. */
+/** The node that serves the chain, and the peer of its first connection. */
 const serve = Effect.fnUntraced(function* (chain: Chain) {
   const node = serveChain(chain)
   const connected = yield* Deferred.make<Peer.Peer>()
@@ -68,14 +67,14 @@ const serve = Effect.fnUntraced(function* (chain: Chain) {
       peer: { ...node.options, userAgent: `${Handshake.defaultUserAgent}demo-node:1/` },
       onPeer: (peer) => Effect.andThen(node.onPeer(peer), Deferred.succeed(connected, peer))
     }).pipe(
-      // One `Nonce` is one node, so each side has its own: it would not talk to itself.
+      // A `Nonce` stands for a node, and a node does not connect to itself: each side has its own.
       Effect.provide(Layer.fresh(Nonce.layer))
     )
   )
   return { ...node, address: listener.address, peer: Deferred.await(connected) }
 })
 
-/** The peer that connects. Its handlers put what comes into queues, and wait where these are full. */
+/** The peer that connects. Its handlers put the messages into queues, and wait while a queue is full. */
 const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["address"]) {
   const headers = yield* Queue.bounded<Wire.Headers>(2)
   const blocks = yield* Queue.bounded<Wire.Block>(64)
@@ -96,7 +95,7 @@ const connect = Effect.fnUntraced(function* (address: NodeConnection.Listener["a
   const ended = Effect.flatMap(peer.awaitShutdown, (end) =>
     Effect.fail(new Problem({ message: `the peer ended: ${Peer.describeEnd(end)}` }))
   )
-  /** A step that the end of the peer ends. */
+  /** A step that fails when the peer ends. */
   const ask = <A, E extends { readonly message: string }, R>(name: string, effect: Effect.Effect<A, E, R>) =>
     step(name, Effect.raceFirst(effect, ended))
   return { peer, headers, blocks, inv, transactions, ask }
@@ -148,14 +147,7 @@ const fetchHeaders = Effect.fnUntraced(function* (client: Client, update: (done:
   return { found, messages, tip }
 })
 
-/** Describes the problem of a block that was requested by its hash; `undefined` if there is none. */
-const problemOf = (block: Wire.Block, hash: Uint8Array): string | undefined => {
-  if (!Wire.hashEquals(Wire.blockHash(block.header), hash)) return "is not the requested one"
-  const mutation = Block.mutation(block, { segwitHeight: 0 })
-  return mutation && `is mutated: ${Block.describeMutation(mutation)}`
-}
-
-/** Asks for blocks, with their witnesses, and checks each. */
+/** Asks for blocks, with their witnesses. A node whose blocks are not those that their headers commit to ends by `BadAnswer`. */
 const fetchBlocks = Effect.fnUntraced(function* (
   client: Client,
   hashes: ReadonlyArray<Uint8Array>,
@@ -169,8 +161,9 @@ const fetchBlocks = Effect.fnUntraced(function* (
     yield* client.peer.send({ _tag: "getdata", items: wanted.map((hash) => ({ type, hash })) })
     for (const [index, hash] of wanted.entries()) {
       const block = yield* Queue.take(client.blocks)
-      const problem = problemOf(block, hash)
-      if (problem !== undefined) return yield* new Problem({ message: `block ${from + index + 1} ${problem}` })
+      if (!Wire.hashEquals(Wire.blockHash(block.header), hash)) {
+        return yield* new Problem({ message: `block ${from + index + 1} is not the requested one` })
+      }
       // A coinbase has a witness where it commits to those of the other transactions, and only there.
       if (block.transactions.at(0)!.inputs.at(0)!.witness.length > 0) commitments++
       transactions += block.transactions.length
@@ -182,7 +175,7 @@ const fetchBlocks = Effect.fnUntraced(function* (
 
 type Node = Effect.Success<ReturnType<typeof serve>>
 
-/** The node tells of a transaction that spends a coin of the chain; the peer asks for it. */
+/** The node announces a transaction that spends a coin of the chain; the peer asks for it. */
 const fetchTransaction = Effect.fnUntraced(function* (node: Node, client: Client) {
   const { blocks } = yield* node.chain
   const moved = blocks.find(({ transactions }) => transactions.length > 1)
@@ -198,12 +191,12 @@ const fetchTransaction = Effect.fnUntraced(function* (node: Node, client: Client
   return { transaction: received, hash }
 })
 
-/** The node mines that transaction and tells of the block by its header, as the peer asked it to [130]. */
+/** The node mines that transaction and announces the block by its header, as the peer asked it to (BIP130). */
 const fetchNewBlock = Effect.fnUntraced(function* (node: Node, client: Client, transaction: Wire.Transaction) {
   const chain = yield* node.chain
   const tip = chain.blocks.at(-1)!
   yield* client.peer.send({ _tag: "sendheaders" })
-  // The pong says that what was sent before it has been read.
+  // The pong proves that the node has read the messages before the ping.
   yield* client.peer.ping
   yield* node.announceBlock(mineBlock(chain, { timestamp: tip.header.timestamp + 600, transactions: [transaction] }))
   const { headers } = yield* Queue.take(client.headers)
@@ -246,7 +239,7 @@ const statistics = (peer: Peer.Stats, node: Peer.Stats): Effect.Effect<void, nev
   return Screen.table(["message", "peer sent", "node got", "node sent", "peer got"], [...rows, all])
 }
 
-/** Serves the chain, and does with it what a peer does. Fails with the step that went wrong. */
+/** Serves the chain to a peer that does all steps. Fails with the step that failed. */
 export const story = Effect.fnUntraced(function* (
   chain: Chain
 ): Effect.fn.Return<void, DemoFailed, Scope.Scope | Output> {

@@ -49,6 +49,20 @@ describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core", () => {
     })
   )
 
+  it.live("ignores a version of 72 bytes, with a sender but no nonce, and completes the handshake with the next", () =>
+    Effect.gen(function* () {
+      const node = yield* Bitcoind.start()
+      const peer = yield* RawPeer.dial(node.port)
+      yield* peer.send("version", RawPeer.version("/cut/", 70_016).subarray(0, 72))
+      // Core ignores it, so a verack is out of place and is ignored as well.
+      yield* peer.send("verack")
+      yield* RawPeer.handshake(peer, "/whole/", 70_016)
+      assert.strictEqual(peer.received().filter(({ command }) => command === "version").length, 1)
+      const rows = yield* eventually(node.peers, (rows) => rows.length > 0 && rows[0]!.subver !== "")
+      assert.strictEqual(rows[0]!.subver, "/whole/")
+    })
+  )
+
   it.live("keeps the other entries of an addrv2 with entries of unknown networks, as our decoder does", () =>
     Effect.gen(function* () {
       const node = yield* Bitcoind.start({ args: ["-whitelist=addr@127.0.0.1"] })

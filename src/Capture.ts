@@ -243,7 +243,8 @@ export const replay = Effect.fnUntraced(function* <E, R>(
     })
   // The remote has ended by itself, but the bytes are still part of what the peer wanted to send.
   const write = (bytes: Uint8Array): number => {
-    if (!ended) onWrite?.(bytes)
+    if (ended) return -1
+    onWrite?.(bytes)
     return 0
   }
   return { localAddress, remoteAddress, pull, write, drained, close: ending(close), destroy: ending(destroy) }

@@ -69,7 +69,7 @@ export interface Connection {
   /**
    * Takes bytes, in order and without waiting, and returns how many bytes wait in this process because the remote does
    * not take more now: 0 means that none wait. It never throws and never suspends, so check the result or wait for
-   * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns 0.
+   * `drained`. The bytes must not be changed afterwards. After the end it drops them and returns -1.
    */
   readonly write: (bytes: Uint8Array) => number
   /**

@@ -134,6 +134,19 @@ const describe = (reason: HandshakeReason): string => {
   }
 }
 
+/** The reason with the name of each network instead of the network: a log does not need its seeds. */
+const withNames = (reason: HandshakeReason): object => {
+  switch (reason._tag) {
+    case "WrongNetwork":
+      return { ...reason, expected: reason.expected.name }
+    case "Disconnected":
+    case "TimedOut":
+      return reason.likelyNetwork === undefined ? reason : { ...reason, likelyNetwork: reason.likelyNetwork.name }
+    default:
+      return reason
+  }
+}
+
 const TypeId = "~effect-bitcoin-peer/HandshakeError"
 
 /**
@@ -153,7 +166,7 @@ export class HandshakeError extends Data.TaggedError("HandshakeError")<{ readonl
 
   /** `console.log`, loggers and `JSON.stringify` show the message and the reason. */
   override toJSON(): unknown {
-    return errorJson(this)
+    return errorJson({ _tag: this._tag, message: this.message, reason: withNames(this.reason) })
   }
 }
 

@@ -151,7 +151,7 @@ describe("replay", () => {
       yield* connection.pull
       assert.strictEqual(connection.write(Uint8Array.of(1)), 0)
       yield* connection.close
-      assert.strictEqual(connection.write(Uint8Array.of(2)), 0)
+      assert.strictEqual(connection.write(Uint8Array.of(2)), -1)
       assert.deepStrictEqual(written, [Uint8Array.of(1)])
       assert.strictEqual((yield* Effect.flip(connection.pull)).reason._tag, "Closed")
       yield* Scope.close(scope, Exit.void)

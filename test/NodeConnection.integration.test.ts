@@ -129,7 +129,7 @@ describe("over node:net", () => {
       const total = fill(connection, 8_388_608) > 0 ? 8_388_608 : 0
       remote.end()
       assert.strictEqual((yield* Effect.flip(connection.pull)).reason._tag, "Closed")
-      assert.strictEqual(connection.write(Uint8Array.of(1)), 0)
+      assert.strictEqual(connection.write(Uint8Array.of(1)), -1)
       let got = 0
       remote.on("data", (bytes) => {
         got += bytes.length
@@ -179,7 +179,7 @@ describe("over node:net", () => {
       }
       // The remote received nothing.
       yield* Effect.flip(accepted.pull)
-      assert.strictEqual(accepted.write(patterned(1000)), 0)
+      assert.strictEqual(accepted.write(patterned(1000)), -1)
       assert.strictEqual((yield* Effect.flip(accepted.drained)).reason._tag, "Reset")
     })
   )

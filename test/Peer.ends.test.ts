@@ -568,7 +568,7 @@ describe("a peer that can no longer write", () => {
         localAddress: ours.localAddress,
         remoteAddress: ours.remoteAddress,
         pull: ours.pull,
-        write: (bytes) => (isBroken ? 0 : ours.write(bytes)),
+        write: (bytes) => (isBroken ? -1 : ours.write(bytes)),
         drained: Effect.suspend(() => (isBroken ? Effect.fail(error) : ours.drained)),
         close: ours.close,
         destroy: ours.destroy

@@ -82,6 +82,13 @@ describe("an error", () => {
       message: errors[4]!.message,
       reason: { _tag: "ServicesMissing", offered: "1", required: ["8", "1025"] }
     })
+    assert.deepStrictEqual(json(errors[5]), {
+      _tag: "HandshakeError",
+      message: "handshake failed: the peer is on signet, not on mainnet",
+      reason: { _tag: "WrongNetwork", expected: "mainnet", received: "0a03cf40" }
+    })
+    const likely = { _tag: "Disconnected", error: closed, likelyNetwork: Network.signet } as const
+    assert.include(JSON.stringify(handshakeError(likely)), `"likelyNetwork":"signet"`)
     assert.deepStrictEqual(json(errors[7]), {
       _tag: "PeerError",
       message: "no answer to getheaders within 1m 30s",

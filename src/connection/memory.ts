@@ -104,14 +104,15 @@ export class MemoryEnd implements Closable {
   }
 
   readonly write = (bytes: Uint8Array): number => {
-    if (this.error !== undefined) return 0
+    if (this.error !== undefined) return -1
     for (const piece of this.options.split?.(bytes) ?? [bytes]) {
       if (piece.length === 0) continue
       this.waiting.push(piece)
       this.waitingBytes += piece.length
     }
     this.flush()
-    return this.waitingBytes
+    // The delivery may have run the other side, which may have ended the connection.
+    return this.error === undefined ? this.waitingBytes : -1
   }
 
   isOver(): boolean {

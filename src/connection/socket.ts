@@ -118,7 +118,7 @@ export class SocketConnection implements Closable {
   }
 
   readonly write = (bytes: Uint8Array): number => {
-    if (this.error !== undefined) return 0
+    if (this.error !== undefined) return -1
     if (bytes.length > 0) {
       this.outbox.push(bytes)
       this.waitingBytes += bytes.length

@@ -2,6 +2,9 @@
  * The messages that wait to be written, bounded by their bytes. A message is accepted while fewer than `limit` bytes wait, so
  * the queue holds at most `limit` bytes and one message. A sender that finds no room waits in line. Every sender gets an
  * answer: its message was accepted, it was written or, after `close`, it never will be.
+ *
+ * The messages of one turn of the event loop are written together at its end, straight to the connection. Only when the
+ * connection does not take them all do they, and those that follow, go through the queue of the writer, which waits for it.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -14,6 +17,27 @@ import type { Message } from "../Wire.ts"
 export interface Entry {
   readonly outgoing: Outgoing
   readonly onWritten: (() => void) | undefined
+  /** Whether the connection has the frame. */
+  isWritten: boolean
+}
+
+/** Hands frames to the connection; returns how many bytes wait there, or -1 when it has ended. */
+export type Write = (batch: ReadonlyArray<Entry>) => number
+
+// One write of small frames joined is 20 to 35 times faster than one by one; above some 64 KiB nothing more is won.
+const maximumBatch = 256 * 1024
+
+/** The entries from `from` on that are written together: one at least, and no more bytes than `maximumBatch`. */
+export const batchFrom = (entries: ReadonlyArray<Entry>, from: number): ReadonlyArray<Entry> => {
+  let to = from
+  let size = 0
+  do size += entries[to++]!.outgoing.frame.length
+  while (
+    to < entries.length &&
+    entries[to]!.isWritten === entries[from]!.isWritten &&
+    size + entries[to]!.outgoing.frame.length <= maximumBatch
+  )
+  return from === 0 && to === entries.length ? entries : entries.slice(from, to)
 }
 
 interface Waiter<E> {
@@ -29,6 +53,12 @@ export class SendQueue<E> {
   bytes = 0
   /** Messages that were accepted and are not written yet. */
   length = 0
+  /** Writes at the end of the turn, where the writer has set it. */
+  #write: Write | undefined
+  /** Accepted in this turn of the event loop. */
+  #turn: Array<Entry> = []
+  /** Whether entries go to the queue, because the writer waits for the connection. */
+  #isQueueing = true
   readonly #queue: Queue.Queue<Entry>
   readonly #limit: number
   readonly #encode: (message: Message) => Result.Result<Outgoing, E>
@@ -77,6 +107,12 @@ export class SendQueue<E> {
     if (Result.isSuccess(encoded)) this.#add(encoded.success, onWritten)
   }
 
+  /** To be called by the writer when the connection has taken all: `write` takes the next entries, without the queue. */
+  writeDirectly(write: Write): void {
+    this.#write = write
+    this.#isQueueing = false
+  }
+
   /** Gives the room of written messages to the senders in line. */
   release(entries: ReadonlyArray<Entry>): void {
     for (const { onWritten, outgoing } of entries) {
@@ -93,6 +129,7 @@ export class SendQueue<E> {
     const closed = (this.#closed = Exit.fail(error))
     // Emptied, not shut down: a shutdown would end the writer, and the peer with it, without the reason.
     while (Queue.takeUnsafe(this.#queue) !== undefined);
+    this.#turn = []
     const waiting = [...(this.#line ?? []), ...(this.#unwritten ?? [])]
     this.#line = this.#unwritten = undefined
     for (const { resume } of waiting) resume(closed)
@@ -105,7 +142,29 @@ export class SendQueue<E> {
   #add(outgoing: Outgoing, onWritten: (() => void) | undefined): void {
     this.bytes += outgoing.frame.length
     this.length++
-    Queue.offerUnsafe(this.#queue, { outgoing, onWritten })
+    const entry: Entry = { outgoing, onWritten, isWritten: false }
+    // Entries of this turn that wait for its end must not be overtaken.
+    if (this.#isQueueing && this.#turn.length === 0) Queue.offerUnsafe(this.#queue, entry)
+    else if (this.#turn.push(entry) === 1) queueMicrotask(this.#endTurn)
+  }
+
+  readonly #endTurn = (): void => {
+    const entries = this.#turn
+    this.#turn = []
+    let from = 0
+    while (from < entries.length && !this.#isQueueing) {
+      const batch = batchFrom(entries, from)
+      from += batch.length
+      if (this.#write!(batch) === 0) this.release(batch)
+      else {
+        this.#isQueueing = true
+        for (const entry of batch) {
+          entry.isWritten = true
+          Queue.offerUnsafe(this.#queue, entry)
+        }
+      }
+    }
+    for (; from < entries.length; from++) Queue.offerUnsafe(this.#queue, entries[from]!)
   }
 
   #wait(message: Message, untilWritten: boolean): Effect.Effect<void, E> {

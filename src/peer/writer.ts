@@ -1,4 +1,8 @@
-/** The loop that writes: it takes what waits in the send queue, joins small frames, and waits while the remote takes nothing. */
+/**
+ * Writes the messages of the send queue, small frames joined. Usually the queue writes at the end of a turn of the event loop,
+ * straight to the connection; the loop here waits while the connection does not take all, and ends a remote that takes nothing.
+ */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
@@ -7,11 +11,9 @@ import type { MessageConnection } from "../transport/messageConnection.ts"
 import type { Message } from "../Wire.ts"
 import type { Lifecycle } from "./lifecycle.ts"
 import { ended, endOfConnection } from "./misbehavior.ts"
-import type { Entry, SendQueue } from "./sendQueue.ts"
+import { batchFrom, type Entry, type SendQueue, type Write } from "./sendQueue.ts"
 import type { Observer } from "./telemetry.ts"
 
-// One write of small frames joined is 20 to 35 times faster than one by one; above some 64 KiB nothing more is won.
-const maximumBatch = 256 * 1024
 /** How long the reader has to come to the end that the writer has met. */
 const writeFailureGrace = Duration.seconds(1)
 
@@ -30,15 +32,6 @@ export interface WriterOptions {
   readonly dispatcher: { readonly isIdle: () => boolean; readonly idle: Effect.Effect<void> }
 }
 
-/** The entries from `from` on that are written together: one at least, and no more bytes than `maximumBatch`. */
-const batchFrom = (entries: ReadonlyArray<Entry>, from: number): ReadonlyArray<Entry> => {
-  let to = from
-  let size = 0
-  do size += entries[to++]!.outgoing.frame.length
-  while (to < entries.length && size + entries[to]!.outgoing.frame.length <= maximumBatch)
-  return from === 0 && to === entries.length ? entries : entries.slice(from, to)
-}
-
 export class Writer {
   readonly #options: WriterOptions
 
@@ -47,25 +40,25 @@ export class Writer {
   }
 
   readonly loop: Effect.Effect<never, EndReason> = Effect.suspend(() => {
-    const { link, observer, onBatch, onSend, sendQueue, timeout } = this.#options
+    const { link, observer, sendQueue, timeout } = this.#options
+    // A log takes an Effect, and a recording may have to be waited for.
+    const isDirect = observer.log === undefined && link.room === undefined
     const drained = Effect.catch(link.connection.drained, (error) => this.#readToTheEnd(endOfConnection(error)))
     const drainedInTime = Effect.timeoutOrElse(drained, {
       duration: timeout,
       orElse: () => Effect.fail<EndReason>({ _tag: "WriteTimeout", after: timeout })
     })
-    return Effect.gen(function* () {
+    return Effect.gen({ self: this }, function* () {
       while (true) {
+        if (isDirect && Queue.sizeUnsafe(sendQueue.entries) === 0) sendQueue.writeDirectly(this.#writeDirectly)
         const entries = yield* Queue.takeAll(sendQueue.entries)
         for (let from = 0; from < entries.length;) {
           const batch = batchFrom(entries, from)
-          for (const { outgoing } of batch) onSend(outgoing.message)
-          onBatch()
           if (observer.log !== undefined) {
             for (const { outgoing } of batch) yield* observer.log("sent", outgoing.message, outgoing.frame.length)
           }
-          const waits = link.writeFrames(batch.map(({ outgoing }) => outgoing))
-          observer.count()
-          yield* waits === 0 ? drained : drainedInTime
+          const waits = batch[0]!.isWritten || this.#write(batch) !== 0
+          yield* waits ? drainedInTime : drained
           if (link.room !== undefined) yield* link.room
           sendQueue.release(batch)
           from += batch.length
@@ -73,6 +66,27 @@ export class Writer {
       }
     })
   })
+
+  /** Returns how many bytes wait in the connection, or -1 when it has ended. */
+  #write(batch: ReadonlyArray<Entry>): number {
+    const { link, observer, onBatch, onSend } = this.#options
+    for (const { outgoing } of batch) onSend(outgoing.message)
+    onBatch()
+    const waits = link.writeFrames(batch.map(({ outgoing }) => outgoing))
+    observer.count()
+    return waits
+  }
+
+  /** Writes outside of the writer's fiber. */
+  readonly #writeDirectly: Write = (batch) => {
+    try {
+      return this.#write(batch)
+    } catch (defect) {
+      // An observer (`onWrite`) threw.
+      this.#options.lifecycle.end({ _tag: "Defect", cause: Cause.die(defect) })
+      return -1
+    }
+  }
 
   /**
    * Writing failed, but the messages that the remote sent before are still read and handled: usually the reader meets the same

@@ -146,10 +146,10 @@ export class NodeSocketConnection implements Closable {
   }
 
   readonly write = (bytes: Uint8Array): number => {
-    if (this.error !== undefined) return 0
+    if (this.error !== undefined) return -1
     const socket = this.socket
     if (bytes.length > 0) socket.write(bytes, this.onWritten)
-    return socket.destroyed ? 0 : socket.writableLength
+    return socket.destroyed ? -1 : socket.writableLength
   }
 
   isOver(): boolean {

@@ -1,4 +1,4 @@
-/** How fast are blocks and transactions read and written, compared with other libraries? */
+/** Speed of decoding and encoding blocks and transactions, compared with other libraries. */
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
 import { Wire } from "../src/index.ts"
@@ -35,7 +35,7 @@ const plainTransaction = (transaction: Wire.Transaction): Wire.Transaction => ({
   outputs: Array.from(transaction.outputs)
 })
 
-/** The same block as plain objects, as if somebody had made it. */
+/** The same block as plain objects, as a caller would make it. */
 const plainBlock = (payload: Uint8Array): Wire.BlockMessage => {
   const { header, transactions } = decodeAs("block", payload).block
   return { _tag: "block", block: { header, transactions: Array.from(transactions, plainTransaction) } }
@@ -52,7 +52,7 @@ const ourTxids = function* (payload: Uint8Array): Generator<Uint8Array> {
   for (const transaction of decodeAs("block", payload).block.transactions) yield Wire.txid(transaction)
 }
 
-/** What a txid is the hash of. */
+/** The preimage of a txid. */
 const withoutWitness = (transaction: Wire.Transaction): Uint8Array =>
   Result.getOrThrow(
     Wire.encodeTransaction({
@@ -61,7 +61,7 @@ const withoutWitness = (transaction: Wire.Transaction): Uint8Array =>
     })
   )
 
-/** From a frame to the header and the bytes of its block, none of whose transactions is looked at. */
+/** Measures the way from a frame to the header and the bytes of its block, without decoding transactions. */
 const askHandOut = async (size: string, message: Wire.BlockMessage): Promise<void> => {
   const title = `hand out header and bytes of a block of ${size}`
   if (!wanted(title)) return
@@ -88,7 +88,7 @@ const askHandOut = async (size: string, message: Wire.BlockMessage): Promise<voi
     duration(quantile(whole!, 0.5)),
     "",
     `${middle} µs more than the checksum (${low}–${high})`,
-    // What is lost in the noise is reached.
+    // A difference below the noise counts as reached.
     verdict(Math.max(0.1, quantile(beside, 0.5)), 2, "≤ 2 µs", true)
   )
   row("", "the checksum alone", duration(quantile(alone!, 0.5)), "", "", "")
@@ -104,7 +104,7 @@ for (const [size, payload, witnesses] of [
   const decoded = decodeAs("block", payload)
   const expected = [...ourTxids(payload)].map(buffer)
   compare(payload, Result.getOrThrow(Wire.encode(objects)))
-  // All notice that the last byte is missing.
+  // Every library must refuse a block without its last byte.
   assert.ok(Result.isFailure(Wire.decode("block", payload.subarray(0, -1))))
   for (const { block, name } of able) {
     compare(payload, block!.encoder(bytes)(), name)
@@ -143,7 +143,7 @@ for (const [size, payload, witnesses] of [
       )
     ],
     amount,
-    // Within 1.5 times of it.
+    // The target: at most 1.5 times the time of hashing alone.
     targets: { [alone]: 0.667, ...targetsOf(able) }
   })
 

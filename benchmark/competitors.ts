@@ -1,35 +1,35 @@
 /**
- * The libraries that are compared with, as far as they are: for each message that a library has, how to decode it and read
- * every field, and how to encode it again. They are installed in `benchmark/`, and what is not there is left out.
+ * The competing libraries: for each message that a library supports, how to decode it and read every field, and how to encode
+ * it again. They are installed in `benchmark/`; libraries that are not installed are left out.
  */
 import * as fs from "node:fs"
 import { createRequire } from "node:module"
 import * as path from "node:path"
 
-/** What a library can do with one kind of payload. */
+/** The functions of a library for one kind of payload. */
 export interface Codec {
-  /** Decodes it and reads all: one byte of each hash, each number, the length of what has one. */
+  /** Decodes the payload and reads every field: one byte of each hash, each number, the length of each byte array. */
   readonly read: (payload: Buffer) => number
-  /** What encodes the objects that the payload was decoded to: from their fields, not from bytes that were kept. */
+  /** Decodes the payload; the returned function encodes the objects from their fields, not from kept bytes. */
   readonly encoder: (payload: Buffer) => () => Uint8Array
-  /** Of a block: decodes it and hashes. */
+  /** Decodes a block and computes its txids. */
   readonly txids?: (payload: Buffer) => Array<Uint8Array>
 }
 
 export type Kind = "block" | "tx" | "inv" | "headers" | "addr"
 
 export interface Library extends Partial<Record<Kind, Codec>> {
-  /** With its version, for the tables. */
+  /** Name and version, for the tables. */
   readonly name: string
   /** Parses chunks of frames of regtest and counts the messages. */
   readonly countFrames?: (chunks: ReadonlyArray<Buffer>) => number
-  /** Without witnesses it cannot read what has some. */
+  /** Whether it supports witnesses. */
   readonly witnesses: boolean
 }
 
 const require = createRequire(import.meta.url)
 
-// Old libraries use what Node warns about.
+// Old libraries use APIs that Node warns about.
 process.noDeprecation = true
 
 const load = (name: string, make: (version: string) => Library): Library | undefined => {
@@ -44,7 +44,7 @@ const load = (name: string, make: (version: string) => Library): Library | undef
 
 /** Values of hexadecimal digits by their code. */
 const nibbles = Uint8Array.from({ length: 128 }, (_, code) => Number.parseInt(String.fromCharCode(code), 16) || 0)
-/** The first byte of a hash that is kept as text. */
+/** The first byte of a hash in hexadecimal. */
 const firstByte = (hex: string): number => nibbles[hex.charCodeAt(0)]! * 16 + nibbles[hex.charCodeAt(1)]!
 
 // ---- bitcoinjs-lib
@@ -116,7 +116,7 @@ const bitcoinJs = (version: string): Library => {
         return () => transaction.toBuffer()
       }
     },
-    // It has no such message: the entries, 81 bytes each, are found for it, and put together.
+    // It has no headers message: we split the payload into entries of 81 bytes for it, and join them again.
     headers: {
       read: (payload) => {
         let sum = 0
@@ -155,7 +155,7 @@ interface BcoinTransaction {
   }>
   readonly outputs: ReadonlyArray<{ readonly value: number; readonly script: { readonly raw: Buffer } }>
   readonly hash: () => Buffer
-  /** Forgets the bytes that it keeps. */
+  /** Clears the bytes that bcoin keeps. */
   readonly refresh: () => void
   readonly toRaw: () => Buffer
 }
@@ -205,7 +205,7 @@ const encoderOf =
   }
 
 const bcoin = (version: string): Library => {
-  // Its hash for bloom filters insists on an add-on, or on JavaScript; SHA-256 then is `node:crypto`'s, the faster one.
+  // bcoin's murmur3 needs a native add-on or the JavaScript backend. SHA-256 still is that of `node:crypto`, the faster one.
   process.env.NODE_BACKEND = "js"
   void require("mrmr")
   delete process.env.NODE_BACKEND
@@ -298,12 +298,12 @@ interface BitcoreTransaction {
   readonly version: number
   readonly nLockTime: number
   readonly inputs: ReadonlyArray<{
-    /** As it is shown: reversed. */
+    /** Reversed, as a hash is displayed. */
     readonly prevTxId: Buffer
     readonly outputIndex: number
     readonly _scriptBuffer: Buffer
     readonly sequenceNumber: number
-    /** Nothing where the whole transaction has none. */
+    /** Undefined if no input of the transaction has a witness. */
     readonly getWitnesses: () => ReadonlyArray<Buffer> | undefined
   }>
   readonly outputs: ReadonlyArray<{ readonly satoshis: number; readonly _scriptBuffer: Buffer }>

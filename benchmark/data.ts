@@ -1,4 +1,4 @@
-/** The data of the benchmarks: real blocks of test/vectors, and messages made here that are the same in each run. */
+/** The data of the benchmarks: real blocks of test/vectors, and generated messages that are the same in each run. */
 import * as Result from "effect/Result"
 import { Network, Wire } from "../src/index.ts"
 import { readBlock } from "../test/support/vectors.ts"
@@ -8,7 +8,7 @@ export const network = Network.regtest
 export const frames = (...messages: ReadonlyArray<Wire.Message>): Uint8Array =>
   Result.getOrThrow(Wire.encodeFrames(network.magic, messages))
 
-/** The same bytes in each run: a linear congruence is random enough for scripts and hashes. */
+/** Pseudo-random bytes, the same in each run, from a linear congruential generator. */
 export const filled = (size: number, seed: number): Uint8Array => {
   const bytes = new Uint8Array(size)
   let state = (seed * 2_654_435_761 + 1) >>> 0
@@ -21,10 +21,10 @@ export const filled = (size: number, seed: number): Uint8Array => {
 
 const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => new Uint8Array(Buffer.concat(parts))
 
-/** A script that libraries which look into scripts can read: version 0 and the length of the hash. */
+/** A valid witness program (version 0), because some libraries parse scripts. */
 const payToHash = Uint8Array.of(0, 20)
 
-/** Two outputs; of the inputs each has a script of 107 bytes, or that much witness. */
+/** A transaction with two outputs. Each input has a script or a witness of 107 bytes. */
 export const transaction = (seed: number, witness: boolean, inputs = 2): Wire.Transaction => ({
   version: 2,
   inputs: Array.from({ length: inputs }, (_, input) => ({
@@ -61,7 +61,7 @@ export const headers = (count: number): Array<Wire.BlockHeader> =>
     nonce: i
   }))
 
-/** Four of five are IPv4, as most are; no service bits above 32, which bcoin does not read. */
+/** Four of five addresses are IPv4. Service bits are below 2^32, because bcoin does not read higher ones. */
 export const addresses = (count: number): Array<Wire.TimestampedAddress> =>
   Array.from({ length: count }, (_, i) => ({
     timestamp: 1_700_000_000 + i,
@@ -73,7 +73,7 @@ export const addresses = (count: number): Array<Wire.TimestampedAddress> =>
     port: 8_333 + (i % 100)
   }))
 
-/** Of every network but Tor v2, which is gone. */
+/** Addresses of every network except Tor v2, which no longer exists. */
 export const addressesV2 = (count: number): Array<Wire.AddressV2> =>
   Array.from({ length: count }, (_, i) => {
     const networkId = i % 2 === 0 ? 1 : [2, 4, 5, 6][(i >> 1) % 4]!

@@ -1,41 +1,41 @@
 /**
- * Interleaved timing of competitors that were first seen to give equal results.
+ * Interleaved timing of competitors, after a check that their results are equal.
  *
- * A round runs every competitor once, each for some 100 ms, and starts with the next competitor than the round before.
- * What is reported of a pair is the median of its ratios, one a round, and their quartiles: a neighbour on the machine
- * slows the whole round and leaves the ratio alone, and what hits one side alone shows as spread. Two rounds more, before,
- * are thrown away.
+ * A round runs every competitor once, each for about 100 ms. Each round starts with the next competitor in the list. The
+ * result of a pair is the median and the quartiles of its ratios, one per round: other load on the machine slows the whole
+ * round and does not change the ratio, and a disturbance of one side shows as spread. Two warm-up rounds are discarded.
  *
- * What runs synchronously is measured in processor time of the process, that of the collector's threads included: with
- * more runnable processes than processors, wall time says how long a collection waited for its threads. What waits for
- * another process is measured in wall time.
+ * Synchronous work is measured in processor time of the process, including the threads of the garbage collector: with more
+ * runnable processes than processors, wall time would include the time in which a collection waits for its threads. Work
+ * that waits for another process is measured in wall time.
  *
- * Before each sample the young generation is collected, so that nobody pays for what another left. A full collection
- * there gives the young generation's pages back to the system, and getting them anew took as long as decoding a block.
+ * The young generation is collected before each sample, so that no competitor pays for the garbage of another. A full
+ * collection would return the pages of the young generation to the system; allocating them again took as long as decoding a
+ * block.
  *
- * `npm run bench` sets `--no-allocation-site-pretenuring`. Preparing a question keeps whole blocks as objects; V8 learns from
- * it that such objects live long, makes the next ones old from the start, and with them all that they refer to. The same
- * code then read a block of 1 MB in 1.5 ms instead of 0.54, or sometimes did, and so for the others.
+ * `npm run bench` sets `--no-allocation-site-pretenuring`. The preparation of a question keeps whole blocks as objects. V8
+ * infers that such objects live long and allocates later ones in the old generation, with all objects that they refer to.
+ * The same code then decoded a block of 1 MB in 1.5 ms instead of 0.54 in some runs, and the competitors varied likewise.
  */
 import assert from "node:assert/strict"
 import { performance } from "node:perf_hooks"
 
-/** One way to do it. */
+/** One implementation of the measured work. */
 export interface Competitor {
   readonly name: string
-  /** Does the work once. What it returns (resolves to) must be equal for all competitors, before anything is timed. */
+  /** Does the work once. Its result (or that of its promise) must be equal for all competitors; checked before timing. */
   readonly run: () => unknown
 }
 
-/** What is asked of all competitors; the first one is ours. */
+/** A measurement of all competitors; the first one is ours. */
 export interface Question {
   readonly title: string
   readonly competitors: readonly [Competitor, ...Array<Competitor | undefined>]
-  /** How much one run does, and of what: `{ count: 1000, unit: "messages" }`. */
+  /** The work of one run: `{ count: 1000, unit: "messages" }`. */
   readonly amount: { readonly count: number; readonly unit: string }
-  /** How many times as fast as the competitor of that name we want to be. */
+  /** Target ratios by the name of the competitor: our speed divided by its speed. */
   readonly targets?: Readonly<Record<string, number>>
-  /** How much of `amount` we want to do in a second. */
+  /** Target rate of ours, in units of `amount` per second. */
   readonly targetRate?: number
 }
 
@@ -45,7 +45,7 @@ const sampleTime = Number(process.env.BENCH_SAMPLE_MS ?? 100)
 const warmTime = 10 * sampleTime
 const only = process.env.BENCH_ONLY
 
-/** Results end up here, so that no compiler finds that nobody wants them. */
+/** Results are stored here, so that the compiler cannot remove the work as unused. */
 export let last: unknown
 
 const processorTime = (): number => {
@@ -67,8 +67,8 @@ const sample = async (competitor: Competitor, times: number): Promise<number> =>
 }
 
 /**
- * How often to run it for a sample to take long enough. Found out warm: after a second, for a thousand round trips are still
- * done at half the speed of the next ten thousand, whoever does them.
+ * The number of runs in one sample. It is determined after a second of warm-up: the first thousand round trips run at half
+ * the speed of the next ten thousand, for every competitor.
  */
 const calibrate = async (competitor: Competitor): Promise<number> => {
   let times = 1
@@ -99,7 +99,14 @@ export const duration = (milliseconds: number): string =>
 
 export const factor = (value: number): string => value.toFixed(value < 9.95 ? 2 : 1)
 
-type Row = readonly [question: string, who: string, time: string, rate: string, ratio: string, target: string]
+type Row = readonly [
+  question: string,
+  implementation: string,
+  time: string,
+  rate: string,
+  ratio: string,
+  target: string
+]
 
 const rows: Array<Row> = []
 
@@ -109,16 +116,16 @@ export const row = (...cells: Row): void => {
   process.stderr.write(`  ${cells.filter((cell) => cell !== "").join("  ")}\n`)
 }
 
-/** "reached" or by which factor it is not, for a ratio that is wanted to be at least, or at most, so much. */
+/** "reached", or the missing factor, for a value that should be at least (or at most) `wanted`. */
 export const verdict = (value: number, wanted: number, text: string, atMost = false): string => {
   const share = atMost ? wanted / value : value / wanted
   return `${text}: ${share >= 1 ? "reached" : `**not reached**, ${factor(1 / share)}x missing`}`
 }
 
-/** Whether a question of that title is wanted: `BENCH_ONLY` is a part of the titles that are. */
+/** Whether a question is selected: its title contains `BENCH_ONLY`, or that is not set. */
 export const wanted = (title: string): boolean => only === undefined || title.includes(only)
 
-/** Asserts that all answers are equal, then measures: milliseconds a run, of each round. */
+/** Asserts that all results are equal, then measures: milliseconds per run, for each round. */
 export const measure = async (title: string, all: ReadonlyArray<Competitor>): Promise<Array<Array<number>>> => {
   const [ours, ...others] = all
   const expected = await ours?.run()
@@ -137,7 +144,7 @@ export const measure = async (title: string, all: ReadonlyArray<Competitor>): Pr
   return samples
 }
 
-/** Measures, and adds a row for each. */
+/** Measures all competitors, and adds a row for each. */
 export const ask = async ({ amount, competitors, targetRate, targets = {}, title }: Question): Promise<void> => {
   if (!wanted(title)) return
   const all = competitors.filter((competitor) => competitor !== undefined)
@@ -167,7 +174,14 @@ export const ask = async ({ amount, competitors, targetRate, targets = {}, title
 
 /** Prints the table, as Markdown. */
 export const printTable = (title: string): void => {
-  const head: Row = ["question", "who", "time a run", "rate", "we are … times as fast (quartiles)", "target"]
+  const head: Row = [
+    "question",
+    "implementation",
+    "time per run",
+    "rate",
+    "we are … times as fast (quartiles)",
+    "target"
+  ]
   const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)))
   const line = (cells: ReadonlyArray<string>): string =>
     `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`

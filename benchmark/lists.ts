@@ -1,4 +1,4 @@
-/** How fast are lists (inv, headers, addr, addrv2) read and written, compared with other libraries and with loops by hand? */
+/** Speed of decoding and encoding lists (inv, headers, addr, addrv2), compared with other libraries and hand-written loops. */
 import * as Result from "effect/Result"
 import { Wire } from "../src/index.ts"
 import { type Kind, loadLibraries } from "./competitors.ts"
@@ -14,7 +14,7 @@ interface ByHand {
   readonly encode: () => Uint8Array
 }
 
-/** Decoding with all read, and encoding what is made of plain objects: us, the libraries that can, and a loop by hand. */
+/** Decoding with every field read, and encoding of plain objects: ours, the libraries that can, and a hand-written loop. */
 const askBoth = async (
   kind: Kind | "addrv2",
   title: string,
@@ -57,11 +57,11 @@ const askBoth = async (
   })
 }
 
-// ---- what one writes without a library: an object an element, a DataView, the same checks
+// ---- code without a library: one object per element, a DataView, the same checks
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 
-/** The count and where the elements start; each takes at least so many bytes. */
+/** The count, and the offset of the first element; an element has at least `size` bytes. */
 const countOf = (bytes: Uint8Array, view: DataView, most: number, size: number): readonly [number, number] => {
   const first = bytes[0]!
   const start = first < 0xfd ? 1 : 3
@@ -71,7 +71,7 @@ const countOf = (bytes: Uint8Array, view: DataView, most: number, size: number):
   return [count, start]
 }
 
-/** A buffer with the count, and where the elements start. */
+/** A buffer with the count, and the offset of the first element. */
 const counted = (count: number, size: number): readonly [Uint8Array, DataView, number] => {
   const start = count < 0xfd ? 1 : 3
   const bytes = new Uint8Array(start + size)
@@ -172,10 +172,10 @@ const addressesByHand = (list: ReadonlyArray<Wire.TimestampedAddress>): ByHand =
   }
 })
 
-/** Lengths of addresses by network. */
+/** Lengths of addresses, by network id. */
 const lengths = [0, 4, 16, 10, 32, 32, 16]
 
-/** Services up to 16 bits, which all in the list are; a library has to do the others as well. */
+/** Reads services of up to 16 bits only, which all entries here have. A library has to read larger ones as well. */
 const addressesV2ByHand = (list: ReadonlyArray<Wire.AddressV2>): ByHand => ({
   read: (payload) => {
     const view = viewOf(payload)

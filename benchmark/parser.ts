@@ -1,4 +1,4 @@
-/** What does framing and decoding cost beyond the checksums, which nobody can leave out? */
+/** The cost of framing and decoding beyond that of the checksums, which every implementation must compute. */
 import assert from "node:assert/strict"
 import { hash } from "node:crypto"
 import * as Result from "effect/Result"
@@ -9,19 +9,19 @@ import { block1MB, frames, network } from "./data.ts"
 import { ask, printTable } from "./harness.ts"
 import { buffer } from "./shared.ts"
 
-/** What Node reads from a socket at most. */
+/** The largest chunk that Node reads from a socket, in bytes. */
 const chunkSize = 65_536
 
 const nodeChecksum = (payload: Uint8Array): number =>
   hash("sha256", hash("sha256", payload, "buffer"), "buffer").readUInt32LE(0)
 
-/** Frames of one size, back to back. */
+/** Frames of one size, one after another. */
 const stream = (frame: (index: number) => Uint8Array, count: number) => {
   const size = frame(0).length
   const bytes = new Uint8Array(size * count)
   for (let i = 0; i < count; i++) bytes.set(frame(i), i * size)
   const chunks: Array<Uint8Array> = []
-  // Copies, as the socket's are: a chunk is a buffer of its own.
+  // Copies, because each chunk of a socket is a buffer of its own.
   for (let at = 0; at < bytes.length; at += chunkSize) chunks.push(bytes.slice(at, at + chunkSize))
   const payloads = Array.from({ length: count }, (_, i) => bytes.subarray(i * size + 24, (i + 1) * size))
   const view = new DataView(bytes.buffer)
@@ -49,7 +49,7 @@ const questions = [
 ]
 
 for (const { bytes, chunks, expected, messages, payloads, title } of questions) {
-  // What was parsed is what was sent, to the byte.
+  // The parsed messages encode to the sent bytes.
   const parser = Wire.makeParser({ magic: network.magic })
   const events = chunks.flatMap((chunk) => parser.push(chunk))
   assert.equal(events.length, payloads.length)
@@ -81,13 +81,13 @@ for (const { bytes, chunks, expected, messages, payloads, title } of questions) 
       },
       { name: "checksums alone, our function", run: () => checksums(checksum) },
       { name: "checksums alone, node:crypto", run: () => checksums(nodeChecksum) },
-      // Of those that have a parser: it decodes blocks to objects at once, which `codec` compares.
+      // Only for pings: bcoin's parser decodes blocks to objects at once, which `codec` compares.
       ...(messages === "pings" ? libraries : []).map(
         ({ countFrames, name }) => countFrames && { name, run: () => countFrames(buffers) }
       )
     ],
     amount: messages === "MB" ? { count: bytes.length / 1e6, unit: "MB" } : { count: payloads.length, unit: messages },
-    // Within 1.2 times of it, and ahead of bcoin.
+    // The targets: at most 1.2 times the time of the checksums, and faster than bcoin.
     targets: { "checksums alone, our function": 0.833, [bcoin?.name ?? ""]: 1 }
   })
 }

@@ -1,7 +1,7 @@
 /**
- * Do many peers in one process cost in proportion? Real sockets over loopback, real time, more load than the network has:
- * each peer pings every 10 seconds and announces transactions, which trickle; the remote, in a process of its own, does
- * the same to us. `PEERS` and `PEERS_SECONDS` say how many and how long.
+ * Whether the cost of a peer stays constant with many peers in one process. Real sockets over loopback, real time, more load
+ * than on the network: each peer pings every 10 seconds and announces transactions with trickle; the remote, in a process of
+ * its own, does the same to us. `PEERS` and `PEERS_SECONDS` set the numbers of peers and the duration.
  */
 import assert from "node:assert/strict"
 import { fork } from "node:child_process"
@@ -23,16 +23,16 @@ import { us } from "./shared.ts"
 
 const seconds = Number(process.env.PEERS_SECONDS ?? 30)
 const asked = (process.env.PEERS ?? "1000,3000,10000").split(",").map(Number)
-/** Sockets and what else is open. */
+/** Open files besides the sockets of the peers, at most. */
 const spare = 100
 
 const pingInterval = Duration.seconds(10)
-/** So many transactions are announced to each peer at a time, and so often. */
+/** The number of transactions in each announcement to a peer, and the time between two announcements. */
 const announced = 8
 const announceInterval = Duration.seconds(4)
-/** Hashes that a peer is known to know: full when it is measured, so that nobody is smaller for being younger. */
+/** Size of a peer's known inventory. It is full before the measurement, so that all peers have the same size. */
 const knownInventory = 100
-/** What a peer may cost more among ten times as many. */
+/** The allowed factor of a peer's cost with ten times as many peers. */
 const proportion = 1.25
 
 const limits = (
@@ -62,7 +62,7 @@ const open = Effect.flatMap(NodeConnection.connect({ host: "127.0.0.1", port }),
 
 const peers: Array<Peer.Peer> = []
 
-/** All are told of the same transactions, as a node does. */
+/** Announces the same transactions to all peers, as a node does. */
 let seed = 0
 const announce = Effect.suspend(() => {
   const items = Array.from({ length: announced }, () => ({ type: Wire.InventoryType.wtx, hash: filled(32, seed++) }))
@@ -103,7 +103,7 @@ for (const size of sizes) {
       )
     ))
   )
-  // Until the handshakes are forgotten and each has announced, and pinged, once.
+  // Waits until the garbage of the handshakes is collected and each peer has announced and pinged once.
   await new Promise((resolve) => setTimeout(resolve, 10_000))
   const before = await totals()
   const heardBefore = heard
@@ -117,7 +117,7 @@ for (const size of sizes) {
   delay.disable()
   const after = await totals()
 
-  // Everybody lives, and the load was what it is said to be.
+  // All peers are still connected, and the load was as described.
   const rounds = took / Duration.toSeconds(pingInterval)
   const pongs = after.pongs - before.pongs
   assert.ok(pongs >= size * (rounds - 1.5), `${pongs} pongs of ${size} peers`)
@@ -133,7 +133,7 @@ for (const size of sizes) {
   row(
     `${size.toLocaleString("en-US")} peers: processor time of a peer`,
     us,
-    `${processor.toFixed(1)} µs a second`,
+    `${processor.toFixed(1)} µs per second`,
     `${perSecond(pongs)} pongs, ${perSecond(after.invs - before.invs)} invs sent, ${perSecond(heard - heardBefore)} items heard/s`,
     `${(processor / first.processor).toFixed(2)} of ${first.size}'s`,
     compared(processor, first.processor)

@@ -1,4 +1,4 @@
-/** What one writes over plain `node:net` instead of a peer: no Effect, no queues, no statistics, no keep-alive, no timeouts. */
+/** A client over plain `node:net` instead of a peer: no Effect, no queues, no statistics, no keep-alive, no timeouts. */
 import * as net from "node:net"
 import { Wire } from "../src/index.ts"
 import { checksum } from "../src/primitives/sha256.ts"
@@ -25,7 +25,7 @@ const acknowledgement: ReadonlyArray<Wire.Message> = [
   { _tag: "verack" }
 ]
 
-/** Framing, checksums and decoding by the package, messages to a callback. */
+/** Framing, checksums and decoding by this package, with messages passed to a callback. */
 export const packageFraming = (onMessage: (message: Wire.Message) => void): ((chunk: Buffer) => void) => {
   const parser = Wire.makeParser({ magic: network.magic })
   return (chunk) => {
@@ -36,7 +36,7 @@ export const packageFraming = (onMessage: (message: Wire.Message) => void): ((ch
   }
 }
 
-/** Framing by hand: magic, length and checksum are checked, the payload is not decoded. Joins chunks once a frame. */
+/** Hand-written framing: checks magic, length and checksum, and does not decode the payload. Joins chunks once per frame. */
 export const framingByHand = (onFrame: (command: string, payload: Buffer) => void): ((chunk: Buffer) => void) => {
   const magic = Buffer.from(network.magic).readUInt32LE(0)
   let chunks: Array<Buffer> = []
@@ -71,15 +71,15 @@ export const framingByHand = (onFrame: (command: string, payload: Buffer) => voi
 export interface PlainClient {
   readonly socket: net.Socket
   readonly write: (message: Wire.Message) => void
-  /** Who is told of messages since the handshake. */
+  /** Called with each message; replaced after the handshake. */
   onMessage: (message: Wire.Message) => void
-  /** The framing in use, which may be replaced between two messages. */
+  /** The framing in use; it may be replaced between two messages. */
   onChunk: (chunk: Buffer) => void
 }
 
 let nonces = 1n
 
-/** Connects and shakes hands: both sent, and got, a verack. */
+/** Connects and completes the handshake: both sides have sent and received verack. */
 export const connectPlain = (port: number): Promise<PlainClient> =>
   new Promise((resolve, reject) => {
     const socket = net.connect({ port, host: "127.0.0.1", noDelay: true })
@@ -97,7 +97,7 @@ export const connectPlain = (port: number): Promise<PlainClient> =>
     socket.on("data", (chunk) => client.onChunk(chunk))
   })
 
-/** Ends it and waits for the other side's end. */
+/** Ends the connection and waits for the other side's end. */
 export const closePlain = ({ socket }: PlainClient): Promise<void> =>
   new Promise((resolve) => {
     socket.once("close", () => resolve())

@@ -1,8 +1,8 @@
 /**
- * The other side of `tcp.ts`, in a process of its own: plain `node:net`, the same for all competitors. It shakes hands,
- * answers pings, floods when told to by a `flood` message (what, how many), pings when told to by `pings` (how many),
- * and remembers what each connection sent, which its parent may ask for. With the argument `chatter` it also pings everyone
- * every 10 seconds and sends an inv of 8 every 4.
+ * The other side of `tcp.ts`, in a process of its own: plain `node:net`, the same for all competitors. It completes the
+ * handshake, answers pings, floods on a `flood` message (kind, count), pings on a `pings` message (count), and records the
+ * messages of each connection, which its parent can request. With the argument `chatter` it also pings every peer every 10
+ * seconds and sends an inv of 8 items every 4 seconds.
  */
 import * as net from "node:net"
 import * as Result from "effect/Result"
@@ -13,7 +13,7 @@ import { version } from "./plain.ts"
 const answer = frames(version(1n), { _tag: "wtxidrelay" }, { _tag: "sendaddrv2" }, { _tag: "verack" })
 const blockFrame = frames(Result.getOrThrow(Wire.decode("block", block1MB())))
 const small = Buffer.concat(Array.from(inventory(1_000), (item) => frames({ _tag: "inv", items: [item] })))
-/** What is written at once: a thousand messages of 61 bytes, or one block. */
+/** The contents of one write: a thousand messages of 61 bytes, or one block. */
 const floods = [
   { bytes: small, messages: 1_000 },
   { bytes: blockFrame, messages: 1 }
@@ -38,10 +38,10 @@ const flood = (socket: net.Socket, kind: number, count: number): void => {
   pump()
 }
 
-/** Those that shook hands, for `chatter`. */
+/** Connections with a completed handshake, for `chatter`. */
 const talkers = new Set<net.Socket>()
 
-/** Ten times a second a part of them, so that all come up in turn. */
+/** Sends to a part of the connections ten times a second, in turn. */
 const chatter = (): void => {
   let turn = 0
   setInterval(() => {
@@ -78,7 +78,7 @@ const server = net.createServer({ noDelay: true }, (socket) => {
       else if (message._tag === "verack") talkers.add(socket)
       else if (message._tag === "ping") socket.write(frames({ _tag: "pong", nonce: message.nonce ?? 0n }))
       else if (message._tag === "pong" && !chatters) {
-        if (message.nonce !== BigInt(pings)) throw new Error("a pong that nobody asked for")
+        if (message.nonce !== BigInt(pings)) throw new Error("an unrequested pong")
         socket.write(
           --pings > 0
             ? frames({ _tag: "ping", nonce: BigInt(pings) })

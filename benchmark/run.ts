@@ -1,4 +1,4 @@
-/** All benchmarks, or those that are named: each in a process of its own, so that none warms or spoils another's code. */
+/** Runs all or the named benchmarks, each in a process of its own, so that they do not affect each other's compiled code. */
 import { spawnSync } from "node:child_process"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -7,7 +7,7 @@ const questions = ["codec", "lists", "parser", "transport", "tcp", "peers"]
 const asked = process.argv.slice(2)
 const unknown = asked.filter((name) => !questions.includes(name))
 if (unknown.length > 0) {
-  console.error(`no such benchmark: ${unknown.join(", ")} (there are ${questions.join(", ")})`)
+  console.error(`no such benchmark: ${unknown.join(", ")} (available: ${questions.join(", ")})`)
   process.exit(1)
 }
 

@@ -1,4 +1,4 @@
-/** What the questions about payloads have in common. */
+/** Functions shared by the benchmarks of payloads. */
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
 import { Wire } from "../src/index.ts"
@@ -12,13 +12,13 @@ export const decodeAs = <Tag extends Wire.Message["_tag"]>(
 ): Extract<Wire.Message, { readonly _tag: Tag }> =>
   Result.getOrThrow(Wire.decode(tag, payload)) as Extract<Wire.Message, { readonly _tag: Tag }>
 
-/** The same bytes as the other libraries want them. */
+/** The same bytes as a Buffer, for the other libraries. */
 export const buffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
 
-/** Asserts that what somebody decoded and encoded again is the payload, byte for byte. */
+/** Asserts that a library encodes the decoded payload to the same bytes. */
 export const compare = (payload: Uint8Array, encoded: Uint8Array, name = us): void =>
-  assert.ok(buffer(payload).equals(encoded), `${name} does not give back what it decoded`)
+  assert.ok(buffer(payload).equals(encoded), `${name} does not encode to the decoded bytes`)
 
-/** We want to be three times as fast as each. */
+/** The target for each library: we are three times as fast. */
 export const targetsOf = (libraries: ReadonlyArray<Library>): Record<string, number> =>
   Object.fromEntries(libraries.map(({ name }) => [name, 3]))

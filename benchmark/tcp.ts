@@ -1,6 +1,6 @@
 /**
- * What does a whole peer cost over loopback, compared with plain `node:net`? The remote is another process, plain and
- * the same for all.
+ * The cost of a whole peer over loopback, compared with plain `node:net`. The remote is another process over plain
+ * `node:net`, the same for all.
  */
 import assert from "node:assert/strict"
 import { fork } from "node:child_process"
@@ -18,8 +18,8 @@ import { ask, printTable, quantile, row, verdict, wanted } from "./harness.ts"
 import { closePlain, connectPlain, framingByHand, packageFraming, type PlainClient } from "./plain.ts"
 
 const us = "effect-bitcoin-peer"
-const usStream = "effect-bitcoin-peer, peer.messages, an Effect a message"
-const usBatches = "effect-bitcoin-peer, peer.messages, an Effect a batch"
+const usStream = "effect-bitcoin-peer, peer.messages, one Effect per message"
+const usBatches = "effect-bitcoin-peer, peer.messages, one Effect per batch"
 const plainSame = "node:net, framing and decoding of the package"
 const plainByHand = "node:net, framing by hand, not decoded"
 
@@ -37,11 +37,11 @@ const control = (command: string, kind: number, count: number): Wire.Message => 
 
 const connectPeer = (handlers: Peer.Handlers = {}) =>
   Effect.flatMap(NodeConnection.connect({ host: "127.0.0.1", port }), (connection) =>
-    // One below the newest, for which the remote would have to know `feature`.
+    // Below 70017, because from there on the remote would have to send `feature`.
     Peer.make(connection, { network, protocolVersion: 70_016, handlers })
   )
 
-/** A peer that stays, with its scope. */
+/** A peer that stays connected, with its scope. */
 const openPeer = async (handlers: Peer.Handlers = {}) => {
   const scope = await runtime.runPromise(Scope.make())
   const peer = await runtime.runPromise(Scope.provide(connectPeer(handlers), scope))
@@ -50,13 +50,13 @@ const openPeer = async (handlers: Peer.Handlers = {}) => {
 
 // ---- floods: the remote sends as fast as it is read
 
-const nobody = (): void => {}
+const noop = (): void => {}
 
-/** Counts until all came, and folds a little of each. */
+/** Counts messages up to a total, and sums up one field of each. */
 const counter = () => {
   let left = 0
   let sum = 0
-  let finish: (sum: number) => void = nobody
+  let finish: (sum: number) => void = noop
   return {
     expect: (count: number): Promise<number> =>
       new Promise((resolve) => {
@@ -73,7 +73,7 @@ const counter = () => {
 
 const firstOfInv = (message: Wire.Inv): number => message.items.at(0)!.hash[0]!
 
-/** What handlers add. */
+/** The value that handlers add for a message. */
 const addValue = (message: Wire.Message, add: (value: number) => void): void => {
   if (message._tag === "inv") add(firstOfInv(message))
   else if (message._tag === "block") add(message.block.header.nonce)
@@ -113,7 +113,7 @@ for (const { count, kind, target, title, unit } of floods) {
     consumers.map(async ({ consume, name }) => {
       const counted = counter()
       const { close, peer } = await openPeer()
-      // Before anything is asked for.
+      // The streams must be running before the remote sends.
       runtime.runFork(consume(peer.messages, (received) => addValue(received, counted.add)))
       const run = () => {
         const done = counted.expect(count)
@@ -169,7 +169,7 @@ for (const { count, kind, target, title, unit } of floods) {
 
 const pings = 1_000
 
-/** One after the other; the number of right answers. */
+/** Sends pings one after another; returns the number of correct answers. */
 const plainPings = (client: PlainClient): Promise<number> =>
   new Promise((resolve) => {
     let nonce = BigInt(pings)
@@ -192,7 +192,7 @@ const plainPongs = (client: PlainClient): Promise<number> =>
   })
 
 if (wanted("1,000 pings")) {
-  let pinged: (count: number) => void = nobody
+  let pinged: (count: number) => void = noop
   const { close, peer } = await openPeer({
     Unknown: ({ command }) => (command === "pinged" ? pinged(pings) : undefined)
   })
@@ -234,9 +234,9 @@ if (wanted("1,000 pings")) {
 const ourHandshake = Effect.scoped(Effect.asVoid(connectPeer()))
 const plainHandshake = async (): Promise<void> => closePlain(await connectPlain(port))
 
-/** What the last connection said, seen from the remote. */
+/** The messages of the last connection, as received by the remote. */
 const lastReceived = async (): Promise<ReadonlyArray<string>> => {
-  // Its own end may come a moment after ours.
+  // The remote may notice the end shortly after us.
   await new Promise((resolve) => setTimeout(resolve, 20))
   remote.send({})
   const [{ lastReceived }] = (await once(remote, "message")) as [{ readonly lastReceived: ReadonlyArray<string> }]
@@ -303,7 +303,7 @@ if (wanted("heap of an idle peer")) {
     const sockets: Array<PlainClient["socket"]> = []
     for (let i = 0; i < count; i++) {
       const { socket } = await connectPlain(port)
-      // Nothing but the socket, its data listener and its error listener.
+      // Only the socket, its data listener and its error listener stay.
       socket.removeAllListeners("data").on("data", () => {})
       socket.removeAllListeners("connect")
       sockets.push(socket)
@@ -316,9 +316,9 @@ if (wanted("heap of an idle peer")) {
     for (let i = 0; i < count; i++) peers.push(await openPeer())
     const withPeers = await heap()
     await Promise.all(peers.map(({ close }) => close()))
-    // What is left in it would be part of the next round's beginning.
+    // Garbage that is not collected yet would count at the start of the next round.
     peers.length = 0
-    // The first round pays for code and caches.
+    // The first round is discarded: it includes code and caches.
     if (round === 0) continue
     perSocket.push((withSockets.heap - before.heap) / count)
     perPeer.push((withPeers.heap - between.heap) / count)

@@ -1,4 +1,4 @@
-/** What does the version 2 transport [BIP324] cost beyond its ciphers, which nobody can leave out, and what a key exchange? */
+/** The cost of the v2 transport (BIP324) beyond that of its ciphers, which every implementation needs, and of a key exchange. */
 import assert from "node:assert/strict"
 import { createCipheriv, createDecipheriv } from "node:crypto"
 import * as Result from "effect/Result"
@@ -9,9 +9,9 @@ import { emptyPacket, sealPackets } from "../src/transport/bip324Packets.ts"
 import { block1MB, filled, network } from "./data.ts"
 import { ask, printTable } from "./harness.ts"
 
-/** What Node reads from a socket at most. */
+/** The largest chunk that Node reads from a socket, in bytes. */
 const chunkSize = 65_536
-/** What a peer writes at once at most. */
+/** The largest write of a peer, in bytes. */
 const batchSize = 262_144
 
 const [alice, bob] = [makeKeyPair(), makeKeyPair()]
@@ -67,7 +67,7 @@ const ciphersAlone = (plaintexts: ReadonlyArray<Uint8Array>) => {
   }
 }
 
-/** The same as one would write it, with a cipher of `node:crypto` a packet. */
+/** The straightforward implementation, with one `node:crypto` cipher per packet. */
 const nodeAlone = (plaintexts: ReadonlyArray<Uint8Array>) => (): number => {
   let good = 0
   for (const plain of plaintexts) {
@@ -96,10 +96,10 @@ const pings: ReadonlyArray<Wire.Message> = Array.from({ length: 2_000 }, (_, i) 
 
 for (const { amount, messages, targets, title } of [
   {
-    title: "5 messages of 1 MB that nobody decodes, sealed and opened",
+    title: "5 messages of 1 MB, not decoded, sealed and opened",
     messages: bulk,
     amount: { count: (bulk.length * payload.length) / 1e6, unit: "MB" },
-    // Within 1.3 times of it.
+    // The target: at most 1.3 times the time of the ciphers.
     targets: { "ciphers alone": 0.769 }
   },
   {
@@ -130,14 +130,14 @@ for (const { amount, messages, targets, title } of [
   })
 }
 
-// Both sides of a key exchange cost one of each.
+// Each side of a key exchange makes one key pair and one shared secret.
 await ask({
   title: "a key pair",
   competitors: [{ name: "ElligatorSwift", run: () => makeKeyPair().publicKey.length }],
   amount: { count: 1, unit: "keys" }
 })
 await ask({
-  title: "a shared secret, and all that is derived from it",
+  title: "a shared secret, and all secrets derived from it",
   competitors: [
     {
       name: "x-only ECDH and HKDF",

@@ -1,6 +1,6 @@
 /**
  * Accepts connections, and prints each peer and the transactions that it announces. After `npm run build`:
- * `npx node examples/inbound-peer.ts 18444`, then `bitcoin-cli -regtest addnode 127.0.0.1:18444 onetry` has a node of Core
+ * `npx node examples/inbound-peer.ts 18444`, then `bitcoin-cli -regtest addnode 127.0.0.1:18444 onetry` makes a Core node
  * connect to it.
  */
 import { NodeRuntime } from "@effect/platform-node"
@@ -8,7 +8,7 @@ import { Console, Effect } from "effect"
 import { Connection, Network, Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
 
-/** Peers announce transactions by their hashes, as wtxids where both sides agreed on that. Fetches and prints them. */
+/** Peers announce transactions by their hashes, by wtxids if both sides sent wtxidrelay. Fetches and prints them. */
 const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
   const { tx, witnessTx, wtx } = Wire.InventoryType
   const wanted = Array.from(items)

@@ -9,7 +9,7 @@ import { connect } from "effect-bitcoin-peer/NodeConnection"
 
 const { block } = Wire.InventoryType
 
-/** An `inv` has hashes only. A node sends the blocks themselves when it is asked for them. */
+/** An `inv` has hashes only. A node sends the blocks themselves on request. */
 const onInv = Effect.fnUntraced(function* ({ items }: Wire.Inv, peer: Peer.Peer) {
   const blocks = Array.from(items).filter(({ type }) => type === block)
   const transactions = items.length - blocks.length

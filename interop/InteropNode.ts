@@ -1,14 +1,13 @@
 /**
- * A real node, on regtest, started by a test and stopped with its scope. What the tests may ask of one is the same for
- * every implementation ({@link ./bcoin.ts}, {@link ./bitcoind.ts}), so that one test runs over all of them
- * ({@link ./nodes.ts}).
+ * A real node on regtest, started by a test and stopped with its scope. The interface is the same for every
+ * implementation ({@link ./bcoin.ts}, {@link ./bitcoind.ts}), so that one test runs with all of them ({@link ./nodes.ts}).
  *
- * Nodes live in real time: use `it.live`. All of them mine to one script that anybody can spend (pay to the script
- * hash of `OP_TRUE`), so that a test has coins without keys or a wallet: see `spendCoinbase`.
+ * Nodes run in real time: use `it.live`. All of them mine to one script that anyone can spend (pay to the script hash of
+ * `OP_TRUE`), so that a test has coins without keys or a wallet: see `spendCoinbase`.
  */
 import { Data, Duration, Effect, Schedule, Schema, type Scope } from "effect"
 
-/** Something the harness could not do. */
+/** An operation of the harness that failed. */
 export class InteropError extends Data.TaggedError("InteropError")<{
   readonly node: string
   readonly operation: string
@@ -20,9 +19,9 @@ export class InteropError extends Data.TaggedError("InteropError")<{
   }
 }
 
-/** A row of `getpeerinfo`, as far as all nodes agree on it. */
+/** A row of `getpeerinfo`: the fields that all nodes have in common. */
 export const PeerInfo = Schema.Struct({
-  /** `host:port` of the remote side, that is of us. */
+  /** `host:port` of the remote side, which is ours. */
   addr: Schema.String,
   /** Whether we dialled the node. */
   inbound: Schema.Boolean,
@@ -30,7 +29,7 @@ export const PeerInfo = Schema.Struct({
   version: Schema.Number,
   /** User agent from the peer's version message; bcoin: null before it arrived. */
   subver: Schema.NullOr(Schema.String),
-  /** Hex, of 8 (bcoin) or 16 digits. */
+  /** Hexadecimal, 8 (bcoin) or 16 digits. */
   services: Schema.String,
   bytessent: Schema.Number,
   bytesrecv: Schema.Number,
@@ -44,57 +43,57 @@ export interface StartOptions {
   readonly port?: number | undefined
   /** HTTP and RPC port. Default: a free one. */
   readonly httpPort?: number | undefined
-  /** `host:port` of the one address that the node dials, and keeps dialling, over the version 1 transport. Default: none. */
+  /** `host:port` of the only address that the node dials, repeatedly and over v1. Default: the node dials no address. */
   readonly only?: string | undefined
-  /** Data directory, which then outlives the scope. Default: a fresh one, removed with the scope. */
+  /** Data directory, which stays after the scope. Default: a new one, removed with the scope. */
   readonly prefix?: string | undefined
-  /** More command line arguments, after the harness's own. */
+  /** Further command line arguments, after those of the harness. */
   readonly args?: ReadonlyArray<string> | undefined
 }
 
 export interface InteropNode {
-  /** For titles of tests: `bcoin` or `bitcoind`. */
+  /** The name in titles of tests: `bcoin` or `bitcoind`. */
   readonly name: string
   readonly host: "127.0.0.1"
-  /** Where it accepts peers. */
+  /** The address at which it accepts peers. */
   readonly port: number
   readonly httpPort: number
-  /** What its version message says. */
+  /** The fields of its version message. */
   readonly userAgent: string
   readonly protocolVersion: number
-  /** A call of its JSON-RPC. Decode the answer with {@link expecting}. */
+  /** Calls its JSON-RPC. Decode the answer with {@link expecting}. */
   readonly rpc: (method: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<unknown, InteropError>
-  /** Mines `count` blocks; returns their hashes as printed, that is reversed, in hex. */
+  /** Mines `count` blocks; returns their hashes as printed: reversed, in hex. */
   readonly mine: (count: number) => Effect.Effect<ReadonlyArray<string>, InteropError>
   /**
-   * Spends the coinbase of a block mined here, once 100 blocks are above it, to the same script. Returns the txid as
-   * printed when the transaction is in the node's mempool, from where the node announces it to its peers.
+   * Spends the coinbase of a block that this node mined, with at least 100 blocks after it, to the same script. Returns the
+   * txid as printed when the transaction is in the mempool, from which the node announces it to its peers.
    */
   readonly spendCoinbase: (blockHash: string) => Effect.Effect<string, InteropError>
   readonly peers: Effect.Effect<ReadonlyArray<PeerInfo>, InteropError>
-  /** Has the node dial 127.0.0.1:`port`, once, over the version 1 transport. Returns before the handshake. */
+  /** Makes the node dial 127.0.0.1:`port`, once and over v1. Returns before the handshake. */
   readonly connectTo: (port: number) => Effect.Effect<void, InteropError>
   /** Lines of its log so far. */
   readonly log: () => ReadonlyArray<string>
-  /** First line of the log, past or future, that matches. Fails when none came in 30 s, or the node ended. */
+  /** The first line of the log, past or future, that matches. Fails if no line matches in 30 s, or when the node ends. */
   readonly awaitLog: (pattern: RegExp) => Effect.Effect<string, InteropError>
   /**
-   * Lines of the log in which the node complains of a peer: warnings, errors, bans, refused or ignored messages. An
-   * ordinary end of a connection is none. `who` is the peer's `host:port` or (a part of) its user agent; without it,
-   * complaints of anybody. A line may come a little after what caused it: take the last look after `stop`.
+   * Lines of the log in which the node complains about a peer: warnings, errors, bans, refused or ignored messages; not the
+   * ordinary end of a connection. `who` is the peer's `host:port` or (a part of) its user agent; without it, the lines about
+   * all peers. A line may appear shortly after its cause, so check finally after `stop`.
    */
   readonly complaints: (who?: string) => ReadonlyArray<string>
-  /** Asks the node to shut down; done when its process is gone and its log complete: 3 s with bcoin. */
+  /** Shuts the node down; completes when its process has ended and its log is complete: 3 s with bcoin. */
   readonly stop: Effect.Effect<void, InteropError>
 }
 
-/** How tests start a node. */
+/** One implementation, which tests can start. */
 export interface InteropNodeKind {
   readonly name: string
   readonly start: (options?: StartOptions) => Effect.Effect<InteropNode, InteropError, Scope.Scope>
 }
 
-/** Decodes the answer of an `rpc`. */
+/** Decodes the answer of `rpc` with a schema. */
 export const expecting =
   <A, I>(schema: Schema.Codec<A, I>) =>
   (self: Effect.Effect<unknown, InteropError>): Effect.Effect<A, InteropError> =>
@@ -111,7 +110,7 @@ export const expecting =
       )
     )
 
-/** Repeats `self` every 50 ms until its answer satisfies `until`; fails after 30 s with the last answer. */
+/** Repeats `self` every 50 ms until its result satisfies `until`; fails after 30 s with the last result. */
 export const eventually = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   until: (answer: A) => boolean,

@@ -1,10 +1,10 @@
 /**
- * bcoin, a full node in JavaScript, as a node to test against. Version and all that it needs are pinned in
- * `interop/package-lock.json`; `interop/run.sh` installs it.
+ * bcoin, a full node in JavaScript, as a node to test against. `interop/package-lock.json` pins it and its dependencies;
+ * `interop/run.sh` installs it.
  *
- * It keeps everything in memory, has no wallet and no worker processes. It speaks protocol 70015: segwit, compact
- * blocks, bloom filters where `args` has `--bip37=true`; no wtxid relay, no addrv2, no version 2 transport. What it
- * dials must offer NETWORK and WITNESS. On regtest segwit is active from block 432 on.
+ * It keeps everything in memory, without a wallet or worker processes. It speaks protocol 70015: segwit, compact blocks,
+ * bloom filters if `args` has `--bip37=true`; no wtxid relay, no addrv2, no v2 transport. A peer that it dials must offer
+ * NETWORK and WITNESS. On regtest segwit is active from block 432 on.
  */
 import { join } from "node:path"
 import { Effect, Schema, type Scope } from "effect"
@@ -34,9 +34,9 @@ export const start = Effect.fnUntraced(function* (
       "--listen=true",
       "--host=127.0.0.1",
       `--port=${port}`,
-      // One that could be routed: with such an address it asks no DNS for its own, and it advertises it in an addr.
+      // A routable address: with it, bcoin does not look up its own address by DNS, and advertises this one in an addr.
       "--public-host=8.8.4.4",
-      // Bans are by host, and everybody here is 127.0.0.1; the limit of 8 peers is its own choice.
+      // Bans are by host, and all peers here are 127.0.0.1. The default limit is 8 peers.
       "--max-inbound=1000",
       ...(options.only === undefined ? [] : [`--only=${options.only}`]),
       `--http-port=${httpPort}`,
@@ -46,7 +46,7 @@ export const start = Effect.fnUntraced(function* (
       "--log-level=spam",
       ...(options.args ?? [])
     ],
-    // NODE_BACKEND: its cryptography in JavaScript, as the native add-on is not built.
+    // NODE_BACKEND: cryptography in JavaScript, because the native add-on is not built.
     env: { PATH: process.env["PATH"] ?? "", NODE_BACKEND: "js", NODE_NO_WARNINGS: "1" },
     cwd: prefix
   })
@@ -57,7 +57,7 @@ export const start = Effect.fnUntraced(function* (
     httpPort,
     daemon,
     rpc,
-    // HTTP comes up before the P2P port.
+    // HTTP is ready before the P2P port.
     ready: rpc("getnetworkinfo").pipe(expecting(Schema.Struct({ networkactive: Schema.Literal(true) }))),
     address,
     addNode: (address) => [address, "onetry"],
@@ -68,8 +68,8 @@ export const start = Effect.fnUntraced(function* (
 /** Pay to the script hash of OP_TRUE, with the version byte of bcoin's regtest (0x26; bitcoind's is 0xc4). */
 const address = "Gdj5bzLLUhMjQFe3WiukAMfxBTHTuWgw7f"
 
-// Its log is `[level] (module) text (host:port)`. Most of what it holds against a peer is only a debug line: errors
-// of the connection (`Error: text (host:port)`), and what it ignores.
+// The format of its log is `[level] (module) text (host:port)`. Most complaints about a peer are only debug lines: errors
+// of the connection (`Error: text (host:port)`) and ignored messages.
 const complains = new RegExp(
   [
     String.raw`^\[(warning|error)\] \((net|peer)\)`,
@@ -88,10 +88,10 @@ const complains = new RegExp(
 )
 const harmless = new RegExp(
   [
-    // The end of a connection, by whichever side. On regtest it dials 127.0.0.1:48444 for lack of a seed.
+    // The end of a connection by either side. On regtest, without seeds, bcoin dials 127.0.0.1:48444.
     String.raw`Error: Socket hangup`,
     String.raw`Error: Socket Error: (ECONNREFUSED|ENETUNREACH|ECONNRESET|EPIPE)`,
-    // Of nobody.
+    // Warnings that are not about a peer.
     "Could not find enough peers",
     "Hitting DNS seeds"
   ].join("|")

@@ -1,10 +1,10 @@
 /**
- * Bitcoin Core as a node to test against: the binary that the environment variable `BITCOIND` names, version 26 or
- * newer. It is not part of this project, hence optional.
+ * Bitcoin Core as a node to test against: the binary in the environment variable `BITCOIND`, version 26 or newer. It is
+ * optional, because it is not part of this project.
  *
- * No wallet, no discovery of any kind, a log that names addresses. It starts in initial block download, in which it neither
- * announces nor requests transactions, until it has a block of today: `mine(1)`. What it announces to peers that dialled it
- * waits 5 s on average; `args: ["-whitelist=noban@127.0.0.1"]` has it announce at once (and never punish anybody).
+ * It runs without a wallet and without discovery, and logs addresses. It starts in initial block download, in which it
+ * neither announces nor requests transactions, until it has a recent block: `mine(1)`. Announcements to peers that dialed it
+ * wait 5 s on average; with `args: ["-whitelist=noban@127.0.0.1"]` it announces at once (and never punishes a peer).
  */
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -23,7 +23,7 @@ export const start = Effect.fnUntraced(function* (
 ): Effect.fn.Return<InteropNode, InteropError, Scope.Scope> {
   if (program === undefined) {
     return yield* Effect.fail(
-      new InteropError({ node: "bitcoind", operation: "start", problem: "BITCOIND names no binary" })
+      new InteropError({ node: "bitcoind", operation: "start", problem: "BITCOIND is not set" })
     )
   }
   const free = yield* Daemon.freePorts(2)
@@ -38,8 +38,7 @@ export const start = Effect.fnUntraced(function* (
       `-datadir=${prefix}`,
       "-listen=1",
       `-bind=127.0.0.1:${port}`,
-      // Without the version 2 transport for what it dials by itself: it would start with it, and fall back to version 1 only
-      // when that connection ends.
+      // Without v2 for its automatic dials: it would begin with v2, and fall back to v1 only when that connection ends.
       ...(options.only === undefined ? ["-connect=0"] : [`-connect=${options.only}`, "-v2transport=0"]),
       "-dnsseed=0",
       "-fixedseeds=0",
@@ -79,19 +78,19 @@ export const start = Effect.fnUntraced(function* (
     httpPort,
     daemon,
     rpc,
-    // Refused ("in warmup") until it accepts peers.
+    // This call is refused ("in warmup") until the node accepts peers.
     ready: rpc("getnetworkinfo"),
     address: "2ND8PB9RrfCaAcjfjP1Y6nAgFd9zWHYX4DN",
-    // The last: no version 2 transport here either.
+    // The last argument disables v2 for this dial.
     addNode: (address) => [address, "onetry", false],
     complaints
   })
-  // Its peer code learns of a new block a moment after the call that mined it has returned.
+  // The node's network code processes a new block shortly after the call that mined it has returned.
   const settled = rpc("syncwithvalidationinterfacequeue")
   return { ...node, mine: (count) => Effect.tap(node.mine(count), () => settled) }
 })
 
-// With -debug=net a line about a peer has `peer=7`, `peer 7`, or the address.
+// With -debug=net a line about a peer contains `peer=7`, `peer 7`, or its address.
 const complains = new RegExp(
   [
     String.raw`\[([\w-]+:)?(warning|error)\]`,
@@ -125,13 +124,13 @@ const complains = new RegExp(
 )
 const harmless = new RegExp(
   [
-    // The end of a connection, by the remote side, by an RPC or by its own end.
+    // The end of a connection: by the remote side, by an RPC, or by the shutdown of the node.
     "socket closed, disconnecting",
     "socket (recv|send) error",
     "disconnect by",
     "(feeler|addrfetch) connection completed",
     "Stopping node, disconnecting",
-    // It asks for what it is told of once; a transaction it has again is nobody's fault.
+    // It may receive a transaction that it has already, because it requests each announced one. That is not an error.
     "txn-already-(in-mempool|known)"
   ].join("|")
 )

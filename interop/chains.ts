@@ -1,13 +1,13 @@
-/** Nodes that have a chain already, for the tests of the examples and of the README. */
+/** Nodes with a chain, for the tests of the examples and of the README. */
 import { Effect, Schema } from "effect"
 import { expecting, type InteropNode, type InteropNodeKind, type StartOptions } from "./InteropNode.ts"
 
-/** Core announces transactions to this peer at once; bcoin always does. */
+/** Makes Core announce transactions to this peer at once, as bcoin always does. */
 export const optionsOf = (name: string, args: ReadonlyArray<string> = []): StartOptions => ({
   args: name === "bitcoind" ? ["-whitelist=noban@127.0.0.1", ...args] : args
 })
 
-/** A node with a chain of 105 blocks, of which the first coinbase can be spent. */
+/** A node with a chain of 105 blocks. Its first coinbases can be spent. */
 export const started = Effect.fnUntraced(function* ({ name, start }: InteropNodeKind, args?: ReadonlyArray<string>) {
   const node = yield* start(optionsOf(name, args))
   const hashes = yield* node.mine(105)

@@ -1,4 +1,4 @@
-/** Transactions of our own out of the coins that the nodes mine, which anybody can spend. */
+/** Transactions that spend the coins mined by the nodes, which anyone can spend. */
 import { createHash } from "node:crypto"
 import { Effect, Result, Schema } from "effect"
 import { Wire } from "../src/index.ts"
@@ -7,14 +7,14 @@ import { expecting, type InteropError, type InteropNode } from "./InteropNode.ts
 const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, "hex"))
 
 const opTrue = Uint8Array.of(0x51)
-/** OP_HASH160 <hash160 of OP_TRUE> OP_EQUAL, to which the nodes mine. */
+/** OP_HASH160 <hash160 of OP_TRUE> OP_EQUAL, the script to which the nodes mine. */
 export const payToScriptHash = hex("a914da1745e9b549bd0bfa1a569971c77eba30cd5a4b87")
-/** OP_0 <sha256 of OP_TRUE> [141]: spent with a witness and nothing else. */
+/** OP_0 <sha256 of OP_TRUE> (BIP141): spent with a witness only. */
 const payToWitnessScriptHash = Uint8Array.of(0, 32, ...createHash("sha256").update(opTrue).digest())
 
 const fee = 10_000
 
-/** Pays a coinbase, worth `value` satoshi and 100 blocks deep, to a witness script; has no witness itself. */
+/** A transaction without a witness that pays a mature coinbase of `value` satoshi to a witness script. */
 const lock = (coinbase: Uint8Array, value: number): Wire.Transaction => ({
   version: 2,
   inputs: [
@@ -29,7 +29,7 @@ const lock = (coinbase: Uint8Array, value: number): Wire.Transaction => ({
   lockTime: 0
 })
 
-/** Takes from there with a witness, so that its txid and wtxid differ. */
+/** A transaction that spends that output with a witness, so that its txid and wtxid differ. */
 const unlock = (locked: Wire.Transaction): Wire.Transaction => ({
   version: 2,
   inputs: [
@@ -51,8 +51,8 @@ const Block = Schema.Struct({ tx: Schema.NonEmptyArray(Schema.String) })
 const Output = Schema.Struct({ value: Schema.Number })
 
 /**
- * Two transactions that spend the coinbase of a block mined by this node, 100 blocks deep: one without a witness and one, out
- * of the first, with. The second is valid where segwit is active: with bcoin from block 432 on.
+ * Two transactions: the first spends the mature coinbase of a block mined by this node, without a witness; the second spends
+ * the first, with a witness. The second is valid if segwit is active: with bcoin from block 432 on.
  */
 export const makePair = Effect.fnUntraced(function* (
   node: InteropNode,
@@ -64,11 +64,11 @@ export const makePair = Effect.fnUntraced(function* (
   return [plain, unlock(plain)]
 })
 
-/** The bytes of a transaction as the nodes' RPC writes them. */
+/** The bytes of a transaction in hex, as in the nodes' RPC. */
 export const toHex = (transaction: Wire.Transaction): string =>
   Buffer.from(Result.getOrThrow(Wire.encodeTransaction(transaction))).toString("hex")
 
-/** The same transaction made of plain arrays: what was decoded is views, which are encoded by copying them. */
+/** The same transaction made of plain arrays. A decoded one consists of views, whose bytes the encoder copies. */
 export const rebuilt = (transaction: Wire.Transaction): Wire.Transaction => ({
   ...transaction,
   inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: Array.from(input.witness) })),
@@ -78,10 +78,10 @@ export const rebuilt = (transaction: Wire.Transaction): Wire.Transaction => ({
 const isCommitment = ({ script }: Wire.TransactionOutput): boolean =>
   script.length >= 38 && Buffer.from(script.subarray(0, 6)).toString("hex") === "6a24aa21a9ed"
 
-/** Whether a block has a witness commitment [141] and it is the one of the witnesses that came with it. */
+/** Whether a block has a witness commitment (BIP141) that matches its witnesses. */
 export const witnessesAreCommitted = (transactions: ReadonlyArray<Wire.Transaction>): boolean => {
   const [coinbase, ...others] = transactions
-  // With several of them, the last counts.
+  // If there are several commitments, the last one counts.
   const commitment = Array.from(coinbase?.outputs ?? [])
     .findLast(isCommitment)
     ?.script.subarray(6, 38)

@@ -1,6 +1,6 @@
 /**
- * A program that runs as long as a scope does: its output as lines, its end as an Effect. Free ports and a temporary
- * directory for it.
+ * A program that runs until its scope closes: its output as lines, its end as an Effect. Also free ports and temporary
+ * directories.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { mkdtemp, rm } from "node:fs/promises"
@@ -14,13 +14,13 @@ import { InteropError } from "./InteropNode.ts"
 export interface Daemon {
   readonly log: () => ReadonlyArray<string>
   readonly awaitLog: (pattern: RegExp) => Effect.Effect<string, InteropError>
-  /** An error that tells how the log ended. */
+  /** An error with the last lines of the log. */
   readonly fail: (operation: string, problem: string) => Effect.Effect<never, InteropError>
-  /** Waits until the process is gone and its output was read; says how it ended. */
+  /** Waits until the process has ended and its output was read; returns how it ended. */
   readonly exited: Effect.Effect<string>
 }
 
-// A test runner that exits without closing its scopes must leave no node behind.
+// Kills all nodes when the test runner exits without closing its scopes.
 const running = new Set<ChildProcess>()
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL")
@@ -60,7 +60,7 @@ export const start = Effect.fnUntraced(function* (options: {
       resume(Effect.succeed(child))
     })
     child.on("error", (cause) => resume(fail("start", `${options.command}: ${cause.message}`)))
-    // "close" and not "exit": by then all of the output was read.
+    // "close" comes after "exit", when all output was read.
     child.on("close", (code, signal) => {
       running.delete(child)
       Deferred.doneUnsafe(exited, Effect.succeed(signal ?? `exit code ${code}`))
@@ -69,7 +69,7 @@ export const start = Effect.fnUntraced(function* (options: {
 
   yield* Effect.acquireRelease(spawned, (child) =>
     Effect.andThen(
-      // Nobody needs the data directory, so nobody needs to wait for a clean shutdown.
+      // The data directory is not needed any more, so a clean shutdown is not necessary.
       Effect.sync(() => child.kill("SIGKILL")),
       Deferred.await(exited)
     )

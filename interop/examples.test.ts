@@ -1,4 +1,4 @@
-/** The examples at a real node: each one shows what its first lines promise. */
+/** The examples with a real node: each one prints the output that its header comment describes. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Schema } from "effect"
 import * as fs from "node:fs"
@@ -21,7 +21,7 @@ const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium"
 
 const mempool = (node: InteropNode) => node.rpc("getrawmempool").pipe(expecting(Schema.Array(Schema.String)))
 
-describe.each(nodes)("the examples at $name", (kind) => {
+describe.each(nodes)("with $name", (kind) => {
   it.live("outbound-peer prints each new block and the announced transactions", () =>
     Effect.gen(function* () {
       const { coinbase, node } = yield* started(kind)
@@ -38,7 +38,7 @@ describe.each(nodes)("the examples at $name", (kind) => {
     })
   )
 
-  // bcoin does not stay connected to a node that offers no blocks.
+  // bcoin disconnects from a node that offers no blocks.
   if (kind.name !== "bcoin")
     it.live("inbound-peer prints the node that connects, and its transactions", () =>
       Effect.gen(function* () {
@@ -60,7 +60,7 @@ describe.each(nodes)("the examples at $name", (kind) => {
     })
   )
 
-  it.live("relay brings a transaction from one node to the other", () =>
+  it.live("relay passes a transaction from one node to the other", () =>
     Effect.gen(function* () {
       const { coinbase, node } = yield* started(kind)
       const other = yield* kind.start(optionsOf(kind.name))

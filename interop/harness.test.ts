@@ -1,11 +1,11 @@
-/** The harness itself: what the other tests of this folder take for granted. */
+/** The harness itself: the functions that the other tests of this folder rely on. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Schema, Scope } from "effect"
 import { eventually, expecting, type InteropNode } from "./InteropNode.ts"
 import { nodes } from "./nodes.ts"
 import * as RawPeer from "./rawPeer.ts"
 
-/** A block or a transaction in an inv, by the hash as printed. */
+/** Whether the node announced a block or transaction by inv; `hash` as printed. */
 const announces = (peer: RawPeer.RawPeer, hash: string): boolean =>
   peer
     .received()
@@ -14,8 +14,8 @@ const announces = (peer: RawPeer.RawPeer, hash: string): boolean =>
         command === "inv" && payload.includes(Buffer.from(Buffer.from(hash, "hex").toReversed()))
     )
 
-describe.each(nodes)("a $name of the harness", ({ name, start }) => {
-  it.live("mines, and tells what it is", () =>
+describe.each(nodes)("a $name node of the harness", ({ name, start }) => {
+  it.live("mines blocks, and has the version and user agent of its kind", () =>
     Effect.gen(function* () {
       const node = yield* start()
       assert.strictEqual((yield* node.mine(5)).length, 5)
@@ -25,7 +25,7 @@ describe.each(nodes)("a $name of the harness", ({ name, start }) => {
     })
   )
 
-  it.live("accepts a peer, names it, complains of nothing, and stops when asked", () =>
+  it.live("accepts a peer, lists it, logs no complaint, and stops on request", () =>
     Effect.gen(function* () {
       const node = yield* start()
       const peer = yield* RawPeer.dial(node.port)
@@ -40,7 +40,7 @@ describe.each(nodes)("a $name of the harness", ({ name, start }) => {
     })
   )
 
-  it.live("dials whom it is told to, by a call or from the start", () =>
+  it.live("dials an address given by a call or at the start", () =>
     Effect.gen(function* () {
       const node = yield* start()
       const called = yield* RawPeer.accept(node.connectTo)
@@ -73,7 +73,7 @@ describe.each(nodes)("a $name of the harness", ({ name, start }) => {
     })
   )
 
-  it.live("complains of a peer that misbehaves, by its address and by its user agent, and of no other", () =>
+  it.live("has complaints about a misbehaving peer, by its address and its user agent, and about no other peer", () =>
     Effect.gen(function* () {
       const node = yield* start()
       const good = yield* RawPeer.dial(node.port)
@@ -92,7 +92,7 @@ describe.each(nodes)("a $name of the harness", ({ name, start }) => {
     })
   )
 
-  it.live("is gone when its scope is closed", () =>
+  it.live("has ended when its scope is closed", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const node: InteropNode = yield* Scope.provide(start(), scope)
@@ -104,7 +104,7 @@ describe.each(nodes)("a $name of the harness", ({ name, start }) => {
     })
   )
 
-  it.live("says why when it does not start", () =>
+  it.live("fails with the reason in its log when it does not start", () =>
     Effect.gen(function* () {
       const node = yield* start()
       const refused = yield* Effect.flip(start({ port: node.port }))

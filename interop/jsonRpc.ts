@@ -1,4 +1,4 @@
-/** JSON-RPC over HTTP, as bitcoind and bcoin speak it. */
+/** JSON-RPC over HTTP, as in bitcoind and bcoin. */
 import { Effect, Schema } from "effect"
 import { InteropError } from "./InteropNode.ts"
 
@@ -9,13 +9,12 @@ const Answer = Schema.Struct({
 const decodeAnswer = Schema.decodeUnknownEffect(Answer)
 
 /**
- * A client for one node. A call that is refused by the node, or never reaches it, fails; the errors of the node are in
- * `problem`.
+ * A client for one node. A call fails if the node refuses it or cannot be reached; `problem` has the error of the node.
  */
 export const make = (options: {
   readonly node: string
   readonly port: number
-  /** Read anew for every call: bitcoind writes its cookie some time after its start. */
+  /** Read again for every call, because bitcoind writes its cookie file some time after its start. */
   readonly headers: Effect.Effect<Readonly<Record<string, string>>, InteropError>
 }) => {
   const failure = (method: string) => (cause: unknown) =>
@@ -43,7 +42,7 @@ export const make = (options: {
           body: JSON.stringify({ jsonrpc: "1.0", id: 1, method, params }),
           signal
         })
-        // bitcoind answers a call that failed with status 500, and the same JSON.
+        // bitcoind answers a failed call with status 500 and the same kind of JSON.
         return response.status === 401 ? { result: null, error: { code: 401, message: "denied" } } : response.json()
       },
       catch: failure(method)

@@ -1,6 +1,6 @@
 /**
- * Limits of messages, asked of Bitcoin Core: a message above a limit ends the connection only if all of it can be read, and entries
- * of unknown networks are dropped. test/Peer.limits.test.ts checks that our peer does the same.
+ * Limits of messages in Bitcoin Core: a message above a limit ends the connection only if it can be read completely, and
+ * addrv2 entries of unknown networks are dropped. test/Peer.limits.test.ts checks that our peer does the same.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -14,7 +14,7 @@ import * as RawPeer from "./rawPeer.ts"
 const ping = new Uint8Array(8).fill(7)
 
 describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core", () => {
-  it.live("ends a peer for a message above a limit that it can read, and for no other but headers", () =>
+  it.live("ends a peer for a message above a limit only if the message is complete, except headers", () =>
     Effect.gen(function* () {
       const node = yield* Bitcoind.start({ args: ["-peerbloomfilters"] })
       const isEnded = (command: string, payload: Uint8Array) =>
@@ -23,7 +23,7 @@ describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core", () => {
             const peer = yield* RawPeer.dial(node.port)
             yield* RawPeer.handshake(peer, "/limits/", 70_016)
             yield* peer.send(command, payload)
-            // Its pong to a ping of ours is the first one with this nonce.
+            // The node's pong to our ping is the first one with this nonce.
             yield* peer.send("ping", ping)
             return yield* Effect.raceFirst(
               Effect.as(peer.closed, true),
@@ -43,7 +43,7 @@ describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core", () => {
       for (const [index, payload] of tooManyHeaders.cut.entries()) {
         if (!(yield* isEnded("headers", payload))) differences.push(`headers, cut ${index}: the peer stays`)
       }
-      // Reconciliation is off unless it is asked for.
+      // Transaction reconciliation is off by default.
       if (yield* isEnded("sendtxrcncl", new Uint8Array(12))) differences.push("sendtxrcncl after verack")
       assert.deepStrictEqual(differences, [])
     })
@@ -70,7 +70,7 @@ describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core", () => {
         const timestamp = new Uint8Array(Uint32Array.of(Date.now() / 1_000 - 3_600).buffer)
         return concat(timestamp, [9, networkId, address.length], address, [0x20, 0x8d])
       }
-      // Tor v2 with 3 bytes, and an undefined network.
+      // A Tor v2 entry with 3 bytes, and an entry of an undefined network.
       const payload = concat(
         [4],
         entry(1, [11, 22, 33, 44]),

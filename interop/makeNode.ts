@@ -1,4 +1,4 @@
-/** What all kinds of nodes have in common, once they run. */
+/** The methods that all kinds of nodes have in common once they run. */
 import { Effect, Schedule, Schema } from "effect"
 import type { Daemon } from "./daemon.ts"
 import { eventually, expecting, type InteropError, type InteropNode, PeerInfo } from "./InteropNode.ts"
@@ -9,7 +9,7 @@ const Hashes = Schema.Array(Schema.String)
 const Block = Schema.Struct({ tx: Schema.NonEmptyArray(Schema.String) })
 const Output = Schema.Struct({ value: Schema.Number })
 
-// OP_HASH160 <hash160 of OP_TRUE> OP_EQUAL: standard, and spent without a signature.
+// OP_HASH160 <hash160 of OP_TRUE> OP_EQUAL: a standard script that is spent without a signature.
 const anyoneCanSpend = "a914da1745e9b549bd0bfa1a569971c77eba30cd5a4b87"
 
 const littleEndian = (value: number, size: number): string => {
@@ -18,14 +18,14 @@ const littleEndian = (value: number, size: number): string => {
   return bytes.toString("hex", 0, size)
 }
 
-/** A transaction that moves output 0 of `txid` (as printed), worth `satoshi`, less a fee, to the same script. */
+/** A transaction that moves output 0 of `txid` (as printed) of `satoshi`, minus a fee, to the same script. */
 const spend = (txid: string, satoshi: number): string =>
   [
     littleEndian(2, 4),
     "01",
     Buffer.from(Buffer.from(txid, "hex").toReversed()).toString("hex"),
     littleEndian(0, 4),
-    // The script to unlock it pushes the script that was hashed: OP_TRUE.
+    // The input script pushes the redeem script: OP_TRUE.
     "020151",
     "ffffffff",
     "01",
@@ -34,16 +34,16 @@ const spend = (txid: string, satoshi: number): string =>
     littleEndian(0, 4)
   ].join("")
 
-/** Waits until the node answers, for 30 s, and gives it its methods. */
+/** Waits up to 30 s until the node accepts peers, and returns it with its methods. */
 export const makeNode = Effect.fnUntraced(function* (options: {
   readonly name: string
   readonly port: number
   readonly httpPort: number
   readonly daemon: Daemon
   readonly rpc: JsonRpc
-  /** Done when it accepts peers; may fail, and is tried again, until then. */
+  /** Succeeds when the node accepts peers. A failure is retried. */
   readonly ready: Effect.Effect<unknown, InteropError>
-  /** Address of {@link anyoneCanSpend} as this node writes it. */
+  /** The address of {@link anyoneCanSpend} in the format of this node. */
   readonly address: string
   readonly addNode: (address: string) => ReadonlyArray<unknown>
   readonly complaints: (log: ReadonlyArray<string>, who: string | undefined) => ReadonlyArray<string>
@@ -73,7 +73,7 @@ export const makeNode = Effect.fnUntraced(function* (options: {
       const output = yield* rpc("gettxout", block.tx[0], 0).pipe(expecting(Output))
       const hex = spend(block.tx[0], Math.round(output.value * 1e8))
       const txid = yield* rpc("sendrawtransaction", hex).pipe(expecting(Schema.String))
-      // bcoin answers before it has looked at the transaction.
+      // bcoin answers before it has checked the transaction.
       yield* eventually(rpc("getrawmempool").pipe(expecting(Hashes)), (txids) => txids.includes(txid))
       return txid
     }),

@@ -1,4 +1,4 @@
-/** The kinds of nodes that the tests of this folder run over: bcoin, and Bitcoin Core where `BITCOIND` names one. */
+/** The kinds of nodes that the tests of this folder run with: bcoin, and Bitcoin Core if `BITCOIND` is set. */
 import * as Bcoin from "./bcoin.ts"
 import * as Bitcoind from "./bitcoind.ts"
 import type { InteropNodeKind } from "./InteropNode.ts"

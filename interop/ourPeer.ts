@@ -1,4 +1,4 @@
-/** Our own peer at a real node, in either direction, with a memory of all that it was sent. */
+/** Our peer connected to a real node, in either direction, with a record of all messages that the node sent. */
 import { assert, it } from "@effect/vitest"
 import { Deferred, Effect, type Scope } from "effect"
 import { Connection, Handshake, Network, Nonce, Peer, Wire } from "../src/index.ts"
@@ -13,32 +13,32 @@ import {
 } from "./InteropNode.ts"
 import * as RawPeer from "./rawPeer.ts"
 
-/** Seen from us: "outbound" dials the node, "inbound" is dialled by it. */
+/** From our side: "outbound" dials the node, "inbound" is dialed by it. */
 export const directions = ["outbound", "inbound"] as const
 export type Direction = (typeof directions)[number]
 
-/** What we offer unless a test says otherwise: a node dials nobody for long who has no blocks. */
+/** The services that we offer by default: a node does not stay connected to a peer that it dialed and that has no blocks. */
 export const services = Wire.Service.network | Wire.Service.witness
 
 export interface OurPeer {
   readonly peer: Peer.Peer
-  /** What the node calls us: the `addr` of its `getpeerinfo`. */
+  /** Our address as in the `addr` of the node's `getpeerinfo`. */
   readonly address: string
-  /** First message with this tag, past or to come, that satisfies `where`. Fails when none came in 30 s, or the peer ended. */
+  /** The first message with this tag, past or future, that satisfies `where`. Fails after 30 s, or when the peer ends. */
   readonly receive: <Tag extends Wire.Message["_tag"]>(
     tag: Tag,
     where?: (message: Peer.MessageOf<Tag>) => boolean
   ) => Effect.Effect<Peer.MessageOf<Tag>, InteropError>
 }
 
-/** Listens, hands the port to `invite`, and takes the first connection that comes. */
+/** Listens, passes the port to `invite`, and accepts the first connection. */
 const accept = Effect.fnUntraced(function* (invite: (port: number) => Effect.Effect<unknown, InteropError>) {
   const listener = yield* NodeConnection.listen({ port: 0 })
   yield* invite(listener.address.port)
   return yield* listener.accept
 })
 
-/** Our end of the handshake, over a connection that stands. When its scope ends, nothing that came may have been dropped. */
+/** Makes our peer on an open connection. When its scope ends, no received message may have been dropped. */
 const make = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown> = Peer.Handlers>(
   connection: Connection.Connection,
   options: Peer.Options<H>
@@ -85,14 +85,14 @@ const make = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown> = Pee
       watchers.add(watcher)
       return Deferred.await(next).pipe(
         Effect.raceFirst(Effect.flatMap(peer.awaitShutdown, (end) => fail(Peer.describeEnd(end)))),
-        Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => fail("nothing in 30 s") }),
+        Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => fail("no such message in 30 s") }),
         Effect.ensuring(Effect.sync(() => watchers.delete(watcher)))
       )
     })
   return { peer, address: Connection.formatEndpoint(peer.info.localAddress), receive }
 })
 
-/** Connects and shakes hands: dials the node, or has the node dial us, as `invite` says. */
+/** Connects and completes the handshake: dials the node, or makes the node dial us with `invite`. */
 export const meet = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown> = Peer.Handlers>(
   node: InteropNode,
   direction: Direction,
@@ -105,7 +105,7 @@ export const meet = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown
   return yield* make(connection, { ...options, direction })
 })
 
-/** The node's `getpeerinfo` of us, once its side of the handshake is done as well. */
+/** The row of our peer in the node's `getpeerinfo`, after the node has completed the handshake as well. */
 export const rowOf = (
   node: InteropNode,
   { address }: Pick<OurPeer, "address">
@@ -118,7 +118,7 @@ export const rowOf = (
     (row) => row!
   )
 
-/** Waits until the node has forgotten whoever has this address, or all of our peers. */
+/** Waits until the node no longer lists the peer with this address, or any of our peers. */
 export const forgotten = (node: InteropNode, address?: string): Effect.Effect<unknown, InteropError> =>
   eventually(node.peers, (peers) =>
     peers.every(({ addr, subver }) =>
@@ -129,8 +129,8 @@ export const forgotten = (node: InteropNode, address?: string): Effect.Effect<un
 let visitors = 0
 
 /**
- * Checks that the node complained of nobody so far. A node writes one log, in order: when it has the name of somebody who
- * comes now, it has all that happened before.
+ * Asserts that the node has logged no complaints so far. The log is in order: when it contains the user agent of a peer that
+ * connects now, it contains everything before.
  */
 export const assertContent = Effect.fnUntraced(function* (node: InteropNode) {
   const agent = `/visitor:${++visitors}/`
@@ -141,8 +141,8 @@ export const assertContent = Effect.fnUntraced(function* (node: InteropNode) {
 }, Effect.scoped)
 
 /**
- * Makes tests against a node of their own. When the scope of a test has ended, the node must have noticed that all of our
- * peers left, and have nothing to complain of.
+ * Registers a test with a node of its own. After the scope of the test, the node must have noticed the end of all our peers,
+ * and must have no complaints.
  */
 export const liveWith =
   (start: InteropNodeKind["start"]) =>

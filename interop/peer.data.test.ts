@@ -1,4 +1,4 @@
-/** `Peer` and a real node: blocks, transactions and addresses arrive whole. The reference is what the node's RPC prints. */
+/** `Peer` with a real node: blocks, transactions and addresses. The reference is the output of the node's RPC. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Result, Schema, Stream } from "effect"
 import { Network, Nonce, Wire } from "../src/index.ts"
@@ -10,7 +10,7 @@ import * as OurPeer from "./ourPeer.ts"
 const { services } = OurPeer
 const { block, tx, witnessFlag, wtx } = Wire.InventoryType
 
-/** On bcoin's regtest segwit is active from block 432 on; what was mined first can be spent by then. */
+/** Segwit is active on bcoin's regtest from block 432 on. The first coinbases can be spent at that height. */
 const segwit = 440
 const zeros = new Uint8Array(32)
 const { genesisHash } = Network.regtest
@@ -31,7 +31,7 @@ const Hashes = Schema.Array(Schema.String)
 const mempool = (node: InteropNode) => node.rpc("getrawmempool").pipe(expecting(Hashes))
 const tip = (node: InteropNode) => node.rpc("getbestblockhash").pipe(expecting(Schema.String))
 
-/** Puts a transaction without a witness and one with into the node's mempool; they spend the coinbase of this block. */
+/** Submits a transaction without a witness that spends the coinbase of a block, and one with a witness that spends the first. */
 const submitPair = Effect.fnUntraced(function* (node: InteropNode, blockHash: string) {
   const pair = yield* Coins.makePair(node, blockHash)
   for (const transaction of pair) yield* node.rpc("sendrawtransaction", Coins.toHex(transaction))
@@ -40,7 +40,7 @@ const submitPair = Effect.fnUntraced(function* (node: InteropNode, blockHash: st
   return txids
 })
 
-/** Checks a block, and that its bytes are those of the node, also when it is put together anew. */
+/** Asserts that a block has a valid merkle root and the node's bytes, as views and rebuilt from plain data. */
 const assertWholeBlock = Effect.fnUntraced(function* (node: InteropNode, message: Wire.BlockMessage) {
   const { header } = message.block
   const transactions = Array.from(message.block.transactions)
@@ -50,7 +50,7 @@ const assertWholeBlock = Effect.fnUntraced(function* (node: InteropNode, message
   assert.strictEqual(toHex({ _tag: "block", block: { header, transactions: transactions.map(Coins.rebuilt) } }), raw)
 })
 
-/** Checks a transaction in the same way; returns its hash, the wtxid, as the node prints it. */
+/** Asserts the same of a transaction; returns its wtxid as printed. */
 const assertWholeTransaction = Effect.fnUntraced(function* (node: InteropNode, transaction: Wire.Transaction) {
   const raw = yield* node.rpc("getrawtransaction", txidOf(transaction), true).pipe(expecting(RawTransaction))
   assert.strictEqual(Coins.toHex(transaction), raw.hex)
@@ -62,14 +62,14 @@ const assertWholeTransaction = Effect.fnUntraced(function* (node: InteropNode, t
 describe.each(nodes)("a peer and $name", ({ name, start }) => {
   const isCore = name === "bitcoind"
   const live = OurPeer.liveWith(start)
-  // Else Core waits a while, so that nobody can tell from whom it has a transaction.
+  // Without this, Core delays announcements to hide the origin of transactions.
   const announcesAtOnce: StartOptions = isCore ? { args: ["-whitelist=in,out,noban@127.0.0.1"] } : {}
-  const tellsItsMempool: StartOptions = isCore
+  const servesItsMempool: StartOptions = isCore
     ? { args: ["-whitelist=in,out,mempool,noban@127.0.0.1"] }
     : { args: ["--bip37=true"] }
 
   describe.each(OurPeer.directions)("%s", (direction) => {
-    live("all of 2,005 blocks arrive as the node has them", (node) =>
+    live("getHeaders and getData return all 2,005 blocks of the node unchanged", (node) =>
       Effect.gen(function* () {
         const mined = [...(yield* node.mine(2002))]
         for (const hash of mined.slice(0, 3)) yield* node.spendCoinbase(hash)
@@ -77,7 +77,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
         mined.push(...(yield* node.mine(3)))
 
         const { peer } = yield* OurPeer.meet(node, direction, {
-          // It asks us as well.
+          // The node requests our headers as well.
           handlers: { getheaders: (_, peer) => peer.send({ _tag: "headers", headers: [] }) }
         })
 
@@ -119,12 +119,12 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
         const transactions = Array.from(full.block.transactions)
         assert.strictEqual(transactions.length, 6)
         assert.isTrue(Coins.witnessesAreCommitted(transactions))
-        // The coinbase and one more have a witness.
+        // The coinbase and one other transaction have a witness.
         const haveWitness = transactions.map(({ inputs }) => inputs.at(0)!.witness.length > 0)
         assert.isTrue(haveWitness[0])
         assert.strictEqual(haveWitness.filter(Boolean).length, 2)
 
-        // The same without its witnesses, and with them once more.
+        // The same block without witnesses and again with them.
         const hash = [mined[2002]!]
         const both = yield* peer.getData([...itemsOf(block, hash), ...itemsOf(block | witnessFlag, hash)])
         const [stripped, again] = both.map((result) => {
@@ -136,12 +136,12 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       })
     )
 
-    live("a new block is announced, by inv and by headers, and fetched", (node) =>
+    live("the node announces a new block by inv and, after sendheaders, by headers, and we fetch it", (node) =>
       Effect.gen(function* () {
         const [known = ""] = yield* node.mine(1)
         const met = yield* OurPeer.meet(node, direction, {
           handlers: {
-            // As Core does: the headers that lead to it first.
+            // As in Core: request the headers before the block.
             inv: (_, peer) => peer.sendGetHeaders([Wire.hashFromHex(known)]),
             headers: ({ headers }, peer) =>
               peer.send({ _tag: "getdata", items: itemsOf(block | witnessFlag, Array.from(headers, hashOf)) })
@@ -161,12 +161,12 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       })
     )
 
-    live("a new block comes unasked as a compact one, when we ask for that [152]", (node) =>
+    live("the node sends a new block as cmpctblock after our sendcmpct in high-bandwidth mode (BIP152)", (node) =>
       Effect.gen(function* () {
         const [known = ""] = yield* node.mine(1)
         const { peer, receive } = yield* OurPeer.meet(node, direction)
         yield* peer.send({ _tag: "sendcmpct", announce: true, version: 2n })
-        // Core wants to know that we have the block before.
+        // Core must know that we have the previous block.
         assert.deepEqual(Array.from(yield* peer.getHeaders([zeros]), hashOf), [known])
         yield* node.mine(1)
         const { header } = yield* receive("cmpctblock", () => true)
@@ -176,7 +176,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
 
     for (const protocolVersion of isCore ? [70_017, 70_015] : [70_017]) {
       live(
-        `transactions arrive as the node has them, at version ${protocolVersion} of ours`,
+        `the node announces and sends its transactions unchanged to our version ${protocolVersion}`,
         (node) =>
           Effect.gen(function* () {
             const [first = "", second = ""] = yield* node.mine(segwit)
@@ -208,7 +208,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       )
     }
 
-    live("transactions of ours end in the node's mempool", (node) =>
+    live("transactions that we announce arrive in the node's mempool", (node) =>
       Effect.gen(function* () {
         const [first = ""] = yield* node.mine(segwit)
         const pair = yield* Coins.makePair(node, first)
@@ -233,7 +233,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           }
         })
         yield* OurPeer.rowOf(node, met)
-        // By both hashes, of which the one that was agreed is chosen.
+        // Both hashes: announce chooses the negotiated one.
         const announced = yield* met.peer.announce(
           pair.map((transaction) => ({ txid: Wire.txid(transaction), wtxid: Wire.wtxid(transaction) }))
         )
@@ -246,7 +246,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
   })
 
   live(
-    "the mempool is told when asked for, and what is not in it is not found",
+    "the node answers mempool with its transactions, and getData of an unknown one is NotFound",
     (node) =>
       Effect.gen(function* () {
         const [first = "", second = ""] = yield* node.mine(segwit)
@@ -269,7 +269,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           found.push(txidOf(transaction))
         }
         assert.sameMembers(found, txids)
-        // By the hash that is announced, and by txid in any case.
+        // By the announced hash, and by txid.
         const announced = items.at(0)!.hash
         const transaction = yield* peer.getTransaction(announced)
         yield* assertWholeTransaction(node, transaction)
@@ -278,10 +278,10 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
         const missing = yield* Effect.flip(peer.getTransaction(zeros))
         assert.strictEqual(missing.reason._tag, "NotFound")
       }),
-    tellsItsMempool
+    servesItsMempool
   )
 
-  live("a node catches up with another through two peers of ours, and keeps up", (node) =>
+  live("a node synchronizes with another node through two of our peers, and follows new blocks", (node) =>
     Effect.gen(function* () {
       const source = yield* start()
       const mined = [...(yield* source.mine(segwit))]
@@ -333,7 +333,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     })
   )
 
-  live("addresses go from one peer of ours through the node to others", (node) =>
+  live("addresses sent by one of our peers reach others through the node", (node) =>
     Effect.gen(function* () {
       const timestamp = Math.floor(Date.now() / 1000) - 600
       const given = Array.from({ length: 200 }, (_, index) => ({
@@ -357,14 +357,14 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
         const told = new Map(addresses.map((address) => [Wire.formatAddress(address), address.services]))
         const ours = names.filter((name) => told.has(name))
         for (const name of ours) assert.strictEqual(told.get(name), services)
-        // Core tells 23 % of what it has.
+        // Core returns 23 % of its addresses.
         assert.isAtLeast(ours.length, 20)
         for (const six of [true, false]) assert.isTrue(ours.some((name) => name.startsWith("[") === six))
       }
     })
   )
 
-  live("there are no headers after the last block: Core says so, bcoin says nothing", (node) =>
+  live("getHeaders after the last block is empty with Core, and NoAnswer with bcoin, which does not answer", (node) =>
     Effect.gen(function* () {
       const [last = ""] = yield* node.mine(1)
       const { peer } = yield* OurPeer.meet(node, "outbound")
@@ -376,7 +376,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     })
   )
 
-  live("an unknown block is not found, between known ones, and the peer stays", (node) =>
+  live("getData of an unknown block between known ones is NotFound, and the peer stays connected", (node) =>
     Effect.gen(function* () {
       const [known = ""] = yield* node.mine(1)
       const { peer } = yield* OurPeer.meet(node, "outbound")
@@ -396,7 +396,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       const missing = yield* Effect.flip(peer.getBlock(new Uint8Array(32).fill(7)))
       assert.strictEqual(missing.reason._tag, "NotFound")
       if (isCore) {
-        // bcoin ends a peer for this.
+        // bcoin disconnects a peer for this request.
         const { reason } = yield* Effect.flip(peer.getBlockTransactions(new Uint8Array(32).fill(7), [0]))
         assert.strictEqual(reason._tag, "NotFound")
       }
@@ -405,7 +405,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
   )
 
   if (isCore) {
-    live("the node keeps to the fee rate that we ask for", (node) =>
+    live("the node applies our feefilter", (node) =>
       Effect.gen(function* () {
         const Rates = Schema.Array(Schema.Struct({ addr: Schema.String, minfeefilter: Schema.Number }))
         yield* node.mine(1)
@@ -422,7 +422,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     return
   }
 
-  it.live("the node says why it rejects a transaction [61]", () =>
+  it.live("the node rejects an invalid transaction with a reason (BIP61)", () =>
     Effect.gen(function* () {
       const node = yield* start()
       const [first = ""] = yield* node.mine(segwit)

@@ -1,4 +1,4 @@
-/** `Peer` and a real node: every way in which they part, seen from both sides. */
+/** `Peer` with a real node: every way in which the connection ends, seen from both sides. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { Handshake, Nonce } from "../src/index.ts"
@@ -8,8 +8,8 @@ import * as OurPeer from "./ourPeer.ts"
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
 /**
- * Two pings: with the second answer the node has read all that we had to answer when we met. Who closes a socket with
- * something unread resets it.
+ * Pings twice: at the second pong the node has read all our answers to its first messages. Otherwise it would close its
+ * socket with unread bytes, which resets the connection.
  */
 const settle = ({ peer }: OurPeer.OurPeer) => Effect.repeat(peer.ping, { times: 1 })
 
@@ -17,7 +17,7 @@ describe.each(nodes)("a peer and $name", ({ start }) => {
   const live = OurPeer.liveWith(start)
 
   describe.each(OurPeer.directions)("%s", (direction) => {
-    live("part when we say so", (node) =>
+    live("end with Requested when we disconnect", (node) =>
       Effect.gen(function* () {
         const met = yield* OurPeer.meet(node, direction)
         yield* OurPeer.rowOf(node, met)
@@ -30,7 +30,7 @@ describe.each(nodes)("a peer and $name", ({ start }) => {
       })
     )
 
-    live("part when our scope is closed", (node) =>
+    live("end with ScopeClosed when our scope is closed", (node) =>
       Effect.gen(function* () {
         const scope = yield* Scope.make()
         const met = yield* Scope.provide(OurPeer.meet(node, direction), scope)
@@ -41,7 +41,7 @@ describe.each(nodes)("a peer and $name", ({ start }) => {
       })
     )
 
-    live("part when a handler fails, and the node minds no more than that", (node) =>
+    live("end with HandlerFailed when a handler fails, without a complaint of the node", (node) =>
       Effect.gen(function* () {
         const met = yield* OurPeer.meet(node, direction, { handlers: { pong: () => Effect.fail("no more") } })
         yield* OurPeer.rowOf(node, met)
@@ -52,7 +52,7 @@ describe.each(nodes)("a peer and $name", ({ start }) => {
       })
     )
 
-    live("part when the node says so", (node) =>
+    live("end with RemoteClosed when the node disconnects us", (node) =>
       Effect.gen(function* () {
         const met = yield* OurPeer.meet(node, direction)
         yield* settle(met)
@@ -61,7 +61,7 @@ describe.each(nodes)("a peer and $name", ({ start }) => {
       })
     )
 
-    it.live("part when the node is shut down", () =>
+    it.live("end with RemoteClosed when the node is shut down", () =>
       Effect.gen(function* () {
         const node = yield* start()
         const met = yield* OurPeer.meet(node, direction)
@@ -73,7 +73,7 @@ describe.each(nodes)("a peer and $name", ({ start }) => {
       }).pipe(Effect.provide(Nonce.layer))
     )
 
-    it.live("part when the node's process is killed", () =>
+    it.live("end with RemoteClosed or ConnectionLost when the node's process is killed", () =>
       Effect.gen(function* () {
         const scope = yield* Scope.make()
         const node = yield* Scope.provide(start(), scope)

@@ -1,4 +1,4 @@
-/** `Peer` and a real node: the handshake in all its forms, and keeping alive. The reference is what the node says of us. */
+/** `Peer` with a real node: all forms of the handshake, and pings. The reference is the node's `getpeerinfo` of our peer. */
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Deferred, Duration, Effect, Fiber, Layer, Schema } from "effect"
 import { Connection, Handshake, Network, Nonce, Peer, PeerServer, Policy, Wire } from "../src/index.ts"
@@ -18,7 +18,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
   const live = OurPeer.liveWith(start)
 
   describe.each(OurPeer.directions)("%s", (direction) => {
-    live("shake hands, and each has the other right", (node) =>
+    live("complete the handshake, and each side has the other's version, services and height", (node) =>
       Effect.gen(function* () {
         yield* node.mine(3)
         const met = yield* OurPeer.meet(node, direction, {
@@ -51,7 +51,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
           subver: Handshake.defaultUserAgent,
           version: Handshake.defaultProtocolVersion
         })
-        // Whoever comes may speak version 2.
+        // An inbound peer of ours accepts v2.
         const offered = direction === "inbound" ? services | Wire.Service.p2pV2 : services
         assert.strictEqual(BigInt(`0x${row.services}`), offered)
         yield* node.awaitLog(/version[ =]70017[, ] ?(height|blocks)=7\b/)
@@ -78,7 +78,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     )
 
     describe.each(Policy.names)("with policy %s", (policy) => {
-      live("find nothing wrong with each other", (node) =>
+      live("exchange headers and blocks without a reject or a complaint", (node) =>
         Effect.gen(function* () {
           const [hash = ""] = yield* node.mine(1)
           const { peer, receive } = yield* OurPeer.meet(node, direction, { policy: Policy.fromName(policy) })
@@ -103,9 +103,9 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       )
     })
 
-    live("agree on an older version that we speak", (node) =>
+    live("agree on our version if it is older", (node) =>
       Effect.gen(function* () {
-        // What bcoin dials shall know compact blocks: it notes when that is not so.
+        // bcoin logs a complaint about a peer that it dials and that does not support compact blocks.
         const older = direction === "outbound" ? [70_014, 70_001] : [70_015]
         for (const protocolVersion of isCore ? [70_016, 70_015, 70_001, 60_001] : older) {
           const met = yield* OurPeer.meet(node, direction, { protocolVersion })
@@ -121,7 +121,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       })
     )
 
-    live("do not meet when the node is too old, has not the services or is refused", (node) =>
+    live("do not connect when we refuse the node's version, its services or its user agent", (node) =>
       Effect.gen(function* () {
         const refusal = (options: Peer.Options) =>
           Effect.flip(Effect.scoped(OurPeer.meet(node, direction, options))).pipe(
@@ -144,7 +144,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
       })
     )
 
-    it.live("do not meet when the node refuses us", () =>
+    it.live("do not connect when the node refuses our version", () =>
       Effect.gen(function* () {
         const node = yield* start()
         const protocolVersion = isCore ? 31_799 : 70_000
@@ -155,7 +155,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     )
   })
 
-  it.live("do not meet on two networks", () =>
+  it.live("do not connect when they are on different networks", () =>
     Effect.gen(function* () {
       const node = yield* start()
       const error = yield* Effect.flip(OurPeer.meet(node, "inbound", { network: Network.mainnet }))
@@ -163,7 +163,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  live("meet forty at a time", (node) =>
+  live("connect forty times at once", (node) =>
     Effect.gen(function* () {
       const met = yield* Effect.forEach(Array.from({ length: 40 }), () => OurPeer.meet(node, "outbound"), {
         concurrency: "unbounded"
@@ -177,7 +177,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     })
   )
 
-  live("meet in a handshake alone, and in a layer whose settings come from the environment", (node) =>
+  live("connect with Handshake.run alone, and with a layer configured by the environment", (node) =>
     Effect.gen(function* () {
       const connection = yield* NodeConnection.connect({ host: node.host, port: node.port })
       const whoIsIt = yield* Handshake.run(connection, { network: Network.regtest })
@@ -201,7 +201,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
     })
   )
 
-  live("meet when the node dials one that serves, and again after we left", (node) =>
+  live("connect when the node dials a PeerServer, and again after we disconnect", (node) =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const visits: Array<string> = []
@@ -227,7 +227,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
 
   if (!isCore) return
 
-  live("meet at a version without nonces in its pings [31]", (node) =>
+  live("connect at a version whose pings have no nonces (BIP31)", (node) =>
     Effect.gen(function* () {
       const { peer, receive } = yield* OurPeer.meet(node, "outbound", {
         protocolVersion: 60_000,
@@ -243,7 +243,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
   )
 
   live(
-    "meet when it offers to reconcile transactions [330]",
+    "connect when the node offers to reconcile transactions (BIP330)",
     (node) =>
       Effect.gen(function* () {
         const { peer, receive } = yield* OurPeer.meet(node, "inbound")
@@ -255,7 +255,7 @@ describe.each(nodes)("a peer and $name", ({ name, start }) => {
   )
 
   describe.each(["block-relay-only", "addr-fetch", "feeler"])("when it dials as %s", (type) => {
-    live("meet, and part when it has what it wanted", (node) =>
+    live("connect, and the node disconnects when that connection type is done", (node) =>
       Effect.gen(function* () {
         yield* node.mine(1)
         const address = {

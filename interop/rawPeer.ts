@@ -1,7 +1,6 @@
 /**
- * The other end of a node's connection made of `node:net` and bytes written by hand: a peer that knows nothing of this
- * package, that may misbehave, and that remembers what it was sent. For tests of the harness itself and for
- * finding out what a node does.
+ * A peer made of `node:net` and hand-written bytes: independent of this package, able to misbehave, with a record of all
+ * received frames. For tests of the harness itself and for exploring the behavior of a node.
  */
 import { createHash } from "node:crypto"
 import { createServer, connect, type Socket } from "node:net"
@@ -20,9 +19,9 @@ export interface RawPeer {
   readonly address: string
   readonly send: (command: string, payload?: Uint8Array) => Effect.Effect<void>
   readonly sendBytes: (bytes: Uint8Array) => Effect.Effect<void>
-  /** All that came so far. */
+  /** All frames received so far. */
   readonly received: () => ReadonlyArray<Frame>
-  /** First frame with this command, past or future. Fails when none came in 30 s, or the connection ended. */
+  /** The first frame with this command, past or future. Fails after 30 s, or when the connection ends. */
   readonly await: (command: string) => Effect.Effect<Frame, InteropError>
   /** Waits until the node has closed the connection. */
   readonly closed: Effect.Effect<void>
@@ -32,7 +31,7 @@ const magic = Buffer.from("fabfb5da", "hex")
 const doubleSha256 = (bytes: Uint8Array): Buffer =>
   createHash("sha256").update(createHash("sha256").update(bytes).digest()).digest()
 
-/** A version 1 frame of regtest. */
+/** A v1 frame of regtest. */
 export const frame = (command: string, payload: Uint8Array = Buffer.alloc(0)): Buffer => {
   const header = Buffer.alloc(24)
   magic.copy(header)
@@ -42,13 +41,13 @@ export const frame = (command: string, payload: Uint8Array = Buffer.alloc(0)): B
   return Buffer.concat([header, payload])
 }
 
-/** Payload of a version message that offers NETWORK and WITNESS. */
+/** The payload of a version message that offers NETWORK and WITNESS. */
 export const version = (userAgent: string, protocolVersion: number): Buffer => {
   const fixed = Buffer.alloc(80)
   fixed.writeInt32LE(protocolVersion, 0)
   fixed.writeBigUInt64LE(9n, 4)
   fixed.writeBigInt64LE(BigInt(Math.floor(Date.now() / 1000)), 12)
-  // Two addresses, of 26 bytes each, are left zero.
+  // The two addresses of 26 bytes each stay zero.
   fixed.writeBigUInt64LE(BigInt(Math.floor(Math.random() * 2 ** 48)) + 1n, 72)
   const agent = Buffer.from(userAgent)
   // Height 0, relay.
@@ -71,7 +70,7 @@ const fromSocket = Effect.fnUntraced(function* (socket: Socket): Effect.fn.Retur
     }
     for (const watcher of watchers) watcher()
   })
-  // "close" follows.
+  // The event "close" follows.
   socket.on("error", () => {})
   socket.on("close", () => Deferred.doneUnsafe(closed, Effect.void))
   yield* Effect.addFinalizer(() => Effect.sync(() => socket.destroy()))
@@ -106,7 +105,7 @@ const fromSocket = Effect.fnUntraced(function* (socket: Socket): Effect.fn.Retur
         return Effect.sync(() => watchers.delete(watcher))
       }).pipe(
         Effect.raceFirst(Effect.andThen(Deferred.await(closed), fail(command, "the connection ended"))),
-        Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => fail(command, "nothing in 30 s") })
+        Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => fail(command, "no such frame in 30 s") })
       ),
     closed: Deferred.await(closed)
   }
@@ -122,7 +121,7 @@ export const dial = (port: number): Effect.Effect<RawPeer, InteropError, Scope.S
     )
   }).pipe(Effect.flatMap(fromSocket))
 
-/** Listens, hands the port to `invite`, and takes the first connection that comes. */
+/** Listens, passes the port to `invite`, and accepts the first connection. */
 export const accept = <E, R>(
   invite: (port: number) => Effect.Effect<void, E, R>
 ): Effect.Effect<RawPeer, InteropError | E, R | Scope.Scope> =>
@@ -145,7 +144,7 @@ export const accept = <E, R>(
     return yield* fromSocket(yield* Deferred.await(socket))
   })
 
-/** Version and verack, both ways; done when the node has sent its verack. */
+/** Exchanges version and verack; completes when the node has sent its verack. */
 export const handshake = (
   peer: RawPeer,
   userAgent: string,

@@ -1,4 +1,4 @@
-/** The programs of README.md at a real node: their code is the code of the README. */
+/** The programs of README.md with a real node. Their code is read from the README. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as fs from "node:fs"
@@ -13,7 +13,7 @@ import { copyChain, optionsOf, started } from "./chains.ts"
 import { eventually, expecting, type InteropNode } from "./InteropNode.ts"
 import { nodes } from "./nodes.ts"
 
-// Below the root, where the name of the package resolves to it.
+// Inside the repository, so that the name of the package resolves to it.
 const parent = path.join(root, "coverage")
 let folder = ""
 beforeAll(() => {
@@ -47,7 +47,7 @@ const mempool = (node: InteropNode) => node.rpc("getrawmempool").pipe(expecting(
 const dial = ({ host, port }: InteropNode) =>
   Peer.dial(NodeConnection.connect({ host, port }), { network: Network.regtest }).pipe(Effect.provide(Nonce.layer))
 
-describe.each(nodes)("the programs of the README at $name", (kind) => {
+describe.each(nodes)("the programs of the README with $name", (kind) => {
   it.live("the first program prints each new block", () =>
     Effect.gen(function* () {
       const { node } = yield* started(kind)
@@ -59,7 +59,7 @@ describe.each(nodes)("the programs of the README at $name", (kind) => {
     })
   )
 
-  it.live("a transaction is broadcast to three nodes, and they asked for it", () =>
+  it.live("a transaction is broadcast to three nodes, and they request it", () =>
     Effect.gen(function* () {
       const { coinbase, node } = yield* started(kind)
       const others = [yield* kind.start(optionsOf(kind.name)), yield* kind.start(optionsOf(kind.name))]
@@ -82,7 +82,7 @@ describe.each(nodes)("the programs of the README at $name", (kind) => {
   it.live("headers are downloaded from genesis and checked", () =>
     Effect.gen(function* () {
       const { node } = yield* started(kind)
-      // More than one answer holds.
+      // More headers than one answer holds.
       yield* node.mine(2_000)
       const hashes = (yield* call("downloadHeaders", yield* dial(node), Network.regtest)) as ReadonlyArray<Uint8Array>
       assert.strictEqual(hashes.length, 2_106)
@@ -105,7 +105,7 @@ describe.each(nodes)("the programs of the README at $name", (kind) => {
       Effect.gen(function* () {
         const { node } = yield* started(kind, ["-blockfilterindex=1", "-peerblockfilters=1"])
         yield* node.mine(1_000)
-        // The filter index follows the chain with a delay.
+        // The filter index is updated some time after the chain.
         const Index = Schema.Record(Schema.String, Schema.Struct({ synced: Schema.Boolean }))
         yield* eventually(node.rpc("getindexinfo").pipe(expecting(Index)), (all) =>
           Object.values(all).every(({ synced }) => synced)

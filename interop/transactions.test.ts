@@ -1,4 +1,4 @@
-/** `Wire.decodeRawTransaction` and Bitcoin Core's `decoderawtransaction` read the same transactions out of the same bytes. */
+/** `Wire.decodeRawTransaction` and Bitcoin Core's `decoderawtransaction` decode the same bytes to the same transactions. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
 import { Wire } from "../src/index.ts"
@@ -17,7 +17,7 @@ interface Decoded {
   readonly locktime: number
 }
 
-/** The fields that both give for some bytes. */
+/** The fields that both decoders return. */
 const ours = (bytes: Uint8Array): unknown => {
   const result = Wire.decodeRawTransaction(bytes)
   if (Result.isFailure(result)) return "cannot be read"
@@ -44,7 +44,7 @@ const theirs = ({ hash, locktime, size, txid, version, vin, vout }: Decoded): un
 
 describe.skipIf(Bitcoind.program === undefined)("Bitcoin Core and Wire.decodeRawTransaction", () => {
   it.live(
-    "agree on the transactions of Core's tools, on valid and invalid ones, and on 4,000 changed ones",
+    "agree on the transactions of Core's tools, valid and invalid, and on 4,000 random changes of them",
     () =>
       Effect.gen(function* () {
         const node = yield* Bitcoind.start()

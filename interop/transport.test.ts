@@ -1,4 +1,4 @@
-/** The version 2 transport: with Bitcoin Core in both directions, and dialling bcoin, which supports version 1 only. */
+/** The v2 transport (BIP324): with Bitcoin Core in both directions, and dials to bcoin, which supports v1 only. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Schema } from "effect"
 import { Network, Nonce, Peer, Transport, Wire } from "../src/index.ts"
@@ -17,7 +17,7 @@ const live = OurPeer.liveWith(start)
 const v2 = { args: ["-v2transport=1"] }
 const v1 = { args: ["-v2transport=0"] }
 
-/** What the node says of the transport of its one peer. */
+/** The transport and session id of the node's only peer, from its getpeerinfo. */
 const transportOf = (node: InteropNode) =>
   eventually(node.rpc("getpeerinfo").pipe(expecting(Rows)), (rows) => rows.length === 1 && rows[0]!.subver !== "").pipe(
     Effect.map((rows) => [rows[0]!.transport_protocol_type, rows[0]!.session_id] as const)
@@ -31,7 +31,7 @@ const dial = (node: InteropNode, options: Peer.Options = {}) =>
 
 const hexOf = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString("hex")
 
-/** Both say the same of it; then blocks come over it, and more packets than one key is for. */
+/** Asserts that both sides report v2 and the same session id; then fetches blocks and sends enough packets for a rekey. */
 const assertEncrypted = Effect.fnUntraced(function* (node: InteropNode, peer: Peer.Peer) {
   assert.strictEqual(peer.info.transport, "v2")
   assert.deepStrictEqual(yield* transportOf(node), ["v2", hexOf(peer.info.sessionId)])
@@ -46,13 +46,13 @@ const assertEncrypted = Effect.fnUntraced(function* (node: InteropNode, peer: Pe
   for (let turn = 0; turn < 500; turn++) yield* peer.ping
 })
 
-const title = "the version 2 transport and bitcoind"
+const title = "the v2 transport with bitcoind"
 const describeCore = program === undefined ? describe.skip : describe
 
-describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binary)` : title, () => {
+describeCore(program === undefined ? `${title} (skipped: BITCOIND is not set)` : title, () => {
   for (const transport of ["auto", "v2"] as const) {
     live(
-      `we dial, ${transport}: encrypted, with the same session id on both sides`,
+      `our dial with transport ${transport} is encrypted, with the same session id on both sides`,
       (node) =>
         Effect.gen(function* () {
           yield* node.mine(150)
@@ -63,7 +63,7 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
   }
 
   live(
-    "we dial with garbage of 4,095 bytes and decoys",
+    "our dial succeeds with garbage of 4,095 bytes and decoys",
     (node) =>
       Effect.gen(function* () {
         yield* node.mine(150)
@@ -78,7 +78,7 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
   )
 
   live(
-    "it dials: encrypted, with the same session id on both sides",
+    "the node's dial is encrypted, with the same session id on both sides",
     (node) =>
       Effect.gen(function* () {
         yield* node.mine(150)
@@ -89,7 +89,7 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
     v2
   )
 
-  it.live("it is on another network than we think: the error names its network within two seconds", () =>
+  it.live("our dial to a node of another network fails with WrongNetwork within two seconds", () =>
     Effect.gen(function* () {
       const node = yield* start(v2)
       const [elapsed, error] = yield* Effect.timed(Effect.flip(dial(node, { network: Network.mainnet })))
@@ -103,8 +103,8 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  // Without the look at what the node complains of: it does, of our key.
-  it.live("we dial one without version 2: auto uses version 1 on a second connection, v2 fails", () =>
+  // Not `live`, because the node complains about our key.
+  it.live("our dial to a node without v2 falls back to v1 with auto, and fails with v2", () =>
     Effect.gen(function* () {
       const node = yield* start(v1)
       const peer = yield* dial(node)
@@ -118,7 +118,7 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
   )
 
   live(
-    "it dials us without version 2: it connects again with version 1",
+    "the node dials again with v1 when our side does not accept v2",
     (node) =>
       Effect.gen(function* () {
         const listener = yield* NodeConnection.listen({ port: 0 })
@@ -140,13 +140,13 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND names no binar
   )
 })
 
-// Without the check of what the node complains of: it complains of our key.
-describe("auto and bcoin, which supports version 1 only", () => {
-  it.live("each of ten dials succeeds, with version 2 as the first try, and bcoin bans nobody", () =>
+// Not `live`, because bcoin complains about our key.
+describe("auto dials to bcoin, which supports v1 only,", () => {
+  it.live("succeed ten times after a first try with v2, and bcoin bans no address", () =>
     Effect.gen(function* () {
       const node = yield* Bcoin.start()
       for (let turn = 0; turn < 10; turn++) {
-        // `dial` forgets the address each time. The garbage is as long as the limit allows.
+        // Each call of `dial` here has a new V1Peers. The garbage has the maximum length.
         const peer = yield* Effect.provideService(dial(node), Transport.Obfuscation, {
           ...(yield* Transport.Obfuscation),
           garbage: (limit) => Effect.succeed(new Uint8Array(limit).fill(turn))
@@ -155,11 +155,11 @@ describe("auto and bcoin, which supports version 1 only", () => {
         yield* peer.ping
       }
       assert.deepStrictEqual(yield* node.rpc("listbanned"), [])
-      assert.isNotEmpty(node.complaints(), "it saw no key")
+      assert.isNotEmpty(node.complaints(), "bcoin logged no complaint about a key")
     }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
   )
 
-  it.live("on another network than we think: the error names its network", () =>
+  it.live("fail with WrongNetwork if bcoin is on another network", () =>
     Effect.gen(function* () {
       const node = yield* Bcoin.start()
       const error = yield* Effect.flip(dial(node, { network: Network.mainnet }))
@@ -172,7 +172,7 @@ describe("auto and bcoin, which supports version 1 only", () => {
     }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
   )
 
-  it.live("it sees no key of a peer that knows its services", () =>
+  it.live("send no key if remoteServices lacks P2P_V2", () =>
     Effect.gen(function* () {
       const node = yield* Bcoin.start()
       const peer = yield* dial(node, { remoteServices: Wire.Service.network | Wire.Service.witness })
@@ -181,7 +181,7 @@ describe("auto and bcoin, which supports version 1 only", () => {
     }).pipe(Effect.scoped, Effect.provide(Nonce.layer))
   )
 
-  it.live("it bans an address that sends ten headers of garbage: the limit is needed", () =>
+  it.live("are banned with 4,095 bytes of garbage (ten unreadable headers), so the limit of 175 is needed", () =>
     Effect.gen(function* () {
       const node = yield* Bcoin.start()
       const long = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(new Uint8Array(4_095)) }

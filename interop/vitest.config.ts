@@ -7,7 +7,7 @@ export default {
   test: {
     include: ["**/*.test.ts"],
     exclude: ["node_modules/**"],
-    // A node uses a whole core while it starts and while it mines. One file at a time, so that no test times out by chance.
+    // A node uses a whole core while it starts and mines. Files run one at a time, so that no test times out by chance.
     fileParallelism: false,
     testTimeout: 120_000
   }

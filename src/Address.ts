@@ -70,8 +70,8 @@ export interface Address extends Host {
  */
 export type AddressReason =
   /**
-   * The text is neither an IPv4 or IPv6 address nor a name that ends with `.onion` or `.b32.i2p`. So are names of DNS, and IPv6
-   * addresses that stand for Tor v2 addresses or for names of Bitcoin Core's own.
+   * The text is neither an IPv4 or IPv6 address nor a name that ends with `.onion` or `.b32.i2p`. DNS names, and IPv6
+   * addresses that embed a Tor v2 address or an internal name of Bitcoin Core, fail with this reason as well.
    */
   | { readonly _tag: "NotAnAddress" }
   /** The port is not a number from 0 to 65535. */
@@ -143,7 +143,7 @@ const parseI2P = (text: string): Result.Result<Host, AddressError> => {
     : failed(text, { _tag: "BadI2P" })
 }
 
-/** Splits a zone off: decimal digits, as in Core. Zone 0 means none. */
+/** Splits a zone off: decimal digits, as in Core. Zone 0 is the same as no zone. */
 const splitZone = (text: string): { readonly ip: string; readonly zone: number } | undefined => {
   const at = text.indexOf("%")
   if (at < 0) return { ip: text, zone: 0 }
@@ -184,7 +184,7 @@ export const parseHost = (text: string): Result.Result<Host, AddressError> => {
   return Result.succeed(split.zone === 0 ? host : { ...host, zone: split.zone })
 }
 
-/** The host of an IP address; `undefined` for an IPv6 address that stands for a host of another kind. */
+/** The host of an IP address; `undefined` for an IPv6 address that embeds a host of another network. */
 const hostOf = (ip: NetAddress.IpAddress): Host | undefined => {
   if (NetAddress.isIpv4Address(ip)) {
     return { networkId: NetworkId.ipv4, address: Uint8Array.from(NetAddress.ipv4ToOctets(ip)) }
@@ -235,7 +235,7 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
 }
 
 /**
- * A host as people write it: IPv6 in the form of RFC 5952, Tor v3 with checksum and version. A host of an unknown network, or with
+ * The usual text of a host: IPv6 in the form of RFC 5952, Tor v3 with checksum and version. A host of an unknown network, or with
  * the wrong length for its network, is written as hexadecimal.
  *
  * @example
@@ -252,7 +252,7 @@ export const parse = (text: string, defaultPort = 0): Result.Result<Address, Add
 export const formatHost = ({ address, networkId, zone }: Host): string => print(networkId, address, zone)
 
 /**
- * An address as people write it: `host:port`, with brackets around IPv6 and CJDNS. An I2P address has no port 0.
+ * The usual text of an address: `host:port`, with brackets around IPv6 and CJDNS. An I2P address has no port 0.
  *
  * @example
  * ```ts
@@ -309,8 +309,8 @@ export const toBytes = ({ address, networkId }: Host): Uint8Array | undefined =>
 }
 
 /**
- * The host in the 16 bytes of an `addr` or `version`. `undefined` where they are not 16, and where they stand for a Tor v2 address
- * or a name of Bitcoin Core's own.
+ * The host in the 16 bytes of an `addr` or `version`. `undefined` if their number is not 16, or if they embed a Tor v2 address or
+ * an internal name of Bitcoin Core.
  *
  * @example
  * ```ts
@@ -336,7 +336,7 @@ const isAll = (bytes: Uint8Array, value: number): boolean => bytes.every((byte) 
 
 /**
  * Whether a host can exist, as Bitcoin Core's `IsValid`. False for the unspecified address, 255.255.255.255, documentation
- * addresses, names of Core's own, CJDNS without its prefix, Tor v2, unknown networks, and a wrong length.
+ * addresses, internal names of Core, CJDNS without its prefix, Tor v2, unknown networks, and a wrong length.
  *
  * @category predicates
  * @since 0.1.0
@@ -373,7 +373,7 @@ export const isLocal = (of: Host): boolean => {
 
 /**
  * Whether a host can be reached over the public internet or its overlay network, as Bitcoin Core's `IsRoutable`: valid,
- * not local, and in none of the private, link-local, shared, documentation, benchmark and ORCHID ranges (RFC 1918, 2544,
+ * not local, and outside the private, link-local, shared, documentation, benchmark and ORCHID ranges (RFC 1918, 2544,
  * 3927, 4193, 4843, 4862, 5737, 6598, 7343).
  *
  * @example

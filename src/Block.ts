@@ -2,8 +2,8 @@
  * Checks that a block is the one that its header commits to, and reads its height. Pure and synchronous; proof of work and the
  * validity of transactions are not checked.
  *
- * A block with other transactions or witnesses than its header commits to is *mutated*: someone changed it on the way. It says
- * nothing about the block with this hash, which another peer may still send (CVE-2024-52921).
+ * A block with other transactions or witnesses than its header commits to is *mutated*: a node changed it in transit. This does
+ * not make the block with this hash invalid: another peer may still send the right one (CVE-2024-52921).
  */
 import { doubleSha256 } from "./primitives/sha256.ts"
 import { OffsetList } from "./wire/list.ts"
@@ -25,13 +25,13 @@ export type Mutation =
   | "NoCoinbase"
   /** The merkle root of the transactions is not the one in the header. */
   | "OtherTransactions"
-  /** Transactions repeat in a way that leaves the merkle root as it was (CVE-2012-2459). */
+  /** Transactions repeat in a way that keeps the merkle root (CVE-2012-2459). */
   | "RepeatedTransactions"
-  /** The coinbase commits to witnesses (BIP141), but does not have the one witness item of 32 bytes that belongs to it. */
+  /** The coinbase commits to witnesses (BIP141), but does not have the required witness of one item of 32 bytes. */
   | "NoReservedValue"
   /** The coinbase commits to other witnesses (BIP141). */
   | "OtherWitnesses"
-  /** Transactions have witnesses, and nothing commits to them. */
+  /** Transactions have witnesses, but the coinbase has no commitment to them. */
   | "UnexpectedWitness"
 
 const descriptions: { readonly [M in Mutation]: string } = {
@@ -63,7 +63,7 @@ export interface CheckOptions {
    * checked; below it, no transaction may have a witness. The height is the one in the coinbase (BIP34), which cannot be changed
    * without changing the merkle root.
    *
-   * If left out, a block without any witness passes, whatever its coinbase commits to. Such a block is older than segregated
+   * If left out, a block without any witness passes, with any commitment in its coinbase. Such a block is from before segregated
    * witness, or was requested without witnesses (`InventoryType.block`).
    */
   readonly segwitHeight?: number | undefined
@@ -100,7 +100,7 @@ const pushedNumber = (script: Uint8Array): number | undefined => {
 }
 
 /**
- * The height in the coinbase of a block (BIP34); `undefined` where there is none.
+ * The height in the coinbase of a block (BIP34); `undefined` if it has no height.
  *
  * Blocks must have it from 227,931 on, on mainnet. In an older block, the number can be anything.
  *
@@ -162,7 +162,7 @@ const witnessMutation = (
   const hasAny = transactions.some(({ inputs }) => hasWitness(inputs))
   const commitment = commitmentOf(coinbase)
   const stated = segwitHeight === undefined ? undefined : pushedNumber(input.script)
-  // Where the height says nothing, a witness in the block does: the block is not older than segregated witness.
+  // Without a known height, a witness in the block shows that segregated witness is active.
   const isChecked = stated === undefined ? hasAny : stated >= segwitHeight!
   if (!isChecked || commitment === undefined) return hasAny ? "UnexpectedWitness" : undefined
   const reserved = input.witness.at(0)

@@ -3,7 +3,7 @@
  * client sends one in `filterload`, and then receives only the transactions that match.
  *
  * A filter is a plain object that is changed in place: by `insert`, and by `matches`, which adds outpoints as the filter's `update`
- * says. Nothing else is impure. Bits, sizes and rules are those of Bitcoin Core's `CBloomFilter`.
+ * says. All other functions are pure. Bits, sizes and rules are those of Bitcoin Core's `CBloomFilter`.
  */
 import { setU32At } from "./primitives/bytes.ts"
 import { murmur3 } from "./primitives/murmur3.ts"
@@ -106,7 +106,7 @@ export const fromFilterLoad = (message: Wire.FilterLoad): BloomFilter => ({
   bytes: message.filter.slice(),
   hashFunctions: message.hashFunctions,
   tweak: message.tweak,
-  // Flags of 3 have no meaning: nothing is added. The other bits are reserved.
+  // The value 3 is undefined: no outpoints are added. The other bits are reserved.
   update: updates[message.flags & 3] ?? "none"
 })
 

@@ -26,7 +26,7 @@ import * as Wire from "./Wire.ts"
 export type CompactBlockReason =
   /** The message cannot stand for a block, or asks for an index that the block does not have: the peer misbehaves. */
   | { readonly _tag: "Invalid"; readonly problem: string }
-  /** A `blocktxn` has more or fewer transactions than were asked for: the peer misbehaves. */
+  /** A `blocktxn` has more or fewer transactions than the request: the peer misbehaves. */
   | { readonly _tag: "WrongCount"; readonly expected: number; readonly received: number }
   /** The answer is about another block than the request. Ignore it: the right answer may still come. */
   | { readonly _tag: "OtherBlock"; readonly expected: Uint8Array; readonly received: Uint8Array }
@@ -34,7 +34,7 @@ export type CompactBlockReason =
   | { readonly _tag: "ShortIdCollision"; readonly shortId: number }
   /**
    * The block is not the one that its header commits to, see `Block.Mutation`: a transaction of the pool has the short id of
-   * another one by chance, or the peer sent wrong transactions, and nobody can tell which. Ask for the whole block.
+   * another one by chance, or the peer sent wrong transactions; the two cases cannot be told apart. Request the whole block.
    */
   | { readonly _tag: "Mutated"; readonly problem: string }
 
@@ -63,7 +63,7 @@ export class CompactBlockError extends Data.TaggedError("CompactBlockError")<{ r
     return describe(this.reason)
   }
 
-  /** Whether no honest peer sends such a message. If false, ask for the whole block. */
+  /** Whether the peer misbehaved: an honest peer never sends such a message. If false, request the whole block. */
   get misbehaved(): boolean {
     return this.reason._tag === "Invalid" || this.reason._tag === "WrongCount"
   }
@@ -79,7 +79,7 @@ const refuse = (reason: Wire.WireReason): never => {
 // ---- short ids
 
 /**
- * The function from a wtxid to the short id of 48 bits in a message with this header and nonce: SipHash-2-4 with the SHA-256 of
+ * Makes the function from a wtxid to the short id of 48 bits in a message with this header and nonce: SipHash-2-4 with the SHA-256 of
  * both as key.
  *
  * Throws a `WireError` for a header that cannot be encoded; a decoded header always can.
@@ -119,7 +119,7 @@ export const shortIds = (header: Wire.BlockHeader, nonce: bigint): ((wtxid: Uint
  * @since 0.1.0
  */
 export interface MakeOptions {
-  /** 64 random bits, for this message only, so that nobody can make transactions whose short ids collide. */
+  /** 64 random bits, for this message only, so that an attacker cannot make transactions with colliding short ids. */
   readonly nonce: bigint
   /** Indexes of transactions, beside the coinbase, that the peer probably lacks: at most 10 KB together (BIP152). */
   readonly prefilled?: Iterable<number> | undefined
@@ -128,8 +128,8 @@ export interface MakeOptions {
 /**
  * The `cmpctblock` of a block, with the coinbase and the transactions of `options.prefilled` in full.
  *
- * Fails with `BadValue` for a block without transactions, a place outside of the block and what cannot be encoded, with
- * `TooMany` for more than 65,535 transactions.
+ * Fails with `BadValue` for a block without transactions, an index outside the block and fields that cannot be encoded, and
+ * with `TooMany` for more than 65,535 transactions.
  *
  * @example
  * ```ts
@@ -332,7 +332,7 @@ const wantedOf = (message: Wire.CmpctBlock, found: ReadonlyArray<unknown>): Want
   return { ids, places }
 }
 
-/** Fills in transactions of the pool. Where two different ones have the same short id, neither is taken: either may be meant. */
+/** Fills in transactions of the pool. If two different ones have the same short id, both are left out: either may be right. */
 const fillFrom = (
   pool: Pool,
   shortId: (wtxid: Uint8Array) => number,
@@ -367,9 +367,8 @@ const fillFrom = (
  *
  * A complete block was checked by `Block.mutation`: its transactions and witnesses are those that the header commits to. Fails, as
  * in Bitcoin Core, with `Invalid` (the peer misbehaves), `ShortIdCollision` or `Mutated` (ask for the whole block). The sizes of
- * message and pool bound time and memory, whatever the message contains: about 1 µs for each entry of the pool, and 5 µs more where
- * its wtxid is not given. With
- * `options.segwitHeight`, a coinbase that commits to witnesses must have its own, from that height on.
+ * message and pool bound time and memory for any contents: about 1 µs for each entry of the pool, and 5 µs more if its wtxid is
+ * not given. With `options.segwitHeight`, a coinbase that commits to witnesses must have its own, from that height on.
  *
  * @example
  * ```ts

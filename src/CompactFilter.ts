@@ -67,8 +67,8 @@ const describe = (reason: CompactFilterReason): string => {
 }
 
 /**
- * The error of a filter that cannot be read or built, or of filter headers that are wrong. A peer that sent them is broken or
- * lies: ask another one.
+ * The error of a filter that cannot be decoded or built, or of wrong filter headers. A peer that sent them is faulty or
+ * malicious: ask another one.
  *
  * @category errors
  * @since 0.1.0
@@ -102,8 +102,8 @@ export interface CompactFilter {
 /**
  * Reads the filter in a `cfilter`; `blockHash` is in wire order.
  *
- * Steps through all elements once, in time linear in the bytes whatever the count says, and allocates nothing. Fails with
- * `BadCount`, `Truncated`, `TrailingBytes` (as Bitcoin Core does; the bits that fill up the last byte are ignored) or `BadHash`.
+ * Steps through all elements once, in time linear in the bytes for any count, and allocates nothing. Fails with `BadCount`,
+ * `Truncated`, `TrailingBytes` (as in Bitcoin Core; the padding bits of the last byte are ignored) or `BadHash`.
  * Only the hash of a filter shows that it belongs to the block: see `verifyHeaders`.
  *
  * @example
@@ -143,7 +143,7 @@ const readStart = (bytes: Uint8Array): { readonly count: number; readonly offset
   }
 }
 
-/** A hash, low half first. Written and read at once, so that no script needs an array. */
+/** A hash, low half first. A shared buffer that is read right after it is written, so that no script needs an array. */
 const hash = new Uint32Array(2)
 
 const numberOf = (key: SipKey, script: Uint8Array, range: number): number => {
@@ -259,9 +259,9 @@ export const encode = (blockHash: Uint8Array, elements: Iterable<Uint8Array>): U
  * @since 0.1.0
  */
 export type PreviousScripts =
-  /** The scripts in the order of the inputs. */
+  /** The scripts, in the order of the inputs. */
   | ReadonlyArray<Uint8Array>
-  /** A function that finds the script of an output; `undefined` where it is not known. */
+  /** A function that returns the script of an output, or `undefined` if it is unknown. */
   | ((output: Wire.OutPoint) => Uint8Array | undefined)
 
 const opReturn = 0x6a

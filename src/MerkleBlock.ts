@@ -8,7 +8,7 @@ import { doubleSha256 } from "./primitives/sha256.ts"
 import * as Wire from "./Wire.ts"
 
 /**
- * The most transactions that a block can have: the smallest legal one has a weight of 240, and a block one of 4,000,000.
+ * The most transactions that a block can have: the smallest valid one has a weight of 240, and a block one of 4,000,000.
  *
  * @category constants
  * @since 0.1.0
@@ -29,7 +29,7 @@ export interface Match {
 }
 
 /**
- * Why a filtered block proves nothing. Its sender is broken or lies; the caller decides what to do about it.
+ * Why a filtered block proves nothing. Its sender is faulty or malicious; the caller decides how to react.
  *
  * @category errors
  * @since 0.1.0
@@ -49,7 +49,7 @@ export type MerkleBlockReason =
   | { readonly _tag: "UnusedHashes"; readonly count: number }
   /** Whole bytes of flags are left over after all nodes were visited. */
   | { readonly _tag: "UnusedFlags"; readonly count: number }
-  /** The two children of a node are equal, so that the tree could stand for more transactions (CVE-2012-2459). */
+  /** The two children of a node are equal, so that the tree could also belong to more transactions (CVE-2012-2459). */
   | { readonly _tag: "RepeatedHash" }
   /** The root of the tree is not the one in the header. */
   | { readonly _tag: "WrongRoot"; readonly root: Uint8Array }
@@ -152,7 +152,7 @@ export const verify = (message: Wire.MerkleBlock): Result.Result<ReadonlyArray<M
   let flagsUsed = 0
   let problem: MerkleBlockReason | undefined
 
-  /** The hash of a node; `undefined` where there is a problem. */
+  /** The hash of a node; `undefined` after a problem was found. */
   const visit = (height: number, index: number): Uint8Array | undefined => {
     if (flagsUsed >= flags.length * 8) {
       problem = { _tag: "MissingFlags" }

@@ -1,4 +1,4 @@
-/** Addresses of nodes. The data is that of Bitcoin Core's netbase_tests.cpp and net_tests.cpp. */
+/** Addresses of nodes, with the data of Bitcoin Core's netbase_tests.cpp and net_tests.cpp. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
@@ -25,8 +25,8 @@ const internal = (name: string): Address.Host => ({
 const onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion"
 const i2p = "UDHDrtrcetjm5sxzskjyr5ztpeszydbh4dpl3pl4utgqqw2v4jna.b32.I2P"
 
-describe("text", () => {
-  it("prints IPv6 in the form of RFC 5952", () => {
+describe("the text of an address", () => {
+  it("has IPv6 in the form of RFC 5952", () => {
     for (const [given, expected] of [
       ["0000:0000:0000:0000:0000:0000:0000:0000", "::"],
       ["000:0000:000:00:0:00:000:0000", "::"],
@@ -52,7 +52,7 @@ describe("text", () => {
     }
   })
 
-  it("reads hosts and ports as Core does", () => {
+  it("is parsed into host and port as in Core", () => {
     for (const [given, expected] of [
       ["127.0.0.1", "127.0.0.1:65535"],
       ["127.0.0.1:8333", "127.0.0.1:8333"],
@@ -73,7 +73,7 @@ describe("text", () => {
     assert.strictEqual(address("1.2.3.4").port, 0)
   })
 
-  it("reads the address of each network", () => {
+  it("is parsed for each network", () => {
     for (const [text, networkId, expected] of [
       ["1.2.3.4", NetworkId.ipv4, "01020304"],
       ["1a1b:2a2b:3a3b:4a4b:5a5b:6a6b:7a7b:8a8b", NetworkId.ipv6, "1a1b2a2b3a3b4a4b5a5b6a6b7a7b8a8b"],
@@ -92,13 +92,13 @@ describe("text", () => {
     }
   })
 
-  it("reads no port for I2P, and prints none", () => {
+  it("has no port for I2P", () => {
     assert.strictEqual(address(i2p, 8333).port, 0)
     assert.strictEqual(Address.format(address(i2p, 8333)), i2p.toLowerCase())
     assert.strictEqual(Address.format(address(`${i2p}:5`)), `${i2p.toLowerCase()}:5`)
   })
 
-  it("says what is wrong with a port", () => {
+  it("fails with the problem of an invalid port", () => {
     for (const port of ["65536", "-1", "-0", "1/2", "1E2", "", "70001", "000080", " 80", "0x50", "٣"]) {
       for (const name of ["127.0.0.1", "[::1]", onion]) {
         assert.deepStrictEqual(reasonOf(Address.parse(`${name}:${port}`)), { _tag: "BadPort", port })
@@ -106,7 +106,7 @@ describe("text", () => {
     }
   })
 
-  it("refuses a text that is not an address", () => {
+  it("fails if it is not an address", () => {
     for (const text of [
       "",
       ":8333",
@@ -141,7 +141,7 @@ describe("text", () => {
       "localhost",
       "example.com.",
       "totally bogus",
-      // They stand for a name of Core's own, and for a Tor v2 address.
+      // IPv6 addresses that embed an internal name of Core and a Tor v2 address.
       "[fd6b:88c0:8724:1:2:3:4:5]",
       "[fd87:d87e:eb43::1]"
     ]) {
@@ -149,13 +149,13 @@ describe("text", () => {
     }
   })
 
-  it("has a zone where it is an IPv6 address, which is a number of 32 bits", () => {
+  it("may have a zone for IPv6, a number of 32 bits", () => {
     for (const [text, zone, printed] of [
       ["fe80::1%32", 32, "fe80::1%32"],
       ["FE80::1%1", 1, "fe80::1%1"],
       ["fe80::1%4294967295", 4_294_967_295, "fe80::1%4294967295"],
       ["fe80::1%032", 32, "fe80::1%32"],
-      // 0 is no zone.
+      // Zone 0 is the same as no zone.
       ["fe80::1%0", undefined, "fe80::1"],
       ["2001:db8::1%7", 7, "2001:db8::1%7"]
     ] as const) {
@@ -186,7 +186,7 @@ describe("text", () => {
     assert.isFalse(Address.isRoutable(host("fe80::1%32")))
   })
 
-  it("holds an IPv4 address in any of the forms of IPv6 that have one", () => {
+  it("is an IPv4 address for each IPv6 form that embeds one", () => {
     for (const [text, printed] of [
       ["::ffff:1.2.3.4", "1.2.3.4"],
       ["::FFFF:102:304", "1.2.3.4"],
@@ -199,7 +199,7 @@ describe("text", () => {
     }
   })
 
-  it("says what is wrong with a name of Tor or I2P", () => {
+  it("fails with the problem of an invalid Tor or I2P name", () => {
     const problem = (text: string): string => {
       const reason = reasonOf(Address.parseHost(text))
       return reason._tag === "BadOnion" ? reason.problem : reason._tag
@@ -235,14 +235,14 @@ describe("text", () => {
     }))
   for (const [name, generator] of Object.entries({
     ipv4: of(NetworkId.ipv4, 4),
-    // 0x20 keeps it out of the ranges that stand for other networks.
+    // A first byte of 0x20 keeps the address out of the ranges that embed other networks.
     ipv6: of(NetworkId.ipv6, 16, 0x20),
     torV3: of(NetworkId.torV3, 32),
     i2p: of(NetworkId.i2p, 32),
     cjdns: of(NetworkId.cjdns, 16, 0xfc)
   })) {
     it.prop(
-      `${name}: what is printed is read back, with its port, and by Wire it is printed the same`,
+      `${name}: a formatted address parses to the same one, with its port, and Wire formats it equally`,
       [generator],
       ([made]) => {
         assert.deepStrictEqual(address(Address.format(made)), made)
@@ -257,7 +257,7 @@ describe("text", () => {
   }
 
   it.prop(
-    "IPv6 addresses with many zeros are read back",
+    "formatted IPv6 addresses with many zeros parse to the same ones",
     [Arbitrary.array(integer(0, 3), { minLength: 16, maxLength: 16 })],
     ([nibbles]) => {
       const made = {
@@ -271,7 +271,7 @@ describe("text", () => {
   )
 
   it.prop(
-    "any text is a Result",
+    "any text parses or fails without a defect",
     [bytes(70), integer(0, 3)],
     ([codes, end]) => {
       const text = String.fromCharCode(...codes) + ["", ".onion", ".b32.i2p", ":1"][end]!
@@ -282,8 +282,8 @@ describe("text", () => {
   )
 })
 
-describe("the 16 bytes of addr", () => {
-  it("are those of IPv6, and IPv4 mapped into it", () => {
+describe("the 16 bytes of an addr entry", () => {
+  it("are an IPv6 address, or an IPv4 address mapped into IPv6", () => {
     for (const [text, expected] of [
       ["1.2.3.4", "00000000000000000000ffff01020304"],
       ["1a1b:2a2b:3a3b:4a4b:5a5b:6a6b:7a7b:8a8b", "1a1b2a2b3a3b4a4b5a5b6a6b7a7b8a8b"],
@@ -298,20 +298,20 @@ describe("the 16 bytes of addr", () => {
     for (const text of [onion, i2p, "fc00::1"]) assert.isUndefined(Address.toBytes(host(text)))
   })
 
-  it("are not a host where they stand for Tor v2 or for a name of Core, or where they are not 16", () => {
+  it("are not a host if they embed Tor v2 or an internal name of Core, or if their number is not 16", () => {
     assert.isUndefined(Address.fromBytes(fromHex("fd87d87eeb430102030405060708090a")))
     assert.isUndefined(Address.fromBytes(internal("ca978112ca1bbdcafac2").address))
     for (const size of [0, 4, 15, 17]) assert.isUndefined(Address.fromBytes(new Uint8Array(size)))
   })
 })
 
-describe("as Core classifies a host", () => {
+describe("the classification of hosts, as in Core:", () => {
   const check = (is: (host: Address.Host) => boolean, yes: ReadonlyArray<string>, no: ReadonlyArray<string>): void => {
     for (const text of yes) assert.isTrue(is(host(text)), text)
     for (const text of no) assert.isFalse(is(host(text)), text)
   }
 
-  it("isValid: every host that can exist", () => {
+  it("isValid is true for every host that can exist", () => {
     check(
       Address.isValid,
       ["127.0.0.1", "12.34.56.78", "fe80::1", "1122:3344:5566:7788:9900:aabb:ccdd:eeff", onion, i2p, "fc00::1"],
@@ -331,7 +331,7 @@ describe("as Core classifies a host", () => {
     }
   })
 
-  it("isLocal: this machine", () => {
+  it("isLocal is true for addresses of this machine", () => {
     check(
       Address.isLocal,
       ["127.0.0.1", "127.255.255.255", "0.1.2.3", "::1", "::ffff:127.0.0.1"],
@@ -339,7 +339,7 @@ describe("as Core classifies a host", () => {
     )
   })
 
-  it("isRoutable: every host outside the reserved ranges, tested at their borders", () => {
+  it("isRoutable is true outside the reserved ranges, tested at their limits", () => {
     check(
       Address.isRoutable,
       [
@@ -410,7 +410,7 @@ describe("as Core classifies a host", () => {
     assert.isFalse(Address.isRoutable({ networkId: NetworkId.ipv6, address: host("fc00::1").address }))
   })
 
-  it("group: the first bits of the network", () => {
+  it("group has the first bits of the address for its network", () => {
     for (const [text, expected] of [
       ["127.0.0.1", "00"],
       ["::1", "00"],

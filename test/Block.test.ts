@@ -1,4 +1,4 @@
-/** Whether a block is the one that its header commits to, by the rules of Bitcoin Core's `IsBlockMutated`. */
+/** Mutated blocks: whether transactions and witnesses match the header, by the rules of Core's `IsBlockMutated`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Block, CompactBlock, Network, Wire } from "effect-bitcoin-peer"
 import * as Result from "effect/Result"
@@ -8,7 +8,7 @@ import { blocks, readBlock } from "./support/vectors.ts"
 
 const zeros = new Uint8Array(32)
 const { segwitHeight } = Network.mainnet
-/** Just before and at mainnet's activation of BIP141. */
+/** Heights just before and at the activation of BIP141 on mainnet. */
 const before = Uint8Array.of(3, 0x17, 0x5a, 0x07)
 const active = Uint8Array.of(3, 0x20, 0x5a, 0x07)
 
@@ -39,7 +39,7 @@ interface Coinbase {
   readonly reserved?: ReadonlyArray<Uint8Array>
 }
 
-/** A block with this coinbase; what it commits to is right. */
+/** A block with this coinbase and correct commitments. */
 const blockOf = (others: ReadonlyArray<Wire.Transaction>, { commits, reserved = [], script = active }: Coinbase) => {
   const root = Wire.merkleRoot([zeros, ...others.map(Wire.wtxid)])
   const commitment = Uint8Array.of(0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed, ...Wire.merkleRoot([root, zeros]))
@@ -62,12 +62,22 @@ describe("the witnesses of a block", () => {
       bySight: Block.Mutation | undefined
     ]
   > = [
-    ["none, no commitment", blockOf(withoutWitness, {}), undefined, undefined],
-    ["some, with their commitment", blockOf(withWitness, committed), undefined, undefined],
-    ["that of the coinbase alone, with a commitment", blockOf(withoutWitness, committed), undefined, undefined],
-    ["some, without a commitment", blockOf(withWitness, {}), "UnexpectedWitness", "UnexpectedWitness"],
-    ["of the coinbase, no commitment", blockOf([], { reserved: [zeros] }), "UnexpectedWitness", "UnexpectedWitness"],
-    ["some, none of the coinbase", blockOf(withWitness, { commits: true }), "NoReservedValue", "NoReservedValue"],
+    ["no witness, no commitment", blockOf(withoutWitness, {}), undefined, undefined],
+    ["witnesses with their commitment", blockOf(withWitness, committed), undefined, undefined],
+    ["only the coinbase witness, with a commitment", blockOf(withoutWitness, committed), undefined, undefined],
+    ["witnesses without a commitment", blockOf(withWitness, {}), "UnexpectedWitness", "UnexpectedWitness"],
+    [
+      "only the coinbase witness, without a commitment",
+      blockOf([], { reserved: [zeros] }),
+      "UnexpectedWitness",
+      "UnexpectedWitness"
+    ],
+    [
+      "witnesses without the coinbase witness",
+      blockOf(withWitness, { commits: true }),
+      "NoReservedValue",
+      "NoReservedValue"
+    ],
     [
       "a reserved value of 31 bytes",
       blockOf(withWitness, { commits: true, reserved: [new Uint8Array(31)] }),
@@ -81,31 +91,46 @@ describe("the witnesses of a block", () => {
       "NoReservedValue"
     ],
     [
-      "another reserved value",
+      "a wrong reserved value",
       blockOf(withWitness, { commits: true, reserved: [new Uint8Array(32).fill(1)] }),
       "OtherWitnesses",
       "OtherWitnesses"
     ],
-    // Only the height distinguishes these two: a block without its witnesses, and a block older than segregated witness.
-    ["all cut off, after activation", blockOf(withoutWitness, { commits: true }), "NoReservedValue", undefined],
-    ["none, before activation", blockOf(withoutWitness, { commits: true, script: before }), undefined, undefined],
-    // Without a height, the block itself decides.
-    ["none, no height", blockOf(withoutWitness, { commits: true, script: Uint8Array.of(0xff) }), undefined, undefined],
-    ["some, before activation", blockOf(withWitness, { ...committed, script: before }), "UnexpectedWitness", undefined]
+    // Only the height distinguishes a block whose witnesses were removed from one before the activation of segregated witness.
+    [
+      "all witnesses removed, after activation",
+      blockOf(withoutWitness, { commits: true }),
+      "NoReservedValue",
+      undefined
+    ],
+    ["no witness, before activation", blockOf(withoutWitness, { commits: true, script: before }), undefined, undefined],
+    // A coinbase without a height is checked by the contents of the block alone.
+    [
+      "no witness, no height in the coinbase",
+      blockOf(withoutWitness, { commits: true, script: Uint8Array.of(0xff) }),
+      undefined,
+      undefined
+    ],
+    [
+      "witnesses, before activation",
+      blockOf(withWitness, { ...committed, script: before }),
+      "UnexpectedWitness",
+      undefined
+    ]
   ]
 
   for (const [name, block, atHeight, bySight] of cases) {
-    it(`${name}: ${atHeight ?? "not mutated"}; height unknown: ${bySight ?? "not mutated"}`, () => {
+    it(`${name}: ${atHeight ?? "not mutated"}; with unknown activation height: ${bySight ?? "not mutated"}`, () => {
       assert.strictEqual(Block.mutation(block, { segwitHeight }), atHeight)
       assert.strictEqual(Block.mutation(block), bySight)
       assert.strictEqual(Block.isMutated(block, { segwitHeight }), atHeight !== undefined)
-      // As it came from the network.
+      // The same block decoded from a message.
       const received = (decoded("block", encoded({ _tag: "block", block })) as Wire.BlockMessage).block
       assert.strictEqual(Block.mutation(received, { segwitHeight }), atHeight)
     })
   }
 
-  it("are those of the coinbase's last commitment", () => {
+  it("are checked against the last commitment of the coinbase", () => {
     const { header, transactions } = blockOf(withWitness, committed)
     const [coinbase, ...others] = transactions
     const outputs = Array.from(coinbase.outputs)
@@ -117,7 +142,7 @@ describe("the witnesses of a block", () => {
     assert.strictEqual(of(outputs[1], wrong), "OtherWitnesses")
   })
 
-  it("are not hashed where their wtxids are given", () => {
+  it("are not hashed if the caller gives their wtxids", () => {
     const block = blockOf(withWitness, committed)
     const wtxids = [undefined, Wire.wtxid(withWitness[0]), zeros]
     assert.strictEqual(Block.mutation(block, { wtxids }), "OtherWitnesses")
@@ -125,7 +150,7 @@ describe("the witnesses of a block", () => {
 })
 
 describe("the transactions of a block", () => {
-  it("are others than the header commits to where one is changed, missing or too many", () => {
+  it("give OtherTransactions if one is missing, added or moved", () => {
     const block = blockOf(withoutWitness, {})
     const all = Array.from(block.transactions)
     for (const transactions of [all.slice(0, -1), [...all, spending(9)], [all[0], all[2], all[1]]]) {
@@ -133,17 +158,17 @@ describe("the transactions of a block", () => {
     }
   })
 
-  it("repeat where the end of an odd list is doubled, which keeps the merkle root (CVE-2012-2459)", () => {
+  it("give RepeatedTransactions if the end of an odd list is repeated, which keeps the merkle root (CVE-2012-2459)", () => {
     const block = blockOf(withoutWitness, {})
     const transactions = [...block.transactions, Array.from(block.transactions).at(-1)!]
     assert.deepStrictEqual(headed(transactions).header, block.header)
     assert.strictEqual(Block.mutation({ ...block, transactions }), "RepeatedTransactions")
   })
 
-  it("begin with a coinbase, so that none of 64 bytes can be read as two hashes of the tree", () => {
+  it("give NoCoinbase if the first is not a coinbase, also for a 64-byte transaction that looks like two hashes", () => {
     assert.strictEqual(Block.mutation(headed([])), "NoCoinbase")
     assert.strictEqual(Block.mutation(headed(withoutWitness)), "NoCoinbase")
-    // A transaction of 64 bytes, which could be two hashes of the tree.
+    // A transaction of 64 bytes could also be two hashes of the merkle tree.
     const sixtyFour = { ...spending(0), outputs: [{ value: 1, script: new Uint8Array(4) }] }
     assert.strictEqual(Wire.transactionSize(sixtyFour), 64)
     assert.strictEqual(Block.mutation(headed([sixtyFour])), "NoCoinbase")
@@ -155,14 +180,14 @@ describe("the height of a block", () => {
     const of = (...script: ReadonlyArray<number>) => Block.height(blockOf([], { script: Uint8Array.from(script) }))
     assert.deepStrictEqual([of(0x51, 0), of(0x60, 0), of(0, 0)], [1, 16, 0])
     assert.deepStrictEqual([of(1, 17), of(2, 0x80, 0), of(3, 0x17, 0x5a, 7)], [17, 128, 481_815])
-    // Negative, cut off, too large, no number, and nothing at all.
+    // A negative number, a truncated push, a too long one, no push, and an empty script.
     for (const script of [[1, 0x80], [3, 1, 2], [5, 1, 1, 1, 1, 1], [0xac], []]) assert.isUndefined(of(...script))
     assert.isUndefined(Block.height(headed(withoutWitness)))
   })
 })
 
 describe("a compact block", () => {
-  it("of a block with a commitment but no witness is the block, as that of mainnet's 481,815", () => {
+  it("is rebuilt for a block with a commitment but no witness, such as mainnet's 481,815", () => {
     const block = blockOf(withoutWitness, { commits: true, script: before })
     const message = Result.getOrThrow(CompactBlock.make(block, { nonce: 1n }))
     for (const options of [{}, { segwitHeight }]) {
@@ -193,7 +218,7 @@ describe("the txids of a block", () => {
   })
 })
 
-describe("blocks mined here", () => {
+describe("blocks of RegtestChain", () => {
   it("are not mutated, with witnesses and without", () => {
     const chain = { blocks: [Regtest.genesis], hashes: [Wire.blockHash(Regtest.genesis.header)] }
     for (const transactions of [[], withoutWitness, withWitness]) {
@@ -206,7 +231,7 @@ describe("blocks mined here", () => {
 
 describe("real blocks", () => {
   for (const { file, witness } of blocks) {
-    it(`${file} is not mutated, and is once its witnesses are cut off where it has some`, () => {
+    it(`${file} is not mutated, but is mutated if it has witnesses and they are removed`, () => {
       const { block } = decoded("block", readBlock(file)) as Wire.BlockMessage
       const segwitHeight = file === "block928816" || file === "block898352" ? Network.testnet3.segwitHeight : 481_824
       assert.isUndefined(Block.mutation(block, { segwitHeight }))

@@ -1,3 +1,4 @@
+/** Bloom filters (BIP37): murmur3, elements, matching transactions, the update rule and filtered blocks. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as fs from "node:fs"
@@ -24,7 +25,7 @@ const small = (update?: BloomFilter.Update) => filterOf(10, 0.000001, update)
 const outPoint = (txid: string, index: number): Wire.OutPoint => ({ txid: Wire.hashFromHex(txid), index })
 
 describe("murmur3", () => {
-  it("gives the values of Bitcoin Core's hash_tests", () => {
+  it("matches Bitcoin Core's hash_tests", () => {
     for (const [expected, seed, data] of [
       [0x00000000, 0x00000000, ""],
       [0x6a396f08, 0xfba4c795, ""],
@@ -52,7 +53,7 @@ describe("murmur3", () => {
 })
 
 describe("a filter", () => {
-  it("has the bytes of Bitcoin Core's bloom_tests after the same inserts", () => {
+  it("has the same bytes as in Bitcoin Core's bloom_tests after the same inserts", () => {
     const three = [
       "99108ad8ed9bb6274d3980bab5a85c048f0950c8",
       "b5a2c786d9ef4658287ced5914b37a1b4aa32eee",
@@ -71,12 +72,12 @@ describe("a filter", () => {
       for (const data of inserted) BloomFilter.insert(filter, fromHex(data))
       assert.strictEqual(toHex(encoded(BloomFilter.toFilterLoad(filter))), expected)
       for (const data of inserted) assert.isTrue(BloomFilter.contains(filter, fromHex(data)))
-      // It differs from the first one in one bit.
+      // This element differs from the first one in one bit.
       assert.isFalse(BloomFilter.contains(filter, fromHex("19108ad8ed9bb6274d3980bab5a85c048f0950c8")))
     }
   })
 
-  it("has the size of the formula, at most 36,000 bytes and 50 hash functions", () => {
+  it("has the size and hash functions of BIP37's formula, at most 36,000 bytes and 50", () => {
     const sizes = (elements: number, rate: number): ReadonlyArray<number> => {
       const { bytes, hashFunctions } = filterOf(elements, rate)
       return [bytes.length, hashFunctions]
@@ -107,7 +108,7 @@ describe("a filter", () => {
     assert.isTrue(BloomFilter.matches(filter, coreTransaction("transaction")))
   })
 
-  it("of zeros contains nothing; one of ones, or with 0 hash functions, contains everything", () => {
+  it("of zeros contains nothing; a filter of ones or with 0 hash functions contains everything", () => {
     const load = { _tag: "filterload", filter: new Uint8Array(9), hashFunctions: 3, tweak: 1, flags: 0 } as const
     const matches = (message: Wire.FilterLoad): boolean =>
       BloomFilter.matches(BloomFilter.fromFilterLoad(message), coreTransaction("transaction"))
@@ -140,7 +141,7 @@ describe("a filter", () => {
     assert.isBelow(wrong, 650)
   })
 
-  it("does not share its bytes with the message it came from, nor with the one it makes", () => {
+  it("shares no bytes with the message it is made from, nor with the message it makes", () => {
     const message = BloomFilter.toFilterLoad(small())
     const filter = BloomFilter.fromFilterLoad(message)
     const snapshot = BloomFilter.toFilterLoad(filter)
@@ -148,7 +149,7 @@ describe("a filter", () => {
     for (const { filter } of [message, snapshot]) assert.isTrue(filter.every((byte) => byte === 0))
   })
 
-  it("has the update rule of the two lowest bits of the flags; 3 is none", () => {
+  it("has the update rule of the two lowest bits of the flags; 3 means no updates", () => {
     const update = (flags: number) => BloomFilter.fromFilterLoad({ ...BloomFilter.toFilterLoad(small()), flags }).update
     assert.deepStrictEqual([0, 1, 2, 3, 4, 0xfd, 0xfe].map(update), [
       "none",
@@ -176,14 +177,14 @@ describe("a transaction (Core's bloom_match)", () => {
   const data = (hex: string) => (filter: BloomFilter.BloomFilter) => BloomFilter.insert(filter, fromHex(hex))
   const prevout = "90c122d70786e899529d71dbeba91ba216982fb6ba58f3bdaab65e73b7e9260b"
 
-  it("matches by its txid in wire order", () => {
+  it("matches a filter with its txid in wire order", () => {
     assert.isTrue(matchesWith(data("6bff7fcd4f8565ef406dd5d63d4ff94f318fe82027fd4dc451b04474019f74b4")))
     assert.isFalse(matchesWith(data("b4749f017444b051c44dfd2720e88f314ff94f3dd6d56d40ef65854fcd7fff6b")))
     const other = Wire.hashFromHex("00000009e784f32f62ef849763d4f45b98e07ba658647343b915ff832b110436")
     assert.isFalse(matchesWith((filter) => BloomFilter.insert(filter, other)))
   })
 
-  it("matches by data that an input pushes: signature, public key", () => {
+  it("matches a filter with data that an input pushes, such as a signature or public key", () => {
     for (const hex of [
       "30450220070aca44506c5cef3a16ed519d7c3c39f8aab192c4e1c90d065f37b8a4af6141022100a8e160b856c2d43d27d8fba71e5aef6405b8643ac4cb7cb3c462aced7f14711a01",
       "046d11fee51b0e60666d5049a9101a72741df480b96ee26488a4d3466b95c9a40ac5eeef87e10a5cd336c19a84565f80fa6c547957b7700ff4dfbdefe76036c339"
@@ -192,7 +193,7 @@ describe("a transaction (Core's bloom_match)", () => {
     }
   })
 
-  it("matches by data that an output pushes, and then a transaction that spends this output matches", () => {
+  it("matches a filter with data that an output pushes; then a transaction that spends this output matches, too", () => {
     assert.isTrue(matchesWith(data("a266436d2965547608b9e15d9032a7b9d64fa431")))
     assert.isFalse(matchesWith(data("0000006d2965547608b9e15d9032a7b9d64fa431")))
     const filter = small()
@@ -202,7 +203,7 @@ describe("a transaction (Core's bloom_match)", () => {
     assert.isTrue(BloomFilter.matches(filter, spending))
   })
 
-  it("matches by an outpoint that it spends, inserted as outpoint or as 36 bytes", () => {
+  it("matches a filter with an outpoint that it spends, inserted as outpoint or as 36 bytes", () => {
     const matchesOutPoint = (point: Wire.OutPoint): boolean =>
       matchesWith((filter) => BloomFilter.insertOutPoint(filter, point))
     assert.isTrue(matchesOutPoint(outPoint(prevout, 0)))
@@ -212,7 +213,7 @@ describe("a transaction (Core's bloom_match)", () => {
   })
 
   it.prop(
-    "of any kind and a filter of any kind cause no defect",
+    "causes no defect with any filter",
     [transaction, bytes(100), integer(0, 50), integer(0, 255)],
     ([tx, filter, hashFunctions, flags]) => {
       const made = BloomFilter.fromFilterLoad({ _tag: "filterload", filter, hashFunctions, tweak: 0, flags })
@@ -234,7 +235,7 @@ describe("the data that scripts push", () => {
       lockTime: 0
     })
 
-  it("counts in every form of a push, after any opcodes", () => {
+  it("matches in every form of a push, after any opcodes", () => {
     assert.isTrue(matches(3, ...element))
     assert.isTrue(matches(0x4c, 3, ...element))
     assert.isTrue(matches(0x4d, 3, 0, ...element))
@@ -244,7 +245,7 @@ describe("the data that scripts push", () => {
     assert.isFalse(matches(...element))
   })
 
-  it("does not count in a push that is cut off, nor after it", () => {
+  it("does not match in a truncated push or after it", () => {
     assert.isFalse(matches(3, 1, 2))
     assert.isFalse(matches(0x4c))
     assert.isFalse(matches(0x4d, 3))
@@ -253,7 +254,7 @@ describe("the data that scripts push", () => {
     assert.isFalse(matches(0x4c, 9, 3, ...element))
   })
 
-  it("does not count when it is empty", () => {
+  it("does not match if it is empty", () => {
     const empty = small("none")
     BloomFilter.insert(empty, new Uint8Array(0))
     const outputs = [{ value: 0, script: Uint8Array.of(0, 0x4c, 0) }]
@@ -280,7 +281,7 @@ describe("the update rule", () => {
     pushed: concat([33], key, [0x75])
   }
 
-  it("adds outpoints of matching outputs: none, all, or only for bare public keys", () => {
+  it("adds no outpoints of matching outputs, all of them, or only those of bare public keys", () => {
     for (const [update, expected] of [
       ["none", []],
       ["all", ["publicKey", "multisig", "witness", "pushed"]],
@@ -302,7 +303,7 @@ describe("the update rule", () => {
     }
   })
 
-  it("searches every output, even if the txid or an earlier output matched", () => {
+  it("applies to every output, even if the txid or an earlier output matched", () => {
     const outputs = [scripts.witness, scripts.publicKey].map((script) => ({ value: 0, script }))
     const payment = { version: 1, inputs: [], outputs, lockTime: 0 }
     const filter = small()
@@ -311,7 +312,7 @@ describe("the update rule", () => {
     for (const index of [0, 1]) assert.isTrue(BloomFilter.containsOutPoint(filter, { txid: Wire.txid(payment), index }))
   })
 
-  it("recognises pay-to-pubkey and bare multisig as Core's Solver does", () => {
+  it("recognises the same pay-to-pubkey and bare multisig scripts as Core's Solver", () => {
     const keys = (count: number): Uint8Array => concat(...Array.from({ length: count }, () => concat([33], key)))
     for (const [script, expected] of [
       [scripts.publicKey, true],
@@ -324,7 +325,7 @@ describe("the update rule", () => {
       [concat([32], key.subarray(1), [0xac]), false],
       [concat([0x51], keys(1), [0x51, 0xae]), true],
       [concat([0x60], keys(16), [0x60, 0xae]), true],
-      // Numbers above 16 are pushed.
+      // Numbers above 16 need a push.
       [concat([1, 17], keys(20), [1, 20, 0xae]), true],
       [concat([1, 17], keys(21), [1, 21, 0xae]), false],
       [concat([1, 1], keys(1), [0x51, 0xae]), false],
@@ -363,7 +364,7 @@ describe("a filtered block (Core's merkle_block tests)", () => {
     "04eaafc2314def4ca98ac970241bcab022b9c1e1f4ea423a20f134c876f2c01ec0f0dd5b2e86e7168cefe0d81113c3807420ce13ad1357231a2252247d97a46a91"
   )
 
-  it("merkle_block_1 and 4: by txid", () => {
+  it("merkle_block_1 and 4: matches by txid", () => {
     const filter = small()
     BloomFilter.insert(filter, Wire.hashFromHex("74d681e0e03bafa802c8aa084379aa98d9fcd632ddc2ed9782b586ec87451f20"))
     assert.deepStrictEqual(filtered(coreBlock("block1"), filter), [8])
@@ -377,7 +378,7 @@ describe("a filtered block (Core's merkle_block tests)", () => {
     assert.deepStrictEqual(filtered(coreBlock("block4"), other), [3, 6])
   })
 
-  it("merkle_block_2: a spender in the same block matches if outpoints are added, and else does not", () => {
+  it("merkle_block_2: a spender in the same block matches only if outpoints are added", () => {
     for (const [update, expected] of [
       ["all", [0, 1, 2, 3]],
       ["none", [0, 1, 3]]
@@ -390,7 +391,7 @@ describe("a filtered block (Core's merkle_block tests)", () => {
     }
   })
 
-  it("merkle_block_3: has Core's bytes", () => {
+  it("merkle_block_3: has the same bytes as in Core", () => {
     const filter = small()
     BloomFilter.insert(filter, Wire.hashFromHex("63194f18be0af63f2c6bc9dc0f777cbefed3d9415c4af83f3ee3a3d669c00cb5"))
     const { merkleBlock } = MerkleBlock.make(coreBlock("block3"), (tx) => BloomFilter.matches(filter, tx))

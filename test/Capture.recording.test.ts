@@ -10,34 +10,32 @@ import { network, scripted, verack, version } from "./support/peers.ts"
 import { recorded, folder, recordsOf, commandsOf, recordedPeer } from "./support/captures.ts"
 
 describe("recording", () => {
-  it.effect(
-    "writes both directions of a connection, its handshake and its end included, with the times of the clock",
-    () =>
-      Effect.gen(function* () {
-        yield* TestClock.setTime(1_700_000_000_123)
-        const files = memoryFiles()
-        const { end, making, remote } = yield* recordedPeer(files)
-        yield* remote.send(version(), verack)
-        const peer = yield* Fiber.join(making)
-        yield* TestClock.adjust("2 seconds")
-        yield* remote.send({ _tag: "ping", nonce: 5n })
-        yield* remote.receiveUntil("pong")
-        yield* end
-        yield* peer.awaitShutdown
-        assert.deepStrictEqual(commandsOf(files, "msgs_recv.dat"), ["version", "verack", "ping"])
-        const sent = recordsOf(files, `${folder}/msgs_sent.dat`)
-        assert.deepStrictEqual(
-          sent.map(({ command }) => command),
-          ["version", "wtxidrelay", "sendaddrv2", "verack", "pong"]
-        )
-        assert.strictEqual(sent[0]!.time, 1_700_000_000_123_000)
-        assert.strictEqual(sent.at(-1)!.time, 1_700_000_002_123_000)
-        assert.deepStrictEqual(Wire.decode("pong", sent.at(-1)!.payload), Result.succeed({ _tag: "pong", nonce: 5n }))
-        assert.strictEqual(files.open.size, 0)
-      })
+  it.effect("writes all messages of both directions, from the handshake to the end, with the time of the Clock", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(1_700_000_000_123)
+      const files = memoryFiles()
+      const { end, making, remote } = yield* recordedPeer(files)
+      yield* remote.send(version(), verack)
+      const peer = yield* Fiber.join(making)
+      yield* TestClock.adjust("2 seconds")
+      yield* remote.send({ _tag: "ping", nonce: 5n })
+      yield* remote.receiveUntil("pong")
+      yield* end
+      yield* peer.awaitShutdown
+      assert.deepStrictEqual(commandsOf(files, "msgs_recv.dat"), ["version", "verack", "ping"])
+      const sent = recordsOf(files, `${folder}/msgs_sent.dat`)
+      assert.deepStrictEqual(
+        sent.map(({ command }) => command),
+        ["version", "wtxidrelay", "sendaddrv2", "verack", "pong"]
+      )
+      assert.strictEqual(sent[0]!.time, 1_700_000_000_123_000)
+      assert.strictEqual(sent.at(-1)!.time, 1_700_000_002_123_000)
+      assert.deepStrictEqual(Wire.decode("pong", sent.at(-1)!.payload), Result.succeed({ _tag: "pong", nonce: 5n }))
+      assert.strictEqual(files.open.size, 0)
+    })
   )
 
-  it.effect("has written everything when the peer has ended, although the scope is still open", () =>
+  it.effect("has written everything when the peer has ended, even if the scope is still open", () =>
     Effect.gen(function* () {
       const files = memoryFiles(() => Effect.yieldNow)
       const { making, remote } = yield* recordedPeer(files)
@@ -73,7 +71,7 @@ describe("recording", () => {
           .slice(2, -1)
           .map(({ command, payload }) => [command, payload] as const),
         payloads,
-        "all but the one whose checksum was wrong, as in Core"
+        "all messages except the one with a wrong checksum, as in Core"
       )
     })
   )
@@ -106,7 +104,7 @@ describe("recording", () => {
     })
   )
 
-  it.effect("suspends the peer while more than 1 MiB waits for the disk, and records everything", () =>
+  it.effect("suspends the peer's reader while more than 1 MiB waits for the disk, and records everything", () =>
     Effect.gen(function* () {
       const gate = Deferred.makeUnsafe<void>()
       const files = memoryFiles(() => Deferred.await(gate))
@@ -153,7 +151,7 @@ describe("recording", () => {
     })
   )
 
-  it.effect("ends with one warning when the disk is full; the peer stays connected", () =>
+  it.effect("stops with one warning when the disk is full, and the peer stays connected", () =>
     Effect.gen(function* () {
       const lines: Array<string> = []
       const logger = Logger.make(({ message }) => void lines.push(String(message)))
@@ -210,7 +208,7 @@ describe("recording", () => {
     })
   )
 
-  it.effect("keeps no messages in memory after it has failed", () =>
+  it.effect("keeps no messages in memory after a failure", () =>
     Effect.gen(function* () {
       const files = memoryFiles((path) => Effect.fail(systemError("Unknown", path)))
       const recording = yield* record({
@@ -235,7 +233,7 @@ describe("recording", () => {
     })
   )
 
-  it.effect("reports the reason of its end once", () =>
+  it.effect("reports the reason of its failure once", () =>
     Effect.gen(function* () {
       const failures: Array<readonly [string, string]> = []
       const files = memoryFiles((path) => Effect.fail(systemError("PermissionDenied", path)))

@@ -1,4 +1,4 @@
-/** Replaying captures, the ones of Bitcoin Core included, to a peer. */
+/** Replaying captures, including those of Bitcoin Core, to a peer. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Result, Scope, Stream } from "effect"
 import { Capture, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
@@ -13,12 +13,12 @@ const patient: Peer.Options = {
   network: Network.regtest,
   pingInterval: "Infinity",
   idleTimeout: "Infinity",
-  // The requests of a light client end a peer that does not offer these services.
+  // These services are needed: the recorded requests of a light client would end a peer without them.
   services: Wire.Service.bloom | Wire.Service.compactFilters,
   requiredServices: []
 }
 
-/** A peer over a capture, and the messages that it has read so far, dropped ones included. */
+/** A peer over a capture, and the messages that it has read so far, including dropped ones. */
 const replayed = Effect.fnUntraced(function* <E>(
   records: Stream.Stream<Capture.Captured, E>,
   options: Capture.ReplayOptions = {}
@@ -55,7 +55,7 @@ describe("replay", () => {
       assert.deepStrictEqual(read, ["version"])
       yield* at(500, 2)
       const peer = yield* Fiber.join(making)
-      // The recorded time of the fourth is before that of the third: it is sent at once.
+      // The fourth message has an earlier recorded time than the third, so it is sent at once.
       yield* at(1501, 4)
       yield* at(601_500, 5)
       assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "RemoteClosed" })
@@ -84,7 +84,7 @@ describe("replay", () => {
       )
       const connection = yield* Capture.replay(many, { speed: Infinity })
       yield* TestClock.adjust(0)
-      assert.isBelow(made, 100, "64 KiB are read ahead")
+      assert.isBelow(made, 100, "more than 64 KiB are read ahead")
       let size = 0
       const end = yield* Effect.forever(
         Effect.map(connection.pull, (batch) => batch.forEach(({ length }) => (size += length)))
@@ -94,7 +94,7 @@ describe("replay", () => {
     })
   )
 
-  it.effect("exposes the bytes that are written to it", () =>
+  it.effect("exposes the bytes that the peer writes", () =>
     Effect.gen(function* () {
       const parser = Wire.makeParser({ magic: network.magic })
       const written: Array<string> = []
@@ -110,7 +110,7 @@ describe("replay", () => {
     })
   )
 
-  it.effect("resets the connection after the last whole record of a truncated capture, with the error", () =>
+  it.effect("resets the connection after the last complete record of a truncated capture, with the CaptureError", () =>
     Effect.gen(function* () {
       const bytes = concat(...handshake.map(encode)).slice(0, -1)
       const { making, read } = yield* replayed(Capture.decode(Stream.fromIterable(cut(bytes, 10))), { speed: Infinity })
@@ -128,7 +128,7 @@ describe("replay", () => {
     })
   )
 
-  it.effect("resets the connection when the stream of records dies", () =>
+  it.effect("resets the connection when the stream of records dies with a defect", () =>
     Effect.gen(function* () {
       const connection = yield* Capture.replay(Stream.die(new Error("a defect")))
       assert.strictEqual((yield* Effect.flip(connection.pull)).message, "connection reset: a defect")
@@ -209,10 +209,10 @@ describe("captures of Bitcoin Core", () => {
           const due = Math.ceil((time - records[0]!.time) / 1000)
           const next = records[index + 1]
           yield* TestClock.setTime(due)
-          assert.isAtLeast(read.length, index + 1, `the message at ${due} ms`)
+          assert.isAtLeast(read.length, index + 1, `the message at ${due} ms is missing`)
           if (next === undefined || next.time - time < 2000) continue
           yield* TestClock.setTime(Math.ceil((next.time - records[0]!.time) / 1000) - 1)
-          assert.strictEqual(read.length, index + 1, `no message before the one after ${due} ms`)
+          assert.strictEqual(read.length, index + 1, `a message arrived before its time, at ${due} ms`)
         }
         const peer = yield* Fiber.join(making)
         assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "RemoteClosed" })

@@ -49,7 +49,7 @@ describe("a record", () => {
 })
 
 describe("the reader", () => {
-  it("returns all records before the cut of a truncated capture, and says where and how it ends", () => {
+  it("returns all complete records of a truncated capture, with the place and kind of its end", () => {
     const starts = [0, 32, 56, 81]
     for (let length = 0; length <= three.length; length++) {
       for (const chunks of [[three.slice(0, length)], cut(three.slice(0, length), 1)]) {
@@ -74,7 +74,7 @@ describe("the reader", () => {
     ["a time after the year 2255", damaged(6, 0x20), { _tag: "BadTime", offset: 32 }],
     ["a time of 2^53, one more than the last", damaged(0, 0, 0, 0, 0, 0, 0, 0x20, 0), { _tag: "BadTime", offset: 32 }],
     ["a command that is not printable", damaged(9, 0x7f), { _tag: "BadCommand", offset: 32 }],
-    ["a command behind zeros", damaged(19, 0x41), { _tag: "BadCommand", offset: 32 }],
+    ["a command with a byte after the first zero", damaged(19, 0x41), { _tag: "BadCommand", offset: 32 }],
     [
       "a payload one byte too long",
       damaged(20, 0x01, 0x09, 0x3d, 0),

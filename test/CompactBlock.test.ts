@@ -55,7 +55,7 @@ const same = (actual: Wire.Block, expected: Uint8Array): void =>
   assert.isTrue(Buffer.compare(bytesOf(actual), expected) === 0, "another block")
 
 describe("a compact block", () => {
-  it("has its coinbase and the short ids of the others, by wtxid", () => {
+  it("has the coinbase and the short ids of all other transactions, computed from wtxids", () => {
     const shortId = CompactBlock.shortIds(block.header, nonce)
     assert.deepStrictEqual(
       message.shortIds,
@@ -81,7 +81,7 @@ describe("a compact block", () => {
     same(whole(rebuilt(received, others)), bytes)
   })
 
-  it("is refused for a block without transactions, or a prefilled index that the block does not have", () => {
+  it("cannot be made from a block without transactions, or with a prefilled index outside the block", () => {
     const reasonOf = (of: Wire.Block, prefilled: ReadonlyArray<number>) => {
       const result = CompactBlock.make(of, { nonce, prefilled })
       return Result.isFailure(result) && result.failure.reason._tag
@@ -94,7 +94,7 @@ describe("a compact block", () => {
 })
 
 describe("a rebuilt block", () => {
-  it("is complete when the pool has all transactions, in any order, among others, even twice", () => {
+  it("is complete if the pool has all transactions, in any order, among others or repeated", () => {
     const strangers = Array.from({ length: 50 }, (_, index) => transaction(1_000 + index))
     const pool = [...strangers, ...others.slice(1).toReversed(), ...others.slice(1), others[0]]
     same(whole(rebuilt(message, pool)), bytes)
@@ -124,14 +124,14 @@ describe("a rebuilt block", () => {
     }
   })
 
-  it("asks for the coinbase where it is not prefilled", () => {
+  it("requests the coinbase if it is not prefilled", () => {
     const shortId = CompactBlock.shortIds(block.header, nonce)
     const bare = { ...message, shortIds: all.map((one) => shortId(Wire.wtxid(one))), prefilled: [] }
     assert.deepStrictEqual(incomplete(bare, others).request.indexes, [0])
     same(whole(rebuilt(bare, all)), bytes)
   })
 
-  it("takes the whole block in place of the missing transactions", () => {
+  it("can be completed with the whole block instead of the missing transactions", () => {
     const part = incomplete(message, [])
     same(Result.getOrThrow(CompactBlock.complete(part, { _tag: "block", block })), bytes)
     const stripped = { ...block, transactions: [all[0], ...others.map(({ lockTime }) => transaction(lockTime, []))] }
@@ -146,7 +146,7 @@ describe("a rebuilt block", () => {
     same(Result.getOrThrow(CompactBlock.complete(part, { ...wrong, transactions: [others[0]] })), bytes)
   })
 
-  it("has no witness commitment where no transaction has a witness", () => {
+  it("needs no witness commitment if no transaction has a witness", () => {
     const plainly = Array.from({ length: 3 }, (_, index) => transaction(index, []))
     const old = blockOf(plainly)
     same(whole(rebuilt(made({}, old), plainly)), bytesOf(old))
@@ -191,7 +191,7 @@ describe("any block", () => {
   )
 })
 
-describe("a message of a peer that misbehaves", () => {
+describe("a message is misbehavior of the sender if it", () => {
   const invalid = (changes: Partial<Wire.CmpctBlock>): void => {
     const error = errorOf(CompactBlock.rebuild({ ...message, ...changes }, others))
     assert.strictEqual(error.reason._tag, "Invalid")
@@ -202,7 +202,7 @@ describe("a message of a peer that misbehaves", () => {
 
   it("has a header without a target", () => invalid({ header: { ...block.header, bits: 0 } }))
 
-  it("has a prefilled transaction that is empty", () => {
+  it("has an empty prefilled transaction", () => {
     invalid({ prefilled: [{ index: 0, transaction: { version: 1, inputs: [], outputs: [], lockTime: 0 } }] })
   })
 
@@ -232,7 +232,7 @@ describe("a message of a peer that misbehaves", () => {
   })
 })
 
-describe("a failure without misbehaviour, after which the whole block is requested,", () => {
+describe("a failure that is no misbehavior, after which the caller requests the whole block,", () => {
   const unlucky = (result: Result.Result<unknown, CompactBlock.CompactBlockError>, tag: string, problem?: string) => {
     const error = errorOf(result)
     assert.strictEqual(error.reason._tag, tag)
@@ -254,14 +254,14 @@ describe("a failure without misbehaviour, after which the whole block is request
     unlucky(CompactBlock.rebuild(message, pool), "Mutated", "the header commits to other transactions")
   })
 
-  it("is another witness for the same txid", () => {
+  it("is a transaction with the right txid and another witness", () => {
     const part = incomplete(message, others.slice(1))
     const { blockHash } = part.request
     const answer: Wire.BlockTxn = { _tag: "blocktxn", blockHash, transactions: [transaction(0, [zeros])] }
     unlucky(CompactBlock.complete(part, answer), "Mutated", "the coinbase commits to other witnesses")
   })
 
-  it("is a witness without commitment, or a commitment without its witness", () => {
+  it("is a witness without a commitment, or a commitment without the coinbase witness", () => {
     const plainly = [transaction(0, [])]
     const old = blockOf(plainly)
     const part = incomplete(made({}, old), [])
@@ -272,7 +272,7 @@ describe("a failure without misbehaviour, after which the whole block is request
     const bare = { ...coinbase, inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [] })) }
     const stripped = { ...message, prefilled: [{ index: 0, transaction: bare }] }
     unlucky(CompactBlock.rebuild(stripped, others), "Mutated", "the coinbase has a commitment without its witness")
-    // It must be one item of 32 bytes.
+    // The coinbase witness must be one item of 32 bytes.
     const twice = {
       ...coinbase,
       inputs: Array.from(coinbase.inputs, (input) => ({ ...input, witness: [zeros, zeros] }))
@@ -281,7 +281,7 @@ describe("a failure without misbehaviour, after which the whole block is request
     unlucky(CompactBlock.rebuild(longer, others), "Mutated", "the coinbase has a commitment without its witness")
   })
 
-  it("is a last commitment to other witnesses, whatever earlier ones commit to", () => {
+  it("is a last commitment to other witnesses, even if an earlier one is right", () => {
     const [coinbase] = all
     const outputs = Array.from(coinbase.outputs)
     const right = outputs.at(-1)!
@@ -340,7 +340,7 @@ describe("two transactions of the pool with one short id", () => {
     prefilled
   }
 
-  it("are both left out, because either may be meant", () => {
+  it("are both requested, because either may be in the block", () => {
     assert.strictEqual(shortId(one.wtxid), shortId(other.wtxid))
     assert.deepStrictEqual(incomplete(colliding, [one, other, entry(1)]).request.indexes, [2, 3])
     assert.deepStrictEqual(incomplete(colliding, [one, other, one, other, entry(1)]).request.indexes, [2, 3])
@@ -351,7 +351,7 @@ describe("two transactions of the pool with one short id", () => {
   })
 })
 
-describe("the largest message", () => {
+describe("a compact block of 65,535 transactions", () => {
   it("gives a request for every transaction that the pool lacks", () => {
     const shortIds = Array.from({ length: 65_534 }, (_, index) => index * 2 ** 20)
     const received = decoded("cmpctblock", encoded({ ...message, shortIds })) as Wire.CmpctBlock
@@ -381,12 +381,12 @@ describe("real compact blocks", () => {
       assert.deepStrictEqual(encoded(plain(message)), payload)
     })
 
-    it(`${compact}: the block of this number is rebuilt, byte for byte`, () => {
+    it(`${compact}: is rebuilt to the same bytes as the block of this number`, () => {
       const { bytes, message, transactions } = read()
       same(whole(rebuilt(message, transactions)), bytes)
     })
 
-    it(`${compact}: every third transaction is missing, requested, and completes it`, () => {
+    it(`${compact}: is completed with every third transaction missing and requested`, () => {
       const { bytes, message, transactions } = read()
       const missing = transactions.flatMap((_, index) => (index % 3 === 1 ? [index] : []))
       const part = incomplete(
@@ -399,7 +399,7 @@ describe("real compact blocks", () => {
       same(Result.getOrThrow(CompactBlock.complete(part, received)), bytes)
     })
 
-    it(`${compact}: made from the block, it is the same message`, () => {
+    it(`${compact}: CompactBlock.make gives the same message from the block`, () => {
       const { message, payload } = read()
       const prefilled = Array.from(message.prefilled, ({ index }) => index)
       const again = CompactBlock.make(decodedBlock(file), { nonce: message.nonce, prefilled })
@@ -408,7 +408,7 @@ describe("real compact blocks", () => {
   }
 
   for (const file of ["block482683", "21868c2c", "block928816"]) {
-    it(`${file}: a block with witnesses is made compact and rebuilt`, () => {
+    it(`${file}: a block with witnesses is rebuilt from its compact block`, () => {
       const block = decodedBlock(file)
       const received = decoded("cmpctblock", encoded(made({}, block))) as Wire.CmpctBlock
       same(whole(rebuilt(received, block.transactions)), readBlock(file))
@@ -437,7 +437,7 @@ describe("real compact blocks", () => {
     assert.deepStrictEqual(encoded(Result.getOrThrow(CompactBlock.answer(block, request))), encoded(blocktxn))
   })
 
-  it("both sides of the captures agree on version 2", () => {
+  it("both sides of the captures announce version 2 in sendcmpct", () => {
     for (const name of ["block-relay", "light-client"]) {
       const versions = readCapture(`${name}-sent`).flatMap(({ command, payload }) => {
         const message = decoded(command, payload)
@@ -449,7 +449,7 @@ describe("real compact blocks", () => {
       const message = decoded(command, payload)
       return message._tag === "sendcmpct" ? [message] : []
     })
-    // Core asks a peer that gave it a block to send the next ones unasked.
+    // Core asks a peer that provided a block to announce the next ones as compact blocks (high-bandwidth mode).
     assert.deepStrictEqual(asked, [
       { _tag: "sendcmpct", announce: false, version: 2n },
       { _tag: "sendcmpct", announce: true, version: 2n }

@@ -1,3 +1,4 @@
+/** Compact filters (BIP158): vectors, building, searching, malformed filters, and verifying filter headers (BIP157). */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
@@ -70,7 +71,7 @@ const vectors = (): ReadonlyArray<Vector> =>
   }))
 
 describe("the vectors of BIP158", () => {
-  it("every block has its filter, its filter header, and matches all its scripts", () => {
+  it("match the built filter and filter header of every block, and each filter matches the block's scripts", () => {
     const all = vectors()
     assert.lengthOf(all, 10)
     for (const { block, filter, hash, header, name, previousHeader, previousScripts } of all) {
@@ -94,7 +95,7 @@ describe("the vectors of BIP158", () => {
 })
 
 describe("the filters that a Bitcoin Core node sent", () => {
-  it("hash to its cfheaders, and these lead to its cfcheckpt", () => {
+  it("hash to the hashes in cfheaders, whose chain of filter headers reaches those in cfcheckpt", () => {
     const messages = readCapture("light-client-sent").map(({ command, payload }) => decoded(command, payload))
     const filters = messages.filter((message) => message._tag === "cfilter")
     const answers = messages.filter((message) => message._tag === "cfheaders")
@@ -131,7 +132,7 @@ describe("building a filter", () => {
     assert.deepStrictEqual(built, CompactFilter.encode(Wire.blockHash(header), [paid, spent, unspendable]))
   })
 
-  it("calls a function for each spent output, and finds those of the block itself", () => {
+  it("asks a function for the scripts of spent outputs, and takes those created in the same block from the block", () => {
     const first = coinbase(script(1))
     const own = { txid: Wire.txid(first), index: 0 }
     const other = { txid: blockHash, index: 7 }
@@ -146,7 +147,7 @@ describe("building a filter", () => {
     assert.deepStrictEqual(reasonOf(CompactFilter.build(block, [script(3)])), { _tag: "MissingScript", output: own })
   })
 
-  it("of no elements is a zero", () => {
+  it("without elements gives one zero byte", () => {
     assert.deepStrictEqual(CompactFilter.encode(blockHash, []), Uint8Array.of(0))
     const filter = Result.getOrThrow(CompactFilter.decode(blockHash, Uint8Array.of(0)))
     assert.isFalse(CompactFilter.matchesAny(filter, scripts(10)))
@@ -178,7 +179,7 @@ describe("searching a filter", () => {
     { arbitrary: { runs: 60, seed: 1 } }
   )
 
-  it("finds a script that is not there about once in 784,931 times", () => {
+  it("has about one false positive in 784,931 searches", () => {
     const filter = Result.getOrThrow(CompactFilter.decode(blockHash, CompactFilter.encode(blockHash, scripts(10_000))))
     let found = 0
     for (let from = 1; from <= 100; from++) {
@@ -206,7 +207,7 @@ describe("mapping a hash into a range", () => {
     { arbitrary: { runs: 2_000, seed: 2 } }
   )
 
-  it("is exact at the borders", () => {
+  it("is exact at the limits of the range", () => {
     const words = [0, 1, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff]
     const ranges = [0, 1, 784_931, 2 ** 32 - 1, 2 ** 32, 2 ** 32 + 1, 33_554_432 * 784_931, 2 ** 45 - 1]
     for (const high of words) {
@@ -222,7 +223,7 @@ describe("mapping a hash into a range", () => {
 
 describe("a coded set", () => {
   it.prop(
-    "reads back as it was written, any start and any distances",
+    "decodes to the encoded numbers, for any start and distances",
     [bytes(5), Arbitrary.array(integer(0, 2 ** 25), { maxLength: 100 })],
     ([start, distances]) => {
       let sum = 0
@@ -243,7 +244,7 @@ describe("a coded set", () => {
 describe("a broken filter", () => {
   const whole = CompactFilter.encode(blockHash, scripts(50))
 
-  it("cut at any byte is Truncated, empty BadCount", () => {
+  it("truncated at any byte is Truncated, and an empty one BadCount", () => {
     assert.deepStrictEqual(reasonOf(CompactFilter.decode(blockHash, new Uint8Array(0))), { _tag: "BadCount" })
     for (let size = 1; size < whole.length; size++) {
       assert.deepStrictEqual(reasonOf(CompactFilter.decode(blockHash, whole.subarray(0, size))), {
@@ -260,7 +261,7 @@ describe("a broken filter", () => {
     assert.strictEqual(reasonOf(CompactFilter.decode(blockHash, fewer))._tag, "TrailingBytes")
   })
 
-  it("with a wrong count costs nothing", () => {
+  it("with a wrong count allocates nothing", () => {
     for (const count of [[0xfe, 0, 0, 0, 2], [0xfd, 0xff, 0xff], [51]]) {
       const lying = concat(count, whole.subarray(1))
       assert.strictEqual(reasonOf(CompactFilter.decode(blockHash, lying))._tag, "Truncated")
@@ -275,7 +276,7 @@ describe("a broken filter", () => {
     }
   })
 
-  it("of the largest size, all ones or all zeros, is read in time linear in its bytes", () => {
+  it("of the largest size, all ones or all zeros, is decoded in time linear in its size", () => {
     for (const byte of [0xff, 0]) {
       const long = new Uint8Array(4_000_000).fill(byte)
       long.set([0xfe, 0, 0, 2, 0])
@@ -283,13 +284,13 @@ describe("a broken filter", () => {
     }
   })
 
-  it("of a hash that is not 32 bytes is BadHash", () => {
+  it("with a block hash that is not 32 bytes is BadHash", () => {
     const short = CompactFilter.decode(blockHash.subarray(1), whole)
     assert.deepStrictEqual(reasonOf(short), { _tag: "BadHash", length: 31 })
   })
 
   it.prop(
-    "of any bytes is a Result, and one that decodes can be searched",
+    "of any bytes decodes or fails without a defect, and can be searched if it decodes",
     [bytes(60), integer(0, 6)],
     ([tail, count]) => {
       const result = CompactFilter.decode(blockHash, concat([count], tail))
@@ -313,7 +314,7 @@ describe("verifying headers", () => {
     filterHashes: filterHashes.slice(from, to)
   })
 
-  it("gives the headers of a chain that goes through its checkpoints", () => {
+  it("returns the filter headers of a chain that matches its checkpoints", () => {
     for (const [from, to] of [
       [0, 2_000],
       [1, 1_001],
@@ -334,7 +335,7 @@ describe("verifying headers", () => {
     assert.deepStrictEqual(reasonOf(result), { _tag: "WrongHeader", height: 1_000 })
   })
 
-  it("compares the header before the first one: with a checkpoint, a known header, or zeros before the genesis block", () => {
+  it("compares the previous header with a checkpoint, a known header, or zeros before the genesis block", () => {
     const wrong = (from: number): Wire.CFHeaders => ({ ...answer(from, from + 1), previousFilterHeader: blockHash })
     for (const [from, known] of [
       [0, {}],
@@ -346,13 +347,13 @@ describe("verifying headers", () => {
         height: from - 1
       })
     }
-    // Without a known header nothing is compared.
+    // Without a known header there is nothing to compare with.
     assert.isTrue(Result.isSuccess(CompactFilter.verifyHeaders(wrong(7), { startHeight: 7, checkpoints })))
   })
 })
 
-describe("a full block", () => {
-  it("matches the scripts of all its outputs, with any previous scripts", () => {
+describe("the filter of a mainnet block", () => {
+  it("matches all its output scripts except empty and OP_RETURN ones, with any scripts of spent outputs", () => {
     const { block } = decoded("block", readBlock("block482683")) as Wire.BlockMessage
     const built = Result.getOrThrow(CompactFilter.build(block, () => script(7)))
     const filter = Result.getOrThrow(CompactFilter.decode(Wire.blockHash(block.header), built))

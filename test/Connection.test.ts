@@ -1,3 +1,4 @@
+/** Connections in memory and over Effect Sockets: the compliance suite, delays, windows, splits and cuts. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer } from "effect"
 import { Socket } from "effect/socket"
@@ -40,7 +41,7 @@ compliance("an Effect Socket", {
 })
 
 describe("makePair", () => {
-  it.effect("holds the bytes of its window, and reports how many wait beyond it", () =>
+  it.effect("holds as many bytes as its window; write returns the number of bytes beyond it", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ window: 1000 })
       assert.strictEqual(a.write(patterned(600)), 0)
@@ -53,7 +54,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("returns all waiting bytes in one batch, and each piece of a split write in its own", () =>
+  it.effect("gives all waiting bytes in one batch, and each piece of a split write in a batch of its own", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair()
       a.write(Uint8Array.of(1))
@@ -70,7 +71,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("cuts writes with a function", () =>
+  it.effect("splits writes with a given function", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ split: (bytes) => [bytes.subarray(0, 1), bytes.subarray(1)] })
       a.write(Uint8Array.of(1, 2, 3))
@@ -99,13 +100,13 @@ describe("makePair", () => {
       yield* TestClock.adjust(1)
       assert.deepStrictEqual(yield* Fiber.join(second), [Uint8Array.of(2)])
       assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
-      assert.isUndefined(closing.pollUnsafe(), "the answer is still on its way")
+      assert.isUndefined(closing.pollUnsafe(), "the close of the other side is still in transit")
       yield* TestClock.adjust(100)
       yield* Fiber.join(closing)
     })
   )
 
-  it.effect("closes without waiting, unless a time is set; written bytes can still be pulled", () =>
+  it.effect("closes without waiting by default; written bytes can still be pulled", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ window: 2, delay: 100 })
       a.write(Uint8Array.of(1, 2, 3, 4))
@@ -135,14 +136,14 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("bytes on their way count in the window", () =>
+  it.effect("counts bytes in transit into the window", () =>
     Effect.gen(function* () {
       const [a] = yield* Connection.makePair({ delay: 50, window: 100 })
       assert.strictEqual(a.write(patterned(150)), 50)
     })
   )
 
-  it.effect("resets after a number of bytes, none of which is lost", () =>
+  it.effect("resets after cutAfter bytes, and delivers all bytes before", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ cutAfter: 5 })
       a.write(Uint8Array.of(1, 2, 3))
@@ -155,7 +156,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("cuts one direction if requested", () =>
+  it.effect("cuts only one direction if the other has no limit", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ cutAfter: [undefined, 2] })
       a.write(patterned(100))
@@ -167,7 +168,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("a reset loses bytes on their way and keeps those that arrived", () =>
+  it.effect("loses bytes in transit at a reset and keeps those that have arrived", () =>
     Effect.gen(function* () {
       const pair = yield* Connection.makePair({ delay: 10 })
       const [a, b] = pair
@@ -183,7 +184,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("its scope ends at once although bytes are on their way and the clock stands still", () =>
+  it.effect("closes with its scope at once, without waiting for bytes in transit", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Effect.scoped(
         Effect.tap(Connection.makePair({ delay: "1 hour", closeTimeout: "2 hours" }), ([a]) =>
@@ -195,7 +196,7 @@ describe("makePair", () => {
     })
   )
 
-  it.effect("each end sees the other's address as its remote", () =>
+  it.effect("gives each end the other's address as remoteAddress", () =>
     Effect.gen(function* () {
       const [alice, bob] = [
         { host: "192.0.2.7", port: 1 },
@@ -209,7 +210,7 @@ describe("makePair", () => {
 })
 
 describe("fromSocket", () => {
-  it.effect("a Socket that cannot be opened fails with DialFailed and names the remote", () =>
+  it.effect("fails with DialFailed and the remote address when the Socket cannot be opened", () =>
     Effect.gen(function* () {
       const cause = Object.assign(new Error("no"), { code: "ECONNREFUSED" })
       const failing = (kind: "Unknown" | "Timeout") =>
@@ -225,14 +226,14 @@ describe("fromSocket", () => {
     })
   )
 
-  it.effect("reads ahead no more than 1,024 pieces, however small they are", () =>
+  it.effect("reads ahead at most 1,024 pieces of any size", () =>
     Effect.gen(function* () {
       const sockets = yield* makeSocketPair
       const a = yield* Connection.fromSocket(sockets.first)
       const b = yield* Connection.fromSocket(sockets.second)
       for (let i = 0; i < 3000; i++) {
         a.write(patterned(1, i))
-        // What is written at once is one write for the other side.
+        // Bytes written in one turn arrive as one piece.
         yield* Effect.yieldNow
       }
       const waiting = a.write(new Uint8Array(0))
@@ -241,7 +242,7 @@ describe("fromSocket", () => {
     })
   )
 
-  it.effect("layerSocket opens the Socket in the context", () =>
+  it.effect("opens the Socket of the context with layerSocket", () =>
     Effect.gen(function* () {
       const sockets = yield* makeSocketPair
       const other = yield* Connection.fromSocket(sockets.second)

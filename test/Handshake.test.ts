@@ -1,3 +1,4 @@
+/** Handshake.run over in-memory connections: negotiation, versions, services, networks, time-outs and failures. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
@@ -6,7 +7,7 @@ import { countedNonces, network, scripted, verack, version } from "./support/pee
 
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
-/** Starts our handshake and gives the other end of the connection to the test. */
+/** Starts our handshake, and returns it with the other end of the connection. */
 const begin = Effect.fnUntraced(function* (options: Handshake.Options = {}) {
   const [ours, theirs] = yield* Connection.makePair()
   const fiber = yield* fork(Handshake.run(ours, { network, ...options }))
@@ -21,7 +22,7 @@ const withBadChecksum = (frame: Uint8Array): Uint8Array => {
 }
 
 describe("Handshake.run", () => {
-  it.effect("returns the agreement and the facts that the peer states about itself", () =>
+  it.effect("returns the negotiated settings and the contents of the peer's version", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(1_000_000_500)
       const { remote, result } = yield* begin()
@@ -56,7 +57,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sends our version as it was set, with zeros for all addresses", () =>
+  it.effect("sends a version with the given options and zero addresses", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(5_000_999)
       const { remote } = yield* begin({
@@ -83,7 +84,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(countedNonces))
   )
 
-  it.effect("adds comments to the user agent as in BIP14, and refuses invalid ones", () =>
+  it.effect("puts comments into the user agent (BIP14), and refuses comments with reserved characters", () =>
     Effect.gen(function* () {
       const { remote } = yield* begin({ userAgent: "/mine:2.0/", userAgentComments: ["one", "two 2"] })
       const sent = yield* remote.receive
@@ -96,7 +97,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sends nothing to an inbound peer before its version has arrived", () =>
+  it.effect("sends an inbound peer nothing before its version has arrived", () =>
     Effect.gen(function* () {
       const { fiber, remote } = yield* begin({ direction: "inbound" })
       const first = yield* fork(remote.receive)
@@ -119,7 +120,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("works when each byte comes alone", () =>
+  it.effect("completes when bytes arrive one at a time", () =>
     Effect.gen(function* () {
       const [ours, theirs] = yield* Connection.makePair({ split: [1] })
       const both = yield* Effect.all(
@@ -143,36 +144,38 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("finds a connection to ourselves on both sides if they share a Nonce, and allows it as an option", () =>
-    Effect.gen(function* () {
-      const both = (options: Handshake.Options) =>
-        Effect.gen(function* () {
-          const [ours, theirs] = yield* Connection.makePair()
-          const sides = [
-            { connection: theirs, direction: "inbound" },
-            { connection: ours, direction: "outbound" }
-          ] as const
-          return yield* Effect.forEach(
-            sides,
-            ({ connection, direction }) =>
-              Handshake.run(connection, { network, direction, requiredServices: [], ...options }).pipe(
-                Effect.onError(() => connection.close),
-                Effect.result,
-                Effect.map((result) =>
-                  result._tag === "Failure" ? result.failure.reason._tag : result.success.transport
-                )
-              ),
-            { concurrency: 2 }
-          )
-        })
-      assert.deepStrictEqual(yield* both({}), ["SelfConnection", "SelfConnection"])
-      assert.deepStrictEqual(yield* both({ transport: "v2" }), ["SelfConnection", "SelfConnection"])
-      assert.deepStrictEqual(yield* both({ allowSelfConnection: true }), ["v1", "v1"])
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "fails with SelfConnection on both sides that share a Nonce service, unless allowSelfConnection is set",
+    () =>
+      Effect.gen(function* () {
+        const both = (options: Handshake.Options) =>
+          Effect.gen(function* () {
+            const [ours, theirs] = yield* Connection.makePair()
+            const sides = [
+              { connection: theirs, direction: "inbound" },
+              { connection: ours, direction: "outbound" }
+            ] as const
+            return yield* Effect.forEach(
+              sides,
+              ({ connection, direction }) =>
+                Handshake.run(connection, { network, direction, requiredServices: [], ...options }).pipe(
+                  Effect.onError(() => connection.close),
+                  Effect.result,
+                  Effect.map((result) =>
+                    result._tag === "Failure" ? result.failure.reason._tag : result.success.transport
+                  )
+                ),
+              { concurrency: 2 }
+            )
+          })
+        assert.deepStrictEqual(yield* both({}), ["SelfConnection", "SelfConnection"])
+        assert.deepStrictEqual(yield* both({ transport: "v2" }), ["SelfConnection", "SelfConnection"])
+        assert.deepStrictEqual(yield* both({ allowSelfConnection: true }), ["v1", "v1"])
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect(
-    "names the network of the node's port if the node sends nothing and the port is that of another network",
+    "suggests the network of the remote port when the node sends nothing and the port is another network's default",
     () =>
       Effect.gen(function* () {
         const failing = Effect.fnUntraced(function* (port: number, end: "close" | "silence") {
@@ -199,7 +202,7 @@ describe("Handshake.run", () => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("names no network if the peer dialled us, or has sent its version", () =>
+  it.effect("suggests no network for an inbound peer, or for one that has sent its version", () =>
     Effect.gen(function* () {
       const inbound = yield* begin({ direction: "inbound" })
       yield* inbound.remote.connection.close
@@ -211,7 +214,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("shows the version to onVersion before it is answered, and refuses with its text", () =>
+  it.effect("calls onVersion before it answers, and fails with Refused and the text of its error", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []
       const { reason, remote } = yield* begin({
@@ -228,7 +231,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("names the network the peer is on", () =>
+  it.effect("fails with WrongNetwork and names the peer's network by its magic", () =>
     Effect.gen(function* () {
       const { fiber, reason, remote } = yield* begin()
       yield* remote.sendBytes(Network.testnet4.magic)
@@ -242,7 +245,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("reports that the other side is not a Bitcoin node", () =>
+  it.effect("quotes the first bytes of a remote that is not a Bitcoin node", () =>
     Effect.gen(function* () {
       const { fiber, remote } = yield* begin()
       yield* remote.sendBytes(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"))
@@ -264,7 +267,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a first message that cannot be read: Core waits for the next one, btcd fails", () =>
+  it.effect("ignores an unreadable first message under Core's policy, and fails under btcd's", () =>
     Effect.gen(function* () {
       const btcd = yield* begin({ policy: Policy.btcd })
       yield* btcd.remote.sendBytes(withBadChecksum(btcd.remote.frames([version()])))
@@ -276,33 +279,31 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect(
-    "ignores a version of 72 bytes, with a sender but no nonce, as Core does; fails by the policy of btcd",
-    () =>
-      Effect.gen(function* () {
-        const cut: Wire.Message = {
-          _tag: "Unknown",
-          command: "version",
-          payload: Result.getOrThrow(Wire.encode(version())).slice(0, 72)
-        }
-        const { fiber, remote, result } = yield* begin()
-        yield* remote.receiveUntil("version")
-        yield* remote.send(cut, verack)
-        yield* TestClock.adjust("30 seconds")
-        assert.isUndefined(fiber.pollUnsafe(), "it is neither agreed nor failed")
-        yield* remote.send(version({ userAgent: "/second/" }), verack)
-        assert.strictEqual((yield* result).userAgent, "/second/")
-        const btcd = yield* begin({ policy: Policy.btcd })
-        yield* btcd.remote.send(cut)
-        assert.strictEqual((yield* btcd.reason)._tag, "BadMessage")
-      }).pipe(Effect.provide(Nonce.layer))
+  it.effect("ignores a version that ends before its nonce (72 bytes) under Core's policy, and fails under btcd's", () =>
+    Effect.gen(function* () {
+      const cut: Wire.Message = {
+        _tag: "Unknown",
+        command: "version",
+        payload: Result.getOrThrow(Wire.encode(version())).slice(0, 72)
+      }
+      const { fiber, remote, result } = yield* begin()
+      yield* remote.receiveUntil("version")
+      yield* remote.send(cut, verack)
+      yield* TestClock.adjust("30 seconds")
+      assert.isUndefined(fiber.pollUnsafe(), "the handshake has ended")
+      yield* remote.send(version({ userAgent: "/second/" }), verack)
+      assert.strictEqual((yield* result).userAgent, "/second/")
+      const btcd = yield* begin({ policy: Policy.btcd })
+      yield* btcd.remote.send(cut)
+      assert.strictEqual((yield* btcd.reason)._tag, "BadMessage")
+    }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a malformed feature fails the handshake by every policy", () =>
+  it.effect("fails on a malformed feature under every policy", () =>
     Effect.gen(function* () {
       for (const policy of [Policy.core, Policy.btcd]) {
         const { reason, remote } = yield* begin({ policy })
-        // An id of 3 bytes; 4 is the least.
+        // An id of 3 bytes; the minimum is 4.
         yield* remote.send(version(), {
           _tag: "Unknown",
           command: "feature",
@@ -313,7 +314,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("announces features to a peer that understands them, and remembers those of the peer", () =>
+  it.effect("sends our features to a peer of version 70017 and records the peer's", () =>
     Effect.gen(function* () {
       const features = [{ id: "BIP9999", data: Uint8Array.of(1, 2) }]
       const { remote, result } = yield* begin({ features })
@@ -324,7 +325,7 @@ describe("Handshake.run", () => {
   )
 
   it.effect(
-    "requires NETWORK or NETWORK_LIMITED, and WITNESS, of an outbound peer, and nothing of an inbound one",
+    "requires NETWORK or NETWORK_LIMITED, and WITNESS, from an outbound peer, and no services from an inbound one",
     () =>
       Effect.gen(function* () {
         const { fiber, remote } = yield* begin()
@@ -341,7 +342,7 @@ describe("Handshake.run", () => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("fails before it sends anything when our own version cannot be sent", () =>
+  it.effect("fails with BadOptions and sends nothing when our own version cannot be encoded", () =>
     Effect.gen(function* () {
       const { reason, remote, ours } = yield* begin({ userAgent: "x".repeat(257) })
       const failed = yield* reason
@@ -352,7 +353,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("ends within its time limit, however slowly the peer sends", () =>
+  it.effect("times out after handshakeTimeout, even while bytes arrive", () =>
     Effect.gen(function* () {
       const { fiber, reason, remote } = yield* begin({ handshakeTimeout: "10 seconds" })
       const bytes = remote.frames([version()])
@@ -367,7 +368,7 @@ describe("Handshake.run", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("agrees with every protocol version from 31800 to ours", () =>
+  it.effect("completes with protocol versions from 31800 to above ours", () =>
     Effect.gen(function* () {
       for (const protocolVersion of [31_800, 60_000, 60_001, 70_001, 70_002, 70_015, 70_016, 70_017, 80_000]) {
         const { remote, result } = yield* begin()

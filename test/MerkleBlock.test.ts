@@ -1,3 +1,4 @@
+/** Filtered blocks (BIP37): partial merkle trees, their proofs, and the proofs that are refused. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as MerkleBlock from "../src/MerkleBlock.ts"
@@ -22,7 +23,7 @@ const blockOf = (transactions: ReadonlyArray<Wire.Transaction>): Wire.Block => (
   transactions
 })
 
-/** A block with a number of transactions, filtered for some of them. */
+/** A block of `count` transactions, filtered for some of them. */
 const filtered = (count: number, ...indexes: ReadonlyArray<number>): Wire.MerkleBlock =>
   MerkleBlock.make(blockOf(transactionsOf(count)), (_, __, index) => indexes.includes(index)).merkleBlock
 
@@ -41,7 +42,7 @@ describe("a filtered block", () => {
   const counts = [1, 2, 3, 4, 7, 17, 56, 100, 127, 256, 312, 513, 1000, 4095]
 
   it.prop(
-    "proves the chosen transactions, also after decoding, and none once a bit of a hash differs",
+    "proves the chosen transactions, also after decoding, and proves nothing if one bit of a hash is changed",
     [integer(0, counts.length - 1), integer(0, 7), u32, u32],
     ([which, rarity, seed, damage]) => {
       const count = counts[which]
@@ -74,7 +75,7 @@ describe("a filtered block", () => {
     { arbitrary: { runs: 60, seed: 1 } }
   )
 
-  it("without a match is the root alone", () => {
+  it("without a match has only the root", () => {
     const message = filtered(9)
     assert.strictEqual(message.transactionCount, 9)
     assert.deepStrictEqual(Array.from(message.hashes), [message.header.merkleRoot])
@@ -82,11 +83,11 @@ describe("a filtered block", () => {
     assert.deepStrictEqual(matchesOf(message), [])
   })
 
-  it("of the first of three transactions has the flags and hashes of BIP37, depth first", () => {
+  it("for the first of three transactions has the flags and hashes of BIP37, depth first", () => {
     const block = blockOf(transactionsOf(3))
     const [a, b, c] = transactionsOf(3).map(Wire.txid)
     const { merkleBlock } = MerkleBlock.make(block, (_, __, index) => index === 0)
-    // Root, its left child and the first transaction matched; the second and the right child did not.
+    // The root, its left child and the first transaction match; the second transaction and the right child do not.
     assert.deepStrictEqual(merkleBlock.flags, Uint8Array.of(0b00111))
     assert.deepStrictEqual(Array.from(merkleBlock.hashes), [a, b, Wire.merkleRoot([c, c])])
   })
@@ -103,7 +104,7 @@ describe("a filtered block", () => {
     )
   })
 
-  it("of no transactions can be made, and proves nothing", () => {
+  it("of a block without transactions can be made, and proves nothing", () => {
     assert.deepStrictEqual(reasonOf(filtered(0)), { _tag: "NoTransactions" })
   })
 })
@@ -147,7 +148,7 @@ describe("verify refuses", () => {
     })
   })
 
-  it("no message for the bits that fill up the last byte of flags, as Core", () => {
+  it("no message for nonzero padding bits in the last byte of flags, as in Core", () => {
     const flags = Uint8Array.from(message.flags, (byte, index) => (index === 1 ? byte | 0x80 : byte))
     assert.notDeepEqual(flags, message.flags)
     assert.deepStrictEqual(matchesOf({ ...message, flags }), matchesOf(message))
@@ -156,7 +157,7 @@ describe("verify refuses", () => {
   it("a root that is not the header's", () => {
     const header = { ...message.header, merkleRoot: noHash }
     assert.deepStrictEqual(reasonOf({ ...message, header }), { _tag: "WrongRoot", root: message.header.merkleRoot })
-    // With another count of transactions, the same hashes and flags are another tree.
+    // With another transaction count, the same hashes and flags are another tree.
     assert.strictEqual(MerkleBlock.verify({ ...message, transactionCount: 5 })._tag, "Failure")
   })
 
@@ -170,7 +171,7 @@ describe("verify refuses", () => {
   })
 
   it.prop(
-    "or accepts every message that decodes, without a defect",
+    "or accepts any decoded message without a defect",
     [messages.merkleblock, integer(0, 40), bytes(20)],
     ([message, transactionCount, flags]) =>
       [message, { ...message, transactionCount }, { ...message, transactionCount, flags }].every((message) =>
@@ -179,7 +180,7 @@ describe("verify refuses", () => {
     { arbitrary: { runs: 300, seed: 2 } }
   )
 
-  it("the largest message without visiting more nodes than its tree has", () => {
+  it("a message of the largest size whose flags are not all used", () => {
     const hashes = Array.from({ length: 16_666 }, (_, index) => Uint8Array.from({ length: 32 }, (_, i) => index >> i))
     const flags = new Uint8Array(3_000_000).fill(0xff)
     assert.strictEqual(reasonOf({ ...message, transactionCount: 16_666, hashes, flags })._tag, "UnusedFlags")
@@ -201,7 +202,7 @@ describe("filtered blocks that other software made", () => {
     const { merkleBlock, transactions } = MerkleBlock.make(block, (_, txid) => wanted.has(Wire.hashToHex(txid)))
     assert.strictEqual(Buffer.compare(encoded(merkleBlock), payload), 0)
 
-    // A form of bcoin's own: the message, then the count of matching transactions, then these.
+    // bcoin's own format: the message, the number of matching transactions, and these transactions.
     const extended = readVector("merkleblock/merkle300025-extended.raw")
     const bytes = transactions.map((transaction) => Result.getOrThrow(Wire.encodeTransaction(transaction)))
     assert.strictEqual(Buffer.compare(concat(payload, [2], ...bytes), extended), 0)

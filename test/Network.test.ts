@@ -1,3 +1,4 @@
+/** The networks: magic, default port, genesis hash, and their JSON. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { Network } from "effect-bitcoin-peer"
@@ -22,7 +23,7 @@ describe("Network", () => {
     }
   })
 
-  it("finds a network by its magic, by its port and by its name", () => {
+  it("finds a network by magic, by default port and by name", () => {
     for (const network of Network.all) {
       assert.strictEqual(Network.fromMagic(network.magic), network)
       assert.strictEqual(Network.fromPort(network.port), network)
@@ -32,7 +33,7 @@ describe("Network", () => {
     assert.isUndefined(Network.fromPort(12_345))
   })
 
-  it.effect("encodes to JSON and back, with the genesis hash reversed as people write it", () =>
+  it.effect("encodes to JSON and decodes from it, with the genesis hash in the usual reversed hex", () =>
     Effect.gen(function* () {
       const json = yield* Schema.encodeEffect(Network.Network)(Network.regtest)
       assert.strictEqual(json.magic, "fabfb5da")
@@ -41,7 +42,7 @@ describe("Network", () => {
     })
   )
 
-  it.effect("refuses a magic or a hash of another size, and a port out of range", () =>
+  it.effect("refuses a magic or hash of a wrong size, and a port out of range", () =>
     Effect.gen(function* () {
       const json = yield* Schema.encodeEffect(Network.Network)(Network.regtest)
       for (const bad of [{ magic: "fabfb5" }, { genesisHash: "00" }, { port: 0 }, { port: 70_000 }, { name: "" }]) {

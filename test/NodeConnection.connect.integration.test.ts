@@ -135,7 +135,7 @@ describe("connect", () => {
       Effect.exit(NodeConnection.connect({ host: "127.0.0.1", port, connectTimeout: 200 })),
       Exit.isFailure
     )
-    // A single unanswered dial could be a slow one.
+    // One unanswered dial may only be slow.
     for (let i = 0; i < 16; i++) if ((yield* isUnanswered) && (yield* isUnanswered)) return port
     return assert.fail("the backlog is never full")
   })

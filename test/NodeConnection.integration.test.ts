@@ -71,7 +71,7 @@ compliance("Effect's NodeSocket", {
 })
 
 describe("over node:net", () => {
-  it.live("each end sees the other's address as its remote", () =>
+  it.live("gives each end the other's address as remoteAddress", () =>
     Effect.gen(function* () {
       const { dialed, accepted } = yield* makeOverLoopback({})
       assert.deepStrictEqual(dialed.localAddress, accepted.remoteAddress)
@@ -97,7 +97,7 @@ describe("over node:net", () => {
         assert.isAbove(fill(connection, 8_388_608), 0)
         assert.strictEqual(openSockets(), 3)
         yield* end(connection, scope)
-        // The listener and the remote are in this process, too.
+        // The listener and the remote are also in this process.
         yield* untilOpenSockets(2)
         yield* Scope.close(scope, Exit.void)
       })
@@ -243,7 +243,7 @@ describe("dialed sockets, which share one read buffer", () => {
           Effect.gen(function* () {
             const dialed = yield* NodeConnection.connect(listener.address)
             const accepted = yield* listener.accept
-            // Each socket has its own pattern.
+            // Each socket sends its own pattern.
             return { dialed, accepted, start: index * 1_000_003, written: 0, pulled: [] as Array<Uint8Array> }
           })
         )

@@ -120,7 +120,7 @@ describe("listen", () => {
 })
 
 describe("an empty host", () => {
-  it.live("is refused: it means neither all addresses nor this machine", () =>
+  it.live("is refused, because it means neither all addresses nor this machine", () =>
     Effect.gen(function* () {
       const listening = yield* Effect.flip(NodeConnection.listen({ host: "", port: 0 }))
       assert.strictEqual(listening.reason._tag, "ListenFailed")

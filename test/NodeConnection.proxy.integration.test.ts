@@ -1,4 +1,4 @@
-/** Dialing through proxies, which are real servers on loopback. */
+/** Dialing through SOCKS5 proxies and an I2P router, real servers on loopback. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
@@ -24,7 +24,7 @@ const dialFailure = (error: ConnectionError): Extract<ConnectionReason, { readon
 const through = (proxy: NodeConnection.Socks5Proxy, options?: Partial<NodeConnection.ConnectSocks5Options>) =>
   NodeConnection.connectSocks5({ host: onion, port: 8333, proxy, ...options })
 
-/** Waits until the proxy has lost its last client. */
+/** Waits until the proxy has no client left. */
 const untilAlone = ({ sockets }: { readonly sockets: ReadonlySet<net.Socket> }) =>
   Effect.gen(function* () {
     for (let i = 0; i < 2_000 && sockets.size > 0; i++) yield* Effect.sleep(5)
@@ -39,8 +39,8 @@ const overSocks5 = Effect.fnUntraced(function* (options: NodeConnection.SocketOp
   return { dialed, accepted, proxy }
 })
 
-describe("through a SOCKS5 proxy", () => {
-  it.live("a peer shakes hands with a node, whose name only the proxy has seen", () =>
+describe("a dial through a SOCKS5 proxy", () => {
+  it.live("reaches a node by a name that only the proxy resolves", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       yield* Effect.forkScoped(
@@ -63,7 +63,7 @@ describe("through a SOCKS5 proxy", () => {
       const encrypted = outbound !== "v1" && inbound !== "v1"
       const agrees = outbound === inbound || outbound === "auto" || inbound === "auto"
       const becomes = agrees ? (encrypted ? "v2" : "v1") : "no peer"
-      it.live(`a peer that speaks ${outbound} through the proxy to one that takes ${inbound}: ${becomes}`, () =>
+      it.live(`with transport ${outbound} to a listener with transport ${inbound} gives ${becomes}`, () =>
         Effect.gen(function* () {
           const listener = yield* NodeConnection.listen({ port: 0 })
           yield* Effect.forkScoped(
@@ -82,14 +82,14 @@ describe("through a SOCKS5 proxy", () => {
             Effect.catchTag("HandshakeError", () => Effect.succeed("no peer"))
           )
           assert.strictEqual(dialed, becomes)
-          // Version 1 after version 2 goes through the same proxy, on a connection of its own.
+          // The fallback from v2 to v1 dials through the same proxy a second time.
           assert.strictEqual(proxy.asked.length, outbound === "auto" && inbound === "v1" ? 2 : 1)
         }).pipe(Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()), Effect.provide(Nonce.layer))
       )
     }
   }
 
-  it.live("the connection tells neither our address nor the proxy's", () =>
+  it.live("gives a connection that shows neither our address nor the proxy's", () =>
     Effect.gen(function* () {
       const { dialed } = yield* overSocks5({})
       assert.deepStrictEqual(dialed.localAddress, { host: "0.0.0.0", port: 0 })
@@ -97,7 +97,7 @@ describe("through a SOCKS5 proxy", () => {
     })
   )
 
-  it.live("the proxy gets a login of its own on each connection, unless that is not wanted", () =>
+  it.live("logs in with new random credentials for each connection, unless isolate is false", () =>
     Effect.gen(function* () {
       const proxy = yield* serveSocks5({ wantsLogin: true })
       yield* through(proxy)
@@ -111,7 +111,7 @@ describe("through a SOCKS5 proxy", () => {
     })
   )
 
-  it.live("logs in with the user and the password given", () =>
+  it.live("logs in with the given user and password, and fails with ProxyAuthFailed if they are wrong", () =>
     Effect.gen(function* () {
       const login = { user: "élise", password: "p:@ss" }
       const proxy = yield* serveSocks5({ login })
@@ -129,7 +129,7 @@ describe("through a SOCKS5 proxy", () => {
     })
   )
 
-  it.live("names and addresses all go to the proxy as names, in ASCII", () =>
+  it.live("passes names and addresses to the proxy as ASCII names", () =>
     Effect.gen(function* () {
       const proxy = yield* serveSocks5()
       const hosts = ["peer.invalid", "192.0.2.1", "2001:db8::1", "bücher.invalid", "x".repeat(255)]
@@ -141,7 +141,7 @@ describe("through a SOCKS5 proxy", () => {
     })
   )
 
-  it.live("bytes right behind the proxy's reply, and of a target that ends at once, reach who pulls", () =>
+  it.live("delivers bytes sent right after the proxy's reply, also from a target that closes at once", () =>
     Effect.gen(function* () {
       const bounds = [
         [1, 0, 0, 0, 0, 0, 0],
@@ -151,11 +151,11 @@ describe("through a SOCKS5 proxy", () => {
       ]
       for (const bound of bounds) {
         for (const byByte of [false, true]) {
-          const behind = Uint8Array.of(1, 2, 3)
-          const proxy = yield* serveSocks5({ bound, behind, byByte })
+          const early = Uint8Array.of(1, 2, 3)
+          const proxy = yield* serveSocks5({ bound, early, byByte })
           const connection = yield* through(proxy)
           yield* Effect.sleep(5)
-          assert.deepStrictEqual(yield* pullBytes(connection, 3), behind)
+          assert.deepStrictEqual(yield* pullBytes(connection, 3), early)
         }
       }
       const ending = yield* serveTcp((socket) => {
@@ -191,7 +191,7 @@ describe("through a SOCKS5 proxy", () => {
     [0xf7, "Timeout", /introduction timed out$/]
   ]
   for (const [reply, problem, text] of replies) {
-    it.live(`the reply 0x${reply.toString(16)} is ${problem}, in one line that names the target and the proxy`, () =>
+    it.live(`fails with ${problem} on reply 0x${reply.toString(16)}, in one line that names target and proxy`, () =>
       Effect.gen(function* () {
         const proxy = yield* serveSocks5({ reply })
         const error = yield* Effect.flip(through(proxy))
@@ -204,7 +204,7 @@ describe("through a SOCKS5 proxy", () => {
     )
   }
 
-  it.live("a proxy that is not there is ProxyUnreachable", () =>
+  it.live("fails with ProxyUnreachable when the proxy cannot be reached", () =>
     Effect.gen(function* () {
       const { address } = yield* Effect.scoped(NodeConnection.listen({ port: 0 }))
       const error = yield* Effect.flip(through(address))
@@ -223,7 +223,7 @@ describe("through a SOCKS5 proxy", () => {
     })
   )
 
-  it.live("what cannot be asked of a proxy is not asked", () =>
+  it.live("sends the proxy no request with an invalid host, port or user", () =>
     Effect.gen(function* () {
       const proxy = yield* serveSocks5()
       for (const host of ["", "x".repeat(256), "a\nb", "a b"]) {
@@ -259,7 +259,7 @@ describe("through a SOCKS5 proxy", () => {
     ]
   ]
   for (const [name, onSocket] of hostile) {
-    it.live(`one that ${name} is broken, or wants another login, and holds nothing`, () =>
+    it.live(`fails and leaves no socket when the proxy ${name}`, () =>
       Effect.gen(function* () {
         const server = yield* serveTcp((socket) => {
           socket.resume()
@@ -275,11 +275,11 @@ describe("through a SOCKS5 proxy", () => {
   const silent: ReadonlyArray<readonly [string, ReadonlyArray<number>]> = [
     ["nothing", []],
     ["half an answer", [5]],
-    ["only which login it takes", [5, 0]],
+    ["only the login method", [5, 0]],
     ["all but the last byte", [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0]]
   ]
   for (const [name, bytes] of silent) {
-    it.effect(`one that answers ${name} ends with Timeout after connectTimeout, 30 seconds by default`, () =>
+    it.effect(`fails with Timeout after 30 seconds by default when the proxy answers ${name}`, () =>
       Effect.gen(function* () {
         const server = yield* serveTcp((socket) => void socket.resume().write(Uint8Array.from(bytes)))
         const dial = yield* Effect.forkChild(Effect.flip(through(server)), { startImmediately: true })
@@ -294,7 +294,7 @@ describe("through a SOCKS5 proxy", () => {
       })
     )
 
-    it.live(`interrupting a dial through one that answers ${name} closes the socket at once`, () =>
+    it.live(`closes the socket when interrupted while the proxy answers ${name}`, () =>
       Effect.gen(function* () {
         const server = yield* serveTcp((socket) => void socket.resume().write(Uint8Array.from(bytes)))
         const dial = yield* Effect.forkChild(through(server), { startImmediately: true })
@@ -305,7 +305,7 @@ describe("through a SOCKS5 proxy", () => {
     )
   }
 
-  it.live("the interruption of a dial at any time leaves no socket", () =>
+  it.live("leaves no socket when interrupted at any time", () =>
     Effect.gen(function* () {
       const proxy = yield* serveSocks5({ byByte: true })
       for (let i = 0; i < 60; i++) {
@@ -320,7 +320,7 @@ describe("through a SOCKS5 proxy", () => {
     })
   )
 
-  it.live("the tests' proxy serves another client, too", () =>
+  it.live("uses a test proxy that works with the client of the `socks` package", () =>
     Effect.gen(function* () {
       const login = { user: "me", password: "secret" }
       const proxy = yield* serveSocks5({ login })
@@ -341,7 +341,7 @@ describe("connect", () => {
   for (const host of [onion, onion.toUpperCase(), `sub.${onion}`, `${onion}.`, "stats.i2p", "onion"]) {
     it.live(`never asks DNS for ${host}`, () =>
       Effect.gen(function* () {
-        const lookup: net.LookupFunction = () => assert.fail("asked")
+        const lookup: net.LookupFunction = () => assert.fail("DNS was asked")
         const error = yield* Effect.flip(NodeConnection.connect({ host, port: 8333, lookup }))
         assert.strictEqual(dialFailure(error).problem, "NeedsProxy")
         assert.match(error.message, /^connect .*:8333: an \.(onion|i2p) name is reached through /)
@@ -350,8 +350,8 @@ describe("connect", () => {
   }
 })
 
-describe("through an I2P router", () => {
-  it.live("a peer shakes hands with another that accepts in a session of its own", () =>
+describe("an I2P session", () => {
+  it.live("connects a dialing peer with one that accepts in another session", () =>
     Effect.gen(function* () {
       const sam = yield* serveSam
       const session = yield* NodeConnection.makeI2pSession({ sam })
@@ -368,7 +368,7 @@ describe("through an I2P router", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.live("both ends know each other by name, and a private key is the same name again", () =>
+  it.live("gives both ends each other's names, and the same private key gives the same name", () =>
     Effect.gen(function* () {
       const sam = yield* serveSam
       const keys = i2pKeys(1)
@@ -390,7 +390,7 @@ describe("through an I2P router", () => {
     })
   )
 
-  it.live("says why a name cannot be reached", () =>
+  it.live("fails with HostNotFound, Unreachable or BadHost when a name cannot be reached", () =>
     Effect.gen(function* () {
       const sam = yield* serveSam
       const unknown = yield* Effect.flip(NodeConnection.connectI2p({ host: i2pKeys(9).name, sam }))
@@ -402,7 +402,7 @@ describe("through an I2P router", () => {
       for (const host of ["peer.invalid", onion, "a b.i2p", "x\nSTREAM.i2p", ".i2p"]) {
         assert.strictEqual(dialFailure(yield* Effect.flip(NodeConnection.connectI2p({ host, sam }))).problem, "BadHost")
       }
-      // Nobody listens on port 1, where only root could.
+      // Nothing listens on port 1.
       const nowhere = { host: "127.0.0.1", port: 1 }
       const host = absent.address.host
       const none = yield* Effect.flip(NodeConnection.connectI2p({ host, sam: nowhere }))
@@ -415,7 +415,7 @@ describe("through an I2P router", () => {
     })
   )
 
-  it.live("the end of the session's scope fails who accepts with Closed, and leaves no socket", () =>
+  it.live("fails a waiting accept with Closed when its scope closes, and leaves no socket", () =>
     Effect.gen(function* () {
       const sam = yield* serveSam
       const scope = yield* Scope.make()
@@ -430,12 +430,12 @@ describe("through an I2P router", () => {
   )
 
   const broken: ReadonlyArray<readonly [string, string]> = [
-    ["speaks something else", "220 ready\n"],
-    ["says nothing that ends", "x".repeat(65_537)],
+    ["does not speak SAM", "220 ready\n"],
+    ["sends a line without an end", "x".repeat(65_537)],
     ["sends no private key", "HELLO REPLY RESULT=OK\nSESSION STATUS RESULT=OK DESTINATION=AAAA\n"]
   ]
   for (const [name, text] of broken) {
-    it.live(`one that ${name} is ProxyBroken`, () =>
+    it.live(`fails with ProxyBroken when the router ${name}`, () =>
       Effect.gen(function* () {
         const server = yield* serveTcp((socket) => void socket.resume().write(text))
         const error = yield* Effect.flip(NodeConnection.makeI2pSession({ sam: server }))
@@ -447,7 +447,7 @@ describe("through an I2P router", () => {
 
   const session = `SESSION STATUS RESULT=OK DESTINATION=${i2pKeys(3).privateKey}`
 
-  it.live("answers may come a byte at a time, and be of 65,536 bytes but no more", () =>
+  it.live("reads answers one byte at a time, up to 65,536 bytes", () =>
     Effect.gen(function* () {
       const text = `HELLO REPLY RESULT=OK\n${session}\n`
       const slow = yield* serveTcp((socket) => {
@@ -460,19 +460,19 @@ describe("through an I2P router", () => {
         socket.resume().once("data", next)
       })
       assert.strictEqual((yield* NodeConnection.makeI2pSession({ sam: slow })).address.host, i2pKeys(3).name)
-      for (const [length, isTaken] of [
+      for (const [length, isAccepted] of [
         [65_536, true],
         [65_537, false]
       ] as const) {
         const hello = `${"HELLO REPLY RESULT=OK ".padEnd(length, "x")}\n`
         const server = yield* serveTcp((socket) => void socket.resume().write(`${hello}${session}\n`))
         const exit = yield* Effect.exit(NodeConnection.makeI2pSession({ sam: server }))
-        assert.strictEqual(exit._tag === "Success", isTaken)
+        assert.strictEqual(exit._tag === "Success", isAccepted)
       }
     })
   )
 
-  it.effect("waits for a dialer as long as it takes, and for the router's answers 3 minutes", () =>
+  it.effect("waits without a limit for a dialer, and 3 minutes for the router's answers", () =>
     Effect.gen(function* () {
       const sam = yield* serveSam
       const session = yield* NodeConnection.makeI2pSession({ sam })
@@ -494,7 +494,7 @@ describe("through an I2P router", () => {
     })
   )
 
-  it.live("an error quotes no terminal sequence of the router", () =>
+  it.live("removes terminal sequences of the router from error messages", () =>
     Effect.gen(function* () {
       const server = yield* serveTcp((socket) => void socket.resume().write("HELLO REPLY RESULT=\x1b[2J\x9b\n"))
       const error = yield* Effect.flip(NodeConnection.makeI2pSession({ sam: server }))

@@ -1,9 +1,10 @@
+/** The Nonce service, which detects connections to ourselves. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { Nonce } from "effect-bitcoin-peer"
 
-/** Secure randomness that gives these numbers, one after the other. */
+/** Secure randomness that returns these numbers in order. */
 const scripted = (numbers: ReadonlyArray<bigint>) => {
   let next = 0
   return Layer.succeed(
@@ -17,7 +18,7 @@ const scripted = (numbers: ReadonlyArray<bigint>) => {
 }
 
 describe("Nonce", () => {
-  it.effect("makes nonces of 64 bits, all from the secure randomness", () =>
+  it.effect("makes 64-bit nonces with all bits from the secure randomness", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       assert.strictEqual(yield* nonces.next, 0xffff_ffff_ffff_fffen)
@@ -25,7 +26,7 @@ describe("Nonce", () => {
     }).pipe(Effect.provide(Nonce.layerNoDeps.pipe(Layer.provide(scripted([0xffff_ffff_ffff_fffen, 1n])))))
   )
 
-  it.effect("never returns 0", () =>
+  it.effect("never makes the nonce 0", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       assert.strictEqual(yield* nonces.next, 7n)
@@ -33,7 +34,7 @@ describe("Nonce", () => {
     }).pipe(Effect.provide(Nonce.layerNoDeps.pipe(Layer.provide(scripted([0n, 0n, 7n, 0n, 9n])))))
   )
 
-  it.effect("recognises its own and no other", () =>
+  it.effect("recognises its own nonces and no others", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       const own = yield* nonces.next
@@ -44,7 +45,7 @@ describe("Nonce", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("knows which of its own were received", () =>
+  it.effect("records which of its own nonces were received", () =>
     Effect.gen(function* () {
       const nonces = yield* Nonce.Nonce
       const [first, second] = [yield* nonces.next, yield* nonces.next]
@@ -61,7 +62,7 @@ describe("Nonce", () => {
       assert.isTrue(made.every(nonces.isOwn))
       assert.isTrue(nonces.isOwn(made[0]!))
       yield* nonces.next
-      // The first was asked for last, so the second is the one that goes.
+      // The first nonce was used last, so the second one is forgotten.
       assert.isTrue(nonces.isOwn(made[0]!))
       assert.isFalse(nonces.isOwn(made[1]!))
       assert.isTrue(nonces.isOwn(made[2]!))

@@ -1,4 +1,4 @@
-/** How a peer ends. In each case: all fibers end, the connection is closed, everyone who waits gets an answer. */
+/** How a peer ends. In each case all fibers end, the connection is closed, and every waiting caller gets an answer. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Metric, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
@@ -7,11 +7,11 @@ import { countedNonces, network, scripted, tracked, twoPeers, verack, version, w
 
 import { assertOver, block, fork, type Session, waiters } from "./support/ends.ts"
 
-describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direction) => {
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
     withRemote({ direction, ...options })
 
-  it.effect("the remote closes", () =>
+  it.effect("ends with RemoteClosed when the remote closes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -20,7 +20,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what the remote sent before it closed is still handled", () =>
+  it.effect("handles every message that the remote sent before it closed", () =>
     Effect.gen(function* () {
       const seen: Array<bigint | undefined> = []
       const session = yield* start({ handlers: { ping: (ping) => void seen.push(ping.nonce) } })
@@ -31,7 +31,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("the remote resets", () =>
+  it.effect("ends with ConnectionLost when the remote resets the connection", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -42,7 +42,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("we close the scope", () =>
+  it.effect("ends with ScopeClosed when its scope is closed", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -51,7 +51,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("we interrupt the fiber that owns it", () =>
+  it.effect("ends with ScopeClosed when the fiber that owns it is interrupted", () =>
     Effect.gen(function* () {
       const ready = yield* Deferred.make<Session>()
       const owner = yield* fork(
@@ -69,7 +69,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("we ask for it, with a reason", () =>
+  it.effect("ends with Requested and the text of the first disconnect call", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -79,7 +79,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler asks for it and waits for the end", () =>
+  it.effect("lets a handler call disconnect and await the shutdown", () =>
     Effect.gen(function* () {
       const session = yield* start({
         handlers: { ping: (_, peer) => Effect.andThen(peer.disconnect("seen a ping"), peer.awaitShutdown) }
@@ -90,7 +90,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a finalizer of its scope waits for the end", () =>
+  it.effect("lets a finalizer of peer.scope await the shutdown", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const seen = yield* Deferred.make<Peer.EndReason>()
@@ -105,7 +105,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a finalizer that was added after the peer waits for the end, of its scope or of one around it", () =>
+  it.effect("lets a finalizer added after the peer await the shutdown, in the peer's scope or in an outer one", () =>
     Effect.gen(function* () {
       for (const nested of [false, true]) {
         const outer = yield* Scope.make()
@@ -126,7 +126,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what the remote sent before it closed is handled, by handlers that take their time and answer", () =>
+  it.effect("handles messages sent before the remote closed, even by handlers that sleep and send answers", () =>
     Effect.gen(function* () {
       let handled = 0
       const session = yield* start({
@@ -152,41 +152,45 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a remote that never reads, while a handler, or the answers to its pings, wait for it", () =>
-    Effect.gen(function* () {
-      const serving = yield* start({ handlers: { getaddr: (_, peer) => peer.sendAndWait(block(500_000)) } })
-      yield* serving.remote.send({ _tag: "getaddr" })
-      const flooded = yield* start()
-      for (let index = 0; index < 60; index++) {
-        yield* flooded.remote.send(...Array.from({ length: 100 }, (): Wire.Message => ({ _tag: "ping", nonce: 1n })))
-      }
-      yield* TestClock.adjust("20 minutes")
-      for (const { peer } of [serving, flooded]) {
-        assert.strictEqual((yield* peer.awaitShutdown)._tag, "WriteTimeout")
-      }
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("a handler that cannot be interrupted waits for what will never be written", () =>
-    Effect.gen(function* () {
-      const uninterruptible = yield* start({
-        handlers: { getaddr: (_, peer) => Effect.uninterruptible(peer.sendAndWait(block(500_000))) }
-      })
-      yield* uninterruptible.remote.send({ _tag: "getaddr" })
-      yield* uninterruptible.peer.disconnect("enough")
-      assert.deepStrictEqual(yield* uninterruptible.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
-      const cleaning = yield* start({
-        handlers: {
-          getaddr: (_, peer) => Effect.ensuring(Effect.never, Effect.ignore(peer.sendAndWait(block(500_000))))
+  it.effect(
+    "ends with WriteTimeout after 20 minutes when the remote reads nothing, while a handler or pongs wait to be written",
+    () =>
+      Effect.gen(function* () {
+        const serving = yield* start({ handlers: { getaddr: (_, peer) => peer.sendAndWait(block(500_000)) } })
+        yield* serving.remote.send({ _tag: "getaddr" })
+        const flooded = yield* start()
+        for (let index = 0; index < 60; index++) {
+          yield* flooded.remote.send(...Array.from({ length: 100 }, (): Wire.Message => ({ _tag: "ping", nonce: 1n })))
         }
-      })
-      yield* cleaning.remote.send({ _tag: "getaddr" })
-      yield* cleaning.peer.disconnect("enough")
-      assert.deepStrictEqual(yield* cleaning.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
-    }).pipe(Effect.provide(Nonce.layer))
+        yield* TestClock.adjust("20 minutes")
+        for (const { peer } of [serving, flooded]) {
+          assert.strictEqual((yield* peer.awaitShutdown)._tag, "WriteTimeout")
+        }
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler closes the scope that its peer lives in", () =>
+  it.effect(
+    "fails the sendAndWait of an uninterruptible handler or finalizer when it ends, so that the end does not hang",
+    () =>
+      Effect.gen(function* () {
+        const uninterruptible = yield* start({
+          handlers: { getaddr: (_, peer) => Effect.uninterruptible(peer.sendAndWait(block(500_000))) }
+        })
+        yield* uninterruptible.remote.send({ _tag: "getaddr" })
+        yield* uninterruptible.peer.disconnect("enough")
+        assert.deepStrictEqual(yield* uninterruptible.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
+        const cleaning = yield* start({
+          handlers: {
+            getaddr: (_, peer) => Effect.ensuring(Effect.never, Effect.ignore(peer.sendAndWait(block(500_000))))
+          }
+        })
+        yield* cleaning.remote.send({ _tag: "getaddr" })
+        yield* cleaning.peer.disconnect("enough")
+        assert.deepStrictEqual(yield* cleaning.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("ends with ScopeClosed when a handler closes the scope of the peer", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const pair = yield* Connection.makePair()
@@ -203,7 +207,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a fiber that a handler has forked closes that scope, one it waits for or one of the peer's scope", () =>
+  it.effect("ends with ScopeClosed when a fiber forked by a handler closes the scope of the peer", () =>
     Effect.gen(function* () {
       const ways = [
         (close: Effect.Effect<void>) => Effect.timeout(close, "1 second"),
@@ -225,7 +229,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a peer whose scope was closed before it was made is over, and stays so", () =>
+  it.effect("has ended with ScopeClosed from the start when its scope was closed during the handshake", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const pair = yield* Connection.makePair()
@@ -239,7 +243,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("whoever gets an answer asks for it in the middle of a batch: no fiber is left", () => {
+  it.effect("leaves no fiber when a caller disconnects on an answer in the middle of a batch", () => {
     let running = 0
     const counting = Effect.provideService(Metric.FiberRuntimeMetrics, {
       recordFiberStart: () => void running++,
@@ -253,13 +257,13 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
       yield* remote.send({ _tag: "headers", headers: [] }, { _tag: "ping", nonce: 1n })
       yield* Fiber.join(asking)
       assert.deepStrictEqual(yield* peer.awaitShutdown, { _tag: "Requested", why: "enough" })
-      // The fiber that tells of the end has still to end itself.
+      // The fiber that completes awaitShutdown ends one turn later.
       yield* Effect.yieldNow
       assert.strictEqual(running, before)
     }).pipe(counting, Effect.provide(Nonce.layer))
   })
 
-  it.effect("fibers of its scope, and finalizers with fibers of their own, wait for the end in it", () =>
+  it.effect("lets fibers of peer.scope, and finalizers that fork fibers, await the shutdown", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const seen: Array<string> = []
@@ -272,7 +276,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler fails", () =>
+  it.effect("ends with HandlerFailed when a handler fails", () =>
     Effect.gen(function* () {
       const session = yield* start({ handlers: { inv: () => Effect.fail("no") } })
       const waiting = yield* waiters(session.peer)
@@ -284,7 +288,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler dies, one that returns an Effect and one that throws", () =>
+  it.effect("ends with HandlerFailed and the defect when a handler dies or throws", () =>
     Effect.gen(function* () {
       const defect = new Error("bug")
       const dying: ReadonlyArray<() => Effect.Effect<never> | void> = [
@@ -305,7 +309,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler interrupts itself", () =>
+  it.effect("ends with HandlerFailed when a handler interrupts itself", () =>
     Effect.gen(function* () {
       const session = yield* start({ handlers: { inv: () => Effect.interrupt } })
       const waiting = yield* waiters(session.peer)
@@ -314,7 +318,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("an observer throws", () =>
+  it.effect("ends with Defect when onRead throws", () =>
     Effect.gen(function* () {
       const session = yield* start({
         onRead: (event) => {
@@ -327,7 +331,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("an observer throws at the very end", () =>
+  it.effect("keeps its reason when onWrite throws on the final reject", () =>
     Effect.gen(function* () {
       const session = yield* start({
         policy: Policy.btcd,
@@ -341,13 +345,13 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("the writer's socket fails while messages wait", () =>
+  it.effect("ends with the writer's error when only writing fails, and fails the waiting sends", () =>
     Effect.gen(function* () {
       const failing = yield* Deferred.make<never, Connection.ConnectionError>()
       const pair = yield* Connection.makePair()
       const remote = scripted(pair[1])
       let broken = false
-      // Reading goes on as if nothing had happened: only the writer notices.
+      // Reading goes on as before: only the writer notices the failure.
       const tracker = tracked({
         localAddress: pair[0].localAddress,
         remoteAddress: pair[0].remoteAddress,
@@ -364,13 +368,13 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
       const waiting = yield* waiters(peer)
       const error = new Connection.ConnectionError({ reason: { _tag: "Reset", cause: "EPIPE" } })
       yield* Deferred.fail(failing, error)
-      // The reader, which usually meets the same end, has a second for it.
+      // The peer gives the reader one second to report the end, because reads usually fail as well.
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* assertOver({ peer, tracker }, waiting), { _tag: "ConnectionLost", error })
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("nobody reads on the other side: sends suspend, and the silence ends it after 20 minutes", () =>
+  it.effect("suspends sends while the remote reads nothing, and ends with WriteTimeout after 20 minutes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -385,11 +389,11 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a ping is not answered for 20 minutes, by a remote that talks of other things", () =>
+  it.effect("ends with PingTimeout when a ping stays unanswered for 20 minutes, even if other messages arrive", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer, [])
-      // The first ping goes out after two minutes.
+      // The first ping is sent after two minutes.
       for (let minute = 0; minute < 21; minute++) {
         yield* TestClock.adjust("1 minute")
         yield* session.remote.send({ _tag: "sendheaders" })
@@ -400,7 +404,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("nothing is received for 20 minutes", () =>
+  it.effect("ends with IdleTimeout when nothing is received for 20 minutes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer, [])
@@ -412,13 +416,13 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
   )
 })
 
-describe("the end of two peers", () => {
-  it.effect("both sides close at once", () =>
+describe("two connected peers", () => {
+  it.effect("both end when both disconnect at once", () =>
     Effect.gen(function* () {
       const [first, second] = yield* twoPeers()
       yield* Effect.all([first.disconnect("first"), second.disconnect("second")], { concurrency: 2 })
       const reasons = [yield* first.awaitShutdown, yield* second.awaitShutdown]
-      // Who notices the other's end before its own wish says so; both end, neither hangs.
+      // A peer that notices the other's close before its own disconnect reports RemoteClosed.
       for (const reason of reasons) assert.include(["Requested", "RemoteClosed"], reason._tag)
       assert.include(
         reasons.map(({ _tag }) => _tag),
@@ -427,7 +431,7 @@ describe("the end of two peers", () => {
     })
   )
 
-  it.effect("one ends, the other learns that it was closed", () =>
+  it.effect("end with Requested and RemoteClosed when one of them disconnects", () =>
     Effect.gen(function* () {
       const [first, second] = yield* twoPeers()
       yield* first.disconnect("enough")
@@ -437,7 +441,7 @@ describe("the end of two peers", () => {
   )
 })
 
-describe("the end in the middle of the handshake", () => {
+describe("an end during the handshake", () => {
   const begin = Effect.fnUntraced(function* (options: Peer.Options = {}) {
     const pair = yield* Connection.makePair()
     const remote = scripted(pair[1])
@@ -446,7 +450,7 @@ describe("the end in the middle of the handshake", () => {
     return { pair, remote, tracker, making }
   })
   const assertGone = Effect.fnUntraced(function* ({ remote, tracker }: Effect.Success<ReturnType<typeof begin>>) {
-    assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer still waits")
+    assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer is still waiting")
     assert.strictEqual((yield* Effect.flip(tracker.connection.pull))._tag, "ConnectionError")
     const error = yield* Effect.flip(remote.receiveUntil("Unknown"))
     assert.strictEqual(error._tag, "ConnectionError", "the remote does not see the end")
@@ -454,37 +458,41 @@ describe("the end in the middle of the handshake", () => {
   const reasonOf = (making: Fiber.Fiber<unknown, Handshake.HandshakeError>) =>
     Effect.map(Effect.flip(Fiber.join(making)), ({ reason }) => reason)
 
-  it.effect.each(["outbound", "inbound"] as const)("we interrupt the fiber that owns an %s peer", (direction) =>
-    Effect.gen(function* () {
-      for (const messages of [[], [version()]]) {
-        const session = yield* begin({ direction })
-        yield* session.remote.send(...messages)
-        yield* Fiber.interrupt(session.making)
-        yield* assertGone(session)
-      }
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect.each(["outbound", "inbound"] as const)(
+    "leaves nothing when the fiber that makes an %s peer is interrupted",
+    (direction) =>
+      Effect.gen(function* () {
+        for (const messages of [[], [version()]]) {
+          const session = yield* begin({ direction })
+          yield* session.remote.send(...messages)
+          yield* Fiber.interrupt(session.making)
+          yield* assertGone(session)
+        }
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect.each(["outbound", "inbound"] as const)("the handshake of an %s peer times out", (direction) =>
-    Effect.gen(function* () {
-      for (const [messages, waitingFor] of [
-        [[], "version"],
-        [[version()], "verack"]
-      ] as const) {
-        const session = yield* begin({ direction })
-        if (messages.length > 0) yield* session.remote.send(...messages)
-        yield* TestClock.adjust("59999 millis")
-        assert.isUndefined(session.making.pollUnsafe())
-        yield* TestClock.adjust("1 millis")
-        const reason = yield* reasonOf(session.making)
-        assert(reason._tag === "TimedOut")
-        assert.strictEqual(reason.waitingFor, waitingFor)
-        yield* assertGone(session)
-      }
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect.each(["outbound", "inbound"] as const)(
+    "is TimedOut after 60 seconds for an %s peer, and names the missing message",
+    (direction) =>
+      Effect.gen(function* () {
+        for (const [messages, waitingFor] of [
+          [[], "version"],
+          [[version()], "verack"]
+        ] as const) {
+          const session = yield* begin({ direction })
+          if (messages.length > 0) yield* session.remote.send(...messages)
+          yield* TestClock.adjust("59999 millis")
+          assert.isUndefined(session.making.pollUnsafe())
+          yield* TestClock.adjust("1 millis")
+          const reason = yield* reasonOf(session.making)
+          assert(reason._tag === "TimedOut")
+          assert.strictEqual(reason.waitingFor, waitingFor)
+          yield* assertGone(session)
+        }
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("the remote closes, or resets, at each point", () =>
+  it.effect("is Disconnected when the remote closes or resets after any message", () =>
     Effect.gen(function* () {
       for (const messages of [[], [version()], [version(), { _tag: "wtxidrelay" } as const]]) {
         const closed = yield* begin()
@@ -506,7 +514,7 @@ describe("the end in the middle of the handshake", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("the connection is cut after each byte of the handshake", () =>
+  it.effect("is Disconnected when the connection is cut after any byte of the remote", () =>
     Effect.gen(function* () {
       const size = scripted((yield* Connection.makePair())[0]).frames([version(), verack]).length
       for (let bytes = 0; bytes < size; bytes++) {
@@ -519,7 +527,7 @@ describe("the end in the middle of the handshake", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("the scope is closed by another fiber while the handshake goes on", () =>
+  it.effect("makes a peer that has ended with ScopeClosed when another fiber closes the scope", () =>
     Effect.gen(function* () {
       const pair = yield* Connection.makePair()
       const remote = scripted(pair[1])
@@ -538,7 +546,7 @@ describe("the end in the middle of the handshake", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("onVersion dies: the defect is the owner's and the connection is closed", () =>
+  it.effect("passes a defect of onVersion to the caller and closes the connection", () =>
     Effect.gen(function* () {
       const session = yield* begin({ onVersion: () => Effect.die("bug") })
       yield* session.remote.send(version())
@@ -548,8 +556,8 @@ describe("the end in the middle of the handshake", () => {
   )
 })
 
-describe("a connection that takes no more bytes", () => {
-  it.effect("what the remote still sends is read and handled, for as long as it sends", () =>
+describe("a peer that can no longer write", () => {
+  it.effect("reads and handles messages for as long as the remote sends them", () =>
     Effect.gen(function* () {
       const [ours, theirs] = yield* Connection.makePair()
       const remote = scripted(theirs)

@@ -1,4 +1,4 @@
-/** Compact filters of a peer: what is asked, which message answers it, and what happens when none does. */
+/** Requests for compact filters (BIP157): the messages sent, the answers accepted, and the failures. */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
@@ -41,22 +41,24 @@ const failureOf = <A>(effect: Effect.Effect<A, Peer.PeerError>) =>
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = (options: Peer.Options = {}) => withRemote({ direction, ...options }, serving)
 
-  it.effect("getCompactFilters returns the filters by height, whatever comes between and in which order", () =>
-    Effect.gen(function* () {
-      const { peer, remote } = yield* start()
-      const asking = yield* fork(peer.getCompactFilters(range))
-      assert.deepStrictEqual(yield* remote.receive, {
-        _tag: "getcfilters",
-        filterType: 0,
-        startHeight: 7,
-        stopHash: hash(3)
-      })
-      yield* remote.send(cfilter(2), cfilter(9), cfilter(1, 1), cfilter(3), cfilter(2), cfilter(1))
-      assert.deepStrictEqual(yield* Fiber.join(asking), [cfilter(1), cfilter(2), cfilter(3)])
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "getCompactFilters returns the filters by height, also if they arrive in another order or among others",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start()
+        const asking = yield* fork(peer.getCompactFilters(range))
+        assert.deepStrictEqual(yield* remote.receive, {
+          _tag: "getcfilters",
+          filterType: 0,
+          startHeight: 7,
+          stopHash: hash(3)
+        })
+        yield* remote.send(cfilter(2), cfilter(9), cfilter(1, 1), cfilter(3), cfilter(2), cfilter(1))
+        assert.deepStrictEqual(yield* Fiber.join(asking), [cfilter(1), cfilter(2), cfilter(3)])
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what is requested after filters does not stall while they come, what was requested before them does", () =>
+  it.effect("a getdata sent after getcfilters does not stall while filters arrive; one sent before does", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const block = { type: Wire.InventoryType.block, hash: hash(9) }
@@ -85,7 +87,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getCompactFilterHeaders takes the answer with its type, its last block and as many as it asked for", () =>
+  it.effect("getCompactFilterHeaders accepts only an answer with its filter type, stop hash and number of hashes", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getCompactFilterHeaders(headerRange))
@@ -101,7 +103,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getCompactFilterCheckpoints takes the answer with its type and its last block", () =>
+  it.effect("getCompactFilterCheckpoints accepts only an answer with its filter type and stop hash", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getCompactFilterCheckpoints(hash(2), 1))
@@ -111,7 +113,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("several at once each get their own answer, and the messages go to the handlers as well", () =>
+  it.effect("concurrent requests get their own answers, and handlers see the same messages", () =>
     Effect.gen(function* () {
       let seen = 0
       const see = () => void seen++
@@ -131,7 +133,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler may ask, and wait for the answer", () =>
+  it.effect("a handler can send a request and wait for the answer", () =>
     Effect.gen(function* () {
       const answered = yield* Deferred.make<number>()
       const { remote } = yield* start({
@@ -147,7 +149,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("NoAnswer when the pong to a later ping comes before all of them have", () =>
+  it.effect("requests fail with NoAnswer when the pong to a later ping arrives before the complete answer", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asks: ReadonlyArray<readonly [string, Effect.Effect<unknown, Peer.PeerError>]> = [
@@ -174,28 +176,30 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("TimedOut when not all came in time; the peer goes on and nothing is left behind", () =>
-    Effect.gen(function* () {
-      const { peer, remote } = yield* start()
-      const askings = yield* Effect.forEach(
-        [
-          peer.getCompactFilters(range, { timeout: "30 seconds" }),
-          peer.getCompactFilterHeaders(headerRange),
-          peer.getCompactFilterCheckpoints(hash(2))
-        ],
-        (asking) => fork(failureOf<unknown>(asking))
-      )
-      yield* remote.receiveUntil("getcfcheckpt")
-      yield* remote.send(cfilter(1), cfilter(2), { _tag: "ping", nonce: 1n })
-      yield* remote.receiveUntil("pong")
-      assert.strictEqual((yield* peer.stats).openRequests, 3)
-      yield* TestClock.adjust("30 seconds")
-      for (const asking of askings) assert.strictEqual((yield* Fiber.join(asking))._tag, "TimedOut")
-      assert.strictEqual((yield* peer.stats).openRequests, 0)
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "requests fail with TimedOut when the answer is incomplete in time; the peer stays connected, no request stays open",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start()
+        const askings = yield* Effect.forEach(
+          [
+            peer.getCompactFilters(range, { timeout: "30 seconds" }),
+            peer.getCompactFilterHeaders(headerRange),
+            peer.getCompactFilterCheckpoints(hash(2))
+          ],
+          (asking) => fork(failureOf<unknown>(asking))
+        )
+        yield* remote.receiveUntil("getcfcheckpt")
+        yield* remote.send(cfilter(1), cfilter(2), { _tag: "ping", nonce: 1n })
+        yield* remote.receiveUntil("pong")
+        assert.strictEqual((yield* peer.stats).openRequests, 3)
+        yield* TestClock.adjust("30 seconds")
+        for (const asking of askings) assert.strictEqual((yield* Fiber.join(asking))._tag, "TimedOut")
+        assert.strictEqual((yield* peer.stats).openRequests, 0)
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("interrupted, nothing is left behind; ended, it fails with the end", () =>
+  it.effect("an interrupted request leaves nothing open, and a pending one fails with the end of the peer", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getCompactFilters(range))
@@ -211,7 +215,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("nothing is sent for no blocks, for too many, or for a range that is none", () =>
+  it.effect("requests fail with NotSendable for no blocks, too many blocks or an invalid range, and send nothing", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       assert.deepStrictEqual(yield* peer.getCompactFilters({ ...range, blockHashes: [] }), [])
@@ -229,7 +233,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("NotOffered, and nothing is sent, where the peer does not offer COMPACT_FILTERS", () =>
+  it.effect("requests fail with NotOffered and send nothing to a peer without COMPACT_FILTERS", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* withRemote({ direction })
       for (const asking of [

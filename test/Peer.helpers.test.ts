@@ -1,4 +1,4 @@
-/** The helpers that send addresses, questions and rejects, and the rule of bloom messages. */
+/** sendAddresses, sendGetHeaders, sendGetBlocks and sendReject, and the rules for bloom filter messages. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random } from "effect"
 import { Nonce, type Peer, Policy, Wire } from "effect-bitcoin-peer"
@@ -23,7 +23,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     negotiation: ReadonlyArray<Wire.Message> = []
   ) => withRemote({ direction, ...options }, version, {}, negotiation)
 
-  it.effect("sends addresses as addrv2 to a peer that asked for it, and returns what was sent", () =>
+  it.effect("sends addresses as addrv2 to a remote that sent sendaddrv2, and returns the sent ones", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({}, {}, [{ _tag: "sendaddrv2" }])
       const addresses = [address(1), onion, six]
@@ -34,7 +34,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sends addresses as addr to others, and leaves out what addr cannot hold", () =>
+  it.effect("sends addresses as addr to other remotes, without those that addr cannot hold", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       assert.deepStrictEqual(yield* peer.sendAddresses([address(258), onion, six]), [address(258), six])
@@ -44,7 +44,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sends nothing for no addresses", () =>
+  it.effect("sends no message for an empty list of addresses", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       assert.deepStrictEqual(yield* peer.sendAddresses([]), [])
@@ -54,7 +54,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sends a random choice of 1,000 when there are more, and says which", () =>
+  it.effect("sends 1,000 random addresses of a longer list, and returns the sent ones", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const addresses = Array.from({ length: 3_000 }, (_, number) => address(number))
@@ -102,7 +102,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("does not take a question that could not be sent for asked", () =>
+  it.effect("does not treat a request that failed to encode as sent", () =>
     Effect.gen(function* () {
       const { peer } = yield* start()
       const tooLong = Array.from({ length: 102 }, () => hash(1))
@@ -111,7 +111,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sends a reject only by a policy that has them, to a peer of 70002 or more", () =>
+  it.effect("sends a reject only under btcd's policy and to a remote of version 70002 or above", () =>
     Effect.gen(function* () {
       const reject = { rejected: "tx", code: 0x10, reason: "no", hash: hash(1) }
       for (const [policy, protocolVersion, sent] of [
@@ -135,7 +135,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     { _tag: "filterclear" }
   ]
 
-  it.effect("a bloom message without NODE_BLOOM ends it from 70011 on, and is not handed on below", () =>
+  it.effect("without NODE_BLOOM, ends on a bloom message from version 70011 on; below, handlers do not see it", () =>
     Effect.gen(function* () {
       for (const message of bloom) {
         const seen: Array<string> = []
@@ -164,13 +164,13 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  // A filter of 36,001 bytes, one of 51 functions, an element of 521 bytes.
+  // A filter of 36,001 bytes, one with 51 hash functions, an element of 521 bytes.
   const tooLarge: ReadonlyArray<Wire.Unknown> = limits.flatMap(({ command, whole }) =>
     command === "filterload" || command === "filteradd" ? [{ _tag: "Unknown", command, payload: whole.payload }] : []
   )
 
   it.effect(
-    "a bloom message above the limits ends it, one that is cut off does not; without NODE_BLOOM both as above",
+    "with NODE_BLOOM, ends on a bloom message above a limit and drops a truncated one; without, ends on both from 70011 on",
     () =>
       Effect.gen(function* () {
         const cut: Wire.Unknown = { _tag: "Unknown", command: "filterload", payload: Uint8Array.of(9) }
@@ -191,7 +191,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a filterload with a wrong checksum ends nothing", () =>
+  it.effect("drops a filterload with a wrong checksum, even without NODE_BLOOM", () =>
     Effect.gen(function* () {
       const { remote } = yield* withRemote({ direction }, {})
       const frame = remote.frames([bloom[1]!])

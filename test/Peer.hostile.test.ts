@@ -1,4 +1,4 @@
-/** Hostile remotes: each ends with the right reason or is borne, and none makes the peer keep more than a bound. */
+/** Hostile remotes after the handshake: the peer tolerates them or ends with the right reason, and its memory stays bounded. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
@@ -33,16 +33,16 @@ import { dice } from "./support/dice.ts"
 const directions = ["outbound", "inbound"] as const
 const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
 const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
-/** How often what could be kept comes: enough to be far above each bound. HOSTILE_SCALE=10 is a longer look. */
+/** Multiplies the number of messages that a leak could keep: far above each bound at 1. HOSTILE_SCALE=10 runs longer. */
 const scale = Number(process.env["HOSTILE_SCALE"] ?? 1)
 const count = <A>(size: number, make: (index: number) => A): Array<A> =>
   Array.from({ length: size }, (_, at) => make(at))
 
-describe.each(directions)("after the handshake of an %s peer", (direction) => {
+describe.each(directions)("an %s peer with a hostile remote", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
     connected({ direction, ...options })
 
-  it.effect("slow loris: a byte a minute", () =>
+  it.effect("ends with PingTimeout when the remote sends one byte a minute (slow loris)", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const slow = frames([filler(100)])
@@ -55,51 +55,57 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect.each([1, 4, 12, 23])("%d bytes of a header, then silence", (bytes) =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      yield* session.remote.sendBytes(frames([ping(1)]).subarray(0, bytes))
-      yield* TestClock.adjust("1199 seconds")
-      assert.isUndefined(session.ending.pollUnsafe())
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual((yield* endOf(session))._tag, "IdleTimeout")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("a length of 4,000,000, header only, then silence, from 20 remotes", () =>
-    Effect.gen(function* () {
-      const sessions = yield* Effect.forEach(count(20, Number), () => start())
-      yield* assertKeeps(
-        2 * MiB,
-        Effect.gen(function* () {
-          for (const { remote } of sessions) yield* remote.sendBytes(header("block", 4_000_000))
-          yield* TestClock.adjust("1 minute")
-        })
-      )
-      yield* TestClock.adjust("20 minutes")
-      for (const session of sessions) assert.strictEqual((yield* endOf(session))._tag, "IdleTimeout")
-    }).pipe(Effect.provide(Nonce.layer))
-  )
-
-  it.effect("a length of 4,000,000, dripping 1,000 bytes a second", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const before = memory()
-      yield* session.remote.sendBytes(header("block", 4_000_000))
-      const drip = new Uint8Array(1_000)
-      for (let second = 1; second < 22 * 60; second++) {
-        yield* session.remote.sendBytes(drip)
+  it.effect.each([1, 4, 12, 23])(
+    "ends with IdleTimeout after 20 minutes when the remote stops after %d bytes of a header",
+    (bytes) =>
+      Effect.gen(function* () {
+        const session = yield* start()
+        yield* session.remote.sendBytes(frames([ping(1)]).subarray(0, bytes))
+        yield* TestClock.adjust("1199 seconds")
+        assert.isUndefined(session.ending.pollUnsafe())
         yield* TestClock.adjust("1 second")
-        if (second % 300 !== 0) continue
-        yield* assertKept(before, second * 1_000 + MiB, `too much is kept after ${second} s`)
-      }
-      assert.isUndefined(session.ending.pollUnsafe())
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual((yield* endOf(session))._tag, "PingTimeout")
-    }).pipe(Effect.provide(Nonce.layer))
+        assert.strictEqual((yield* endOf(session))._tag, "IdleTimeout")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("half a message of 4,000,000 bytes is let go when the peer ends, though somebody keeps the peer", () =>
+  it.effect(
+    "allocates nothing for a header that announces 4,000,000 bytes, and ends with IdleTimeout (20 remotes)",
+    () =>
+      Effect.gen(function* () {
+        const sessions = yield* Effect.forEach(count(20, Number), () => start())
+        yield* assertKeeps(
+          2 * MiB,
+          Effect.gen(function* () {
+            for (const { remote } of sessions) yield* remote.sendBytes(header("block", 4_000_000))
+            yield* TestClock.adjust("1 minute")
+          })
+        )
+        yield* TestClock.adjust("20 minutes")
+        for (const session of sessions) assert.strictEqual((yield* endOf(session))._tag, "IdleTimeout")
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect(
+    "keeps only the bytes received of a 4,000,000-byte message sent at 1,000 bytes a second, and ends with PingTimeout",
+    () =>
+      Effect.gen(function* () {
+        const session = yield* start()
+        const before = memory()
+        yield* session.remote.sendBytes(header("block", 4_000_000))
+        const drip = new Uint8Array(1_000)
+        for (let second = 1; second < 22 * 60; second++) {
+          yield* session.remote.sendBytes(drip)
+          yield* TestClock.adjust("1 second")
+          if (second % 300 !== 0) continue
+          yield* assertKept(before, second * 1_000 + MiB, `the peer keeps too much after ${second} s`)
+        }
+        assert.isUndefined(session.ending.pollUnsafe())
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* endOf(session))._tag, "PingTimeout")
+      }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("releases a partial message of 3,900,000 bytes when it ends, even while the caller holds the peer", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* assertKeeps(
@@ -115,7 +121,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what waits for a handler is let go when the peer ends, though somebody keeps the peer", () =>
+  it.effect("releases messages that wait for a handler when it ends, even while the caller holds the peer", () =>
     Effect.gen(function* () {
       const session = yield* start({ handlers: { sendheaders: (_, peer) => Effect.ignore(peer.ping) } })
       yield* assertKeeps(
@@ -132,34 +138,36 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect.each([24, 100, 10_000])("a flood of messages of %d bytes while a handler waits for an answer", (size) =>
-    Effect.gen(function* () {
-      let asking = 0
-      const session = yield* start({
-        handlers: {
-          Unknown: (_, peer) => {
-            asking++
-            return Effect.ignore(peer.ping)
+  it.effect.each([24, 100, 10_000])(
+    "bounds the messages of %d bytes that arrive while a handler waits for an answer, and ends with a timeout",
+    (size) =>
+      Effect.gen(function* () {
+        let asking = 0
+        const session = yield* start({
+          handlers: {
+            Unknown: (_, peer) => {
+              asking++
+              return Effect.ignore(peer.ping)
+            }
           }
-        }
-      })
-      const before = memory()
-      const flooding = yield* fork(flood(session.remote, frames(count(100, () => filler(size - 24))), 4_000))
-      yield* TestClock.adjust("1 minute")
-      for (let turn = 0; turn < 5_000; turn++) yield* Effect.yieldNow
-      const kept = memory() - before
-      for (let minute = 0; minute < 60 && session.ending.pollUnsafe() === undefined; minute++) {
+        })
+        const before = memory()
+        const flooding = yield* fork(flood(session.remote, frames(count(100, () => filler(size - 24))), 4_000))
         yield* TestClock.adjust("1 minute")
-      }
-      yield* Fiber.interrupt(flooding)
-      assert.isAtMost(kept, 32 * MiB, `${kept} bytes are kept`)
-      assert.isDefined(session.ending.pollUnsafe(), "it holds on for ever")
-      assert.strictEqual(asking, 1)
-      assert.include(["PingTimeout", "IdleTimeout"], (yield* endOf(session))._tag)
-    }).pipe(Effect.provide(Nonce.layer))
+        for (let turn = 0; turn < 5_000; turn++) yield* Effect.yieldNow
+        const kept = memory() - before
+        for (let minute = 0; minute < 60 && session.ending.pollUnsafe() === undefined; minute++) {
+          yield* TestClock.adjust("1 minute")
+        }
+        yield* Fiber.interrupt(flooding)
+        assert.isAtMost(kept, 32 * MiB, `the peer keeps ${kept} bytes`)
+        assert.isDefined(session.ending.pollUnsafe(), "the peer never ends")
+        assert.strictEqual(asking, 1)
+        assert.include(["PingTimeout", "IdleTimeout"], (yield* endOf(session))._tag)
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a length of 4,000,001", () =>
+  it.effect("ends with BadMessage on a header that announces 4,000,001 bytes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* session.remote.sendBytes(header("block", 4_000_001))
@@ -169,44 +177,48 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a flood of 400,000 pings from a remote that reads nothing: bounded, and it ends", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const before = memory()
-      const flooding = yield* fork(flood(session.remote, frames(count(1_000, ping)), 400))
-      for (let minute = 0; minute < 60 && session.ending.pollUnsafe() === undefined; minute++) {
-        yield* TestClock.adjust("1 minute")
-        const { queuedBytes, queuedMessages } = yield* session.peer.stats
-        assert.isAtMost(queuedMessages, 4_000)
-        assert.isAtMost(queuedBytes, 200_000)
-      }
-      yield* Fiber.interrupt(flooding)
-      yield* assertKept(before, MiB)
-      assert.isDefined(session.ending.pollUnsafe(), "it holds on for ever")
-      assert.strictEqual((yield* endOf(session))._tag, "WriteTimeout")
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "queues a bounded number of pongs for 400,000 pings of a remote that reads nothing, and ends with WriteTimeout",
+    () =>
+      Effect.gen(function* () {
+        const session = yield* start()
+        const before = memory()
+        const flooding = yield* fork(flood(session.remote, frames(count(1_000, ping)), 400))
+        for (let minute = 0; minute < 60 && session.ending.pollUnsafe() === undefined; minute++) {
+          yield* TestClock.adjust("1 minute")
+          const { queuedBytes, queuedMessages } = yield* session.peer.stats
+          assert.isAtMost(queuedMessages, 4_000)
+          assert.isAtMost(queuedBytes, 200_000)
+        }
+        yield* Fiber.interrupt(flooding)
+        yield* assertKept(before, MiB)
+        assert.isDefined(session.ending.pollUnsafe(), "the peer never ends")
+        assert.strictEqual((yield* endOf(session))._tag, "WriteTimeout")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a remote that reads nothing while it sends something every minute", () =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const sends = yield* fork(
-        Effect.forEach(count(100, Number), () => session.peer.send(filler(100_000)), { discard: true })
-      )
-      const waits = yield* Effect.forEach(count(10, Number), () => fork(session.peer.sendAndWait(filler(10))))
-      for (let minute = 0; minute < 20; minute++) {
-        assert.isUndefined(session.ending.pollUnsafe(), `ended after ${minute} minutes`)
-        const { queuedBytes } = yield* session.peer.stats
-        assert.isAtMost(queuedBytes, Peer.defaultMaximumQueuedBytes + 100_024 + 1_000)
-        yield* session.remote.send({ _tag: "sendheaders" })
-        yield* TestClock.adjust("1 minute")
-      }
-      assert.strictEqual((yield* endOf(session))._tag, "WriteTimeout")
-      for (const fiber of [sends, ...waits]) assert.strictEqual((yield* Fiber.await(fiber))._tag, "Failure")
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "ends with WriteTimeout after 20 minutes when the remote reads nothing, even if it sends a message every minute",
+    () =>
+      Effect.gen(function* () {
+        const session = yield* start()
+        const sends = yield* fork(
+          Effect.forEach(count(100, Number), () => session.peer.send(filler(100_000)), { discard: true })
+        )
+        const waits = yield* Effect.forEach(count(10, Number), () => fork(session.peer.sendAndWait(filler(10))))
+        for (let minute = 0; minute < 20; minute++) {
+          assert.isUndefined(session.ending.pollUnsafe(), `ended after ${minute} minutes`)
+          const { queuedBytes } = yield* session.peer.stats
+          assert.isAtMost(queuedBytes, Peer.defaultMaximumQueuedBytes + 100_024 + 1_000)
+          yield* session.remote.send({ _tag: "sendheaders" })
+          yield* TestClock.adjust("1 minute")
+        }
+        assert.strictEqual((yield* endOf(session))._tag, "WriteTimeout")
+        for (const fiber of [sends, ...waits]) assert.strictEqual((yield* Fiber.await(fiber))._tag, "Failure")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("inv of 50,000, again and again", () =>
+  it.effect("remembers a bounded number of hashes from repeated invs of 50,000", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* assertKeeps(
@@ -222,7 +234,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("an inv of 50,000 blocks, of which the last is remembered", () =>
+  it.effect("reports the last of 50,000 announced blocks as lastBlockAnnounced", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* assertKeeps(
@@ -237,7 +249,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getdata of 50,000, twenty times, which nobody answers", () =>
+  it.effect("keeps nothing of twenty unanswered getdata of 50,000 items", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const bytes = frames([getdata(...count(50_000, (index) => item(Wire.InventoryType.block, hash(index))))])
@@ -245,7 +257,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("addr of 1,000, a thousand times", () =>
+  it.effect("keeps nothing of 1,000 addr messages of 1,000 addresses", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const address = { timestamp: 1, services: 1n, address: new Uint8Array(16), port: 8333 }
@@ -254,7 +266,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("headers of 2,000 that nobody asked for, again and again", () =>
+  it.effect("keeps a bounded number of hashes from unsolicited headers messages of 2,000", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* assertKeeps(
@@ -270,7 +282,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("bad checksums, 100,000 of them", () =>
+  it.effect("drops 100,000 messages with wrong checksums and stays connected", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const bad = frames(count(1_000, ping))
@@ -281,7 +293,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a bad checksum, where the policy does not bear it", () =>
+  it.effect("ends with BadMessage on a wrong checksum under btcd's policy", () =>
     Effect.gen(function* () {
       const session = yield* start({ policy: Policy.btcd })
       const bad = frames([ping(1)])
@@ -293,7 +305,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("messages of 100,000 invented names and more", () =>
+  it.effect("counts 100,000 or more unknown commands in one row of its statistics", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const commandsBefore = Object.keys((yield* session.peer.stats).received).length
@@ -313,7 +325,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("unsolicited tx, block and notfound, 30,000 of them and more", () =>
+  it.effect("keeps nothing of 30,000 or more unsolicited tx, block and notfound messages", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* assertKeeps(
@@ -334,7 +346,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("pongs with foreign nonces, 100,000 of them, answer nothing", () =>
+  it.effect("ignores 100,000 pongs with unknown nonces: its pings stay unanswered and it ends with PingTimeout", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const pinging = yield* fork(session.peer.ping)
@@ -344,7 +356,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
       const stats = yield* assertUnharmed(session)
       assert.isUndefined(stats.lastPing)
       assert.isUndefined(pinging.pollUnsafe())
-      // It is not taken for an answer to the pings of the keep-alive either.
+      // These pongs do not answer the keep-alive's pings either.
       for (let minute = 0; minute < 22; minute++) {
         yield* session.remote.sendBytes(bytes)
         yield* TestClock.adjust("1 minute")
@@ -354,7 +366,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("feefilters that make no sense are not believed", () =>
+  it.effect("ignores feefilters that are negative, above 21 million bitcoins or malformed", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* session.remote.send({ _tag: "feefilter", feeRate: 1_000 })
@@ -372,7 +384,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a remote that answers getdata with the wrong data is one that does not answer", () =>
+  it.effect("reports an item as TimedOut and ends with Stalled when the remote answers getdata with other data", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const wanted = item(Wire.InventoryType.tx, Wire.txid(transaction(1)))
@@ -390,7 +402,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
       assert.isUndefined(asking.pollUnsafe())
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* Fiber.join(asking), [{ _tag: "TimedOut", item: wanted }])
-      // It does not answer the ping that asks whether it has more to say.
+      // The remote does not answer the ping that follows the request either.
       yield* TestClock.adjust("30 seconds")
       const reason = yield* endOf(session)
       assert(reason._tag === "Stalled")
@@ -398,7 +410,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a remote that answers one of two items over and over stalls on the other", () =>
+  it.effect("ends with Stalled when the remote repeats one of two requested items and never sends the other", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const items = [1, 2].map((number) => item(Wire.InventoryType.tx, Wire.txid(transaction(number))))
@@ -417,7 +429,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a question for no transactions of a block", () =>
+  it.effect("ends with ProtocolViolation on a getblocktxn without indexes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       yield* session.remote.send({ _tag: "getblocktxn", blockHash: new Uint8Array(32), indexes: [] })
@@ -436,7 +448,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     ["sendaddrv2", { _tag: "sendaddrv2" }],
     ["feature", { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }]
   ] satisfies ReadonlyArray<readonly [string, Wire.Message]>)(
-    "negotiation after verack: %s (version and verack by btcd's policy)",
+    "ends with ProtocolViolation on %s after verack (version and verack under btcd's policy)",
     ([command, message]) =>
       Effect.gen(function* () {
         const session = yield* start(command === "version" || command === "verack" ? { policy: Policy.btcd } : {})
@@ -447,7 +459,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("duplicate versions and veracks, 100,000 of them, where the policy ignores them", () =>
+  it.effect("ignores 100,000 duplicate versions and veracks under Core's policy", () =>
     Effect.gen(function* () {
       const session = yield* start({ policy: Policy.core })
       const bytes = frames(count(1_000, () => [version({ nonce: 43n, userAgent: "/other/" }), verack]).flat())
@@ -457,7 +469,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect.each(["getheaders", "getblocks"])("a locator of 102: %s", (command) =>
+  it.effect.each(["getheaders", "getblocks"])("ends with BadMessage on a %s with 102 locator hashes", (command) =>
     Effect.gen(function* () {
       const session = yield* start()
       const payload = new Uint8Array(4 + 1 + 102 * 32 + 32)
@@ -469,7 +481,7 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getheaders with locators of 101, 2,000 of them, which nobody answers", () =>
+  it.effect("keeps nothing of 2,000 unanswered getheaders with 101 locator hashes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const locator = count(101, hash)
@@ -479,37 +491,41 @@ describe.each(directions)("after the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("closing, and resetting, after every byte of a message", () =>
-    Effect.gen(function* () {
-      const bytes = frames([ping(1), inv(1, 2)])
-      for (let size = 0; size <= bytes.length; size++) {
-        for (const how of ["closes", "resets"] as const) {
-          const session = yield* start()
-          yield* session.remote.sendBytes(bytes.subarray(0, size))
-          yield* how === "closes" ? session.remote.connection.close : session.pair.reset()
-          assert.strictEqual((yield* endOf(session))._tag, how === "closes" ? "RemoteClosed" : "ConnectionLost")
+  it.effect(
+    "ends with RemoteClosed or ConnectionLost when the remote closes or resets after any byte of a message",
+    () =>
+      Effect.gen(function* () {
+        const bytes = frames([ping(1), inv(1, 2)])
+        for (let size = 0; size <= bytes.length; size++) {
+          for (const how of ["closes", "resets"] as const) {
+            const session = yield* start()
+            yield* session.remote.sendBytes(bytes.subarray(0, size))
+            yield* how === "closes" ? session.remote.connection.close : session.pair.reset()
+            assert.strictEqual((yield* endOf(session))._tag, how === "closes" ? "RemoteClosed" : "ConnectionLost")
+          }
         }
-      }
-    }).pipe(Effect.provide(Nonce.layer))
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("garbage from seeds", () =>
-    Effect.gen(function* () {
-      for (let seed = 0; seed < 200; seed++) {
-        const random = dice(seed)
-        const garbage = random.bytes(1 + random.below(2_000))
-        const honest = frames([ping(1), filler(50), inv(1, 2)])
-        const session = yield* start()
-        // Honest bytes, of which some are changed, or none at all.
-        if (random.chance(0.5)) {
-          for (let change = 0; change < 1 + random.below(4); change++)
-            honest[random.below(honest.length)] = random.below(256)
-          yield* session.remote.sendBytes(honest)
-        } else yield* session.remote.sendBytes(garbage)
-        yield* TestClock.adjust("23 minutes")
-        const reason = yield* endOf(session)
-        assert.include(["BadMessage", "IdleTimeout", "PingTimeout"], reason._tag, `seed ${seed}`)
-      }
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "ends with BadMessage or a timeout on random bytes, or on valid frames with random bytes changed (200 seeds)",
+    () =>
+      Effect.gen(function* () {
+        for (let seed = 0; seed < 200; seed++) {
+          const random = dice(seed)
+          const garbage = random.bytes(1 + random.below(2_000))
+          const honest = frames([ping(1), filler(50), inv(1, 2)])
+          const session = yield* start()
+          // Half of the seeds send valid frames with one to four bytes changed, the others random bytes.
+          if (random.chance(0.5)) {
+            for (let change = 0; change < 1 + random.below(4); change++)
+              honest[random.below(honest.length)] = random.below(256)
+            yield* session.remote.sendBytes(honest)
+          } else yield* session.remote.sendBytes(garbage)
+          yield* TestClock.adjust("23 minutes")
+          const reason = yield* endOf(session)
+          assert.include(["BadMessage", "IdleTimeout", "PingTimeout"], reason._tag, `seed ${seed}`)
+        }
+      }).pipe(Effect.provide(Nonce.layer))
   )
 })

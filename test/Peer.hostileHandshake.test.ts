@@ -1,4 +1,4 @@
-/** Hostile remotes in the handshake: each ends with the right reason or is tolerated, and none makes the peer keep more than a bound. */
+/** Hostile remotes during the handshake: it tolerates them or fails with the right reason, and memory stays bounded. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
@@ -24,19 +24,19 @@ import { dice } from "./support/dice.ts"
 const directions = ["outbound", "inbound"] as const
 const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
 const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
-/** How often what could be kept comes: enough to be far above each bound. HOSTILE_SCALE=10 is a longer look. */
+/** Multiplies the number of messages that a leak could keep: far above each bound at 1. HOSTILE_SCALE=10 runs longer. */
 const scale = Number(process.env["HOSTILE_SCALE"] ?? 1)
 const count = <A>(size: number, make: (index: number) => A): Array<A> =>
   Array.from({ length: size }, (_, at) => make(at))
 
-describe.each(directions)("in the handshake of an %s peer", (direction) => {
-  // In version 1 alone: otherwise whatever is no version message is a key.
+describe.each(directions)("the handshake of an %s peer with a hostile remote", (direction) => {
+  // v1 only: under "auto" an inbound peer takes first bytes that are not a version message for a BIP324 key.
   const options = { direction, transport: "v1" } as const
 
   it.effect.each([
     ["a byte a second", 1_000, 60],
     ["a byte a minute", 60_000, 1]
-  ] as const)("slow loris: %s", ([, every, bytes]) =>
+  ] as const)("times out after 60 seconds when the remote sends %s (slow loris)", ([, every, bytes]) =>
     Effect.gen(function* () {
       const session = yield* begun(options)
       const slow = frames([version()])
@@ -51,7 +51,7 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("slow loris: a version, then a message it does not know every second, never verack", () =>
+  it.effect("times out waiting for verack when the remote sends version and then an unknown message every second", () =>
     Effect.gen(function* () {
       const session = yield* begun(options)
       yield* session.remote.send(version())
@@ -71,18 +71,20 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect.each([0, 1, 3, 4, 12, 23])("%d bytes of a header, then silence", (bytes) =>
-    Effect.gen(function* () {
-      const session = yield* begun(options)
-      yield* session.remote.sendBytes(frames([version()]).subarray(0, bytes))
-      yield* TestClock.adjust("59999 millis")
-      assert.isUndefined(session.making.pollUnsafe())
-      yield* TestClock.adjust("1 millis")
-      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect.each([0, 1, 3, 4, 12, 23])(
+    "times out after 60 seconds when the remote stops after %d bytes of a header",
+    (bytes) =>
+      Effect.gen(function* () {
+        const session = yield* begun(options)
+        yield* session.remote.sendBytes(frames([version()]).subarray(0, bytes))
+        yield* TestClock.adjust("59999 millis")
+        assert.isUndefined(session.making.pollUnsafe())
+        yield* TestClock.adjust("1 millis")
+        assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a length of 4,000,000, header only, from 20 remotes at once", () =>
+  it.effect("allocates nothing for a header that announces 4,000,000 bytes (20 remotes at once)", () =>
     Effect.gen(function* () {
       const sessions = yield* assertKeeps(
         4 * MiB,
@@ -100,7 +102,7 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a length of 4,000,001", () =>
+  it.effect("fails with BadMessage on a header that announces 4,000,001 bytes", () =>
     Effect.gen(function* () {
       const session = yield* begun(options)
       yield* session.remote.sendBytes(header("version", 4_000_001))
@@ -118,17 +120,19 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     { _tag: "wtxidrelay" },
     { _tag: "sendaddrv2" },
     { _tag: "getaddr" }
-  ] satisfies ReadonlyArray<Wire.Message>)("a message before version, by btcd's policy: $_tag", (message) =>
-    Effect.gen(function* () {
-      const session = yield* begun({ ...options, policy: Policy.btcd })
-      yield* session.remote.send(message, version(), verack)
-      const reason = yield* refusal(session)
-      assert(reason._tag === "NotVersionFirst")
-      assert.strictEqual(reason.received, Wire.command(message))
-    }).pipe(Effect.provide(Nonce.layer))
+  ] satisfies ReadonlyArray<Wire.Message>)(
+    "fails with NotVersionFirst on $_tag before version under btcd's policy",
+    (message) =>
+      Effect.gen(function* () {
+        const session = yield* begun({ ...options, policy: Policy.btcd })
+        yield* session.remote.send(message, version(), verack)
+        const reason = yield* refusal(session)
+        assert(reason._tag === "NotVersionFirst")
+        assert.strictEqual(reason.received, Wire.command(message))
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("messages before version, for ever, where the policy ignores them", () =>
+  it.effect("ignores messages before version under Core's policy, keeps nothing of them, and times out", () =>
     Effect.gen(function* () {
       const session = yield* begun({ ...options, policy: Policy.core })
       const bytes = frames(count(10, () => inv(...count(1_000, () => 5))))
@@ -138,7 +142,7 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("messages before verack are ignored, however many, and not handed to handlers", () =>
+  it.effect("ignores messages before verack: handlers never see them, nothing is kept, and it times out", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []
       const session = yield* begun({
@@ -157,7 +161,7 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a second version, by btcd's policy", () =>
+  it.effect("fails with DuplicateVersion on a second version under btcd's policy", () =>
     Effect.gen(function* () {
       const session = yield* begun({ ...options, policy: Policy.btcd })
       yield* session.remote.send(version(), version(), verack)
@@ -165,18 +169,20 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("thousands of versions, wtxidrelays and features, where the policy ignores duplicates", () =>
-    Effect.gen(function* () {
-      const session = yield* begun({ ...options, policy: Policy.core })
-      const feature: Wire.Message = { _tag: "feature", id: "BIP-9999", data: new Uint8Array(512) }
-      const bytes = frames(count(100, () => [version(), { _tag: "wtxidrelay" } as const, feature]).flat())
-      yield* assertKeeps(MiB, flood(session.remote, bytes, 100))
-      yield* TestClock.adjust("60 seconds")
-      assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "keeps nothing of 10,000 duplicate versions, wtxidrelays and features under Core's policy, and times out",
+    () =>
+      Effect.gen(function* () {
+        const session = yield* begun({ ...options, policy: Policy.core })
+        const feature: Wire.Message = { _tag: "feature", id: "BIP-9999", data: new Uint8Array(512) }
+        const bytes = frames(count(100, () => [version(), { _tag: "wtxidrelay" } as const, feature]).flat())
+        yield* assertKeeps(MiB, flood(session.remote, bytes, 100))
+        yield* TestClock.adjust("60 seconds")
+        assert.strictEqual((yield* refusal(session))._tag, "TimedOut")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("features of 20,000 invented names and more", () =>
+  it.effect("remembers a bounded number of 20,000 or more different features", () =>
     Effect.gen(function* () {
       const session = yield* begun(options)
       yield* session.remote.send(version())
@@ -189,11 +195,11 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
         }))
         yield* Effect.exit(flood(session.remote, frames(features), 1))
       }
-      yield* assertKept(before, 2 * MiB, "features are kept without a bound")
+      yield* assertKept(before, 2 * MiB, "the handshake keeps features without a bound")
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("bad checksums, over and over", () =>
+  it.effect("drops 10,000 messages with wrong checksums and times out", () =>
     Effect.gen(function* () {
       const session = yield* begun(options)
       yield* session.remote.send(version())
@@ -205,7 +211,7 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("closing, and resetting, after every byte of what it sends", () =>
+  it.effect("fails with Disconnected when the remote closes or resets after any byte of its handshake", () =>
     Effect.gen(function* () {
       const bytes = frames([version(), { _tag: "wtxidrelay" }, { _tag: "sendaddrv2" }, verack])
       for (let size = 0; size <= bytes.length; size++) {
@@ -215,7 +221,7 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
           yield* how === "closes" ? session.remote.connection.close : session.pair.reset()
           if (size === bytes.length) {
             const peer = yield* Fiber.await(session.making)
-            // It was whole: the peer was made before it learnt of the end, and ends at once.
+            // The handshake was complete: the peer may be made before it notices the end, and then ends at once.
             if (peer._tag === "Success") {
               const reason = yield* peer.value.awaitShutdown
               assert.include(["RemoteClosed", "ConnectionLost", "ScopeClosed"], reason._tag)
@@ -230,14 +236,14 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("cut after every byte that we send", () =>
+  it.effect("fails with Disconnected when the connection is cut after any byte that we send", () =>
     Effect.gen(function* () {
       for (let size = 0; size < 250; size++) {
         const session = yield* begun(options, { cutAfter: [size, undefined] })
         yield* session.remote.send(version(), verack)
         const exit = yield* Fiber.await(session.making)
         if (exit._tag === "Success") {
-          // It was cut behind our last byte, or in an answer to a version and a verack that came together.
+          // The cut came after our last byte, or within our answer to a version and verack received in one batch.
           assert.include(["ConnectionLost", "ScopeClosed"], (yield* exit.value.awaitShutdown)._tag)
         } else assert.strictEqual((yield* refusal(session))._tag, "Disconnected", `cut after ${size}`)
         assert.strictEqual(session.tracker.waiting(), 0)
@@ -245,13 +251,13 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("garbage from seeds, at each stage", () =>
+  it.effect("fails with WrongNetwork, BadMessage or TimedOut on random bytes before or after version (200 seeds)", () =>
     Effect.gen(function* () {
       const stages: ReadonlyArray<Uint8Array> = [new Uint8Array(0), frames([version()])]
       for (let seed = 0; seed < 200; seed++) {
         const random = dice(seed)
         const garbage = random.bytes(1 + random.below(2_000))
-        // With the right magic it gets further.
+        // Bytes that begin with the right magic reach the checks after it.
         if (random.chance(0.5)) garbage.set(network.magic.subarray(0, garbage.length))
         const session = yield* begun(options)
         yield* session.remote.sendBytes(random.pick(stages))
@@ -263,7 +269,7 @@ describe.each(directions)("in the handshake of an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a remote that sends and takes one byte at a time is an honest one", () =>
+  it.effect("completes with a remote that sends and receives one byte at a time", () =>
     Effect.gen(function* () {
       const session = yield* connected(options, { split: [1], window: 1 })
       yield* session.remote.send(filler(200))

@@ -13,7 +13,7 @@ const network = Network.regtest
 setFlagsFromString("--expose-gc")
 const collect = runInNewContext("gc") as () => void
 
-/** What this process holds, without its garbage. */
+/** Memory of this process after garbage collection, in bytes. */
 const memory = (): number => {
   collect()
   const { arrayBuffers, heapUsed } = process.memoryUsage()
@@ -29,7 +29,7 @@ const eventually = (condition: () => boolean) =>
 
 describe("peers over TCP", () => {
   it.live(
-    "200 MB at a consumer that stops reading stop the remote's TCP, with memory bounded, and arrive when it goes on",
+    "a consumer that stops reading holds the TCP connection back with bounded memory, and gets all 200 MB when it resumes",
     () =>
       Effect.gen(function* () {
         const gate = yield* Deferred.make<void>()
@@ -66,19 +66,19 @@ describe("peers over TCP", () => {
           }
         })
         const accepted = yield* Fiber.join(stalled)
-        assert.isBelow(accepted, 50_000_000, "the remote could send on")
-        assert.isBelow(memory() - before, 16_000_000, "memory grew while the consumer stood still")
+        assert.isBelow(accepted, 50_000_000, "the remote was not held back")
+        assert.isBelow(memory() - before, 16_000_000, "memory grew while the consumer was paused")
         yield* Deferred.succeed(gate, undefined)
         yield* Deferred.await(done)
-        // More than while it stood still: V8 frees array buffers some time after they became garbage.
-        assert.isBelow(highest - before, 64_000_000, "memory grew while the consumer worked")
+        // The bound is larger than for the paused consumer: V8 frees array buffers some time after they become garbage.
+        assert.isBelow(highest - before, 64_000_000, "memory grew while the consumer was reading")
         yield* peer.disconnect()
         assert.strictEqual((yield* peer.awaitShutdown)._tag, "Requested")
       }).pipe(Effect.scoped, Effect.provide(Nonce.layer)),
     60_000
   )
 
-  it.live("a served peer and one that dials talk, and no handle is left when both scopes are closed", () =>
+  it.live("a served peer and a dialed peer exchange messages, and no handle is left when both scopes are closed", () =>
     Effect.gen(function* () {
       const before = sockets()
       const scope = yield* Scope.make()
@@ -105,7 +105,7 @@ describe("peers over TCP", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.live("the remote's process is killed in the middle: the end is typed and the handle gone", () =>
+  it.live("a peer whose remote process is killed ends with a typed reason and leaves no handle", () =>
     Effect.gen(function* () {
       const before = sockets()
       const listener = yield* NodeConnection.listen({ host: "127.0.0.1", port: 0 })

@@ -1,4 +1,4 @@
-/** Callers that are not checked by TypeScript: what their handlers return and what they send. */
+/** Callers without type checking: results of their handlers, and messages of a wrong type. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect } from "effect"
 import { Nonce, type Peer, type Wire } from "effect-bitcoin-peer"
@@ -7,11 +7,11 @@ import { withRemote } from "./support/peers.ts"
 const ping: Wire.Message = { _tag: "ping", nonce: 1n }
 const getaddr: Wire.Message = { _tag: "getaddr" }
 
-describe("a JavaScript caller", () => {
+describe("a peer of a JavaScript caller", () => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
     withRemote({ direction: "outbound", ...options })
 
-  it.effect("has the promise of an async handler waited for before the next handler runs", () =>
+  it.effect("waits for the promise of an async handler before it runs the next handler", () =>
     Effect.gen(function* () {
       const log: Array<string> = []
       const { remote } = yield* start({
@@ -31,7 +31,7 @@ describe("a JavaScript caller", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("has the promise of a handler that was set later waited for", () =>
+  it.effect("waits for the promise of a handler that peer.handle has set", () =>
     Effect.gen(function* () {
       const log: Array<string> = []
       const { peer, remote } = yield* start()
@@ -42,7 +42,7 @@ describe("a JavaScript caller", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("ends its peer with HandlerFailed and the error when a promise rejects", () =>
+  it.effect("ends with HandlerFailed and the error when a handler's promise rejects", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({ handlers: { getaddr: () => Promise.reject(new Error("no addresses")) } })
       yield* remote.send(getaddr)
@@ -53,7 +53,7 @@ describe("a JavaScript caller", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect.each([7, "text", null, {}, [], true])("has a handler's result %j ignored", (result) =>
+  it.effect.each([7, "text", null, {}, [], true])("ignores the result %j of a handler", (result) =>
     Effect.gen(function* () {
       const handlers = { getaddr: (): unknown => result } as Peer.Handlers
       const { remote } = yield* start({ handlers })
@@ -73,7 +73,7 @@ describe("a JavaScript caller", () => {
     [{ _tag: "pong" }, '"nonce" is missing'],
     [{ _tag: "inv", items: null }, '"items" is of type null instead of Array'],
     [{ _tag: "getdata", items: [{ type: 1, hash: "00" }] }, '"items.hash" is of type string instead of Uint8Array']
-  ] as const)("gets NotSendable for %j, and the peer goes on", ([message, problem]) =>
+  ] as const)("refuses to send %j with NotSendable, and stays connected", ([message, problem]) =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       for (const send of [peer.send, peer.sendAndWait]) {

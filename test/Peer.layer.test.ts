@@ -1,4 +1,4 @@
-/** Peers as a service: layers, configuration, and options that cannot be. */
+/** Invalid options, and peers as a service: layers and configuration. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, ConfigProvider, Context, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { TestClock } from "effect/testing"
@@ -23,7 +23,7 @@ describe("options", () => {
     { network: { ...network, magic: Uint8Array.of(1, 2, 3) } },
     { trickle: { _tag: "Poisson", mean: Number.NaN } }
   ]
-  it.effect("that cannot be fail the handshake before anything is sent, and close the connection", () =>
+  it.effect("that are invalid fail with BadOptions before anything is sent, and close the connection", () =>
     Effect.gen(function* () {
       for (const options of bad) {
         const [ours, theirs] = yield* Connection.makePair()
@@ -34,7 +34,7 @@ describe("options", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("with a start height that never comes time out with the handshake", () =>
+  it.effect("with a startHeight that never completes make the handshake time out", () =>
     Effect.gen(function* () {
       const [ours] = yield* Connection.makePair()
       const making = yield* fork(Effect.flip(Peer.make(ours, { network, startHeight: Effect.never })))
@@ -43,7 +43,7 @@ describe("options", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a ping timeout below the ping interval is kept", () =>
+  it.effect("with a pingTimeout below the pingInterval are accepted, and the timeout ends the peer", () =>
     Effect.gen(function* () {
       const { peer } = yield* withRemote({ pingTimeout: "10 seconds", pingInterval: "10 minutes" })
       yield* fork(Effect.ignore(peer.ping))
@@ -63,7 +63,7 @@ describe("Peer.layer", () => {
     })
   )
 
-  it.effect("makes the peer of the connection in the context and ends it with the layer", () =>
+  it.effect("makes a peer on the connection of the context, and ends it with the layer", () =>
     Effect.gen(function* () {
       const peer = yield* Effect.provide(
         Peer.Peer,
@@ -74,7 +74,7 @@ describe("Peer.layer", () => {
     })
   )
 
-  it.effect("takes its settings from the configuration, which goes before the options", () =>
+  it.effect("reads settings from the configuration, which overrides the options", () =>
     Effect.gen(function* () {
       const peer = yield* Effect.provide(
         Peer.Peer,
@@ -88,7 +88,7 @@ describe("Peer.layer", () => {
     })
   )
 
-  it.effect("fails with a ConfigError for a value that is none", () =>
+  it.effect("fails with a ConfigError for an invalid value", () =>
     Effect.gen(function* () {
       for (const bad of [
         { BTCPEER_NETWORK: "moonnet" },

@@ -1,4 +1,4 @@
-/** Which messages above a limit end a peer: those that can be read, as Bitcoin Core does (interop/limits.test.ts asks it). */
+/** Messages above a limit end a peer only if they can be read completely, as in Core (interop/limits.test.ts compares). */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Nonce, Wire } from "effect-bitcoin-peer"

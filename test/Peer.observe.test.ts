@@ -1,4 +1,4 @@
-/** What a peer tells those who watch, and what its ends say of the remote. */
+/** Metrics, logs and spans of a peer, and the assessment of its ends. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Metric, References, Tracer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
@@ -74,7 +74,7 @@ describe("logs", () => {
       return lines
     })
 
-  it.effect("say a line a message at debug level, with the peer in the annotations", () =>
+  it.effect("have one line per message at debug level, with the peer in the annotations", () =>
     Effect.gen(function* () {
       const lines = yield* logged("Debug")
       const messages = lines.map(({ message }) => message)
@@ -87,7 +87,7 @@ describe("logs", () => {
     })
   )
 
-  it.effect("say nothing at the usual level, and the content too at trace level", () =>
+  it.effect("are empty at the default level, and include message contents at trace level", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* logged("Info"), [])
       const debug = yield* logged("Debug")
@@ -97,7 +97,7 @@ describe("logs", () => {
 })
 
 describe("spans", () => {
-  it.effect("last from the handshake to the end, one a connection", () =>
+  it.effect("last from the handshake to the end, one per connection", () =>
     Effect.gen(function* () {
       const spans: Array<Tracer.NativeSpan> = []
       const tracer = Tracer.make({
@@ -120,7 +120,7 @@ describe("spans", () => {
 })
 
 describe("Peer.assess", () => {
-  it("says of each end who did it, whether to try again, and how bad it was", () => {
+  it("gives the responsible side, whether to retry, and the ban points of each end", () => {
     assert.deepStrictEqual(Peer.assess({ _tag: "RemoteClosed" }), { by: "remote", retry: true, points: 0 })
     assert.deepStrictEqual(Peer.assess({ _tag: "ScopeClosed" }), { by: "local", retry: true, points: 0 })
     assert.deepStrictEqual(Peer.assess({ _tag: "SelfConnection" }), { by: "local", retry: false, points: 0 })

@@ -1,4 +1,4 @@
-/** Random schedules in virtual time, short: the first seeds, and the seeds that found a bug. Peer.simulation.long.test.ts runs many more. */
+/** Random schedules in virtual time: 500 seeds, and seeds that found a bug. Peer.simulation.long.test.ts runs more. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
@@ -9,8 +9,8 @@ import { numbered } from "./support/simulation.ts"
 
 testSchedules({ from: 0, to: 500 })
 
-describe("found by these schedules", () => {
-  it.effect("seed 106: writing to a remote that has closed does not lose what it sent before", () =>
+describe("bugs found by these schedules", () => {
+  it.effect("seed 106: a write after the remote has closed does not lose messages that the remote sent before", () =>
     Effect.gen(function* () {
       const handled: Array<number> = []
       const { peer, remote } = yield* withRemote({
@@ -25,7 +25,7 @@ describe("found by these schedules", () => {
       yield* remote.send(numbered(1, 0), numbered(2, 0))
       yield* remote.send(numbered(3, 0))
       yield* remote.connection.close
-      // The handler of the first message runs still.
+      // The handler of the first message is still running.
       yield* Effect.exit(peer.send(numbered(4, 0)))
       const ending = yield* Effect.forkChild(peer.awaitShutdown, { startImmediately: true })
       yield* TestClock.adjust("1 second")
@@ -34,11 +34,11 @@ describe("found by these schedules", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("seed 2231: a pair with a delay does not spin when two parcels are a rounding error apart", () =>
+  it.effect("seed 2231: a delayed in-memory pair does not spin when two deliveries are a rounding error apart", () =>
     Effect.gen(function* () {
       const clock = yield* Clock.Clock
       let sleeps = 0
-      // Without an end to it the test itself would hang.
+      // Without this bound a spinning pair would hang the test.
       const counting = withSleep(clock, (duration) => (++sleeps > 1_000 ? Effect.never : clock.sleep(duration)))
       const [first, second] = yield* Effect.provideService(Connection.makePair({ delay: 100 }), Clock.Clock, counting)
       yield* TestClock.adjust(7.213)
@@ -52,7 +52,7 @@ describe("found by these schedules", () => {
     })
   )
 
-  /** The remote has closed, the handler of what it sent before runs for a minute still, and a send is told of the end. */
+  /** A peer whose remote has closed while a handler of an earlier message runs for another minute. */
   const closing = Effect.gen(function* () {
     const session = yield* withRemote({
       trickle: { _tag: "Fixed", interval: 100 },
@@ -65,7 +65,7 @@ describe("found by these schedules", () => {
     return { ...session, shutdown }
   })
 
-  it.effect("seed 55: who is told that the peer has ended is told the reason that awaitShutdown gives", () =>
+  it.effect("seed 55: a send that fails with Ended has the same reason as awaitShutdown", () =>
     Effect.gen(function* () {
       const { peer, shutdown } = yield* closing
       yield* TestClock.adjust("1 second")
@@ -77,10 +77,10 @@ describe("found by these schedules", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("seed 457: announcements that wait when the remote closes are no defect", () =>
+  it.effect("seed 457: announcements that wait when the remote closes cause no defect", () =>
     Effect.gen(function* () {
       const { peer, shutdown } = yield* closing
-      // The first one goes out and shows that nothing can be written any more, the second one waits.
+      // The first announcement is sent and detects that writing fails; the second one waits.
       for (const number of [1, 2]) {
         const hash = new Uint8Array(32).fill(number)
         yield* Effect.exit(peer.announce([{ type: Wire.InventoryType.tx, hash }]))

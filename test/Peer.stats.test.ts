@@ -26,7 +26,7 @@ const headerSize = 24
 describe("the statistics of a peer", () => {
   const start = withRemote()
 
-  it.effect("have no row but those of commands where all bytes are messages", () =>
+  it.effect("have only rows of commands when all bytes belong to messages", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start
       yield* remote.send(ping, { _tag: "Unknown", command: "hello", payload: new Uint8Array(3) })
@@ -41,7 +41,7 @@ describe("the statistics of a peer", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("count the bytes of a dropped message under no message", () =>
+  it.effect("count the bytes of a dropped message outside all commands", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start
       const damaged = remote.frames([{ _tag: "inv", items: [{ type: 1, hash: new Uint8Array(32) }] }])
@@ -58,7 +58,7 @@ describe("the statistics of a peer", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("count the beginning of a message under no message, until its end arrives", () =>
+  it.effect("count the bytes of an incomplete message outside all commands until it is complete", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start
       const frame = remote.frames([ping])
@@ -77,7 +77,7 @@ describe("the statistics of a peer", () => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("count the key exchange of version 2 under no message, on both sides alike", () =>
+  it.effect("count the v2 key exchange outside all commands, equally on both sides", () =>
     Effect.gen(function* () {
       const peers = yield* twoPeers({ transport: "v2" }, { transport: "v2" })
       yield* peers[0].ping
@@ -86,7 +86,7 @@ describe("the statistics of a peer", () => {
       for (const stats of [one, other]) {
         addUp(stats)
         assert.strictEqual(stats.transport, "v2")
-        // A key, a terminator and the version packet, with its length, header and tag. Garbage and decoys come on top.
+        // A key, a terminator, and the version packet with its length, header and tag. Garbage and decoys add to this.
         assert.isAtLeast(stats.received[noMessage]!.bytes, 64 + 16 + 3 + 1 + 16)
       }
       assert.deepStrictEqual(one.sent, other.received)
@@ -94,7 +94,7 @@ describe("the statistics of a peer", () => {
     })
   )
 
-  it.effect("come back from JSON", () =>
+  it.effect("decode from their own JSON", () =>
     Effect.gen(function* () {
       const [peer] = yield* twoPeers({ transport: "v2" }, { transport: "v2" })
       const stats = yield* peer.stats

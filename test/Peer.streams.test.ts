@@ -1,4 +1,4 @@
-/** Streams of a peer's messages, and their subscribers that do not keep up. */
+/** Streams of a peer's messages, and slow subscribers. */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -17,7 +17,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     pairOptions: Connection.PairOptions = {}
   ) => withRemote({ direction, ...options }, remoteVersion, pairOptions)
 
-  it.effect("streams the messages to any number of subscribers and ends the streams with the peer", () =>
+  it.effect("streams messages to several subscribers, and ends the streams when it ends", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const streams = yield* Effect.forEach([1, 2], () => fork(Stream.runCollect(peer.messages)))
@@ -35,7 +35,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a stream that is not consumed stops the reader, and the remote, and loses nothing", () =>
+  it.effect("stops reading while a stream is not consumed, which holds the remote back, and loses no message", () =>
     Effect.gen(function* () {
       const count = 20_000
       const { peer, remote } = yield* start()
@@ -60,7 +60,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       assert.isBelow(messagesReceived, 10_000)
       assert.isAbove(waits, 200_000)
       yield* Deferred.succeed(gate, undefined)
-      // The pongs are read, or the reader would have to stop for them.
+      // The test reads the pongs: unread pongs would stop the reader as well.
       yield* Effect.forEach(Array.from({ length: count }), () => remote.receiveUntil("pong"), { discard: true })
       yield* Deferred.await(all)
       yield* peer.disconnect()
@@ -72,7 +72,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a subscriber that drops the oldest holds nobody up and sees the newest", () =>
+  it.effect('goes on reading for a slow "dropOldest" subscriber, which gets the newest messages', () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const gate = yield* Deferred.make<void>()
@@ -100,7 +100,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a subscriber that chose to fail ends alone, after what was held for it", () =>
+  it.effect('fails a slow "fail" subscriber with Overflow after its buffered messages, and stays connected', () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const gate = yield* Deferred.make<void>()
@@ -126,7 +126,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a subscriber that goes away holds nobody up", () =>
+  it.effect("goes on reading when a subscriber that blocked it is interrupted", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const stuck = yield* fork(Stream.runForEach(peer.messages, () => Effect.never))

@@ -1,4 +1,4 @@
-/** What a connected peer does: handlers, sending, pings, statistics. */
+/** A connected peer: handlers, sending, pings, statistics. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Fiber, Schema } from "effect"
 import { TestClock } from "effect/testing"
@@ -17,7 +17,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     pairOptions: Connection.PairOptions = {}
   ) => withRemote({ direction, ...options }, remoteVersion, pairOptions)
 
-  it.effect("has finished its handshake, and says what was agreed", () =>
+  it.effect("has completed its handshake and holds the result in peer.info", () =>
     Effect.gen(function* () {
       const { pair, peer } = yield* start()
       assert.strictEqual(peer.info.direction, direction)
@@ -28,7 +28,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("runs handlers in the order the messages came, one at a time", () =>
+  it.effect("runs handlers one at a time, in the order of the messages", () =>
     Effect.gen(function* () {
       const log: Array<string> = []
       const gate = yield* Deferred.make<void>()
@@ -55,7 +55,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("hands to handlers what came in one batch with the verack", () =>
+  it.effect("passes messages that arrived in one batch with verack to handlers", () =>
     Effect.gen(function* () {
       const [ours, theirs] = yield* Connection.makePair()
       const remote = scripted(theirs)
@@ -69,7 +69,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("gives handlers the services of the context that made the peer, and the peer's scope", () =>
+  it.effect("runs handlers with the services of the fiber that made the peer, and with the peer's scope", () =>
     Effect.gen(function* () {
       class Name extends Context.Service<Name, string>()("test/Name") {}
       const ended = yield* Deferred.make<string>()
@@ -89,67 +89,71 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("replaces, adds and removes handlers while connected, with the services of who sets them", () =>
-    Effect.gen(function* () {
-      class Name extends Context.Service<Name, string>()("test/Name") {}
-      const log: Array<string> = []
-      const ended = yield* Deferred.make<string>()
-      const { close, peer, remote } = yield* start({
-        handlers: { sendheaders: () => void log.push("first"), getaddr: () => void log.push("getaddr") }
-      })
-      const round = Effect.gen(function* () {
-        yield* remote.send({ _tag: "sendheaders" }, { _tag: "getaddr" }, filler(1), ping(1))
-        yield* remote.receiveUntil("pong")
-      })
-      yield* round
-      yield* peer
-        .handle({
-          sendheaders: () =>
-            Effect.gen(function* () {
-              const name = yield* Name
-              log.push(name)
-              yield* Effect.addFinalizer(() => Deferred.succeed(ended, name))
-            }),
-          getaddr: undefined,
-          Unknown: ({ command }) => void log.push(command)
+  it.effect(
+    "replaces, adds and removes handlers while connected; they run with the services of the fiber that set them",
+    () =>
+      Effect.gen(function* () {
+        class Name extends Context.Service<Name, string>()("test/Name") {}
+        const log: Array<string> = []
+        const ended = yield* Deferred.make<string>()
+        const { close, peer, remote } = yield* start({
+          handlers: { sendheaders: () => void log.push("first"), getaddr: () => void log.push("getaddr") }
         })
-        .pipe(Effect.provideService(Name, "second"))
-      yield* round
-      assert.deepStrictEqual(log, ["first", "getaddr", "second", "filler"])
-      yield* close
-      assert.strictEqual(yield* Deferred.await(ended), "second")
-    }).pipe(Effect.provide(Nonce.layer))
+        const round = Effect.gen(function* () {
+          yield* remote.send({ _tag: "sendheaders" }, { _tag: "getaddr" }, filler(1), ping(1))
+          yield* remote.receiveUntil("pong")
+        })
+        yield* round
+        yield* peer
+          .handle({
+            sendheaders: () =>
+              Effect.gen(function* () {
+                const name = yield* Name
+                log.push(name)
+                yield* Effect.addFinalizer(() => Deferred.succeed(ended, name))
+              }),
+            getaddr: undefined,
+            Unknown: ({ command }) => void log.push(command)
+          })
+          .pipe(Effect.provideService(Name, "second"))
+        yield* round
+        assert.deepStrictEqual(log, ["first", "getaddr", "second", "filler"])
+        yield* close
+        assert.strictEqual(yield* Deferred.await(ended), "second")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("handles and sends message types of the caller's own; a malformed one is dropped, or ends it", () =>
-    Effect.gen(function* () {
-      const number: Peer.CustomType<number> = {
-        command: "number",
-        encode: (value) => Uint8Array.of(value),
-        decode: (payload) => (payload.length === 1 ? payload[0] : undefined)
-      }
-      const seen: Array<number> = []
-      const unknown: Array<string> = []
-      const custom = [
-        Peer.custom(number, (value, peer) => {
-          seen.push(value)
-          return peer.send(Peer.customMessage(number, value + 1))
-        })
-      ]
-      const handlers = { Unknown: ({ command }: Wire.Unknown) => void unknown.push(command) }
-      const malformed: Wire.Message = { _tag: "Unknown", command: "number", payload: new Uint8Array(2) }
-      const { peer, remote } = yield* start({ custom, handlers })
-      yield* remote.send(Peer.customMessage(number, 7), malformed, filler(1))
-      assert.deepStrictEqual(yield* remote.receive, Peer.customMessage(number, 8))
-      assert.deepStrictEqual([seen, unknown], [[7], ["filler"]])
-      assert.strictEqual((yield* peer.stats).messagesDropped, 1)
-      const strict = yield* start({ custom, policy: Policy.btcd })
-      yield* strict.remote.send(malformed)
-      assert.strictEqual((yield* strict.peer.awaitShutdown)._tag, "BadMessage")
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "sends and handles custom message types; drops malformed ones, or ends with BadMessage under btcd's policy",
+    () =>
+      Effect.gen(function* () {
+        const number: Peer.CustomType<number> = {
+          command: "number",
+          encode: (value) => Uint8Array.of(value),
+          decode: (payload) => (payload.length === 1 ? payload[0] : undefined)
+        }
+        const seen: Array<number> = []
+        const unknown: Array<string> = []
+        const custom = [
+          Peer.custom(number, (value, peer) => {
+            seen.push(value)
+            return peer.send(Peer.customMessage(number, value + 1))
+          })
+        ]
+        const handlers = { Unknown: ({ command }: Wire.Unknown) => void unknown.push(command) }
+        const malformed: Wire.Message = { _tag: "Unknown", command: "number", payload: new Uint8Array(2) }
+        const { peer, remote } = yield* start({ custom, handlers })
+        yield* remote.send(Peer.customMessage(number, 7), malformed, filler(1))
+        assert.deepStrictEqual(yield* remote.receive, Peer.customMessage(number, 8))
+        assert.deepStrictEqual([seen, unknown], [[7], ["filler"]])
+        assert.strictEqual((yield* peer.stats).messagesDropped, 1)
+        const strict = yield* start({ custom, policy: Policy.btcd })
+        yield* strict.remote.send(malformed)
+        assert.strictEqual((yield* strict.peer.awaitShutdown)._tag, "BadMessage")
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("says in its statistics who it is and what it last heard of", () =>
+  it.effect("describes the remote in its statistics, with the last announced and the last received block", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const header = (nonce: number): Wire.BlockHeader => ({
@@ -204,7 +208,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("does not answer a ping at version 60000, and does above [31]", () =>
+  it.effect("answers pings from version 60001 on, and refuses to ping below (BIP31)", () =>
     Effect.gen(function* () {
       for (const [protocolVersion, answered] of [
         [60_000, false],
@@ -225,7 +229,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("pings every two minutes and keeps the last round trip and the smallest", () =>
+  it.effect("pings every two minutes and reports the last and the smallest round trip", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       let late = 0
@@ -245,7 +249,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("measures a ping that is asked for, several at a time, and ignores a foreign pong", () =>
+  it.effect("measures concurrent calls of ping separately, and ignores a pong with an unknown nonce", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const first = yield* fork(peer.ping)
@@ -264,7 +268,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sends what was sent, in order", () =>
+  it.effect("sends messages in the order of the calls", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       for (let index = 0; index < 100; index++) yield* peer.send(ping(index))
@@ -274,7 +278,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sendAndWait succeeds when the message was written, not before", () =>
+  it.effect("completes sendAndWait when the message has been written, not before", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       yield* peer.sendAndWait(ping(1))
@@ -289,7 +293,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("refuses a message that is against the rules of the wire, and goes on", () =>
+  it.effect("refuses a message that cannot be encoded with NotSendable, and stays connected", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const item = { type: 1, hash: new Uint8Array(32) }
@@ -321,7 +325,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("by btcd's policy a malformed message is answered with a reject, and disconnects", () =>
+  it.effect("answers a malformed message with a reject and ends, under btcd's policy", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({ policy: Policy.btcd })
       yield* remote.send({ _tag: "Unknown", command: "inv", payload: Uint8Array.of(1) })
@@ -332,7 +336,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a peer too old for reject gets none", () =>
+  it.effect("sends no reject to a peer below version 70002", () =>
     Effect.gen(function* () {
       for (const [protocolVersion, expected] of [
         [70_001, "ConnectionError"],
@@ -347,7 +351,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what waits is joined to writes of at most 256 KiB, but for a message that is larger alone", () =>
+  it.effect("joins queued messages into writes of at most 256 KiB; a larger message is written alone", () =>
     Effect.gen(function* () {
       const { pair, peer, remote } = yield* start({}, {}, { window: 1 })
       const write = pair[0].write
@@ -367,7 +371,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   )
 
   it.effect.each(["version", "verack"] as const)(
-    "a second %s ends it by btcd's policy; by Core's, the default, it is ignored",
+    "ends on a second %s under btcd's policy, and ignores it under Core's (the default)",
     (tag) =>
       Effect.gen(function* () {
         const message = tag === "version" ? version() : verack
@@ -384,7 +388,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("counts bytes and messages each way and by command, unknown commands together", () =>
+  it.effect("counts bytes and messages per direction and command, with one row for all unknown commands", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const before = yield* peer.stats
@@ -406,7 +410,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("gives its statistics as JSON, after the end too", () =>
+  it.effect("encodes its statistics as JSON, also after it has ended", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(1_700_000_000_000)
       const { peer } = yield* start()
@@ -419,7 +423,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("lets observers see every message both ways, those of the handshake too", () =>
+  it.effect("calls onRead and onWrite for every message, including those of the handshake", () =>
     Effect.gen(function* () {
       const log: Array<string> = []
       const { peer, remote } = yield* start({
@@ -433,7 +437,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a flood of pings from a remote that reads nothing is read no further than a bound", () =>
+  it.effect("stops reading pings when a bounded number of pongs waits for a remote that reads nothing", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       for (let index = 0; index < 200; index++) {
@@ -448,7 +452,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
 })
 
 describe("two peers", () => {
-  it.effect("each sends 500 messages of 100 kB at once: reading and writing never wait for each other", () =>
+  it.effect("each send 500 messages of 100 kB at once without deadlock", () =>
     Effect.gen(function* () {
       let first = 0
       let second = 0
@@ -468,7 +472,7 @@ describe("two peers", () => {
     })
   )
 
-  it.effect("ping each other while both outboxes are full", () =>
+  it.effect("ping each other while both send queues are full", () =>
     Effect.gen(function* () {
       const peers = yield* twoPeers({ maximumQueuedBytes: 1 }, { maximumQueuedBytes: 1 })
       const floods = yield* Effect.forEach(peers, (peer) =>
@@ -499,8 +503,8 @@ describe("two peers", () => {
   )
 })
 
-describe("two peers whose handlers each ask the other", () => {
-  it.effect("both get their pongs: no pong waits for a handler that waits for one", () =>
+describe("two peers whose handlers ping each other", () => {
+  it.effect("both get their pongs: a pong does not wait for the running handler", () =>
     Effect.gen(function* () {
       const answered: Array<string> = []
       const asking = (name: string): Peer.Handlers => ({

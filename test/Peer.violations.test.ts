@@ -1,4 +1,4 @@
-/** Messages that end a peer, and those that look like it and do not. */
+/** Messages that end a peer, and similar messages that do not. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Nonce, Peer, Wire } from "effect-bitcoin-peer"
@@ -6,7 +6,7 @@ import { withRemote } from "./support/peers.ts"
 
 import { assertOver, waiters } from "./support/ends.ts"
 
-describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direction) => {
+describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>
     withRemote({ direction, ...options })
 
@@ -14,7 +14,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     { _tag: "wtxidrelay" },
     { _tag: "sendaddrv2" },
     { _tag: "feature", id: "BIP434", data: new Uint8Array(0) }
-  ] satisfies ReadonlyArray<Wire.Message>)("negotiation after verack: $_tag", (message) =>
+  ] satisfies ReadonlyArray<Wire.Message>)("ends with ProtocolViolation on $_tag after verack", (message) =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -23,7 +23,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("negotiation after verack that cannot be read", () =>
+  it.effect("ends with ProtocolViolation on a malformed feature after verack", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -32,7 +32,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("more hashes than the limit in cfheaders", () =>
+  it.effect("ends with BadMessage on cfheaders with 2,001 hashes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -45,24 +45,26 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  const filterQuestions = [
+  const filterRequests = [
     { _tag: "getcfilters", filterType: 0, startHeight: 0, stopHash: new Uint8Array(32) },
     { _tag: "getcfheaders", filterType: 0, startHeight: 0, stopHash: new Uint8Array(32) },
     { _tag: "getcfcheckpt", filterType: 0, stopHash: new Uint8Array(32) }
   ] satisfies ReadonlyArray<Wire.Message>
 
-  it.effect.each(filterQuestions)("$_tag without COMPACT_FILTERS on our side", (message) =>
-    Effect.gen(function* () {
-      const session = yield* start()
-      const waiting = yield* waiters(session.peer)
-      yield* session.remote.send(message)
-      const reason = yield* assertOver(session, waiting)
-      assert(reason._tag === "ProtocolViolation")
-      assert.strictEqual(reason.command, message._tag)
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect.each(filterRequests)(
+    "ends with ProtocolViolation on $_tag when our side does not offer COMPACT_FILTERS",
+    (message) =>
+      Effect.gen(function* () {
+        const session = yield* start()
+        const waiting = yield* waiters(session.peer)
+        yield* session.remote.send(message)
+        const reason = yield* assertOver(session, waiting)
+        assert(reason._tag === "ProtocolViolation")
+        assert.strictEqual(reason.command, message._tag)
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("not by questions for filters where our side offers them", () =>
+  it.effect("passes requests for compact filters to handlers when our side offers COMPACT_FILTERS", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []
       const see = ({ _tag }: Wire.Message) => void seen.push(_tag)
@@ -70,11 +72,11 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
         services: Wire.Service.compactFilters,
         handlers: { getcfilters: see, getcfheaders: see, getcfcheckpt: see }
       })
-      yield* session.remote.send(...filterQuestions, { _tag: "ping", nonce: 1n })
+      yield* session.remote.send(...filterRequests, { _tag: "ping", nonce: 1n })
       yield* session.remote.receiveUntil("pong")
       assert.deepStrictEqual(
         seen,
-        filterQuestions.map(({ _tag }) => _tag)
+        filterRequests.map(({ _tag }) => _tag)
       )
     }).pipe(Effect.provide(Nonce.layer))
   )
@@ -86,7 +88,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     ["addr", 1_001],
     ["addrv2", 1_001],
     ["getpkgtxns", 101]
-  ] as const)("more entries than the limit: %s", ([command, count]) =>
+  ] as const)("ends with BadMessage on %s with one entry more than its limit", ([command, count]) =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -99,7 +101,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect.each(["getheaders", "getblocks"])("a locator of more than 101 hashes: %s", (command) =>
+  it.effect.each(["getheaders", "getblocks"])("ends with BadMessage on %s with 102 locator hashes", (command) =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -112,7 +114,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("sendcmpct with a first byte that is neither 0 nor 1", () =>
+  it.effect("ends with BadMessage on a sendcmpct whose first byte is neither 0 nor 1", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)
@@ -125,7 +127,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("not by a feature that is not one: a bad checksum, a bad command, an address too long", () =>
+  it.effect("drops a feature with a wrong checksum or a bad command, and an addrv2 with an address of 513 bytes", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const feature = session.remote.frames([{ _tag: "feature", id: "BIP434", data: new Uint8Array(0) }])
@@ -143,7 +145,7 @@ describe.each(["outbound", "inbound"] as const)("the end of an %s peer", (direct
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("bytes that are no frame", () =>
+  it.effect("ends with BadMessage (WrongMagic) on bytes that are not a frame", () =>
     Effect.gen(function* () {
       const session = yield* start()
       const waiting = yield* waiters(session.peer)

@@ -1,4 +1,4 @@
-/** Inbound peers of a listener. */
+/** PeerServer.serve: inbound peers from the connections of a listener. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { Connection, Nonce, PeerServer, Wire } from "effect-bitcoin-peer"
@@ -9,49 +9,51 @@ const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effec
 const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
 
 describe("PeerServer.serve", () => {
-  it.effect("makes a peer of each connection; one that fails is told of and ends alone", () =>
-    Effect.gen(function* () {
-      const agents: Array<string> = []
-      const refused: Array<string> = []
-      const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair())
-      const waiting = connections.map(([ours]) => ours)
-      const listener = {
-        accept: Effect.suspend(() => {
-          const next = waiting.shift()
-          return next === undefined ? Effect.never : Effect.acquireRelease(Effect.succeed(next), ({ close }) => close)
-        })
-      }
-      const server = yield* fork(
-        PeerServer.serve(listener, {
-          peer: (connection) => ({
-            network,
-            transport: "v1",
-            userAgent: `/served to ${connection.remoteAddress.port}/`
-          }),
-          onPeer: (peer) => Effect.sync(() => void agents.push(peer.info.userAgent)),
-          onRefused: (error) => Effect.sync(() => void refused.push(error.reason._tag))
-        })
-      )
-      const remotes = connections.map(([, theirs]) => scripted(theirs))
-      yield* remotes[0]!.send(version({ userAgent: "/one/" }), verack)
-      yield* remotes[1]!.sendBytes(new TextEncoder().encode("GET / HTTP/1.1\r\n"))
-      yield* remotes[2]!.send(version({ userAgent: "/three/" }), verack)
-      for (const remote of [remotes[0]!, remotes[2]!]) {
-        const ours = yield* remote.receive
-        assert(ours._tag === "version")
-        assert.strictEqual(ours.userAgent, `/served to ${connections[0]![0].remoteAddress.port}/`)
-        yield* remote.send(ping(1))
-        yield* remote.receiveUntil("pong")
-      }
-      assert.deepStrictEqual(agents.toSorted(), ["/one/", "/three/"])
-      assert.deepStrictEqual(refused, ["WrongNetwork"])
-      yield* Effect.flip(remotes[1]!.receive)
-      yield* Fiber.interrupt(server)
-      yield* Effect.flip(remotes[0]!.receiveUntil("Unknown"))
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "makes a peer of each connection; a failed handshake is passed to onRefused and ends only its own connection",
+    () =>
+      Effect.gen(function* () {
+        const agents: Array<string> = []
+        const refused: Array<string> = []
+        const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair())
+        const waiting = connections.map(([ours]) => ours)
+        const listener = {
+          accept: Effect.suspend(() => {
+            const next = waiting.shift()
+            return next === undefined ? Effect.never : Effect.acquireRelease(Effect.succeed(next), ({ close }) => close)
+          })
+        }
+        const server = yield* fork(
+          PeerServer.serve(listener, {
+            peer: (connection) => ({
+              network,
+              transport: "v1",
+              userAgent: `/served to ${connection.remoteAddress.port}/`
+            }),
+            onPeer: (peer) => Effect.sync(() => void agents.push(peer.info.userAgent)),
+            onRefused: (error) => Effect.sync(() => void refused.push(error.reason._tag))
+          })
+        )
+        const remotes = connections.map(([, theirs]) => scripted(theirs))
+        yield* remotes[0]!.send(version({ userAgent: "/one/" }), verack)
+        yield* remotes[1]!.sendBytes(new TextEncoder().encode("GET / HTTP/1.1\r\n"))
+        yield* remotes[2]!.send(version({ userAgent: "/three/" }), verack)
+        for (const remote of [remotes[0]!, remotes[2]!]) {
+          const ours = yield* remote.receive
+          assert(ours._tag === "version")
+          assert.strictEqual(ours.userAgent, `/served to ${connections[0]![0].remoteAddress.port}/`)
+          yield* remote.send(ping(1))
+          yield* remote.receiveUntil("pong")
+        }
+        assert.deepStrictEqual(agents.toSorted(), ["/one/", "/three/"])
+        assert.deepStrictEqual(refused, ["WrongNetwork"])
+        yield* Effect.flip(remotes[1]!.receive)
+        yield* Fiber.interrupt(server)
+        yield* Effect.flip(remotes[0]!.receiveUntil("Unknown"))
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("an onPeer or a choice of options that fails or dies ends its own peer only", () =>
+  it.effect("a failing onPeer or a throwing choice of options ends only its own peer", () =>
     Effect.gen(function* () {
       const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair())
       const waiting = connections.map(([ours]) => ours)

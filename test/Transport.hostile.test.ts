@@ -1,4 +1,4 @@
-/** Key exchanges with a remote that breaks the rules, or that is something else than a node with version 2. */
+/** BIP324 key exchanges with a remote that breaks the rules, or that does not speak v2 on our network. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Result, Semaphore } from "effect"
 import { TestClock } from "effect/testing"
@@ -10,8 +10,8 @@ import { network, scripted, twoPeers, verack, version } from "./support/peers.ts
 import { keyPairs, noise, securedRemote } from "./support/secured.ts"
 import { dialled, fresh, inbound, outbound } from "./support/transports.ts"
 
-describe("a hostile or odd remote", () => {
-  it.effect("closes after our key: it does not support version 2", () =>
+describe("a v2 handshake", () => {
+  it.effect("fails with V2NotSpoken when the remote closes after our key", () =>
     Effect.gen(function* () {
       const { reason, theirs } = yield* outbound()
       yield* theirs.pull
@@ -20,30 +20,32 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("answers our key with a version 1 frame of our network, in any pieces: it uses version 1", () =>
-    Effect.gen(function* () {
-      const reject = Wire.encodeFrames(network.magic, [
-        { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
-      ])
-      const hello = Result.getOrThrow(Wire.encodeFrames(network.magic, [version()]))
-      for (const frame of [Result.getOrThrow(reject), hello]) {
-        for (const transport of ["v2", "auto"] as const) {
-          for (const cut of [frame.length, 1, 4, 15, 16]) {
-            const { reason, theirs } = yield* Effect.provideService(
-              outbound({ transport }),
-              Transport.V1Peers,
-              Transport.makeV1Peers()
-            )
-            theirs.write(frame.slice(0, cut))
-            theirs.write(frame.slice(cut))
-            assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "version 1" })
+  it.effect(
+    "fails with V2NotSpoken when the remote answers our key with a v1 frame of our network, in any chunks",
+    () =>
+      Effect.gen(function* () {
+        const reject = Wire.encodeFrames(network.magic, [
+          { _tag: "reject", rejected: "", code: 1, reason: "malformed", hash: undefined }
+        ])
+        const hello = Result.getOrThrow(Wire.encodeFrames(network.magic, [version()]))
+        for (const frame of [Result.getOrThrow(reject), hello]) {
+          for (const transport of ["v2", "auto"] as const) {
+            for (const cut of [frame.length, 1, 4, 15, 16]) {
+              const { reason, theirs } = yield* Effect.provideService(
+                outbound({ transport }),
+                Transport.V1Peers,
+                Transport.makeV1Peers()
+              )
+              theirs.write(frame.slice(0, cut))
+              theirs.write(frame.slice(cut))
+              assert.deepStrictEqual(yield* reason, { _tag: "V2NotSpoken", by: "version 1" })
+            }
           }
         }
-      }
-    }).pipe(fresh)
+      }).pipe(fresh)
   )
 
-  it.effect("gets fewer than 240 bytes with our key: bcoin bans at ten headers of 24 bytes that it cannot read", () =>
+  it.effect("begins with fewer than 240 bytes: bcoin bans after ten unreadable headers of 24 bytes", () =>
     Effect.gen(function* () {
       const lengths: Array<number> = []
       for (let turn = 0; turn < 50; turn++) {
@@ -55,49 +57,45 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect(
-    "gets garbage up to a limit: 4,095 bytes if its services have P2P_V2 or if it dialled us, 175 otherwise",
-    () =>
-      Effect.gen(function* () {
-        const limits: Array<number> = []
-        const obfuscation: Transport.Obfuscation = {
-          ...(yield* Transport.Obfuscation),
-          keyPair: Effect.succeed(keyPairs[0]),
-          garbage: (limit) => Effect.sync(() => (limits.push(limit), noise(0)))
-        }
-        for (const options of [
-          {},
-          { transport: "auto" },
-          { remoteServices: Wire.Service.network },
-          { remoteServices: Wire.Service.network | Wire.Service.p2pV2 }
-        ] as const) {
-          const { theirs } = yield* Effect.provideService(outbound(options), Transport.Obfuscation, obfuscation)
-          yield* theirs.pull
-        }
-        const { theirs } = yield* Effect.provideService(inbound(), Transport.Obfuscation, obfuscation)
-        theirs.write(noise(64))
+  it.effect("limits our garbage to 175 bytes, and to 4,095 for a remote with P2P_V2 or one that dialed us", () =>
+    Effect.gen(function* () {
+      const limits: Array<number> = []
+      const obfuscation: Transport.Obfuscation = {
+        ...(yield* Transport.Obfuscation),
+        keyPair: Effect.succeed(keyPairs[0]),
+        garbage: (limit) => Effect.sync(() => (limits.push(limit), noise(0)))
+      }
+      for (const options of [
+        {},
+        { transport: "auto" },
+        { remoteServices: Wire.Service.network },
+        { remoteServices: Wire.Service.network | Wire.Service.p2pV2 }
+      ] as const) {
+        const { theirs } = yield* Effect.provideService(outbound(options), Transport.Obfuscation, obfuscation)
         yield* theirs.pull
-        assert.deepStrictEqual(limits, [175, 175, 175, 4_095, 4_095])
-      }).pipe(fresh)
+      }
+      const { theirs } = yield* Effect.provideService(inbound(), Transport.Obfuscation, obfuscation)
+      theirs.write(noise(64))
+      yield* theirs.pull
+      assert.deepStrictEqual(limits, [175, 175, 175, 4_095, 4_095])
+    }).pipe(fresh)
   )
 
-  it.effect(
-    "stays silent after our key, or stops in the middle: the time limit of the handshake covers the key exchange",
-    () =>
-      Effect.gen(function* () {
-        for (const bytes of [0, 1, 63, 64, 100]) {
-          const { reason, theirs } = yield* outbound({ handshakeTimeout: "20 seconds" })
-          theirs.write(noise(bytes))
-          yield* TestClock.adjust("20 seconds")
-          const failed = yield* reason
-          assert(failed._tag === "TimedOut")
-          assert.strictEqual(failed.waitingFor, "key")
-          assert.strictEqual(Duration.toSeconds(failed.after), 20)
-        }
-      }).pipe(fresh)
+  it.effect("times out when the remote stays silent or stops within the key exchange", () =>
+    Effect.gen(function* () {
+      for (const bytes of [0, 1, 63, 64, 100]) {
+        const { reason, theirs } = yield* outbound({ handshakeTimeout: "20 seconds" })
+        theirs.write(noise(bytes))
+        yield* TestClock.adjust("20 seconds")
+        const failed = yield* reason
+        assert(failed._tag === "TimedOut")
+        assert.strictEqual(failed.waitingFor, "key")
+        assert.strictEqual(Duration.toSeconds(failed.after), 20)
+      }
+    }).pipe(fresh)
   )
 
-  it.effect("connects and sends nothing: its transport is unknown", () =>
+  it.effect("times out waiting for version when a remote dials us and sends nothing", () =>
     Effect.gen(function* () {
       const { reason } = yield* inbound()
       yield* TestClock.adjust("60 seconds")
@@ -107,7 +105,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("never ends its garbage", () =>
+  it.effect("fails with KeyExchangeFailed when no terminator follows 4,095 bytes of garbage", () =>
     Effect.gen(function* () {
       for (const { reason, theirs } of [yield* outbound(), yield* inbound()]) {
         theirs.write(noise(64 + 4_095 + 16))
@@ -116,7 +114,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("is a node of another network, in version 1", () =>
+  it.effect("fails with WrongNetwork on a v1 version message of another network", () =>
     Effect.gen(function* () {
       const { making, reason, theirs } = yield* inbound()
       const hello = scripted(theirs).frames([version()])
@@ -131,7 +129,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  /** Dials a listener of another network in version 2; returns both errors, a second later. */
+  /** Dials a v2 listener of another network; returns the errors of both sides after one second. */
   const otherNetwork = (other: Network.Network, garbage: number, options: Peer.Options = {}) =>
     Effect.gen(function* () {
       const obfuscation = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(noise(garbage)) }
@@ -145,14 +143,14 @@ describe("a hostile or odd remote", () => {
       return reasons as [Handshake.HandshakeReason, Handshake.HandshakeReason]
     })
 
-  it.effect("is a node of another network, in version 2: its terminator names the network within a second", () =>
+  it.effect("fails with WrongNetwork within a second when the terminator is the one of another known network", () =>
     Effect.gen(function* () {
       for (const other of Network.all.filter(({ name }) => name !== network.name)) {
-        // The longest garbage needs no second: nothing may follow it but the terminator.
+        // After 4,095 bytes of garbage only the terminator may follow, so this case needs no timer.
         for (const garbage of [0, 1, 100, 4_095]) {
           const [ours, theirs] = yield* otherNetwork(other, garbage)
           assert.deepStrictEqual(ours, { _tag: "WrongNetwork", expected: network, received: other.magic })
-          // The first side to notice closes the connection.
+          // The first side that detects the other network closes the connection.
           if (theirs._tag !== "Disconnected") {
             assert.deepStrictEqual(theirs, { _tag: "WrongNetwork", expected: other, received: network.magic })
           }
@@ -161,7 +159,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("is a node of an unknown network, in version 2: no terminator fits", () =>
+  it.effect("fails with KeyExchangeFailed or times out when the terminator is of no known network", () =>
     Effect.gen(function* () {
       const custom = { ...Network.signet, name: "custom", magic: Uint8Array.of(1, 2, 3, 4) }
       const ownCustom = { ...custom, magic: Uint8Array.of(1, 2, 3, 5) }
@@ -175,7 +173,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("answers our key with a version 1 frame of another network: it is on that network", () =>
+  it.effect("fails with WrongNetwork when the remote answers our key with a v1 frame of another network", () =>
     Effect.gen(function* () {
       for (const magic of [Network.mainnet.magic, Uint8Array.of(1, 2, 3, 4)]) {
         const frames = Wire.encodeFrames(magic, [
@@ -192,7 +190,7 @@ describe("a hostile or odd remote", () => {
     }).pipe(fresh)
   )
 
-  it.effect("sends its terminator after more than a second: it is still on our network", () =>
+  it.effect("completes when the terminator of our network takes longer than a second", () =>
     Effect.gen(function* () {
       const both = yield* fork(twoPeers({ transport: "v2" }, { transport: "v2" }, { delay: "3 seconds" }))
       yield* TestClock.adjust("20 seconds")
@@ -204,7 +202,7 @@ describe("a hostile or odd remote", () => {
   for (const role of ["initiator", "responder"] as const) {
     const begin = () => (role === "initiator" ? inbound() : outbound())
 
-    it.effect(`as ${role} sends decoys first, and a version packet with contents`, () =>
+    it.effect(`with a remote ${role} completes after decoys and a version packet with contents`, () =>
       Effect.gen(function* () {
         const { making, theirs } = yield* begin()
         const remote = yield* securedRemote(theirs, role, { decoys: [10, 0], garbage: noise(4_095) })
@@ -219,7 +217,7 @@ describe("a hostile or odd remote", () => {
       }).pipe(fresh)
     )
 
-    it.effect(`as ${role} sends a packet that is not authentic, in the key exchange or later`, () =>
+    it.effect(`with a remote ${role} fails on a packet with a wrong tag, in the key exchange and after it`, () =>
       Effect.gen(function* () {
         const { making, theirs } = yield* begin()
         const remote = yield* securedRemote(theirs, role)
@@ -236,7 +234,7 @@ describe("a hostile or odd remote", () => {
         const broken: Connection.Connection = {
           ...second.theirs,
           pull: second.theirs.pull,
-          // The last bytes of what is written are those of the version packet.
+          // The version packet is written last.
           write: (bytes) => {
             const altered = bytes.slice()
             if (altered.length < 64) altered[altered.length - 1]! ^= 1
@@ -251,7 +249,7 @@ describe("a hostile or odd remote", () => {
       }).pipe(fresh)
     )
 
-    it.effect(`as ${role} announces a packet above the limit`, () =>
+    it.effect(`with a remote ${role} ends the peer with PayloadTooLarge on a packet length above the limit`, () =>
       Effect.gen(function* () {
         const { making, theirs } = yield* begin()
         const remote = yield* securedRemote(theirs, role)
@@ -266,41 +264,41 @@ describe("a hostile or odd remote", () => {
     )
   }
 
-  it.effect("is one of many inbound peers: their key exchanges wait for a permit, outbound ones do not", () =>
+  it.effect("waits for Transport.Admission if it is inbound, and not if it is outbound", () =>
     Effect.gen(function* () {
       const turns = yield* Semaphore.make(1)
       yield* Semaphore.take(turns, 1)
       const admitted = Effect.provideService(Transport.Admission, turns)
-      const stranger = yield* admitted(inbound())
+      const queued = yield* admitted(inbound())
       const ours = yield* admitted(outbound())
       yield* ours.theirs.pull
-      const remote = yield* fork(securedRemote(stranger.theirs, "initiator"))
+      const remote = yield* fork(securedRemote(queued.theirs, "initiator"))
       yield* TestClock.adjust("1 second")
       assert.isUndefined(remote.pollUnsafe())
       yield* Semaphore.release(turns, 1)
       const { send } = yield* Fiber.join(remote)
       yield* send(version(), verack)
-      assert.strictEqual((yield* Fiber.join(stranger.making)).info.transport, "v2")
+      assert.strictEqual((yield* Fiber.join(queued.making)).info.transport, "v2")
     }).pipe(fresh)
   )
 
-  it.effect("leaves before its turn: no key is made for it", () =>
+  it.effect("makes no key for an inbound remote that closes while it waits for Transport.Admission", () =>
     Effect.gen(function* () {
       const turns = yield* Semaphore.make(1)
       yield* Semaphore.take(turns, 1)
       let made = 0
       const obfuscation = yield* Transport.Obfuscation
       const keyPair = Effect.tap(obfuscation.keyPair, () => Effect.sync(() => void made++))
-      const strangers = yield* Effect.forEach(Array.from({ length: 100 }), () => inbound()).pipe(
+      const remotes = yield* Effect.forEach(Array.from({ length: 100 }), () => inbound()).pipe(
         Effect.provideService(Transport.Admission, turns),
         Effect.provideService(Transport.Obfuscation, { ...obfuscation, keyPair })
       )
-      for (const { theirs } of strangers) {
+      for (const { theirs } of remotes) {
         theirs.write(Uint8Array.of(1))
         yield* theirs.close
       }
       yield* Semaphore.release(turns, 1)
-      for (const { making } of strangers) {
+      for (const { making } of remotes) {
         assert.strictEqual((yield* Effect.flip(Fiber.join(making))).reason._tag, "Disconnected")
       }
       assert.strictEqual(made, 0)

@@ -1,3 +1,4 @@
+/** Choosing the transport (BIP324): v1, v2 and fallback between two of our peers, obfuscation, and P2P_V2. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
@@ -37,7 +38,7 @@ describe("two peers", () => {
     )
   }
 
-  it.effect("without `dial` an outbound one speaks version 1, for a connection cannot be spoken twice", () =>
+  it.effect("use v1 if the outbound one is made without `dial`: falling back to v1 needs a second connection", () =>
     Effect.gen(function* () {
       const [ours, theirs] = yield* twoPeers()
       assert.deepStrictEqual([ours.info.transport, theirs.info.transport], ["v1", "v1"])
@@ -62,7 +63,7 @@ describe("two peers", () => {
     })
   )
 
-  it.effect("exchange messages of all sizes in both directions and in order, however the bytes are cut", () =>
+  it.effect("exchange messages of all sizes in order over v2, in any chunks", () =>
     Effect.gen(function* () {
       for (const split of [undefined, [1], [7, 1_000, 3], [20, 64, 16]] as const) {
         const received: Array<number> = []
@@ -85,7 +86,7 @@ describe("two peers", () => {
         yield* ours.handle({ Unknown: ({ payload }) => void back.push(payload.length) })
         const sizes = [0, 1, 100, 5_000, ...(split === undefined ? [1_000_000] : []), 2, 30]
         for (const size of sizes) yield* ours.send(big(size))
-        // The pong comes behind the answers, whose handlers may still have to run.
+        // The pong arrives after the answers, but the handlers of the answers may still have to run.
         yield* ours.ping
         while (back.length < sizes.length) yield* Effect.yieldNow
         assert.deepStrictEqual(received, sizes)
@@ -94,7 +95,7 @@ describe("two peers", () => {
     })
   )
 
-  it.effect("complete the key exchange with garbage and decoys of any length", () =>
+  it.effect("connect with garbage and decoys of any allowed length", () =>
     Effect.gen(function* () {
       for (const [garbage, decoys] of [
         [0, []],
@@ -133,7 +134,7 @@ describe("two peers", () => {
 })
 
 describe("Transport.makeObfuscation", () => {
-  it.effect("uses the given randomness, within its limits", () =>
+  it.effect("draws garbage and decoys from the given randomness, within its limits", () =>
     Effect.gen(function* () {
       const seeded = (seed: number) => {
         let next = seed
@@ -159,37 +160,39 @@ describe("Transport.makeObfuscation", () => {
     })
   )
 
-  it.effect("by default makes garbage of random length up to the limit, and no decoys", () =>
-    Effect.gen(function* () {
-      const { decoys, garbage, keyPair } = yield* Transport.Obfuscation
-      for (const limit of [0, 175, 4_095]) {
-        const lengths: Array<number> = []
-        for (let turn = 0; turn < 50; turn++) lengths.push((yield* garbage(limit)).length)
-        assert.isAtMost(Math.max(...lengths), limit)
-        // 50 random lengths all stay below half of the limit with a probability of 2^-50.
-        assert.isAtLeast(Math.max(...lengths), Math.floor(limit / 2))
-      }
-      assert.deepStrictEqual(yield* decoys, [])
-      assert.notDeepEqual((yield* keyPair).publicKey, (yield* keyPair).publicKey)
-    })
+  it.effect(
+    "by default gives garbage of a random length up to the limit, no decoys, and a new key for each connection",
+    () =>
+      Effect.gen(function* () {
+        const { decoys, garbage, keyPair } = yield* Transport.Obfuscation
+        for (const limit of [0, 175, 4_095]) {
+          const lengths: Array<number> = []
+          for (let turn = 0; turn < 50; turn++) lengths.push((yield* garbage(limit)).length)
+          assert.isAtMost(Math.max(...lengths), limit)
+          // 50 random lengths all stay below half of the limit with a probability of 2^-50.
+          assert.isAtLeast(Math.max(...lengths), Math.floor(limit / 2))
+        }
+        assert.deepStrictEqual(yield* decoys, [])
+        assert.notDeepEqual((yield* keyPair).publicKey, (yield* keyPair).publicKey)
+      })
   )
 })
 
-describe("the fallback to version 1", () => {
-  it.effect("dials a remembered address once, until its node offers P2P_V2", () =>
+describe("the fallback to v1", () => {
+  it.effect("makes the next dial to that address v1 only, until its node offers P2P_V2", () =>
     Effect.gen(function* () {
       const first = yield* dialled({}, { transport: "v1" })
       assert.strictEqual(first.dials, 2)
       const second = yield* dialled({}, {})
       assert.strictEqual(second.dials, 1)
       assert.strictEqual(outcome(second.result), "v1")
-      // The node of the second time announced that it accepts version 2.
+      // The node of the second dial announced P2P_V2.
       const third = yield* dialled({}, {})
       assert.strictEqual(outcome(third.result), "v2")
     }).pipe(fresh)
   )
 
-  it.effect("does not remember a node that closed after our key and then offers P2P_V2 in version 1", () =>
+  it.effect("is not remembered for a node that closed after our key and then offers P2P_V2 over v1", () =>
     Effect.gen(function* () {
       const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
@@ -210,7 +213,7 @@ describe("the fallback to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("waits 15 seconds for a silent peer, and not for one that has begun to answer", () =>
+  it.effect("happens after 15 seconds without an answer to our key", () =>
     Effect.gen(function* () {
       const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
@@ -231,7 +234,7 @@ describe("the fallback to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("does not happen if the peer sent anything, or if the dial fails", () =>
+  it.effect("does not happen when the remote sent any byte, or when the dial itself fails", () =>
     Effect.gen(function* () {
       const connections: Array<Connection.Connection> = []
       const connect = Effect.map(Connection.makePair(), ([ours, theirs]) => {
@@ -256,7 +259,7 @@ describe("the fallback to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("leaves no connection open: the first is closed before the second is made, both with the scope", () =>
+  it.effect("closes the first connection before it opens the second, and the second with the scope", () =>
     Effect.gen(function* () {
       const events: Array<string> = []
       const connect = Effect.gen(function* () {
@@ -285,21 +288,21 @@ describe("the fallback to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("dials once, with version 1, if the known services have no P2P_V2", () =>
+  it.effect("is skipped for a node whose known services lack P2P_V2: the first dial is v1", () =>
     Effect.gen(function* () {
       const remoteServices = Wire.Service.network | Wire.Service.witness
       const plain = yield* dialled({ remoteServices }, { transport: "v1" })
       assert.strictEqual(plain.dials, 1)
       assert.strictEqual(outcome(plain.result), "v1")
-      // Also if the node does support version 2: it was told not to.
+      // The caller's remoteServices decide, even if the node supports v2.
       const able = yield* dialled({ remoteServices }, {})
       assert.deepStrictEqual([able.dials, outcome(able.result)], [1, "v1"])
-      // Its services are no experience of ours: an address is remembered for a failure of version 2 only.
+      // An address is remembered only after a failed v2 dial, not for its services.
       assert.isFalse((yield* Transport.V1Peers).has({ host: "192.0.2.2", port: 8333 }))
     }).pipe(fresh)
   )
 
-  it.effect("dials with version 2 if the known services have P2P_V2, and still falls back", () =>
+  it.effect("happens also for a node whose known services include P2P_V2", () =>
     Effect.gen(function* () {
       const remoteServices = Wire.Service.network | Wire.Service.p2pV2
       const able = yield* dialled({ remoteServices }, {})
@@ -309,14 +312,14 @@ describe("the fallback to version 1", () => {
     }).pipe(fresh)
   )
 
-  it.effect("does not happen if the caller requires version 2", () =>
+  it.effect('never happens with transport "v2", even for a node without P2P_V2', () =>
     Effect.gen(function* () {
       const { result } = yield* dialled({ remoteServices: Wire.Service.network, transport: "v2" }, {})
       assert.strictEqual(outcome(result), "v2")
     }).pipe(fresh)
   )
 
-  it("remembers the most recently used addresses, up to the limit", () => {
+  it("remembers a limited number of addresses (100 by default), those used last", () => {
     const known = Transport.makeV1Peers(2)
     const at = (port: number) => ({ host: "192.0.2.1", port })
     known.add(at(1))
@@ -336,7 +339,7 @@ describe("the fallback to version 1", () => {
 })
 
 describe("P2P_V2", () => {
-  it.effect("is announced by an inbound peer that accepts version 2, and by no other", () =>
+  it.effect("is announced by an inbound peer that accepts v2, and by no other peer", () =>
     Effect.gen(function* () {
       for (const [transport, offered] of [
         ["v1", "v1"],

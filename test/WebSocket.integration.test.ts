@@ -1,4 +1,4 @@
-/** Connections over WebSockets on loopback: those of the `ws` package, which can pause, and those of Node, which work as in browsers. */
+/** Connections over WebSockets on loopback: of the `ws` package, which can pause, and of Node, which cannot, as in browsers. */
 import { NodeWS } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net"
 import * as Connection from "../src/Connection.ts"
 import { compliance, patterned, pullBytes, pullToEnd } from "./support/connectionCompliance.ts"
 
-/** A server, and its end of the first WebSocket. */
+/** A server, and the server side of the first WebSocket. */
 const serving = Effect.gen(function* () {
   const server = yield* Effect.acquireRelease(
     Effect.callback<NodeWS.WebSocketServer>((resume) => {
@@ -42,7 +42,7 @@ compliance("a WebSocket of the ws package", {
     })
 })
 
-/** A connection over Node's own WebSocket, and the server's end, raw. */
+/** A connection over Node's WebSocket, and the raw server side. */
 const opened = Effect.fnUntraced(function* (options?: Connection.WebSocketOptions) {
   const { accepted, url } = yield* serving
   const connection = yield* Connection.fromWebSocket(() => new WebSocket(url), options)
@@ -63,7 +63,7 @@ const received = (server: NodeWS.WebSocket, count: number): Effect.Effect<Uint8A
   })
 
 describe("a WebSocket that cannot pause", () => {
-  it.live("joins messages, empty ones too, and encodes text as UTF-8", () =>
+  it.live("joins messages into one stream, including empty ones, and encodes text as UTF-8", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       server.send(Uint8Array.of(1, 2))
@@ -78,7 +78,7 @@ describe("a WebSocket that cannot pause", () => {
   )
 
   for (const code of [1000, 1001, undefined]) {
-    it.live(`the remote's close with ${code === undefined ? "no code" : `code ${code}`} is Closed`, () =>
+    it.live(`fails with Closed after the remote's close with ${code === undefined ? "no code" : `code ${code}`}`, () =>
       Effect.gen(function* () {
         const { connection, server } = yield* opened()
         server.close(code)
@@ -88,7 +88,7 @@ describe("a WebSocket that cannot pause", () => {
   }
 
   for (const code of [1011, 4403]) {
-    it.live(`the remote's close with code ${code} is Reset, with the code and the reason`, () =>
+    it.live(`fails with Reset, the code and the reason after the remote's close with code ${code}`, () =>
       Effect.gen(function* () {
         const { connection, server } = yield* opened()
         server.close(code, "not today")
@@ -99,7 +99,7 @@ describe("a WebSocket that cannot pause", () => {
     )
   }
 
-  it.live("a remote that disappears without a close is Reset, after the received bytes", () =>
+  it.live("fails with Reset after the received bytes if the remote disappears without a close", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       yield* Effect.callback<void>((resume) => server.send(patterned(1000), () => resume(Effect.void)))
@@ -110,7 +110,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("close flushes, sends 1000, and waits for the answer", () =>
+  it.live("sends all written bytes on close, then code 1000, and waits for the answer", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ closeTimeout: "20 seconds" })
       const bytes = yield* Effect.forkChild(received(server, 1_000_000), { startImmediately: true })
@@ -123,7 +123,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("close waits until the timeout for a remote that does not answer", () =>
+  it.live("waits on close until the timeout for a remote that does not answer", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ closeTimeout: "50 millis" })
       server.pause()
@@ -132,7 +132,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a writer waits while the network accepts no more bytes", () =>
+  it.live("suspends its writer while the network accepts no more bytes", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       server.pause()
@@ -148,7 +148,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("unpulled bytes are held up to maxUnread, then the connection is Reset; held bytes are not lost", () =>
+  it.live("holds at most maxUnread bytes that are not pulled, then is Reset, and still gives the held bytes", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ maxUnread: 1_000_000 })
       const closed = yield* Deferred.make<void>()
@@ -163,12 +163,12 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("empty messages count as well", () =>
+  it.live("counts empty messages against maxUnread", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ maxUnread: 100_000 })
       const closed = yield* Deferred.make<void>()
       server.on("close", () => Deferred.doneUnsafe(closed, Effect.void))
-      // Enough that the connection stops reading ahead.
+      // Enough messages to stop the connection's reading ahead.
       server.send(new Uint8Array(65_536))
       for (let i = 0; i < 1_000; i++) server.send(new Uint8Array(0))
       yield* Deferred.await(closed)
@@ -176,7 +176,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a WebSocket that can pause is paused instead", () =>
+  it.live("is paused instead of Reset if it can pause", () =>
     Effect.gen(function* () {
       const { accepted, url } = yield* serving
       const connection = yield* Connection.fromWebSocket(() => new NodeWS.WebSocket(url), { maxUnread: 100_000 })
@@ -188,7 +188,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a waiting writer fails with the remote's end, and so does a pull", () =>
+  it.live("fails a waiting writer and a waiting pull with the remote's end", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened()
       server.pause()
@@ -203,7 +203,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("pulled bytes occupy no memory", () =>
+  it.live("holds no memory for pulled bytes", () =>
     Effect.gen(function* () {
       const { connection, server } = yield* opened({ maxUnread: 200_000 })
       const total = 20 * 65_536
@@ -218,7 +218,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("a refused connection is DialFailed", () =>
+  it.live("fails with DialFailed when the connection is refused", () =>
     Effect.gen(function* () {
       const remoteAddress = { host: "192.0.2.1", port: 8333 }
       const url = yield* Effect.scoped(Effect.map(serving, ({ url }) => url))
@@ -231,7 +231,7 @@ describe("a WebSocket that cannot pause", () => {
     })
   )
 
-  it.live("an invalid URL is DialFailed, not a defect", () =>
+  it.live("fails with DialFailed, not a defect, for an invalid URL", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Connection.fromWebSocket(() => new WebSocket("no url")))
       assert.strictEqual(error.reason._tag, "DialFailed")
@@ -242,11 +242,11 @@ describe("a WebSocket that cannot pause", () => {
     ["Node's", (url: string) => new WebSocket(url)],
     ["the ws package's", (url: string) => new NodeWS.WebSocket(url)]
   ] as const) {
-    it.live(`${name}, when it does not open in time, is DialFailed with Timeout, and closed`, () =>
+    it.live(`fails with DialFailed and Timeout if ${name} does not open in time, and is closed`, () =>
       Effect.gen(function* () {
         const { url } = yield* serving
         const webSocket = make(url)
-        // No answer can have arrived: the event loop did not run.
+        // No answer can have arrived, because the event loop has not run.
         const error = yield* Effect.flip(Connection.fromWebSocket(() => webSocket, { openTimeout: 0 }))
         if (error.reason._tag !== "DialFailed") return assert.fail(error.message)
         assert.strictEqual(error.reason.problem, "Timeout")
@@ -255,7 +255,7 @@ describe("a WebSocket that cannot pause", () => {
     )
   }
 
-  it.live("layerWebSocket opens it, and closes it with the layer", () =>
+  it.live("is opened by layerWebSocket, and closed with the layer", () =>
     Effect.gen(function* () {
       const { accepted, url } = yield* serving
       const webSocket = new WebSocket(url)

@@ -1,4 +1,4 @@
-/** Callers that are not checked by TypeScript: a message with fields of the wrong type is a `WireError`, never a `TypeError`. */
+/** Callers without type checking: a message with a field of a wrong type gives a `WireError`, never a `TypeError`. */
 import { assert, describe, it } from "@effect/vitest"
 import { inspect } from "node:util"
 import * as Result from "effect/Result"
@@ -7,7 +7,7 @@ import { examples, reasonOf } from "./support/generators.ts"
 
 type Path = ReadonlyArray<string | number>
 
-/** The paths of all values in a message but its tag. */
+/** The paths of all values in a message except its tag. */
 const pathsOf = (value: unknown, path: Path = []): ReadonlyArray<Path> => {
   if (typeof value !== "object" || value === null || value instanceof Uint8Array) return [path]
   const inside = Object.entries(value).flatMap(([key, field]) =>
@@ -19,7 +19,7 @@ const pathsOf = (value: unknown, path: Path = []): ReadonlyArray<Path> => {
 const at = (value: unknown, path: Path): unknown =>
   path.reduce((inner, key) => (inner as Record<string | number, unknown>)[key], value)
 
-/** A copy in which the value at a path is another one. */
+/** A copy with another value at a path. */
 const withValue = (value: unknown, [key, ...rest]: Path, other: unknown): unknown => {
   if (key === undefined) return other
   const copy = (Array.isArray(value) ? [...value] : { ...(value as object) }) as Record<string | number, unknown>
@@ -37,7 +37,7 @@ class Custom {
   readonly custom = true
 }
 
-/** Values, the type that each could stand for, and the name of its type in the error. */
+/** Wrong values, each with the kind of field that would accept it. */
 const wrongValues: ReadonlyArray<readonly [value: unknown, fits: string]> = [
   [null, ""],
   [undefined, ""],
@@ -45,7 +45,7 @@ const wrongValues: ReadonlyArray<readonly [value: unknown, fits: string]> = [
   [5n, "bigint"],
   [true, "boolean"],
   ["abcd", "string"],
-  // As long as a hash, in characters and in digits.
+  // Strings of 32 characters and of 32 bytes in hex, as long as a hash.
   ["a".repeat(32), "string"],
   ["ab".repeat(32), "string"],
   [Symbol("symbol"), ""],
@@ -65,7 +65,7 @@ const kindOf = (value: unknown): string =>
 const isOptional = ({ _tag }: Wire.Message, path: Path): boolean =>
   (_tag === "ping" && path[0] === "nonce") || (_tag === "reject" && path[0] === "hash")
 
-/** The keys on the way to a value, and those inside of it. An error about an element of `headers` is of the field `header`. */
+/** The keys on the path to a value and inside it. An error about an element of `headers` names the field `header`. */
 const namesOf = (example: unknown, path: Path): ReadonlyArray<string> => [
   ...path.map(String),
   ...pathsOf({ value: at(example, path) })
@@ -73,10 +73,10 @@ const namesOf = (example: unknown, path: Path): ReadonlyArray<string> => [
     .map(String)
 ]
 
-/** A `WireError` that names the field, a field that it is in, or one that the wrong value lacks. */
+/** Asserts that encoding fails and names the field, a field around it, or one that the wrong value lacks. */
 const namesField = (message: unknown, names: ReadonlyArray<string>, what: string): void => {
   const result = Wire.encode(message as Wire.Message)
-  assert.isTrue(Result.isFailure(result), `${what} is written`)
+  assert.isTrue(Result.isFailure(result), `${what} is encoded`)
   const reason = reasonOf(result)
   assert.include(["BadValue", "TooMany"], reason._tag, what)
   const segments = "field" in reason ? reason.field.split(".") : []
@@ -88,7 +88,7 @@ const namesField = (message: unknown, names: ReadonlyArray<string>, what: string
 
 describe("a message of a JavaScript caller", () => {
   for (const example of examples) {
-    it(`${example._tag}: with a value of another type anywhere is an error that names the field`, () => {
+    it(`${example._tag}: with a value of a wrong type in any field fails with an error that names the field`, () => {
       for (const path of pathsOf(example)) {
         for (const [value, fits] of wrongValues) {
           if (fits === kindOf(at(example, path)) || (value === undefined && isOptional(example, path))) continue
@@ -98,7 +98,7 @@ describe("a message of a JavaScript caller", () => {
       }
     })
 
-    it(`${example._tag}: without a field is an error that names the field`, () => {
+    it(`${example._tag}: without any one field fails with an error that names the field`, () => {
       for (const path of pathsOf(example)) {
         if (isOptional(example, path) || typeof path.at(-1) === "number") continue
         namesField(withoutField(example, path), namesOf(example, path), `no ${path.join(".")}`)
@@ -149,7 +149,7 @@ describe("a message of a JavaScript caller", () => {
     assert.strictEqual(Result.isFailure(result) && result.failure.message, problem)
   })
 
-  it("may have a Buffer for bytes, and a list of its own kind", () => {
+  it("may have Buffers for bytes and its own kind of list", () => {
     const list: Wire.List<Uint8Array> = { length: 1, at: () => Buffer.alloc(32, 7), *[Symbol.iterator]() {} }
     const made = Wire.encode({ _tag: "getpkgtxns", wtxids: list })
     assert.deepStrictEqual(made, Wire.encode({ _tag: "getpkgtxns", wtxids: [new Uint8Array(32).fill(7)] }))

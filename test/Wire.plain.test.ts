@@ -20,12 +20,12 @@ const bytesIn = (value: unknown): Array<Uint8Array> =>
 describe("a plain message", () => {
   for (const [tag, generator] of Object.entries(messages)) {
     it.prop(
-      `${tag}: is equal to the message made by hand, and encodes to the same bytes`,
+      `${tag}: equals the message that was encoded, and encodes to the same bytes`,
       [generator as Arbitrary.Arbitrary<Wire.Message>],
       ([made]) => {
         const payload = encoded(made)
         const copy = Wire.toPlain(decoded(Wire.command(made), payload))
-        // Node's own, which also compares prototypes. A clone has those of literals, the generated message has none.
+        // Node's comparison also compares prototypes: a clone has Object.prototype, the generated message has no prototype.
         deepStrictEqual(copy, structuredClone(made))
         assert.deepStrictEqual(encoded(copy), payload)
       },
@@ -33,7 +33,7 @@ describe("a plain message", () => {
     )
   }
 
-  it("has arrays in place of views, at any depth", () => {
+  it("has arrays instead of views, at any depth", () => {
     const [block] = received.filter((message) => message._tag === "block").map(Wire.toPlain)
     assert.strictEqual(block!.block.transactions[1]!.inputs[0]!.witness[1]!.length, 33)
     const inv = received.find((message) => message._tag === "inv")
@@ -52,7 +52,7 @@ describe("a plain message", () => {
     port1.close()
   })
 
-  it("shares no bytes with what was received, and none between two of its fields", () => {
+  it("shares no bytes with the received payload, and its fields share no bytes with each other", () => {
     for (const message of received) {
       const buffers = bytesIn(Wire.toPlain(message)).map((bytes) => {
         assert.strictEqual(bytes.byteLength, bytes.buffer.byteLength, message._tag)
@@ -62,7 +62,7 @@ describe("a plain message", () => {
     }
   })
 
-  it("has Uint8Arrays where the caller has Buffers, whose slices would be views", () => {
+  it("has Uint8Arrays instead of the caller's Buffers, because a slice of a Buffer is a view", () => {
     const payload = Buffer.from("plain")
     const copy = Wire.toPlain<Wire.Unknown>({ _tag: "Unknown", command: "x", payload })
     assert.strictEqual(Object.getPrototypeOf(copy.payload), Uint8Array.prototype)
@@ -73,7 +73,7 @@ describe("a plain message", () => {
     )
   })
 
-  it("does not change with the received bytes", () => {
+  it("does not change when the received bytes change", () => {
     const payload = encoded({
       _tag: "getheaders",
       protocolVersion: 1,
@@ -91,7 +91,7 @@ describe("a plain message", () => {
     deepStrictEqual(Wire.toPlain(feefilter), feefilter)
   })
 
-  it("may be part of a message: a block, a transaction, a header", () => {
+  it("can be made of a part of a message: a block, a transaction, a header", () => {
     for (const { file } of blocks.slice(2, 4)) {
       const { block } = decoded("block", readBlock(file)) as Wire.BlockMessage
       const copy: Wire.Block = Wire.toPlain(block)
@@ -102,7 +102,7 @@ describe("a plain message", () => {
   })
 
   for (const name of captures) {
-    it(`${name}: encodes to the bytes that Bitcoin Core sent, of every message`, () => {
+    it(`${name}: encodes to the bytes that Bitcoin Core sent, for every message`, () => {
       for (const { command, payload } of readCapture(name)) {
         assert.isTrue(Buffer.compare(encoded(Wire.toPlain(decoded(command, payload))), payload) === 0, command)
       }

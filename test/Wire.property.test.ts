@@ -25,8 +25,8 @@ const touch = (value: unknown): string =>
   JSON.stringify(value, (_, part) => (typeof part === "bigint" ? `${part}` : part))
 
 /**
- * Whether decoding, reading all lists and encoding again work without a defect. Not encoded are alerts, integers beyond 2^53 and
- * unknown commands that no frame can have.
+ * Whether decoding, reading all lists and encoding again work without a defect. Alerts, integers beyond 2^53 and unknown
+ * commands that no frame can have are not encoded.
  */
 const isTotal = (command: string, payload: Uint8Array): boolean => {
   const result = Wire.decode(command, payload)
@@ -40,7 +40,7 @@ const isTotal = (command: string, payload: Uint8Array): boolean => {
 describe("a message of every type", () => {
   for (const [tag, generator] of Object.entries(messages)) {
     it.prop(
-      `${tag}: decodes to what was encoded, and encodes to the same bytes as views and as arrays`,
+      `${tag}: decodes to the encoded message, and encodes to the same bytes as views and as arrays`,
       [generator as Arbitrary.Arbitrary<Wire.Message>],
       ([sent]) => {
         const payload = encoded(sent)
@@ -53,12 +53,12 @@ describe("a message of every type", () => {
     )
   }
 
-  it("has an example, and each example is of another type", () => {
+  it("has exactly one example", () => {
     assert.deepStrictEqual(examples.map((example) => example._tag).toSorted(), Object.keys(messages).toSorted())
   })
 
   for (const example of examples) {
-    it(`${example._tag}: cut at any byte it is Truncated, or legal where fields may be missing`, () => {
+    it(`${example._tag}: truncated at any byte it is Truncated, or valid if the missing fields are optional`, () => {
       const payload = encoded(example)
       const optional = new Set<number>()
       if (example._tag === "version") for (const size of [46, 80, 91, 95]) optional.add(size)
@@ -71,7 +71,7 @@ describe("a message of every type", () => {
       }
     })
 
-    it(`${example._tag}: with any one byte changed it decodes or fails, and never throws`, () => {
+    it(`${example._tag}: with any one byte changed it decodes or fails without a defect`, () => {
       const payload = encoded(example)
       for (let offset = 0; offset < payload.length; offset++) {
         for (const value of [0, 1, 0x7f, 0xfc, 0xfd, 0xfe, 0xff, payload[offset] ^ 1]) {
@@ -86,21 +86,21 @@ describe("a message of every type", () => {
 
 describe("arbitrary bytes", () => {
   it.prop(
-    "decode as every command to a Result",
+    "decode or fail without a defect, as every command",
     [bytes(400)],
     ([payload]) => commands.every((command) => isTotal(command, payload)),
     { arbitrary: { runs: 500, seed: 1 } }
   )
 
   it.prop(
-    "after a legal beginning decode as every command to a Result",
+    "decode or fail without a defect after a valid beginning, for every command",
     [message, integer(0, 400), bytes(400)],
     ([example, cut, tail]) => isTotal(Wire.command(example), concat(encoded(example).subarray(0, cut), tail)),
     { arbitrary: { runs: 1_000, seed: 2 } }
   )
 
   it.prop(
-    "into the parser give events, and a failure at most once",
+    "cause no defect in the parser, and no events after its failure",
     [bytes(400), bytes(3)],
     ([stream, magicTail]) => {
       const own = concat(magicTail, magic).subarray(0, 4)
@@ -121,7 +121,7 @@ describe("a wrong count", () => {
     [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]
   ]
 
-  it("at any place of any message is no defect", () => {
+  it("at any offset of any message causes no defect", () => {
     for (const example of examples) {
       const payload = encoded(example)
       for (let offset = 0; offset < payload.length; offset++) {
@@ -140,7 +140,7 @@ describe("a wrong count", () => {
         const result = Wire.decode(command, Uint8Array.from(count))
         return Result.isFailure(result) ? result.failure.reason._tag : "decoded"
       })
-      // A message that is cut off is not judged too long; `headers` is, by its count alone.
+      // A truncated message is Truncated, not TooMany, except `headers`, which is checked by its count alone.
       const cut = command === "headers" ? "TooMany" : "Truncated"
       assert.deepStrictEqual(reasons, [cut, "BadCompactSize", cut, "BadCompactSize", "BadCompactSize"])
     }
@@ -156,7 +156,7 @@ describe("a wrong count", () => {
 
 describe("incremental parsing", () => {
   it.prop(
-    "gives the same events for any split of any stream",
+    "gives the same events for any chunks of any stream",
     [
       Arbitrary.array(message, { minLength: 1, maxLength: 8 }),
       Arbitrary.array(integer(0, 600), { maxLength: 30 }),
@@ -182,7 +182,7 @@ describe("incremental parsing", () => {
 
 describe("a transaction", () => {
   it.prop(
-    "has the same ids decoded, as plain data, and with lists of both kinds",
+    "has the same ids as views, as plain data, and with lists of both kinds",
     [transaction],
     ([made]) => {
       const read = Result.getOrThrow(Wire.decodeTransaction(Result.getOrThrow(Wire.encodeTransaction(made))))
@@ -202,7 +202,7 @@ describe("a transaction", () => {
   )
 
   it.prop(
-    "that was decoded and changed encodes as the same change made to plain data",
+    "that is decoded and then changed encodes like plain data with the same change",
     [transaction, transaction],
     ([made, other]) => {
       const read = Result.getOrThrow(Wire.decodeTransaction(Result.getOrThrow(Wire.encodeTransaction(made))))

@@ -6,7 +6,7 @@ import { decoded, encoded, examples, reasonOf } from "./support/generators.ts"
 describe("hashes", () => {
   const genesis = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
 
-  it("print reversed, and are read back", () => {
+  it("print in reversed hex, and parse from it", () => {
     const hash = Wire.hashFromHex(genesis)
     assert.strictEqual(hash[0], 0x6f)
     assert.strictEqual(Wire.hashToHex(hash), genesis)
@@ -39,7 +39,7 @@ describe("hashes", () => {
     assert.throws(() => Wire.blockHash({ ...header, bits: -1 }), Wire.WireError)
   })
 
-  it("of an odd level of a merkle tree: the last one is paired with itself", () => {
+  it("of an odd level of a merkle tree pair the last one with itself", () => {
     const [a, b, c] = [1, 2, 3].map((byte) => new Uint8Array(32).fill(byte))
     assert.deepStrictEqual(Wire.merkleRoot([]), new Uint8Array(32))
     assert.deepStrictEqual(Wire.merkleRoot([a]), a)
@@ -51,13 +51,13 @@ describe("hashes", () => {
 })
 
 describe("a message", () => {
-  it("has its tag as command, and an Unknown its `command`", () => {
+  it("has its tag as command, or the field `command` for Unknown", () => {
     for (const message of examples) {
       assert.strictEqual(Wire.command(message), message._tag === "Unknown" ? message.command : message._tag)
     }
   })
 
-  it("once encoded is never written to again, small or large", () => {
+  it("has encoded bytes that later encodings do not change, small or large", () => {
     const item = (byte: number) => ({ type: byte, hash: new Uint8Array(32).fill(byte) })
     for (const count of [1, 1_000, 7_000, 8_000, 50_000]) {
       const payload = encoded({ _tag: "inv", items: Array.from({ length: count }, () => item(1)) })
@@ -75,7 +75,7 @@ describe("a message", () => {
     }
   })
 
-  it("can be in a Buffer of Node, and its views are plain Uint8Arrays", () => {
+  it("can be decoded from a Buffer of Node, into plain Uint8Arrays", () => {
     const unknown = { _tag: "Unknown", command: "x", payload: Buffer.from([1, 2, 3]) } as const
     assert.deepStrictEqual(encoded(unknown), Uint8Array.of(1, 2, 3))
     const hash = encoded({ _tag: "inv", items: [{ type: 1, hash: new Uint8Array(32) }] })
@@ -105,7 +105,7 @@ describe("a CompactSize", () => {
     assert.strictEqual(blockWithCount(0xff, 0, 0, 0, 0, 1, 0, 0, 0)._tag, "BadCompactSize")
   })
 
-  it("that ends too early is Truncated", () => {
+  it("that is cut off is Truncated", () => {
     for (const count of [[], [0xfd], [0xfd, 1], [0xfe, 1, 2, 3], [0xff, 1, 2, 3, 4, 5, 6, 7]]) {
       assert.deepStrictEqual(blockWithCount(...count), { _tag: "Truncated", field: "transactions", offset: 80 })
     }
@@ -113,7 +113,7 @@ describe("a CompactSize", () => {
 })
 
 describe("a WireError", () => {
-  it("tells in one line what was wrong, with the command", () => {
+  it("has a message of one line with the command and the problem", () => {
     const result = Wire.decode("pong", Uint8Array.of(1))
     assert.strictEqual(
       result._tag === "Failure" && result.failure.message,
@@ -122,7 +122,7 @@ describe("a WireError", () => {
     assert.strictEqual(result._tag === "Failure" && result.failure.command, "pong")
   })
 
-  it("leaves the stack trace limit as it was", () => {
+  it("does not change Error.stackTraceLimit", () => {
     const limit = Error.stackTraceLimit
     Wire.decode("pong", new Uint8Array(1))
     assert.strictEqual(Error.stackTraceLimit, limit)

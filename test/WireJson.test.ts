@@ -1,4 +1,4 @@
-/** `WireJson`: every message as JSON and back. */
+/** `WireJson`: every message encodes to JSON and decodes from it. */
 import { assert, describe, it } from "@effect/vitest"
 import type * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
@@ -12,7 +12,7 @@ const Text = Schema.fromJsonString(WireJson.Message)
 const write = Schema.encodeSync(Text)
 const read = Schema.decodeSync(Text)
 
-/** Whether a message comes back from its JSON, as plain data and as the bytes on the wire. */
+/** Asserts that a message decodes from its own JSON to the same plain data and the same bytes on the wire. */
 const returns = (message: Wire.Message, payload?: Uint8Array): void => {
   const back = read(write(message))
   if (payload === undefined) assert.deepStrictEqual(back, Wire.toPlain(message))
@@ -31,7 +31,7 @@ const alert = (): Wire.Message => {
 describe("a message of every type", () => {
   for (const [tag, generator] of Object.entries(messages)) {
     it.prop(
-      `${tag}: comes back from JSON`,
+      `${tag}: decodes from its own JSON`,
       [generator as Arbitrary.Arbitrary<Wire.Message>],
       ([made]) => {
         const payload = encoded(made)
@@ -42,7 +42,7 @@ describe("a message of every type", () => {
     )
   }
 
-  it("alert: comes back from JSON", () => {
+  it("alert: decodes from its own JSON", () => {
     const message = alert()
     returns(message)
     assert.include(JSON.stringify(Schema.encodeSync(WireJson.Message)(message)), '"userAgents":["2f41",""]')
@@ -59,31 +59,31 @@ describe("a message of every type", () => {
 
 describe("real messages", () => {
   for (const name of captures) {
-    it(`${name}: each message comes back as the same bytes`, () => {
+    it(`${name}: each message decodes from its JSON to the same bytes`, () => {
       for (const { command, payload } of readCapture(name)) returns(decoded(command, payload), payload)
     })
   }
 
   for (const { file } of blocks) {
-    it(`${file}: the block comes back as the same bytes`, () => {
+    it(`${file}: the block decodes from its JSON to the same bytes`, () => {
       const bytes = readBlock(file)
       returns(decoded("block", bytes), bytes)
     })
   }
 
   for (const number of [426884, 898352]) {
-    it(`compact block ${number} comes back as the same bytes`, () => {
+    it(`compact block ${number} decodes from its JSON to the same bytes`, () => {
       const bytes = readVector(`compact/compact${number}.raw`)
       returns(decoded("cmpctblock", bytes), bytes)
     })
   }
 
-  it("filtered block 300,025 comes back as the same bytes", () => {
+  it("filtered block 300,025 decodes from its JSON to the same bytes", () => {
     const bytes = readVector("merkleblock/merkle300025.raw")
     returns(decoded("merkleblock", bytes), bytes)
   })
 
-  it("transactions of Bitcoin Core come back, those with amounts beyond 2^53 too", () => {
+  it("transactions of Bitcoin Core decode from their JSON, including amounts beyond 2^53", () => {
     let count = 0
     for (const bytes of [...readTransactions("tx_valid"), ...readTransactions("tx_invalid")]) {
       const transaction = Wire.decodeTransaction(bytes)
@@ -131,7 +131,7 @@ describe("the JSON", () => {
     })
   })
 
-  it("leaves out a nonce or hash that is missing, and gives it back as undefined", () => {
+  it("omits a missing nonce or hash, and decodes it as undefined", () => {
     assert.strictEqual(write({ _tag: "ping", nonce: undefined }), '{"_tag":"ping"}')
     assert.deepStrictEqual(read('{"_tag":"ping"}'), { _tag: "ping", nonce: undefined })
     const reject = read('{"_tag":"reject","rejected":"tx","code":1,"reason":""}')
@@ -154,7 +154,7 @@ describe("the JSON", () => {
     if (Result.isFailure(result)) assert.include(result.failure.message, field)
   })
 
-  it("refuses to encode what is no message", () => {
+  it("refuses to encode a value that is not a message", () => {
     const encode = Schema.encodeUnknownResult(WireJson.Message)
     for (const value of [
       null,

@@ -1,4 +1,4 @@
-/** The architecture: rooms on floors, and the imports that are allowed between them. An import of a type counts as an import. */
+/** The architecture: layers of rooms, and the allowed imports between them. An import of a type counts as an import. */
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -6,7 +6,7 @@ import * as path from "node:path"
 const root = path.resolve(import.meta.dirname, "..")
 const src = path.join(root, "src")
 
-/** From the ground up. A room is a closed folder, if it has one, and the public modules that stand on it. */
+/** The rooms, lowest first. A room is a closed folder (if it has one) and the public modules on top of it. */
 const rooms: ReadonlyArray<{ readonly name: string; readonly modules: ReadonlyArray<string> }> = [
   { name: "primitives", modules: [] },
   { name: "address", modules: ["Address"] },
@@ -31,7 +31,7 @@ const rooms: ReadonlyArray<{ readonly name: string; readonly modules: ReadonlyAr
   { name: "peer", modules: ["PeerError", "Peer", "PeerServer"] },
   { name: "capture", modules: ["Capture"] }
 ]
-/** Rooms that use the public modules alone, as the program of a user does. */
+/** Rooms that import only public modules, as a user's program does. */
 const outer = new Set(["node", "light", "testing", "dashboard"])
 
 const files = fs
@@ -66,7 +66,7 @@ const arrows = files.flatMap((from) => importsOf(from).map((to) => ({ from, to }
 const shown = ({ from, to }: { readonly from: string; readonly to: string }): string => `${from} -> ${to}`
 
 describe("the rooms of src", () => {
-  it("have a place for every file", () => {
+  it("contain every file", () => {
     assert.deepStrictEqual(
       files.filter((file) => roomOf(file) < 0 && !isOuter(file)),
       []
@@ -78,7 +78,7 @@ describe("the rooms of src", () => {
     assert.deepStrictEqual(up.map(shown), [])
   })
 
-  it("do not import, from inside, the module that stands on them", () => {
+  it("do not import their own public modules from inside their folders", () => {
     const known = arrows.filter(
       ({ from, to }) =>
         from.includes("/") && !to.includes("/") && !to.endsWith("Error.ts") && roomOf(from) === roomOf(to)
@@ -86,14 +86,14 @@ describe("the rooms of src", () => {
     assert.deepStrictEqual(known.map(shown), ["handshake/run.ts -> Nonce.ts"])
   })
 
-  it("are used by the outer rooms through their public modules", () => {
+  it("are imported by the outer rooms through public modules only", () => {
     const inside = arrows.filter(
       ({ from, to }) => isOuter(from) && to.includes("/") && from.split("/")[0] !== to.split("/")[0]
     )
     assert.deepStrictEqual(inside.map(shown), [])
   })
 
-  it("are closed to the users of the package", () => {
+  it("have folders that users of the package cannot import", () => {
     const { exports } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"))
     const closed = rooms.map(({ name }) => name).filter((name) => fs.existsSync(path.join(src, name)))
     for (const name of closed) assert.strictEqual(exports[`./${name}/*`], null, name)
@@ -111,7 +111,7 @@ describe("the other packages and the examples", () => {
     )
     .filter((file) => file.endsWith(".ts"))
 
-  it("import this package by its name, as the program of a user does", () => {
+  it("import this package by its name, as a user's program does", () => {
     const reaching = outside.filter((file) =>
       specifiersOf(file).some((specifier) => path.resolve(path.dirname(file), specifier).startsWith(src + path.sep))
     )

@@ -1,3 +1,4 @@
+/** Keys and ciphers of the v2 transport (BIP324): its test vectors, and node:crypto and noble against each other. */
 import { assert, describe, it, vi } from "@effect/vitest"
 import * as crypto from "node:crypto"
 import {
@@ -17,14 +18,14 @@ import { readVectorText } from "./support/vectors.ts"
 const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"))
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 
-/** Rows of a file without quotes, by the names in its first line. */
+/** Rows of a CSV file without quoted cells, keyed by the names in its first line. */
 const rows = (file: string): Array<Record<string, string>> => {
   const [head = "", ...lines] = readVectorText(`bip324/${file}.csv`).trim().split(/\r?\n/)
   const names = head.split(",")
   return lines.map((line) => Object.fromEntries(line.split(",").map((cell, index) => [names[index], cell])))
 }
 
-/** A packet that is not sealed yet. */
+/** An unsealed packet. */
 const packet = (contents: Uint8Array, isDecoy: boolean): Uint8Array => {
   const unsealed = new Uint8Array(contents.length + 20)
   unsealed[3] = isDecoy ? 0x80 : 0
@@ -47,7 +48,7 @@ describe("the vectors of BIP324", () => {
     for (const { ellswift, x } of vectors) assert.strictEqual(hex(elligatorSwift.decode(bytes(ellswift))), x)
   })
 
-  it("encode keys, in each of the eight ways or not at all", () => {
+  it("encode keys, for each of the eight cases, with or without a solution", () => {
     const vectors = rows("xswiftec_inv_test_vectors")
     assert.strictEqual(vectors.length, 32)
     for (const row of vectors) {
@@ -63,7 +64,7 @@ describe("the vectors of BIP324", () => {
   })
 
   for (const [name, aead] of Object.entries(aeads)) {
-    it(`derive, seal and open packets, with ${name}`, () => {
+    it(`derive secrets, seal and open packets, with ${name}`, () => {
       const vectors = rows("packet_encoding_test_vectors")
       assert.strictEqual(vectors.length, 7)
       for (const row of vectors) {
@@ -104,7 +105,7 @@ describe("the vectors of BIP324", () => {
 })
 
 describe("the secrets of a connection", () => {
-  it("are the same on both sides, and differ with another key or on another network", () => {
+  it("are equal on both sides, and differ with another key or on another network", () => {
     const [initiator, responder] = bothSecrets()
     assert.deepStrictEqual(initiator.sessionId, responder.sessionId)
     assert.deepStrictEqual(initiator.sendTerminator, responder.receiveTerminator)
@@ -115,7 +116,7 @@ describe("the secrets of a connection", () => {
     assert.deepStrictEqual(sharedSecret(one, other.publicKey, true), sharedSecret(other, one.publicKey, false))
   })
 
-  it("exist for any 64 bytes that a remote sends", () => {
+  it("exist for any 64 bytes that a remote sends as its key", () => {
     const ours = makeKeyPair()
     for (const theirs of [new Uint8Array(64), new Uint8Array(64).fill(0xff), noise(64), ours.publicKey]) {
       assert.strictEqual(sharedSecret(ours, theirs, false).length, 32)
@@ -129,7 +130,7 @@ describe("node:crypto of another runtime", () => {
   const unknown = (): never => {
     throw new Error("Unknown cipher")
   }
-  /** Node's own module with a cipher or decipher of which one method is another. */
+  /** Node's module with one method of its ciphers or deciphers replaced. */
   const altered = (
     which: "createCipheriv" | "createDecipheriv",
     method: string,
@@ -140,22 +141,22 @@ describe("node:crypto of another runtime", () => {
       Object.assign(node[which](...args), { [method]: replacement })
   })
   const broken: Readonly<Record<string, NodeCrypto | undefined>> = {
-    "that is not there": undefined,
-    "that does not know the cipher, as in Bun 1.4": { createCipheriv: unknown, createDecipheriv: unknown },
-    "that seals and does not open": { ...node, createDecipheriv: unknown },
-    "that refuses the tag": altered("createDecipheriv", "setAuthTag", unknown),
-    "that refuses associated data": altered("createCipheriv", "setAAD", unknown),
-    "that gives another tag": altered("createCipheriv", "getAuthTag", () => new Uint8Array(16)),
-    "that gives another ciphertext": altered("createCipheriv", "update", (bytes) => bytes),
+    "that is missing": undefined,
+    "without ChaCha20-Poly1305, as in Bun 1.4": { createCipheriv: unknown, createDecipheriv: unknown },
+    "that seals but does not open": { ...node, createDecipheriv: unknown },
+    "that rejects the tag": altered("createDecipheriv", "setAuthTag", unknown),
+    "that rejects associated data": altered("createCipheriv", "setAAD", unknown),
+    "that computes a wrong tag": altered("createCipheriv", "getAuthTag", () => new Uint8Array(16)),
+    "that computes a wrong ciphertext": altered("createCipheriv", "update", (bytes) => bytes),
     "that opens packets with a wrong tag": altered("createDecipheriv", "final", () => new Uint8Array(0))
   }
   for (const [what, module] of Object.entries(broken)) {
-    it(`is not used if it is one ${what}`, () => assert.isUndefined(workingNodeAead(module ?? ({} as NodeCrypto))))
+    it(`is not used: a module ${what}`, () => assert.isUndefined(workingNodeAead(module ?? ({} as NodeCrypto))))
   }
 
   it("is used if it works", () => assert.isDefined(workingNodeAead(node)))
 
-  it("never throws on bytes from a remote", () => {
+  it("causes no exception when it fails on received bytes", () => {
     const { createDecipheriv } = node
     for (const method of ["update", "setAAD", "setAuthTag", "final"]) {
       let works = true
@@ -171,7 +172,7 @@ describe("node:crypto of another runtime", () => {
     }
   })
 
-  it("is replaced by noble for long packets if it does not work", async () => {
+  it("is replaced by noble for packets of any length where it does not work", async () => {
     vi.resetModules()
     const builtin = vi.spyOn(process, "getBuiltinModule").mockReturnValue({ createCipheriv: unknown } as never)
     const { deriveSecrets } = await import("../src/transport/bip324Cipher.ts")
@@ -188,8 +189,8 @@ describe("node:crypto of another runtime", () => {
   })
 })
 
-describe("the two ciphers of packets", () => {
-  it("give the same bytes with node and with noble, whatever the size, associated data and overlap", () => {
+describe("the packet ciphers of node and noble", () => {
+  it("give the same bytes for any size, associated data and chunks", () => {
     const [key, nonce] = [noise(32, 2), noise(12, 3)]
     for (const size of [0, 1, 15, 16, 17, 63, 64, 65, 1_000, 70_000]) {
       for (const aad of [noAad, noise(5), noise(4_095)]) {

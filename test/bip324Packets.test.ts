@@ -1,3 +1,4 @@
+/** Packets of the v2 transport (BIP324): message contents, parsing in any chunks, authentication, rekeying and limits. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Wire from "../src/Wire.ts"
 import {
@@ -20,11 +21,11 @@ const unknown = (size: number): Wire.Message => ({
   payload: new Uint8Array(size).fill(1)
 })
 
-/** A packet that is not sealed yet, with whatever contents. */
+/** An unsealed packet with any contents. */
 const packet = (...contents: ReadonlyArray<ArrayLike<number>>): Uint8Array =>
   concat(new Uint8Array(4), ...contents, new Uint8Array(16))
 
-/** One direction: a parser, and what seals for it. The version packet has been. */
+/** One direction after the version packet: a parser, and the sealing side. */
 const link = (options: Partial<PacketParserOptions> = {}, garbage = new Uint8Array(0)) => {
   const [sender, receiver] = bothSecrets()
   const parser = makePacketParser({ direction: receiver.receive, garbage, ...options })
@@ -32,7 +33,7 @@ const link = (options: Partial<PacketParserOptions> = {}, garbage = new Uint8Arr
   assert.isTrue(parser.confirmed)
   return {
     parser,
-    /** One after the other, for `sealPackets` may write to what it is given. */
+    /** Copies the packets, because `sealPackets` may write to them. */
     seal: (...packets: ReadonlyArray<Uint8Array>) =>
       sealPackets(
         sender.send,
@@ -48,7 +49,7 @@ const summary = (events: ReadonlyArray<Wire.ParserEvent>): string =>
 const ascii = (text: string): Array<number> => Array.from(text, (character) => character.charCodeAt(0))
 const long = (command: string): Array<number> => [0, ...ascii(command.padEnd(12, "\0"))]
 
-/** Read through a function, so that no assertion narrows it for good. */
+/** Reads through a function, because TypeScript keeps the type that an assertion has narrowed. */
 const failureOf = (parser: Wire.Parser): Wire.WireError | undefined => parser.failure
 
 const shortIds: Record<string, number> = {
@@ -84,7 +85,7 @@ const shortIds: Record<string, number> = {
 }
 
 describe("the contents of a message", () => {
-  it("are its short id, or else a zero and the command, and the payload", () => {
+  it("are the short id and the payload, or a zero, the command and the payload if it has no short id", () => {
     for (const message of examples) {
       const id = shortIds[Wire.command(message)]
       const command = id === undefined ? long(Wire.command(message)) : [id]
@@ -92,7 +93,7 @@ describe("the contents of a message", () => {
     }
   })
 
-  it("have the short ids of the table, and no other", () => {
+  it("accept exactly the short ids of the table", () => {
     for (let id = 1; id < 256; id++) {
       const command = Object.entries(shortIds).find(([, other]) => other === id)?.[0]
       const { parser, seal } = link()
@@ -108,7 +109,7 @@ describe("the contents of a message", () => {
     }
   })
 
-  it("are decoded with the short id and with the command written out", () => {
+  it("are decoded with a short id and with a full command", () => {
     const { parser, seal } = link()
     const payload = encoded(ping(7n))
     const events = parser.push(seal(packet([18], payload), packet(long("ping"), payload)))
@@ -121,7 +122,7 @@ describe("the contents of a message", () => {
     )
   })
 
-  it("of all examples arrive as they were sent, in one write or in several", () => {
+  it("decode to the sent message for every type, in one write or in one write each", () => {
     const joined = link()
     const events = joined.parser.push(joined.seal(...examples.map(writePacket)))
     const alone = link()
@@ -136,8 +137,8 @@ describe("the contents of a message", () => {
   })
 })
 
-describe("a received packet (protocol.md, section 3)", () => {
-  it("is dropped with an unknown short id, whatever the policy, and the connection goes on", () => {
+describe("the packet parser", () => {
+  it("drops a message with an unknown short id under any policy, and goes on", () => {
     for (const malformed of ["drop", "disconnect"] as const) {
       const { parser, seal } = link({ malformed })
       const events = parser.push(seal(packet([29]), packet([36], [1, 2]), packet([255]), writePacket(ping(1n))))
@@ -145,7 +146,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     }
   })
 
-  it("is dropped without contents, with half a command and with one that is not ASCII", () => {
+  it("drops a packet without contents, with a truncated command or with one that is not ASCII", () => {
     const bad = [
       packet(),
       packet([0]),
@@ -165,7 +166,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     }
   })
 
-  it("is dropped if the payload is malformed, unless the policy disconnects", () => {
+  it("drops a malformed payload, or fails on it where the policy says so", () => {
     const { parser, seal } = link()
     assert.strictEqual(summary(parser.push(seal(packet([19], [1, 2, 3]), writePacket(ping(1n))))), "Truncated ping")
     const strict = link({ malformed: "disconnect", trailingBytes: "malformed" })
@@ -173,13 +174,13 @@ describe("a received packet (protocol.md, section 3)", () => {
     assert.strictEqual(strict.parser.failure?.reason._tag, "TrailingBytes")
   })
 
-  it("is ignored if it is a decoy, whatever its contents", () => {
+  it("gives no event for decoys, with any contents", () => {
     const { parser, seal } = link()
     const events = parser.push(seal(decoyPacket(0), decoyPacket(1_000), writePacket(ping(1n)), decoyPacket(5)))
     assert.strictEqual(summary(events), "ping")
   })
 
-  it("is the version packet if it is the first one, and its contents are ignored", () => {
+  it("takes the first packet that is not a decoy for the version packet and ignores its contents", () => {
     const [sender, receiver] = bothSecrets()
     const parser = makePacketParser({ direction: receiver.receive, garbage: noise(9) })
     const packets = [decoyPacket(3), packet([18], encoded(ping(1n))), writePacket(ping(2n))]
@@ -188,7 +189,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     assert.deepStrictEqual((events[0] as Wire.Received).message, ping(2n))
   })
 
-  it("is a message whatever the other bits of its header byte, which are reserved", () => {
+  it("ignores the reserved bits of the header byte", () => {
     for (const header of [0x01, 0x40, 0x7f]) {
       const { parser, seal } = link()
       const written = writePacket(ping(3n))
@@ -197,7 +198,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     }
   })
 
-  it("releases its bytes when it fails", () => {
+  it("releases its buffers when it fails", () => {
     const { parser, seal } = link()
     const bad = seal(writePacket(unknown(100_000)))
     bad[50_000]! ^= 1
@@ -212,7 +213,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     assert.strictEqual(another.buffered, 0)
   })
 
-  it("fails with a wrong tag, after the messages before it, and stays failed", () => {
+  it("fails on a wrong tag, gives the messages before it, and stays failed", () => {
     for (const at of [3, 20, -1]) {
       const { parser, seal } = link()
       const good = seal(writePacket(ping(1n)))
@@ -226,7 +227,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     }
   })
 
-  it("never returns a message that was not sent, whichever bit of the stream is changed", () => {
+  it("gives no altered message for any changed bit of the stream", () => {
     const sent = [ping(1n), ping(2n), unknown(300)].map(encoded)
     const length = sent.reduce((size, payload) => size + payload.length + 21, 12)
     for (let bit = 0; bit < length * 8; bit += 5) {
@@ -243,7 +244,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     }
   })
 
-  it("fails when a packet is repeated, lost or sent in another order", () => {
+  it("fails when a packet is repeated, lost or reordered", () => {
     const orders = [
       [0, 0],
       [1, 0],
@@ -252,7 +253,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     for (const order of orders) {
       const { parser, seal } = link()
       const sealed = [1n, 2n, 3n].map((nonce) => seal(writePacket(ping(nonce))))
-      // A length that was not masked for this place is any length: what follows is enough for all of them.
+      // Unmasked at the wrong position, the length is random: the bytes that follow are enough for any length.
       parser.push(concat(...order.map((index) => sealed[index]!)))
       for (let i = 0; i < 300 && failureOf(parser) === undefined; i++) parser.push(new Uint8Array(65_536))
       assert.include(["NotAuthentic", "PayloadTooLarge"], failureOf(parser)?.reason._tag)
@@ -279,7 +280,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     assert.deepStrictEqual(failureOf(parser)?.reason, { _tag: "PayloadTooLarge", length: 4_000_014, limit: 4_000_013 })
   })
 
-  it("ends the connection for a payload above 4,000,000 bytes with a short id, and does not record it", () => {
+  it("fails on a short id with a payload of 4,000,001 bytes, and does not pass it to onFrame", () => {
     const seen: Array<number> = []
     const { parser, seal } = link({ onFrame: (_, payload) => void seen.push(payload.length) })
     const events = parser.push(
@@ -290,7 +291,7 @@ describe("a received packet (protocol.md, section 3)", () => {
     assert.deepStrictEqual(parser.failure?.reason, { _tag: "PayloadTooLarge", length: 4_000_001, limit: 4_000_000 })
   })
 
-  it("changes keys every 224 packets, for 10,000 packets each way", () => {
+  it("rekeys every 224 packets, for 10,000 packets in each direction", () => {
     const [initiator, responder] = bothSecrets()
     for (const [from, to] of [
       [initiator, responder],
@@ -349,7 +350,7 @@ describe("incremental parsing", () => {
     }
   })
 
-  it("reports how many bytes it holds", () => {
+  it("reports the number of bytes that it holds in `buffered`", () => {
     const { parser, seal } = link()
     const bytes = seal(writePacket(ping(1n)))
     for (let i = 0; i < bytes.length - 1; i++) {
@@ -360,7 +361,7 @@ describe("incremental parsing", () => {
     assert.strictEqual(parser.buffered, 0)
   })
 
-  it("returned messages survive later input", () => {
+  it("gives payloads that later input does not change", () => {
     const { parser, seal } = link()
     const payloads = Array.from({ length: 20 }, (_, round) => {
       const bytes = seal(packet(long("x"), new Uint8Array(50).fill(round)))
@@ -371,7 +372,7 @@ describe("incremental parsing", () => {
     payloads.forEach((payload, round) => assert.deepStrictEqual(payload, new Uint8Array(50).fill(round)))
   })
 
-  it("a length of 4,000,013 uses no memory, and the first bytes after it a small buffer", () => {
+  it("allocates nothing for an announced length of 4,000,013, and a small buffer for the first bytes after it", () => {
     const announced = () => {
       const { parser, send } = link()
       const length = maxContentsLength ^ send.lengthMask()
@@ -402,7 +403,7 @@ describe("incremental parsing", () => {
     assert.strictEqual(parser!.buffered, 1_000_003)
   })
 
-  it("parses a packet of 4,000,013 bytes a byte at a time as fast as any other: it processes each byte once", () => {
+  it("takes time linear in the size of a packet that arrives one byte at a time", () => {
     const time = (size: number): number => {
       const { parser, seal } = link()
       const bytes = seal(writePacket(unknown(size)))
@@ -410,7 +411,7 @@ describe("incremental parsing", () => {
       for (let i = 0; i < bytes.length; i++) parser.push(bytes.subarray(i, i + 1))
       return process.threadCpuUsage().user - before
     }
-    // Of this thread alone, and the best of three: what else the machine does is nothing to it.
+    // Processor time of this thread, best of three: other work on the machine does not change it.
     const best = (size: number): number => Math.min(time(size), time(size), time(size))
     const ratio = best(1_600_000) / Math.max(1, best(200_000))
     assert.isBelow(ratio, 30, "8 times the bytes")

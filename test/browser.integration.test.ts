@@ -1,4 +1,4 @@
-/** The page of the examples in headless Chromium: a peer over a WebSocket, through the bridge, to a node on loopback. */
+/** The example page in headless Chromium: a peer over a WebSocket and the bridge to a node on loopback. */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer } from "effect"
 import { Connection, Network, Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
@@ -17,14 +17,14 @@ const isInstalled = fs.existsSync(executablePath)
 let browser: Browser
 let page: Page
 
-/** Serves the page, and its bridge to the targets. */
+/** Serves the page and the bridge to the targets. */
 const serving = Effect.fnUntraced(function* (targets: ReadonlyArray<Connection.Endpoint>) {
   const origin = yield* servePage(0)
   const bridge = yield* Bridge.listen({ origins: [origin], targets })
   return { origin, url: (target: string) => `ws://127.0.0.1:${bridge.port}/?target=${target}` }
 })
 
-/** Opens an address in the page, reads what it shows and prints, and leaves it at the end. */
+/** Opens an address in the page, reads its elements and console, and leaves it at the end. */
 const open = Effect.fnUntraced(function* (url: string) {
   const printed: Array<string> = []
   const onConsole = (message: ConsoleMessage) => void printed.push(message.text())
@@ -50,7 +50,7 @@ const pageOf = (origin: string, bridge: string): string => `${origin}/?bridge=${
 const zeros = new Uint8Array(32)
 const { genesis } = RegtestChain
 
-/** Close to 4,000,000 bytes: the bridge splits it into more than 60 WebSocket messages. */
+/** A block of nearly 4,000,000 bytes: the bridge splits it into more than 60 WebSocket messages. */
 const bigBlock = RegtestChain.mineBlock(
   { blocks: [genesis], hashes: [Wire.blockHash(genesis.header)] },
   {
@@ -64,7 +64,7 @@ const bigBlock = RegtestChain.mineBlock(
   }
 )
 
-const skipped = `there is no Chromium at ${executablePath}, CHROMIUM=PATH says where one is`
+const skipped = `there is no Chromium at ${executablePath}; set CHROMIUM to the path of one`
 if (!isInstalled) console.warn(`Skipped: ${skipped}`)
 const title = `a peer in a page in Chromium${isInstalled ? "" : ` (skipped: ${skipped})`}`
 
@@ -86,7 +86,7 @@ describe.skipIf(!isInstalled)(title, () => {
 
   afterAll(() => browser?.close())
 
-  it.live("shakes hands, pings, fetches an announced block of 4 MB, and shows the end", () =>
+  it.live("completes the handshake, pings, fetches an announced block of 4 MB, and shows the end", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const connected = yield* Deferred.make<Peer.Peer>()
@@ -125,7 +125,7 @@ describe.skipIf(!isInstalled)(title, () => {
     })
   )
 
-  it.live("leaving the page ends the peer on the other side", () =>
+  it.live("ends the node's peer when the page is left", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { origin, url } = yield* serving([listener.address])
@@ -139,7 +139,7 @@ describe.skipIf(!isInstalled)(title, () => {
     })
   )
 
-  it.live("the page shows why there is no peer", () =>
+  it.live("shows why the connection or handshake failed", () =>
     Effect.gen(function* () {
       const gone = yield* Effect.scoped(Effect.map(NodeConnection.listen({ port: 0 }), ({ address }) => address))
       const { origin, url } = yield* serving([gone])
@@ -157,7 +157,7 @@ describe.skipIf(!isInstalled)(title, () => {
     })
   )
 
-  it.live("a page of another origin is refused", () =>
+  it.live("is refused by the bridge if its origin is another one", () =>
     Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { url } = yield* serving([listener.address])
@@ -168,7 +168,7 @@ describe.skipIf(!isInstalled)(title, () => {
   )
 
   describe("a connection", () => {
-    /** A page with the program loaded, and a node that it can reach. */
+    /** A page with the test program loaded, and a node that it can reach. */
     const programmed = Effect.gen(function* () {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { origin, url } = yield* serving([listener.address])
@@ -182,7 +182,7 @@ describe.skipIf(!isInstalled)(title, () => {
       return { listener, url: url(Connection.formatEndpoint(listener.address)), call }
     })
 
-    it.live("ends when more arrives than it may hold, and keeps all that it held", () =>
+    it.live("is Reset when more bytes arrive than maxUnread, and still gives all bytes that it held", () =>
       Effect.gen(function* () {
         const { call, listener, url } = yield* programmed
         const result = yield* Effect.forkChild(call("hold", url, 1_000_000), { startImmediately: true })
@@ -197,19 +197,19 @@ describe.skipIf(!isInstalled)(title, () => {
         const { end, held, received } = (yield* Fiber.join(result)) as Readonly<Record<string, unknown>>
         assert.strictEqual(end, "connection reset: more than 1000000 bytes arrived and were not pulled")
         assert.strictEqual(held, received)
-        // In addition: 64 KiB read ahead, and the message that exceeded the limit.
+        // Besides the limit: 64 KiB that are read ahead, and the message that exceeded the limit.
         assert.isAtLeast(Number(held), 900_000)
         assert.isAtMost(Number(held), 1_000_000 + 3 * 65_536)
       })
     )
 
-    it.live("holds its writer back while the other side does not read", () =>
+    it.live("suspends its writer while the other side does not read", () =>
       Effect.gen(function* () {
         const { call, listener, url } = yield* programmed
         const result = yield* Effect.forkChild(call("fillUp", url, 500), { startImmediately: true })
         yield* listener.accept
         const { buffered, written } = (yield* Fiber.join(result)) as Record<"buffered" | "written", number>
-        // At most the buffers of the kernel and of the bridge.
+        // At most as many bytes as the buffers of the kernel and of the bridge hold.
         assert.isBelow(written, 33_554_432)
         assert.isAtMost(buffered, 262_144 + 65_536)
       })

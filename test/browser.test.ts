@@ -1,4 +1,4 @@
-/** The package in a browser: `index.ts` bundles into one file that needs nothing of Node. */
+/** The package in a browser: `index.ts` bundles into one file without Node modules. */
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import { builtinModules } from "node:module"
@@ -13,14 +13,14 @@ const sources = fs
   .filter((name) => name.endsWith(".ts"))
   .map((name) => `src/${name.replaceAll(path.sep, "/")}`)
 
-/** The imports of a source that exist at run time. */
+/** The run-time imports of a source. */
 const importsOf = (source: string): ReadonlyArray<string> => {
   const text = fs.readFileSync(path.join(root, source), "utf8")
   const found = text.matchAll(/^(?:import|export)\b(?! type)(?:[^"'`=()]*?\bfrom)? ["']([^"']+)["']/gm)
   return Array.from(found, ([, id]) => id!)
 }
 
-/** The sources and packages that a source needs, itself included. */
+/** The sources and packages that a source needs, including itself. */
 const needs = (source: string, found = new Set<string>()): ReadonlySet<string> => {
   if (found.has(source)) return found
   found.add(source)
@@ -52,7 +52,7 @@ describe("in a browser", () => {
     assert.deepStrictEqual(rest, { builtins: [], dynamicImports: [], files: 1, imports: [], problems: [] })
   })
 
-  it("a bundle that imports something of Node is detected", async () => {
+  it("the test detects a bundle that imports a module of Node", async () => {
     const { builtins } = await bundle(`export * from "effect-bitcoin-peer/NodeConnection"`)
     assert.include(builtins, "src/connection/net/netSocket.ts imports node:net")
     assert.deepStrictEqual(
@@ -104,7 +104,7 @@ describe("in a browser", () => {
     `,
       "iife"
     )
-    // The globals of a browser only.
+    // Only the globals of a browser.
     const names = ["AbortController", "AbortSignal", "TextDecoder", "TextEncoder", "URL", "clearTimeout", "console"]
     names.push("crypto", "performance", "queueMicrotask", "setTimeout")
     const context = vm.createContext(Object.fromEntries(names.map((name) => [name, Reflect.get(globalThis, name)])))

@@ -1,4 +1,4 @@
-/** Effect's documentation is built from tags. Every public export has `@category`, `@since` and a complete first sentence. */
+/** Doc comments: every public export has `@category`, `@since` and a complete first sentence, as in Effect. */
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -62,7 +62,7 @@ const documented = (module: string): ReadonlyArray<Declared> => {
 
 const tags: ReadonlyArray<readonly [what: string, pattern: RegExp]> = [
   ["a category", /@category [a-z]/],
-  ["the version since which they exist", /@since \d+\.\d+\.\d+/],
+  ["a version in @since", /@since \d+\.\d+\.\d+/],
   ["a first sentence", /^\/\*\*[\s*]*[A-Z`"0-9][\s\S]*?\.(?:\s|\*\/)/]
 ]
 

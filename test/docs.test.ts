@@ -14,7 +14,7 @@ const sources = fs
   .toSorted()
 const examples = ["README.md", ...sources].flatMap(examplesOf)
 
-// Below the root, where the name of the package resolves to it. Git, lint and format ignore `coverage`.
+// Inside the repository, so that the name of the package resolves to it. Git, lint and format ignore `coverage`.
 const parent = path.join(root, "coverage")
 let folder = ""
 
@@ -26,7 +26,7 @@ beforeAll(() => {
   fs.mkdirSync(parent, { recursive: true })
   folder = fs.mkdtempSync(path.join(parent, "docs-"))
   for (const example of examples) {
-    // With empty lines before the code, the line numbers of the compiler are those of the source.
+    // Empty lines before the code give the compiler the line numbers of the source.
     fs.writeFileSync(fileOf(example), `${"\n".repeat(example.line - 1)}${example.code}\n`)
   }
   const settings = {
@@ -77,7 +77,7 @@ describe("the examples of the documentation", () => {
           )
           yield* Effect.addFinalizer(() => Effect.sync(() => silent.forEach((spy) => spy.mockRestore())))
           const module: Readonly<Record<string, unknown>> = yield* Effect.promise(() => import(fileOf(example)))
-          // An example of a test exports its body, which fails when its assertions do.
+          // An example of a test exports its body, which fails if its assertions fail.
           if (Effect.isEffect(module["test"])) yield* module["test"] as Effect.Effect<void>
         })
       )

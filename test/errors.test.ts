@@ -1,4 +1,4 @@
-/** The errors of this package as a program meets them: guards, what is printed, and whether to try again. */
+/** The errors of this package as a program sees them: guards, printed text, JSON, and whether to retry. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Logger } from "effect"
 import { inspect } from "node:util"
@@ -14,16 +14,16 @@ const self = handshakeError({ _tag: "SelfConnection" })
 const ended = peerError({ _tag: "Ended", end: { _tag: "RemoteClosed" } })
 
 describe("guards", () => {
-  it("know the errors of their module and no others", () => {
+  it("accept the errors of their module and no others", () => {
     const values = [closed, self, ended, new Error("Closed"), { _tag: "PeerError" }, undefined, null, "PeerError"]
     assert.deepStrictEqual(values.filter(Connection.isConnectionError), [closed])
     assert.deepStrictEqual(values.filter(Handshake.isHandshakeError), [self])
     assert.deepStrictEqual(values.filter(Peer.isPeerError), [ended])
   })
 
-  it.effect("know a peer, whose type is that of the service", () =>
+  it.effect("accept a peer, and Peer.Peer is the type of a peer", () =>
     Effect.gen(function* () {
-      // As people write it: a function that takes a peer.
+      // A function with a parameter of the type Peer.Peer compiles.
       const pingOf = (peer: Peer.Peer) => peer.ping
       const { peer } = yield* withRemote()
       assert.isTrue(Effect.isEffect(pingOf(peer)))
@@ -74,7 +74,7 @@ describe("an error", () => {
     })
   )
 
-  it("is JSON: bytes as hex, big integers and durations as text, whatever the cause", () => {
+  it("encodes to JSON with any cause: bytes as hex, big integers and durations as text", () => {
     const json = (error: unknown) => JSON.parse(JSON.stringify(error)) as unknown
     for (const error of errors) assert.isObject(json(error))
     assert.deepStrictEqual(json(errors[4]), {
@@ -151,17 +151,17 @@ describe("Peer.assess", () => {
     peerError({ _tag: "NotOffered", what: "getcfilters", service: 64n })
   ]
 
-  it("takes every error of a connection, a handshake and a peer, and says whether to try again", () => {
+  it("assesses every error of a connection, a handshake and a peer, and says whether to retry", () => {
     for (const error of again) assert.isTrue(Peer.assess(error).retry, error.message)
     for (const error of never) assert.isFalse(Peer.assess(error).retry, error.message)
   })
 
-  it("gives an error the assessment of the reason in it", () => {
+  it("gives an error the assessment of its reason", () => {
     assert.deepStrictEqual(Peer.assess(self), Peer.assess(self.reason))
     assert.deepStrictEqual(Peer.assess(ended), Peer.assess({ _tag: "RemoteClosed" }))
     const misbehaved = peerError({ _tag: "Ended", end: { _tag: "BadMessage", error: badValue } })
     assert.strictEqual(Peer.assess(misbehaved).points, 100)
-    // A dial that fails by the proxy or by the address says nothing of the remote.
+    // A dial that fails because of the proxy or the address is not the remote's fault.
     assert.strictEqual(Peer.assess(dial("ProxyRefused")).by, "local")
     assert.strictEqual(Peer.assess(dial("Refused")).by, "remote")
   })

@@ -30,7 +30,7 @@ const serving = Effect.gen(function* () {
 
 const root = path.resolve(import.meta.dirname, "..")
 
-/** Starts an example as a process: its lines, and its whole output after it has ended by itself. */
+/** Starts an example as a process; returns its lines, and its whole output after it has ended by itself. */
 const start = (name: string, ...args: ReadonlyArray<string>) =>
   Effect.gen(function* () {
     const lines = yield* Queue.unbounded<string, Cause.Done>()
@@ -81,7 +81,7 @@ describe("the outbound peer", () => {
     Effect.gen(function* () {
       const { host, peer, port } = yield* serving
       const { ended, line } = yield* start("outbound-peer.ts", host, String(port))
-      // The node answered its ping.
+      // The ping was answered by the node.
       assert.match(yield* line, /^connected /)
       yield* (yield* peer).disconnect()
       assert.match(yield* ended, /\nthe peer closed the connection\n$/)
@@ -117,7 +117,7 @@ describe("the inbound peer", () => {
       const listener = yield* NodeConnection.listen({ port: 0 })
       const { fiber, line } = yield* printing(Effect.provide(Inbound.serve(listener), nonce))
       const connection = yield* NodeConnection.connect(listener.address)
-      // Until the connection ends this could be a BIP324 key.
+      // These bytes could be a BIP324 key until the connection ends.
       connection.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"))
       yield* connection.close
       assert.match(yield* line, /^127\.0\.0\.1:\d+ refused: handshake failed: not a Bitcoin node of regtest/)

@@ -235,7 +235,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("ends the headers at the stop hash, and answers for single ones", () =>
+  it.effect("ends the headers at the stop hash, and answers an empty locator with the header of the stop hash", () =>
     Effect.gen(function* () {
       const { ask, chain } = yield* serving(10)
       const all = chain.hashes.map(hex)
@@ -268,7 +268,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("sends blocks with witnesses only if asked for them, and notfound for unknown ones", () =>
+  it.effect("sends blocks with witnesses only on request, and notfound for unknown blocks", () =>
     Effect.gen(function* () {
       const { ask, chain, next } = yield* serving(104)
       const [hash, other] = [chain.hashes[104], chain.hashes[103]]
@@ -284,7 +284,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("announces a transaction by wtxid if both sides agreed on it, otherwise by txid", () =>
+  it.effect("announces a transaction by wtxid if both sides sent wtxidrelay, otherwise by txid", () =>
     Effect.gen(function* () {
       const { chain, next, node } = yield* serving(104)
       const older = yield* peerOf(node, { protocolVersion: 70_015 })
@@ -297,7 +297,7 @@ describe("the serving peer", () => {
     })
   )
 
-  it.effect("sends a transaction by either id, with its witness only if asked for it", () =>
+  it.effect("sends a transaction by txid or wtxid, with its witness only on request", () =>
     Effect.gen(function* () {
       const { ask, chain, next, node } = yield* serving(104)
       const transaction = spending(chain)
@@ -308,12 +308,12 @@ describe("the serving peer", () => {
       const size = Result.getOrThrow(Wire.encodeTransaction(transaction)).length
       assert.strictEqual(bytes(yield* ask(getdata(wtx, Wire.wtxid(transaction)))), size)
       assert.strictEqual(bytes(yield* ask(getdata(tx | witnessFlag, Wire.txid(transaction)))), size)
-      // The marker, the flag, two counts and the byte of OP_TRUE.
+      // Without the marker, the flag, two counts and the byte of OP_TRUE.
       assert.strictEqual(bytes(yield* ask(getdata(tx, Wire.txid(transaction)))), size - 5)
     })
   )
 
-  it.effect("asks for an announced transaction, keeps it and announces it to the other peers", () =>
+  it.effect("requests an announced transaction, keeps it and announces it to the other peers", () =>
     Effect.gen(function* () {
       const { ask, chain, node, peer, rest } = yield* serving(104)
       const other = yield* peerOf(node)
@@ -329,7 +329,7 @@ describe("the serving peer", () => {
   )
 
   it.effect(
-    "announces a block by its header to who asked for that, else by its hash, and forgets what it confirms",
+    "announces a block by header after sendheaders, else by hash, and forgets the transactions that it confirms",
     () =>
       Effect.gen(function* () {
         const { ask, chain, next, node } = yield* serving(104)
@@ -349,7 +349,7 @@ describe("the serving peer", () => {
       })
   )
 
-  it.effect("still announces to the others after one has disconnected", () =>
+  it.effect("still announces to the other peers after one has disconnected", () =>
     Effect.gen(function* () {
       const { chain, next, node } = yield* serving(104)
       const other = yield* peerOf(node)
@@ -370,7 +370,7 @@ describe("the serving peer", () => {
 })
 
 describe("the example of virtual time", () => {
-  it.effect("measures a round trip exactly, and counts the pings of an hour", () =>
+  it.effect("measures an exact round trip, and counts the pings of an hour", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* VirtualTime.program, { roundTrip: 100, pings: 31 })
     })
@@ -412,7 +412,7 @@ describe("the example of compact blocks", () => {
     })
   )
 
-  it.effect("disconnects a peer that asks for a transaction outside of the block", () =>
+  it.effect("disconnects a peer that requests a transaction outside the block", () =>
     Effect.gen(function* () {
       const { blocks, hashes } = yield* mined(104)
       const [peer] = yield* twoPeers({}, { handlers: CompactBlocks.serveBlock(blocks[104], 7n) })

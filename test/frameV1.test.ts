@@ -1,4 +1,4 @@
-/** Version 1 frames: writing, and parsing however the bytes are cut. */
+/** v1 frames: writing, parsing in any chunks, buffers, undecoded commands and onFrame. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { createHash } from "node:crypto"
@@ -18,7 +18,7 @@ const unknown = (size: number): Wire.Message => ({
   payload: new Uint8Array(size).fill(1)
 })
 
-/** A function, because TypeScript keeps the type of a property that an assertion has narrowed. */
+/** Reads through a function, because TypeScript keeps the type that an assertion has narrowed. */
 const failureOf = (parser: Wire.Parser): Wire.WireError | undefined => parser.failure
 
 const patch = (bytes: Uint8Array, offset: number, ...values: ReadonlyArray<number>): Uint8Array => {
@@ -27,7 +27,7 @@ const patch = (bytes: Uint8Array, offset: number, ...values: ReadonlyArray<numbe
   return patched
 }
 
-/** The events, in one line. */
+/** The events as one line of text. */
 const summary = (events: ReadonlyArray<Wire.ParserEvent>): string =>
   events.map((event) => (event._tag === "Received" ? Wire.command(event.message) : event.error.reason._tag)).join(" ")
 
@@ -79,7 +79,7 @@ describe("the frame of a message", () => {
   })
 })
 
-describe("received bytes (protocol.md, section 2)", () => {
+describe("the v1 parser", () => {
   it("fails on a wrong magic, and returns the messages before it", () => {
     const parser = Wire.makeParser({ magic })
     assert.strictEqual(summary(parser.push(concat(frames(ping(1n)), patch(frames(ping(2n)), 1, 0)))), "ping")
@@ -90,7 +90,7 @@ describe("received bytes (protocol.md, section 2)", () => {
     })
   })
 
-  it("notices a wrong magic at the first byte that differs", () => {
+  it("fails on a wrong magic at the first byte that differs", () => {
     for (let wrong = 0; wrong < 4; wrong++) {
       const bytes = patch(magic, wrong, magic[wrong] ^ 1)
       const parser = Wire.makeParser({ magic })
@@ -112,7 +112,7 @@ describe("received bytes (protocol.md, section 2)", () => {
     assert.strictEqual(parser.failure, failure)
   })
 
-  it("fails on a length above 4,000,000 as soon as the header is there", () => {
+  it("fails on a length above 4,000,000 as soon as the header has arrived", () => {
     const parser = Wire.makeParser({ magic })
     const bytes = header(ascii("block"), 4_000_001)
     parser.push(bytes.subarray(0, 23))
@@ -126,7 +126,7 @@ describe("received bytes (protocol.md, section 2)", () => {
     assert.strictEqual(other.failure?.reason._tag, "PayloadTooLarge")
   })
 
-  it("reads a payload of exactly 4,000,000 bytes, in one chunk and in several", () => {
+  it("accepts a payload of exactly 4,000,000 bytes, in one chunk and in several", () => {
     const bytes = frames(unknown(4_000_000), ping(1n))
     for (const size of [bytes.length, 4_000_024, 65_536, 1_460]) {
       const parser = Wire.makeParser({ magic })
@@ -170,7 +170,7 @@ describe("received bytes (protocol.md, section 2)", () => {
     assert.strictEqual(summary(Wire.makeParser({ magic }).push(header([1], 0))), "BadChecksum")
   })
 
-  it("hands out an empty command as unknown, as Bitcoin Core does", () => {
+  it("gives an empty command as Unknown, as in Bitcoin Core", () => {
     const [event] = Wire.makeParser({ magic }).push(named([]))
     assert.deepStrictEqual(event, {
       _tag: "Received",
@@ -179,7 +179,7 @@ describe("received bytes (protocol.md, section 2)", () => {
     })
   })
 
-  it("hands out an unknown command with its payload, even the name of a property of objects", () => {
+  it("gives an unknown command as Unknown with its payload, even if it is the name of an object property", () => {
     const names = ["greeting", "constructor", "__proto__", "toString", "twelve-chars", " ~"]
     const bytes = concat(...names.map((name) => named(ascii(name))))
     const events = Wire.makeParser({ magic }).push(bytes)
@@ -189,8 +189,8 @@ describe("received bytes (protocol.md, section 2)", () => {
     )
   })
 
-  it("never takes one command for another, after any number of others in any order", () => {
-    // More commands than the cache holds, with the same beginnings, or the same beginnings and ends.
+  it("never confuses two commands, after any number of other commands", () => {
+    // More commands than the cache holds, with equal beginnings, or with equal beginnings and ends.
     const digits = Array.from({ length: 10_000 }, (_, index) => String(index).padStart(4, "0"))
     for (const names of [
       digits,
@@ -223,13 +223,13 @@ describe("received bytes (protocol.md, section 2)", () => {
     }
   })
 
-  it("drops a payload that does not parse and goes on", () => {
+  it("drops a malformed payload and goes on", () => {
     const short = frames({ _tag: "Unknown", command: "pong", payload: new Uint8Array(7) })
     const events = Wire.makeParser({ magic }).push(concat(short, frames(ping(1n))))
     assert.strictEqual(summary(events), "Truncated ping")
   })
 
-  it("fails on a payload that does not parse, or a bad command, where the policy says so", () => {
+  it("fails on a malformed payload or a bad command where the policy says so", () => {
     const short = frames({ _tag: "Unknown", command: "pong", payload: new Uint8Array(7) })
     for (const [bytes, reason] of [
       [short, "Truncated"],
@@ -250,7 +250,7 @@ describe("received bytes (protocol.md, section 2)", () => {
     assert.strictEqual(summary(Wire.makeParser({ magic }).push(tail)), "TrailingBytes")
   })
 
-  it("counts the header into the size of an event", () => {
+  it("includes the header in the size of an event", () => {
     const events = Wire.makeParser({ magic }).push(frames(ping(1n), { _tag: "verack" }))
     assert.deepStrictEqual(
       events.map((event) => event.size),
@@ -258,7 +258,7 @@ describe("received bytes (protocol.md, section 2)", () => {
     )
   })
 
-  it("reads Buffers of Node, and hands out plain Uint8Arrays", () => {
+  it("reads Buffers of Node, and gives plain Uint8Arrays", () => {
     const [event] = Wire.makeParser({ magic }).push(Buffer.from(frames(unknown(5))))
     assert.isTrue(event._tag === "Received" && event.message._tag === "Unknown")
     const payload = ((event as Wire.Received).message as Wire.Unknown).payload
@@ -293,7 +293,7 @@ describe("incremental parsing", () => {
     }
   })
 
-  it("tells how many bytes it holds", () => {
+  it("reports the number of bytes that it holds in `buffered`", () => {
     const bytes = frames(unknown(100))
     const parser = Wire.makeParser({ magic })
     for (let i = 0; i < bytes.length - 1; i++) {
@@ -319,7 +319,7 @@ describe("incremental parsing", () => {
 
 const payloadOf = (event: Wire.ParserEvent): Uint8Array => ((event as Wire.Received).message as Wire.Unknown).payload
 
-/** Bytes of array buffers that are still there after `run`. */
+/** The bytes of array buffers that `run` leaves allocated. */
 const allocated = (run: () => unknown): number => {
   const before = process.memoryUsage().arrayBuffers
   const kept = run()
@@ -329,12 +329,12 @@ const allocated = (run: () => unknown): number => {
 }
 
 describe("buffers", () => {
-  it("a frame within one chunk is a view over it", () => {
+  it("are not copied for a frame within one chunk: its payload is a view", () => {
     const chunk = frames(unknown(50))
     assert.strictEqual(payloadOf(Wire.makeParser({ magic }).push(chunk)[0]).buffer, chunk.buffer)
   })
 
-  it("a payload within one chunk is a view over it, even if its header came in an earlier one", () => {
+  it("are not copied for a payload within one chunk, even if its header came in an earlier one", () => {
     const bytes = frames(unknown(50))
     const parser = Wire.makeParser({ magic })
     parser.push(bytes.slice(0, 24))
@@ -342,7 +342,7 @@ describe("buffers", () => {
     assert.strictEqual(payloadOf(parser.push(chunk)[0]).buffer, chunk.buffer)
   })
 
-  it("a message survives later input, wherever its frame was cut", () => {
+  it("of a message do not change with later input, for any chunks", () => {
     for (const cut of [1, 24, 30, 73]) {
       const parser = Wire.makeParser({ magic })
       const payloads: Array<Uint8Array> = []
@@ -356,14 +356,14 @@ describe("buffers", () => {
     }
   })
 
-  it("an encoded message is never written to again", () => {
+  it("of an encoded message do not change with later encodings", () => {
     const first = encoded(ping(1n))
     encoded(ping(2n))
     frames(ping(3n))
     assert.deepStrictEqual(first, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0))
   })
 
-  it("a header that announces 4,000,000 bytes costs nothing, and its first bytes a small buffer", () => {
+  it("are not allocated for a header that announces 4,000,000 bytes, and are small for its first bytes", () => {
     const announced = header(ascii("block"), 4_000_000)
     const parsers = allocated(() =>
       Array.from({ length: 10 }, () => {
@@ -385,7 +385,7 @@ describe("buffers", () => {
     assert.isBelow(started, 10 * 40_000)
   })
 
-  it("a payload that drips in a byte at a time is held in buffers less than 256 KiB ahead of it", () => {
+  it("are at most 256 KiB larger than the received part of a payload that arrives one byte at a time", () => {
     const parser = Wire.makeParser({ magic })
     parser.push(header(ascii("block"), 4_000_000))
     const byte = new Uint8Array(1)
@@ -402,7 +402,7 @@ describe("an undecoded command", () => {
   const block = examples.find((message): message is Wire.BlockMessage => message._tag === "block")!
   const payload = encoded(block)
 
-  it("is handed out without decoding, even if malformed, while others are decoded", () => {
+  it("is not decoded, even if malformed, while other commands are", () => {
     const parser = Wire.makeParser({ magic, undecoded: ["block", "constructor"] })
     const damaged: Wire.Message = { _tag: "Unknown", command: "block", payload: payload.subarray(0, 7) }
     const events = parser.push(frames(block, ping(1n), damaged))
@@ -412,12 +412,12 @@ describe("an undecoded command", () => {
     )
   })
 
-  it("has its checksum checked all the same", () => {
+  it("still has its checksum checked", () => {
     const parser = Wire.makeParser({ magic, undecoded: ["block"] })
     assert.strictEqual(summary(parser.push(patch(frames(block), 30, 1))), "BadChecksum")
   })
 
-  it("of a block gives its header, from 80 bytes on", () => {
+  it("of a block has a payload whose header decodeBlockHeader reads from 80 bytes on", () => {
     assert.deepStrictEqual(Result.getOrThrow(Wire.decodeBlockHeader(payload)), block.block.header)
     assert.deepStrictEqual(Result.getOrThrow(Wire.decodeBlockHeader(payload.subarray(0, 80))), block.block.header)
     assert.deepStrictEqual(reasonOf(Wire.decodeBlockHeader(payload.subarray(0, 79))), {
@@ -436,7 +436,7 @@ describe("onFrame", () => {
   }
   const malformed: Wire.Message = { _tag: "Unknown", command: "pong", payload: Uint8Array.of(1) }
 
-  it("gets each payload as it was on the wire, malformed and unknown ones too, however it is cut", () => {
+  it("gets each payload as on the wire, including malformed and unknown ones, for any chunks", () => {
     const stream = frames({ _tag: "verack" }, malformed, unknown(100))
     for (const size of [1, 30, stream.length]) {
       const parser = parserOf()
@@ -449,7 +449,7 @@ describe("onFrame", () => {
     }
   })
 
-  it("gets the payload that ends the connection", () => {
+  it("gets the malformed payload that makes the parser fail", () => {
     const parser = parserOf({ malformed: "disconnect" })
     parser.push(frames(malformed))
     assert.strictEqual(failureOf(parser)?.reason._tag, "Truncated")

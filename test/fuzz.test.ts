@@ -1,6 +1,6 @@
 /**
- * A short fuzz run of fixed seeds, and the inputs that longer runs found. fuzz.long.test.ts runs more seeds, `npm run fuzz`
- * runs until it is stopped. test/fuzz/targets.ts has the targets and their rules.
+ * A short fuzz run with fixed seeds, and inputs found by longer runs. fuzz.long.test.ts runs more seeds, and `npm run fuzz`
+ * runs until it is stopped. The targets and their rules are in test/fuzz/targets.ts.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { explain, run, shrink, targetNamed } from "./fuzz/loop.ts"
@@ -11,10 +11,10 @@ import { dice } from "./support/dice.ts"
 
 testInputs(500)
 
-/** Inputs that once showed a bug, made as small as possible. */
+/** Inputs that once showed a bug, shrunk as far as possible. */
 const findings: ReadonlyArray<readonly [what: string, target: string, hex: string]> = [
   [
-    "a header that claims transactions is written without them, decoded or not",
+    "a headers message with a nonzero transaction count is encoded with 0, from views and from plain data",
     "payload:headers",
     `01${"00".repeat(80)}6b`
   ]
@@ -36,7 +36,7 @@ describe("the fuzzer", () => {
     }
   }
 
-  it("finds a broken rule and shrinks its input as far as possible", () => {
+  it("finds an input that breaks a rule, and shrinks it as far as possible", () => {
     const found = Array.from({ length: 50 }, (_, seed) => run(broken, seed)).find((finding) => finding !== undefined)
     assert.deepStrictEqual(found?.input, Uint8Array.of(7, 9))
     assert.include(explain(found!), "--target broken --hex 0709")

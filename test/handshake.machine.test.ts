@@ -1,3 +1,4 @@
+/** The handshake as a state machine, without a connection or a clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { Policy, type Wire } from "effect-bitcoin-peer"
 import * as Machine from "../src/handshake/machine.ts"
@@ -31,7 +32,7 @@ const config = (fields: Partial<Machine.Config> = {}): Machine.Config => ({
 
 const tags = (messages: ReadonlyArray<Wire.Message>): ReadonlyArray<string> => messages.map(({ _tag }) => _tag)
 
-/** Feeds messages; stops at a failure. */
+/** Feeds messages to the machine until the first failure. */
 const run = (config: Machine.Config, messages: ReadonlyArray<Wire.Message>) => {
   let state = Machine.initial
   const sent = [...Machine.start(config, 1_000)]
@@ -63,14 +64,14 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     [70_016, ["version", "wtxidrelay", "sendaddrv2", "verack"]],
     [70_017, ["version", "wtxidrelay", "sendaddrv2", "feature", "verack"]],
     [80_000, ["version", "wtxidrelay", "sendaddrv2", "feature", "verack"]]
-  ])("sends to a peer of version %i only what the common version allows", (protocolVersion, expected) => {
+  ])("sends a peer of version %i only the messages that the common version allows", (protocolVersion, expected) => {
     const { sent } = run(config({ direction, features: [{ id: "BIP1", data: new Uint8Array(0) }] }), [
       version({ protocolVersion })
     ])
     assert.deepStrictEqual(tags(sent), expected)
   })
 
-  it("does so for every version from 31800 to 70017", () => {
+  it("sends the right number of messages for every version from 31800 to 70017", () => {
     for (let protocolVersion = 31_800; protocolVersion <= 70_017; protocolVersion++) {
       const { failure, sent } = run(config({ direction, features: [{ id: "BIP1", data: new Uint8Array(0) }] }), [
         version({ protocolVersion }),
@@ -82,22 +83,22 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     }
   })
 
-  it("limits the common version by our own", () => {
+  it("takes the lower of both protocol versions as the common one", () => {
     const { sent } = run(config({ direction, version: version({ protocolVersion: 70_015 }) }), [version()])
     assert.deepStrictEqual(tags(sent), ["version", "verack"])
   })
 
-  it("puts the time of sending into our version", () => {
+  it("sets the timestamp of our version when it is sent", () => {
     const { sent } = run(config({ direction }), [version()])
     assert.strictEqual((sent[0] as Wire.Version).timestamp, 1_000)
   })
 
-  it("is not done before the peer's verack, and then at once", () => {
+  it("is done at the peer's verack, and not before", () => {
     assert.strictEqual(run(config({ direction }), [version()]).state._tag, "AwaitingVerack")
     assert.strictEqual(run(config({ direction }), [version(), verack]).state._tag, "Done")
   })
 
-  it("remembers the announcements of the peer between version and verack", () => {
+  it("records wtxidrelay, sendaddrv2 and features between version and verack", () => {
     const { state } = run(config({ direction }), [
       version(),
       { _tag: "wtxidrelay" },
@@ -110,7 +111,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.deepStrictEqual(Array.from(state.features), [["BIP434", Uint8Array.of(1)]])
   })
 
-  it("ignores repeated negotiation messages: the first counts", () => {
+  it("ignores repeated negotiation messages and keeps the first", () => {
     const { failure, state } = run(config({ direction }), [
       version(),
       { _tag: "wtxidrelay" },
@@ -125,7 +126,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.deepStrictEqual(state.features.get("BIP434"), Uint8Array.of(1))
   })
 
-  it("remembers 64 features and ignores the rest", () => {
+  it("records at most 64 features", () => {
     const features = Array.from({ length: 1_000 }, (_, index) => feature(`feature ${index}`))
     const { failure, state } = run(config({ direction }), [version(), ...features, verack])
     assert.isUndefined(failure)
@@ -148,7 +149,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.strictEqual(failure?._tag, "BadFeature")
   })
 
-  it("ignores unknown messages, and known ones that are not legal yet, before verack (btcd #2278)", () => {
+  it("ignores other messages before verack (btcd #2278)", () => {
     const { failure, state } = run(config({ direction }), [
       version(),
       { _tag: "sendtxrcncl", version: 1, salt: 1n },
@@ -161,13 +162,13 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.strictEqual(state._tag, "Done")
   })
 
-  it("finds a connection to ourselves before it answers", () => {
+  it("detects a connection to ourselves before it answers", () => {
     const { failure, sent } = run(config({ direction }), [version({ nonce: 7n })])
     assert.strictEqual(failure?._tag, "SelfConnection")
     assert.deepStrictEqual(tags(sent), direction === "outbound" ? ["version"] : [])
   })
 
-  it("refuses a version below the minimum and accepts the minimum itself", () => {
+  it("refuses a version below the minimum, and accepts the minimum", () => {
     assert.strictEqual(
       run(config({ direction }), [version({ protocolVersion: 31_799 })]).failure?._tag,
       "VersionTooOld"
@@ -175,7 +176,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.isUndefined(run(config({ direction }), [version({ protocolVersion: 31_800 }), verack]).failure)
   })
 
-  it("refuses a peer without any service of a required mask, and accepts one with any", () => {
+  it("refuses a peer with no bit of a required mask, and accepts one with any bit of each mask", () => {
     const strict = config({ direction, requiredServices: [1n | 1024n, 8n] })
     assert.strictEqual(run(strict, [version({ services: 1n })]).failure?._tag, "ServicesMissing")
     assert.strictEqual(run(strict, [version({ services: 8n })]).failure?._tag, "ServicesMissing")
@@ -185,21 +186,21 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
 
   const early: ReadonlyArray<Wire.Message> = [verack, { _tag: "ping", nonce: 1n }, { _tag: "sendaddrv2" }]
 
-  it("fails on a first message that is not version, by btcd's policy", () => {
+  it("fails on a first message other than version under btcd's policy", () => {
     for (const message of early) {
       const { failure } = run(config({ direction, policy: Policy.btcd }), [message, version(), verack])
       assert.deepStrictEqual(failure, { _tag: "NotVersionFirst", received: message._tag })
     }
   })
 
-  it("ignores messages before version by Core's policy", () => {
+  it("ignores messages before version under Core's policy", () => {
     const { failure, state } = run(config({ direction, policy: Policy.core }), [...early, version(), verack])
     assert.isUndefined(failure)
     assert.strictEqual(state._tag, "Done")
     assert.isFalse(state.addrV2)
   })
 
-  it("fails on a second version by btcd's policy and ignores it by Core's", () => {
+  it("fails on a second version under btcd's policy, and ignores it under Core's", () => {
     const again = [version(), version({ protocolVersion: 60_000 }), verack]
     assert.strictEqual(run(config({ direction, policy: Policy.btcd }), again).failure?._tag, "DuplicateVersion")
     const { state } = run(config({ direction, policy: Policy.core }), again)
@@ -207,7 +208,7 @@ describe.each(["inbound", "outbound"] as const)("%s handshake", (direction) => {
     assert.strictEqual(state._tag, "Done")
   })
 
-  it("sends a reject only by btcd's policy, and not to a peer too old for it", () => {
+  it("sends a reject only under btcd's policy, and not to a peer below version 70002", () => {
     const rejects = (policy: Policy.Policy, messages: ReadonlyArray<Wire.Message>) =>
       run(config({ direction, policy, minimumProtocolVersion: 70_002 }), messages).sent.filter(
         ({ _tag }) => _tag === "reject"

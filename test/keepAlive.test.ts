@@ -1,3 +1,4 @@
+/** The keep-alive as a state machine with the time passed in: when to ping and when to give up. */
 import { assert, describe, it } from "@effect/vitest"
 import * as KeepAlive from "../src/peer/keepAlive.ts"
 
@@ -36,7 +37,7 @@ describe("keepAlive", () => {
     assert.strictEqual(machine.minimumRoundTrip, 10)
   })
 
-  it("ignores a pong whose nonce nobody asked for, and one that comes twice", () => {
+  it("ignores a pong with an unknown nonce, and a second pong with the same one", () => {
     const machine = make()
     KeepAlive.pinged(machine, 1n, 0)
     assert.isFalse(KeepAlive.ponged(machine, 2n, 10))
@@ -46,7 +47,7 @@ describe("keepAlive", () => {
     assert.strictEqual(machine.lastRoundTrip, 10)
   })
 
-  it("gives up a peer whose oldest ping is unanswered for the ping timeout, though it talks", () => {
+  it("gives PingTimeout when the oldest ping is unanswered for the ping timeout, even if other messages arrive", () => {
     const machine = make()
     KeepAlive.pinged(machine, 1n, 0)
     for (let now = 0; now < minutes(20); now += minutes(1)) {
@@ -57,7 +58,7 @@ describe("keepAlive", () => {
     assert.deepStrictEqual(KeepAlive.next(machine, minutes(20)), { _tag: "PingTimeout" })
   })
 
-  it("gives up a peer that sends nothing for the idle timeout", () => {
+  it("gives IdleTimeout when nothing arrives for the idle timeout", () => {
     const machine = make()
     KeepAlive.received(machine, minutes(5))
     KeepAlive.reading(machine, minutes(5))
@@ -66,18 +67,18 @@ describe("keepAlive", () => {
     assert.deepStrictEqual(KeepAlive.next(machine, minutes(35)), { _tag: "IdleTimeout" })
   })
 
-  it("does not hold the time of slow handlers against the remote", () => {
+  it("does not count time in which a slow handler stops the reader", () => {
     const machine = make()
     KeepAlive.pinged(machine, 1n, 0)
     KeepAlive.received(machine, minutes(1))
-    // The handler is busy for 40 minutes: no deadline passes meanwhile.
+    // A handler runs for 40 minutes: no deadline passes in that time.
     assert.strictEqual(KeepAlive.next(machine, minutes(40))._tag, "Wait")
     KeepAlive.reading(machine, minutes(41))
     assert.strictEqual(KeepAlive.next(machine, minutes(60) - 1)._tag, "Wait")
     assert.deepStrictEqual(KeepAlive.next(machine, minutes(60)), { _tag: "PingTimeout" })
   })
 
-  it("never asks for a wait that is not positive", () => {
+  it("never gives a Wait of 0 or less", () => {
     const machine = make()
     let now = 0
     for (let turn = 0; turn < 1000; turn++) {
@@ -88,6 +89,6 @@ describe("keepAlive", () => {
         now += action.milliseconds
       } else KeepAlive.pinged(machine, BigInt(turn), now)
     }
-    assert.fail("a peer that never answers is never given up")
+    assert.fail("no timeout for a peer that never answers")
   })
 })

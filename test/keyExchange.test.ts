@@ -1,3 +1,4 @@
+/** The BIP324 key exchange as a state machine, without a connection: both roles, any chunks, and every failure. */
 import { assert, describe, it } from "@effect/vitest"
 import { deriveSecrets, type KeyPair, type Secrets, sharedSecret } from "../src/transport/bip324Cipher.ts"
 import * as KeyExchange from "../src/transport/keyExchange.ts"
@@ -21,7 +22,7 @@ const plans: Record<Role, Plan> = {
   responder: { keyPair: keyPairs[1], garbage: noise(200), decoys: [] }
 }
 
-/** A side with its driver: takes bytes, gives bytes, until it is done or failed. */
+/** One side and its driver: takes received bytes and returns bytes to send, until the exchange is done or has failed. */
 const side = (role: Role, plan: Partial<Plan> = {}, magic: Uint8Array = network.magic) => {
   const { decoys, garbage, keyPair } = { ...plans[role], ...plan }
   const exchange = KeyExchange.make(role, magic)
@@ -52,7 +53,7 @@ const side = (role: Role, plan: Partial<Plan> = {}, magic: Uint8Array = network.
 
 type Done = Extract<KeyExchange.Step, { readonly _tag: "Done" }>
 
-/** The step behind the last of these bytes, which come in chunks of that size. */
+/** Feeds the bytes in chunks of `size`; returns the last step, the bytes to send, and how many bytes were used. */
 const fed = (receiver: ReturnType<typeof side>, bytes: Uint8Array, size: number) => {
   let last = receiver.receive(bytes.subarray(0, size))
   let sent = last.sent
@@ -64,7 +65,7 @@ const fed = (receiver: ReturnType<typeof side>, bytes: Uint8Array, size: number)
   return { sent, step: last.step, offset: Math.min(offset, bytes.length) }
 }
 
-/** Both sides, the bytes between them in chunks of that size. */
+/** Runs both sides against each other, in chunks of `size` bytes. */
 const exchanged = (initiator: Partial<Plan>, responder: Partial<Plan>, size = Infinity) => {
   const [ours, theirs] = [side("initiator", initiator), side("responder", responder)]
   const first = ours.start()
@@ -84,7 +85,7 @@ const exchanged = (initiator: Partial<Plan>, responder: Partial<Plan>, size = In
 const parserOf = ({ garbage, secrets }: { readonly garbage: Uint8Array; readonly secrets: Secrets }) =>
   makePacketParser({ direction: secrets.receive, garbage })
 
-describe("the key exchange (protocol.md, section 3)", () => {
+describe("the key exchange", () => {
   it("gives both sides the same secrets, with garbage of 0, 1 and 4,095 bytes on either side", () => {
     for (const ours of [0, 1, 4_095]) {
       for (const theirs of [0, 1, 4_095]) {
@@ -102,7 +103,7 @@ describe("the key exchange (protocol.md, section 3)", () => {
     }
   })
 
-  it("works when each byte comes alone, and loses none", () => {
+  it("loses no byte when bytes arrive one at a time", () => {
     const both = exchanged({ decoys: [10] }, { decoys: [0, 3] }, 1)
     const parser = parserOf(both.initiator)
     parser.push(both.initiator.rest)
@@ -114,7 +115,7 @@ describe("the key exchange (protocol.md, section 3)", () => {
     assert.isTrue(other.confirmed)
   })
 
-  it("accepts decoys first, and uses the garbage as associated data of the first packet, decoy or not", () => {
+  it("accepts decoys first, and authenticates the garbage with the first packet, decoy or not", () => {
     for (const decoys of [[], [0], [5, 1_000, 70_000]]) {
       const { initiator } = exchanged({}, { decoys, garbage: noise(50) })
       const parser = parserOf(initiator)
@@ -130,7 +131,7 @@ describe("the key exchange (protocol.md, section 3)", () => {
     }
   })
 
-  it("fails after 4,096 bytes of garbage without a terminator and not before, in any pieces", () => {
+  it("fails at 4,096 bytes of garbage or without a terminator, and not earlier, in any chunks", () => {
     for (const size of [1, 1_000, Infinity]) {
       const initiator = side("initiator")
       const { sent } = fed(side("responder"), initiator.start().sent, Infinity)
@@ -147,7 +148,7 @@ describe("the key exchange (protocol.md, section 3)", () => {
     }
   })
 
-  it("finds a terminator after the beginning of one", () => {
+  it("finds a terminator that overlaps a partial match", () => {
     const initiator = side("initiator")
     const { sent } = fed(side("responder", { garbage: noise(0) }), initiator.start().sent, Infinity)
     const terminator = sent.subarray(64, 80)
@@ -157,23 +158,23 @@ describe("the key exchange (protocol.md, section 3)", () => {
     assert.strictEqual((step as Done).garbage.length, 16)
   })
 
-  it("fails if the other side is on another network", () => {
+  it("fails when the remote is on another network", () => {
     const initiator = side("initiator")
     const { sent } = fed(side("responder", {}, Network.signet.magic), initiator.start().sent, Infinity)
     assert.strictEqual(fed(initiator, concat(sent, noise(4_111)), Infinity).step._tag, "Failed")
   })
 
-  it("sends nothing more while the other side is silent, or stops in the middle", () => {
+  it("sends only key and garbage while the remote's key is incomplete", () => {
     const initiator = side("initiator")
     assert.strictEqual(initiator.start().sent.length, 64 + 100)
     assert.deepStrictEqual(initiator.receive(noise(63)), { sent: new Uint8Array(0), step: { _tag: "NeedBytes" } })
   })
 })
 
-describe("a responder recognises in the first bytes", () => {
+describe("the first received bytes", () => {
   const hello = frames([version()])
 
-  it("version 1 after 16 bytes of a version message, and not before", () => {
+  it("mean v1 for a responder when 16 of them are those of a version message, and not before", () => {
     const responder = side("responder")
     for (let i = 0; i < 15; i++) {
       assert.deepStrictEqual(responder.receive(hello.subarray(i, i + 1)).step, { _tag: "NeedBytes" })
@@ -183,8 +184,8 @@ describe("a responder recognises in the first bytes", () => {
     assert.strictEqual(sent.length, 0)
   })
 
-  it("version 2 at the first byte that differs, wherever it is", () => {
-    // From 4 on the magic is ours, so that it is not another network's version message.
+  it("mean v2 for a responder from the first one that differs from a version message", () => {
+    // From byte 4 on the magic is ours, so this is not a version message of another network.
     for (let different = 0; different < 16; different++) {
       const bytes = hello.slice(0, different + 1)
       bytes[different]! ^= 1
@@ -195,17 +196,17 @@ describe("a responder recognises in the first bytes", () => {
     }
   })
 
-  it("version 1 of another network, which is not a key", () => {
+  it("make a responder fail with OtherNetwork if they are a v1 version message of another network", () => {
     for (const size of [1, 16, Infinity]) {
       const other = concat(Network.signet.magic, hello.subarray(4))
       const { step } = fed(side("responder"), other, size)
       assert.deepStrictEqual(step, { _tag: "Failed", failure: { _tag: "OtherNetwork", magic: Network.signet.magic } })
     }
     const known = fed(side("responder"), concat(Network.signet.magic, hello.subarray(4)), Infinity)
-    assert.strictEqual(known.sent.length, 0, "a key costs nothing where it is of no use")
+    assert.strictEqual(known.sent.length, 0, "no key is sent to a v1 node of another network")
   })
 
-  it("a key (as an initiator) that begins like version 1", () => {
+  it("are a key for an initiator, even if they begin like a v1 version message", () => {
     const initiator = side("initiator")
     initiator.start()
     assert.strictEqual(initiator.receive(concat(hello.subarray(0, 16), noise(48))).step._tag, "NeedBytes")

@@ -1,4 +1,4 @@
-/** Addresses in `addr` and `addrv2`: limits, what is dropped, and how they print. */
+/** Addresses in `addr` and `addrv2`: limits, dropped entries, and text. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Wire from "../src/Wire.ts"
@@ -14,7 +14,7 @@ const entry = (networkId: number, address: Uint8Array, services: bigint = 0n): W
   port: 8333
 })
 
-/** An entry as bytes, legal or not. */
+/** An entry as bytes, valid or not. */
 const raw = (networkId: number, address: Uint8Array): Uint8Array =>
   concat(
     [1, 0, 0, 0, 0, networkId],
@@ -43,7 +43,7 @@ describe("addr", () => {
     assert.deepStrictEqual(reasonOf(result), tooMany)
   })
 
-  it("has its port in network order", () => {
+  it("has ports in network byte order", () => {
     const payload = encoded({ _tag: "addr", addresses: [{ ...address, port: 8333 }] })
     assert.deepStrictEqual(payload.slice(-2), Uint8Array.of(0x20, 0x8d))
   })
@@ -85,7 +85,7 @@ describe("addrv2", () => {
     }
   })
 
-  it("is malformed where services are not in their shortest form", () => {
+  it("is malformed if services are not in their shortest form", () => {
     for (const services of [
       [0xfd, 0xfc, 0],
       [0xfe, 0xff, 0xff, 0, 0],
@@ -100,7 +100,7 @@ describe("addrv2", () => {
     }
   })
 
-  it("is malformed as a whole where a known network has a wrong length", () => {
+  it("is malformed as a whole if an address of a known network has a wrong length", () => {
     const lengths = [
       [1, 4],
       [2, 16],
@@ -119,8 +119,8 @@ describe("addrv2", () => {
     }
   })
 
-  it("drops entries of unknown networks, of any length, and does not write them again", () => {
-    // 3, Tor v2, is unknown, as in Core.
+  it("drops entries of unknown networks, of any length, when decoded, and refuses to encode them", () => {
+    // Network 3 (Tor v2) is unknown, as in Core.
     for (const networkId of [0, 3, 7, 255]) {
       for (const length of [0, 3, 4, 10, 16, 32, 512]) {
         const payload = concat([3], raw(2, ipv6), raw(networkId, new Uint8Array(length)), raw(1, new Uint8Array(4)))
@@ -129,7 +129,7 @@ describe("addrv2", () => {
         assert.deepStrictEqual(encoded(message), concat([2], raw(2, ipv6), raw(1, new Uint8Array(4))))
         const unknown: Wire.AddrV2 = { _tag: "addrv2", addresses: [entry(networkId, new Uint8Array(length))] }
         assert.strictEqual(reasonOf(Wire.encode(unknown))._tag, "BadValue")
-        // Its bytes must be there all the same.
+        // The bytes of an unknown address must still be complete.
         for (const cut of [payload.subarray(0, -7 - 4), payload.subarray(0, -1)]) {
           assert.strictEqual(reasonOf(Wire.decode("addrv2", cut))._tag, "Truncated")
         }
@@ -142,13 +142,13 @@ describe("addrv2", () => {
     assert.deepStrictEqual(plain(decoded("addrv2", payload)), { _tag: "addrv2", addresses: [] })
   })
 
-  it("is malformed with an address above 512 bytes, even of an unknown network", () => {
+  it("is malformed with an address of more than 512 bytes, even of an unknown network", () => {
     assert.deepStrictEqual(networksOf(raw(7, new Uint8Array(512))), [])
     const result = read(raw(7, new Uint8Array(513)))
     assert.deepStrictEqual(reasonOf(result), { _tag: "TooMany", field: "addresses.address", count: 513, limit: 512 })
   })
 
-  it("drops, and never writes, addresses of other networks in IPv6", () => {
+  it("drops IPv6 addresses that embed other networks when decoded, and refuses to encode them", () => {
     for (const hidden of [
       "00000000000000000000ffff01020304",
       "fd87d87eeb4300000000000000000001",
@@ -166,7 +166,7 @@ const print = (networkId: number, hex: string, port = 8333): string =>
   Wire.formatAddress({ ...entry(networkId, bytesOf(hex)), port })
 
 describe("an address prints", () => {
-  // The examples of Core's net_tests.
+  // Examples of Core's net_tests.
   const onionKey = "79bcc625184b05194975c28b66b66b0469f7f6556fb1ac3189a79b40dda32f1f"
   const i2pHash = "a2894dabaec08c0051a481a6dac88b64f98232ae42d4b6fd2fa81952dfe36a87"
 
@@ -176,7 +176,7 @@ describe("an address prints", () => {
     assert.strictEqual(print(6, "fc000001000200030004000500060007"), "[fc00:1:2:3:4:5:6:7]:8333")
   })
 
-  it("as IPv4 where version and addr have it mapped into IPv6", () => {
+  it("as IPv4 if it is mapped into IPv6, as in version and addr", () => {
     const address = { services: 0n, address: bytesOf("00000000000000000000ffff01020304"), port: 18444 }
     assert.strictEqual(Wire.formatAddress(address), "1.2.3.4:18444")
     assert.strictEqual(Wire.formatAddress({ ...address, address: ipv6 }), "[2001:db8::1]:18444")
@@ -188,7 +188,7 @@ describe("an address prints", () => {
     assert.strictEqual(print(5, i2pHash, 0), "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p")
   })
 
-  it("as hexadecimal where its network is unknown", () => {
+  it("as hexadecimal if its network is unknown", () => {
     assert.strictEqual(print(9, "00ff"), "00ff:8333")
   })
 })

@@ -19,7 +19,7 @@ const problem = (message: Wire.Message): Wire.WireReason => reasonOf(Wire.encode
 const numbers = (length: number): ReadonlyArray<number> => Array.from({ length }, (_, index) => index)
 
 describe("indexes", () => {
-  it("are absolute, and written as the distance from the lowest possible one", () => {
+  it("are absolute, and encoded as the distance from the lowest possible one", () => {
     const payload = encoded({ _tag: "getblocktxn", blockHash: hash, indexes: [0, 1, 5, 300] })
     assert.deepStrictEqual(payload, concat(hash, [4, 0, 0, 3, 0xfd, 0x26, 0x01]))
     const { indexes } = decoded("getblocktxn", payload) as Wire.GetBlockTxn
@@ -27,7 +27,7 @@ describe("indexes", () => {
     assert.strictEqual(indexes.at(-1), 300)
   })
 
-  it("of prefilled transactions are written so, too", () => {
+  it("of prefilled transactions are encoded in the same way", () => {
     const message = { ...compact, shortIds: [], prefilled: [3, 4].map((index) => ({ index, transaction: empty })) }
     const payload = encoded(message)
     const ten = encoded({ _tag: "tx", transaction: empty })
@@ -41,7 +41,7 @@ describe("indexes", () => {
     assert.isUndefined(prefilled.at(2))
   })
 
-  it("end at 65535: a higher one is malformed, as one distance or as a sum", () => {
+  it("are malformed above 65535, as one distance or as a sum", () => {
     const last = [0xfd, 0xff, 0xff]
     const legal = decoded("getblocktxn", concat(hash, [1], last)) as Wire.GetBlockTxn
     assert.deepStrictEqual(Array.from(legal.indexes), [65_535])
@@ -64,7 +64,7 @@ describe("indexes", () => {
     }
   })
 
-  it("that do not rise, or are not integers of 16 bits, are not written", () => {
+  it("that do not ascend, or are not integers of 16 bits, are refused by the encoder", () => {
     for (const indexes of [[1, 1], [2, 1], [-1], [0.5], [65_536], [Number.NaN]]) {
       assert.strictEqual(problem({ ...request, indexes })._tag, "BadValue")
       const prefilled = indexes.map((index) => ({ index, transaction }))
@@ -72,7 +72,7 @@ describe("indexes", () => {
     }
   })
 
-  it("are at most 65,536, which is every index there is", () => {
+  it("are at most 65,536, one of each value", () => {
     const all = encoded({ ...request, indexes: numbers(65_536) })
     assert.strictEqual(all.length, 32 + 5 + 65_536)
     assert.strictEqual((decoded("getblocktxn", all) as Wire.GetBlockTxn).indexes.at(-1), 65_535)
@@ -84,14 +84,14 @@ describe("indexes", () => {
     )
   })
 
-  it("may be missing: the message can be read", () => {
+  it("may be empty: the message decodes", () => {
     const none = decoded("getblocktxn", concat(hash, [0])) as Wire.GetBlockTxn
     assert.strictEqual(none.indexes.length, 0)
   })
 })
 
 describe("short ids", () => {
-  it("have 48 bits, the lowest byte first", () => {
+  it("have 48 bits, lowest byte first", () => {
     const payload = encoded({ ...compact, shortIds: [0x060504030201, 2 ** 48 - 1], prefilled: [] })
     assert.deepStrictEqual(payload.subarray(88), concat([2, 1, 2, 3, 4, 5, 6, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0]))
     assert.deepStrictEqual(Array.from((decoded("cmpctblock", payload) as Wire.CmpctBlock).shortIds), [
@@ -100,7 +100,7 @@ describe("short ids", () => {
     ])
   })
 
-  it("of other sizes are not written", () => {
+  it("of other sizes are refused by the encoder", () => {
     for (const shortId of [-1, 2 ** 48, 0.5, Number.NaN]) {
       assert.strictEqual(problem({ ...compact, shortIds: [shortId] })._tag, "BadValue")
     }

@@ -1,4 +1,4 @@
-/** The messages of the handshake, of keep-alive and of settings. */
+/** The messages of the handshake, of the keep-alive and of settings. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Wire from "../src/Wire.ts"
 import { concat, decoded, encoded, examples, reasonOf } from "./support/generators.ts"
@@ -38,7 +38,7 @@ describe("version", () => {
     })
   })
 
-  it("is Truncated with a sender but no nonce, as in Core", () => {
+  it("is Truncated if it ends between sender and nonce, as in Core", () => {
     assert.deepStrictEqual(reasonOf(Wire.decode("version", payload.slice(0, 72))), {
       _tag: "Truncated",
       field: "nonce",
@@ -46,11 +46,11 @@ describe("version", () => {
     })
   })
 
-  it("reads a negative time as 0", () => {
+  it("decodes a negative time as 0", () => {
     assert.deepStrictEqual(decoded("version", encoded({ ...version, timestamp: -5 })), { ...version, timestamp: 0 })
   })
 
-  it("reads any relay byte but 0 as true", () => {
+  it("decodes any nonzero relay byte as true", () => {
     assert.strictEqual((decoded("version", concat(payload.slice(0, -1), [0])) as Wire.Version).relay, false)
     assert.strictEqual((decoded("version", concat(payload.slice(0, -1), [2])) as Wire.Version).relay, true)
   })
@@ -103,13 +103,13 @@ describe("messages without payload", () => {
 })
 
 describe("sendcmpct", () => {
-  it("is malformed where the first byte is neither 0 nor 1", () => {
+  it("is malformed if the first byte is neither 0 nor 1", () => {
     assert.strictEqual(malformed("sendcmpct", Uint8Array.of(2, 2, 0, 0, 0, 0, 0, 0, 0))._tag, "BadValue")
   })
 })
 
 describe("ping and pong", () => {
-  it("an empty ping has no nonce, a pong must have one", () => {
+  it("need a nonce in pong; an empty ping has no nonce", () => {
     assert.deepStrictEqual(decoded("ping", new Uint8Array(0)), { _tag: "ping", nonce: undefined })
     assert.deepStrictEqual(encoded({ _tag: "ping", nonce: undefined }), new Uint8Array(0))
     assert.deepStrictEqual(malformed("pong", new Uint8Array(0)), { _tag: "Truncated", field: "nonce", offset: 0 })

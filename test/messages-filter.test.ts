@@ -53,7 +53,7 @@ describe("filteradd", () => {
 })
 
 describe("merkleblock", () => {
-  it("has no limit of hashes and flags but the size of the payload", () => {
+  it("limits hashes and flags only by the size of the payload", () => {
     const fixed = encoded({ ...merkleblock, hashes: [], flags: new Uint8Array(0) }).subarray(0, 84)
     const hashes = 124_990
     const payload = concat(fixed, [0xfe, 0x3e, 0xe8, 1, 0], new Uint8Array(hashes * 32), [3, 1, 2, 3])

@@ -8,7 +8,7 @@ const hashes = (count: number): Array<Uint8Array> => Array.from({ length: count 
 const u16 = (count: number) => [0xfd, count & 0xff, count >> 8]
 
 describe("compact filter messages", () => {
-  it("are laid out as BIP157 says", () => {
+  it("have the layout of BIP157", () => {
     const range = { filterType: 7, startHeight: 0x01020304, stopHash: hash }
     for (const _tag of ["getcfilters", "getcfheaders"] as const) {
       assert.deepStrictEqual(encoded({ _tag, ...range }), concat([7, 4, 3, 2, 1], hash))
@@ -43,7 +43,7 @@ describe("compact filter messages", () => {
     assert.deepStrictEqual(reasonOf(Wire.decode("cfheaders", payload)), tooMany)
   })
 
-  it("cfcheckpt has no limit but the size of a payload", () => {
+  it("cfcheckpt is limited only by the size of the payload", () => {
     const count = Math.floor((Wire.maxPayloadLength - 38) / 32)
     const message: Wire.CFCheckpt = { _tag: "cfcheckpt", filterType: 0, stopHash: hash, filterHeaders: hashes(count) }
     assert.strictEqual((decoded("cfcheckpt", encoded(message)) as Wire.CFCheckpt).filterHeaders.length, count)
@@ -90,7 +90,7 @@ describe("compact filter messages", () => {
 })
 
 describe("reconciliation and packages", () => {
-  it("are laid out as BIP330 and BIP331 say", () => {
+  it("have the layout of BIP330 and BIP331", () => {
     const salt = [8, 7, 6, 5, 4, 3, 2, 1]
     assert.deepStrictEqual(
       encoded({ _tag: "sendtxrcncl", version: 1, salt: 0x0102030405060708n }),
@@ -191,7 +191,7 @@ describe("alert", () => {
     })
   })
 
-  it("cut at any byte is Truncated, in the outer fields and in the signed bytes", () => {
+  it("is Truncated if cut at any byte, in the outer fields or in the signed bytes", () => {
     const whole = alert(fields())
     for (let size = 0; size < whole.length; size++) {
       assert.strictEqual(reasonOf(Wire.decode("alert", whole.subarray(0, size)))._tag, "Truncated")

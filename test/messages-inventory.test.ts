@@ -56,7 +56,7 @@ describe("headers", () => {
     )
   })
 
-  it("ignores the transaction counts, and writes them as 0", () => {
+  it("ignores transaction counts, and encodes them as 0", () => {
     const bytes = encoded({ _tag: "headers", headers: [header] }).subarray(1, 81)
     const payload = concat([3], bytes, [0xfd, 0x00, 0x10], bytes, [7], bytes, [0xfe, 0, 0, 1, 0])
     const message = decoded("headers", payload) as Wire.Headers
@@ -67,7 +67,7 @@ describe("headers", () => {
     assert.strictEqual(reasonOf(Wire.decode("headers", concat([1], bytes, [0xfd, 1, 0])))._tag, "BadCompactSize")
   })
 
-  it("is refused with a header that cannot be written", () => {
+  it("is refused with a header that cannot be encoded", () => {
     for (const wrong of [
       { ...header, version: 2 ** 31 },
       { ...header, merkleRoot: new Uint8Array(0) },
@@ -120,12 +120,12 @@ describe("a list of a decoded message", () => {
     assert.include(inspect(list), "type: 2")
   })
 
-  it("makes views over the payload, without copies", () => {
+  it("gives views over the payload, without copies", () => {
     const payload = encoded(inv)
     assert.strictEqual((decoded("inv", payload) as Wire.Inv).items.at(0)?.hash.buffer, payload.buffer)
   })
 
-  it("may be any object with length, at and iterator when it is sent", () => {
+  it("may be any object with length, at and an iterator for encoding", () => {
     const own: Wire.List<Wire.InventoryItem> = {
       length: 2,
       at: (index) => inv.items.at(index),
@@ -135,18 +135,18 @@ describe("a list of a decoded message", () => {
       _tag: "inv",
       items: Array.from(inv.items).slice(0, 2)
     })
-    // A list that encodes another message must not disturb the buffer in use.
+    // A list that encodes another message while it is read must not disturb the buffer in use.
     const nested = { ...own, at: (index: number) => (encoded({ _tag: "ping", nonce: 1n }), inv.items.at(index)) }
     assert.deepStrictEqual(encoded({ _tag: "inv", items: nested }), encoded({ _tag: "inv", items: own }))
   })
 
-  it("is copied only into a message with the same elements, and else refused", () => {
+  it("is refused in a message with elements of another type", () => {
     const addr = decoded("addr", encoded(examples.find((message) => message._tag === "addr")!)) as Wire.Addr
     const wrong = addr.addresses as unknown as Wire.List<Wire.InventoryItem>
     assert.strictEqual(reasonOf(Wire.encode({ _tag: "inv", items: wrong }))._tag, "BadValue")
   })
 
-  it("is refused where it has fewer elements than its length says", () => {
+  it("is refused if it has fewer elements than its length", () => {
     const short = {
       length: 4,
       at: (index: number) => inv.items.at(index),

@@ -1,4 +1,4 @@
-/** Transactions in both forms, and blocks. */
+/** Transactions with and without witnesses, and blocks. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Wire from "../src/Wire.ts"
@@ -19,7 +19,7 @@ const oneInput = concat([1], new Uint8Array(36), [0], [0xff, 0xff, 0xff, 0xff])
 const oneOutput = concat([1], new Uint8Array(8), [0])
 
 describe("a transaction", () => {
-  it("is read in both forms", () => {
+  it("decodes with and without witnesses", () => {
     const plainForm = read(concat(version, oneInput, oneOutput, lockTime))
     const witnessForm = read(concat(version, [0, 1], oneInput, oneOutput, [1, 2, 9, 9], lockTime))
     assert.deepStrictEqual(plain(witnessForm), {
@@ -44,14 +44,14 @@ describe("a transaction", () => {
     assert.strictEqual(reasonOf(Wire.decodeTransaction(nothing))._tag, "BadValue")
   })
 
-  it("without inputs is read only if it has no outputs either, as in Bitcoin Core", () => {
+  it("without inputs decodes only if it has no outputs either, as in Bitcoin Core", () => {
     const empty = concat(version, [0, 0], lockTime)
     assert.deepStrictEqual(plain(read(empty)), { version: 2, inputs: [], outputs: [], lockTime: 0 })
     assert.deepStrictEqual(write(read(empty)), empty)
     assert.isTrue(Result.isFailure(Wire.decodeTransaction(concat(version, [0], oneOutput, lockTime))))
   })
 
-  it("with outputs but no inputs is refused in every message, because its bytes would be read as the witness form", () => {
+  it("with outputs but no inputs is refused in every message, because its bytes would decode as the witness form", () => {
     const made = { ...transaction, inputs: [] }
     const { header } = (examples.find((message) => message._tag === "block") as Wire.BlockMessage).block
     const results = [
@@ -74,7 +74,7 @@ describe("a transaction", () => {
       assert(reason._tag === "BadValue")
       assert.strictEqual(reason.field, "inputs")
     }
-    // Tools make such transactions. Their ids are the hashes of these bytes.
+    // Wallet tools make such transactions; their ids are the hashes of these bytes.
     const raw = concat(version, [0], oneOutput, lockTime)
     const read = Result.getOrThrow(Wire.decodeRawTransaction(raw))
     assert.deepStrictEqual(Wire.txid(plain(read)), Wire.txid(read))
@@ -93,7 +93,7 @@ describe("a transaction", () => {
     assert.strictEqual(decoded("tx", concat(write(transaction), [0]))._tag, "tx")
   })
 
-  it("keeps amounts beyond 2^53, as long as its outputs are not rebuilt", () => {
+  it("keeps amounts beyond 2^53 as long as its decoded outputs are not replaced", () => {
     const bytes = concat(version, oneInput, [1], new Uint8Array(7).fill(0xff), [0x7f, 0], lockTime)
     const huge = read(bytes)
     assert.deepStrictEqual(write(huge), bytes)
@@ -114,7 +114,7 @@ describe("a transaction", () => {
     assert.deepStrictEqual(Wire.wtxid(stripped), Wire.txid(changed))
   })
 
-  it("has inputs and witnesses at any index, in any order", () => {
+  it("gives inputs and witnesses at any index, in any order", () => {
     const inputs = Array.from({ length: 50 }, (_, i) => ({
       ...input,
       script: new Uint8Array(i),
@@ -132,7 +132,7 @@ describe("a transaction", () => {
     )
   })
 
-  it("has lists that can be iterated at the same time, and left half way", () => {
+  it("has lists that support nested and incomplete iterations", () => {
     const item = (byte: number) => new Uint8Array(byte).fill(byte)
     const made: Wire.Transaction = {
       version: 1,
@@ -140,7 +140,7 @@ describe("a transaction", () => {
         previousOutput: { txid: new Uint8Array(32).fill(byte), index: byte },
         script: item(byte),
         sequence: byte,
-        // One input without witness, between two with one.
+        // One input without a witness between two inputs with one.
         witness: byte === 2 ? [] : [item(byte), item(0), item(200)]
       })),
       outputs: [1, 2, 3].map((value) => ({ value, script: item(value) })),
@@ -161,7 +161,7 @@ describe("a transaction", () => {
     }
   })
 
-  it("is refused where a field does not fit", () => {
+  it("is refused if a value does not fit its field", () => {
     const outPoint = input.previousOutput
     const wrong: ReadonlyArray<Wire.Transaction> = [
       { ...transaction, version: 2 ** 32 },
@@ -180,7 +180,7 @@ describe("a transaction", () => {
     }
   })
 
-  it("is refused above 4,000,000 bytes, before more is allocated", () => {
+  it("is refused above 4,000,000 bytes, before more memory is allocated", () => {
     const script = new Uint8Array(1_000_000)
     const fits = { ...transaction, inputs: [input], outputs: Array.from({ length: 3 }, () => ({ value: 0, script })) }
     assert.isTrue(Result.isSuccess(Wire.encodeTransaction(fits)))
@@ -191,7 +191,7 @@ describe("a transaction", () => {
     assert.strictEqual(reasonOf(Wire.encodeTransaction(large))._tag, "PayloadTooLarge")
   })
 
-  it("has the known id", () => {
+  it("has the known txid", () => {
     // The coinbase of the genesis block.
     const bytes = bytesOf(
       "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d0104455468652054696d6573" +
@@ -223,13 +223,13 @@ describe("a block", () => {
     assert.deepStrictEqual(plain(decoded("block", encoded(empty))), empty)
   })
 
-  it("is malformed where any of its transactions is", () => {
+  it("is malformed if any of its transactions is", () => {
     const bytes = encoded(block)
     const superfluous = concat(bytes.subarray(0, 80), [1], version, [0, 1], oneInput, oneOutput, [0], lockTime)
     assert.strictEqual(reasonOf(Wire.decode("block", superfluous))._tag, "BadValue")
   })
 
-  it("with another header and the same transactions encodes", () => {
+  it("encodes with another header and the same decoded transactions", () => {
     const read = (decoded("block", encoded(block)) as Wire.BlockMessage).block
     const header = { ...read.header, nonce: 1 }
     const changed: Wire.Message = { _tag: "block", block: { ...read, header } }

@@ -1,4 +1,4 @@
-/** Transactions that tools write, in either form, as Bitcoin Core's `decoderawtransaction` reads them. */
+/** Raw transactions of wallet tools, with and without witnesses, decoded as by Bitcoin Core's `decoderawtransaction`. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { Wire } from "effect-bitcoin-peer"
@@ -19,17 +19,17 @@ const coinbaseInput = (...script: ReadonlyArray<number>): Uint8Array =>
 const inOneForm = {
   "no inputs and one output": [concat(version, [0, 1], output(0x75), lockTime), [0, 1]],
   "no inputs and two outputs": [concat(version, [0, 2], output(0x75), output(), lockTime), [0, 2]],
-  "nothing at all": [concat(version, [0, 0], lockTime), [0, 0]],
+  "no inputs and no outputs": [concat(version, [0, 0], lockTime), [0, 0]],
   "inputs without witnesses": [concat(version, [1], input(), [1], output(), lockTime), [1, 1]],
   "the witness form": [concat(version, [0, 1, 1], input(), [1], output(), [1, 1, 7], lockTime), [1, 1]]
 } as const
 
-describe("a transaction of a tool", () => {
+describe("a raw transaction", () => {
   for (const [name, [bytes, expected]] of Object.entries(inOneForm)) {
-    it(`is read: ${name}`, () => assert.deepStrictEqual(counts(read(bytes)), expected))
+    it(`decodes: ${name}`, () => assert.deepStrictEqual(counts(read(bytes)), expected))
   }
 
-  it("is not read with bytes left over or cut off, in either form", () => {
+  it("does not decode with trailing or missing bytes, in either form", () => {
     for (const [bytes] of Object.values(inOneForm)) {
       assert.isTrue(Result.isFailure(Wire.decodeRawTransaction(concat(bytes, [0]))))
       assert.isTrue(Result.isFailure(Wire.decodeRawTransaction(bytes.subarray(0, -1))))
@@ -40,8 +40,8 @@ describe("a transaction of a tool", () => {
 })
 
 /**
- * Bytes that can be read in both forms: as one input with this script, one output and a witness; or as a single output whose
- * amount ends in the middle of what the input spends, and whose script is all the rest: `fill`, then a push of `inputScript`.
+ * Bytes that decode in both forms: with a witness as one input with this script and one output; without, as a single output.
+ * The amount of that output ends within the outpoint of the input, and its script is the rest: `fill`, then `inputScript`.
  */
 const ambiguous = (inputScript: ReadonlyArray<number>, fill: number): Uint8Array => {
   const rest = concat([inputScript.length], inputScript, [0, 0, 0, 0], [1], output(0x51), [1, 1, 0x51])
@@ -50,15 +50,15 @@ const ambiguous = (inputScript: ReadonlyArray<number>, fill: number): Uint8Array
 }
 
 describe("bytes that are a transaction in both forms", () => {
-  // OP_NOP10, which is the last valid opcode, an invalid one, and a push that is cut off.
+  // OP_NOP10 (the last valid opcode), an invalid opcode, and a truncated push.
   const [last, invalid, cutOff] = [0xb9, 0xba, 0x02]
   const forms = (bytes: Uint8Array) => counts(read(bytes))
 
-  it("are the witness form where its scripts are valid, also where those of the other form are", () => {
+  it("decode in the witness form if its scripts are valid, even if those of the other form are valid as well", () => {
     for (const fill of [0x51, invalid]) assert.deepStrictEqual(forms(ambiguous([last], fill)), [1, 1])
   })
 
-  it("are the other form where only its scripts are valid", () => {
+  it("decode in the form without witnesses if only its scripts are valid", () => {
     for (const script of [invalid, cutOff]) {
       const bytes = ambiguous([script], 0x51)
       assert.deepStrictEqual(forms(bytes), [0, 1])
@@ -66,13 +66,13 @@ describe("bytes that are a transaction in both forms", () => {
     }
   })
 
-  it("are the witness form where the scripts of neither form are valid", () => {
+  it("decode in the witness form if the scripts of neither form are valid", () => {
     for (const script of [invalid, cutOff]) assert.deepStrictEqual(forms(ambiguous([script], invalid)), [1, 1])
   })
 })
 
-describe("an invalid script", () => {
-  it("in the input of a coinbase is ignored, because it is not a script", () => {
+describe("an invalid input script", () => {
+  it("of a coinbase is ignored, because it is not a script", () => {
     const bytes = concat(version, [0, 1, 1], coinbaseInput(0xff), [1], output(), [1, 1, 7], lockTime)
     assert.isTrue(Wire.isCoinbase(read(bytes)))
     assert.deepStrictEqual(counts(read(bytes)), [1, 1])
@@ -82,7 +82,7 @@ describe("an invalid script", () => {
 describe("the transactions of Core's tools", () => {
   const raw = Object.entries(JSON.parse(readVectorText("core/raw-transactions.json")) as Record<string, string>)
 
-  /** Inputs and outputs, as `decoderawtransaction` of Bitcoin Core gives them. */
+  /** The counts of inputs and outputs that Bitcoin Core's `decoderawtransaction` gives. */
   const expected: Record<string, readonly [inputs: number, outputs: number]> = {
     "blanktxv1.hex": [0, 0],
     "blanktxv2.hex": [0, 0],
@@ -109,12 +109,12 @@ describe("the transactions of Core's tools", () => {
   }
 
   for (const [name, hex] of raw) {
-    it(`${name} is read`, () => {
+    it(`include ${name}, which decodes`, () => {
       const bytes = Uint8Array.from(Buffer.from(hex, "hex"))
       assert.deepStrictEqual(counts(read(bytes)), expected[name])
       assert.strictEqual(Wire.transactionSize(read(bytes)), bytes.length)
     })
   }
 
-  it("are 22", () => assert.strictEqual(raw.length, 22))
+  it("are 22 in number", () => assert.strictEqual(raw.length, 22))
 })

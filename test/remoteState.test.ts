@@ -1,4 +1,4 @@
-/** What a message tells of the remote, and how many hashes that takes. */
+/** The state that a peer derives from messages about the remote, and the number of hashes computed per message. */
 import { assert, describe, it } from "@effect/vitest"
 import { vi } from "vitest"
 import * as Inventory from "../src/Inventory.ts"
@@ -35,7 +35,7 @@ vi.mock("../src/primitives/sha256.ts", async (original) => {
   }
 })
 
-/** How many hashes the call makes. */
+/** The number of hashes that the call computes. */
 const countHashes = (call: () => void): number => {
   hashed.count = 0
   call()
@@ -54,7 +54,7 @@ const make = (options: { readonly wtxidRelay?: boolean; readonly knownLimit?: nu
 }
 
 describe("observing a received message", () => {
-  it("remembers what the remote announced, requested and sent", () => {
+  it("records the hashes that the remote announced, requested and sent", () => {
     const state = make()
     const transaction = tx(1)
     for (const message of [
@@ -72,7 +72,7 @@ describe("observing a received message", () => {
     assert.isFalse(state.known.has(hash(9)))
   })
 
-  it("remembers a transaction by the hash that the two sides announce, and returns that one", () => {
+  it("records a transaction by wtxid after wtxidrelay and else by txid, and returns that hash", () => {
     const byTxid = make()
     assert.deepStrictEqual(RemoteState.observe(byTxid, tx(1, true)), { txid: txid(1) })
     assert.isTrue(byTxid.known.has(txid(1)))
@@ -82,7 +82,7 @@ describe("observing a received message", () => {
     assert.isFalse(byWtxid.known.has(txid(1)))
   })
 
-  it("keeps the last block that was sent and the last that was announced", () => {
+  it("records the last received and the last announced block", () => {
     const state = make()
     RemoteState.observe(state, block(1))
     assert.deepStrictEqual(state.lastBlockReceived, blockHash(1))
@@ -94,20 +94,20 @@ describe("observing a received message", () => {
     assert.deepStrictEqual(state.lastBlockAnnounced, blockHash(5))
     RemoteState.observe(state, cmpctblock(6))
     assert.deepStrictEqual(state.lastBlockAnnounced, blockHash(6))
-    // Neither says anything of a block.
+    // These two messages announce no block.
     RemoteState.observe(state, { _tag: "headers", headers: [] })
     RemoteState.observe(state, { _tag: "inv", items: [item(1, hash(7))] })
     assert.deepStrictEqual(state.lastBlockAnnounced, blockHash(6))
   })
 
-  it("finds an announced block even where no hashes are remembered", () => {
+  it("records the last announced block even with knownInventory 0", () => {
     const state = make({ knownLimit: 0 })
     RemoteState.observe(state, { _tag: "inv", items: [item(2, hash(1))] })
     assert.deepStrictEqual(state.lastBlockAnnounced, hash(1))
     assert.strictEqual(state.known.size, 0)
   })
 
-  it("takes over which announcements the remote wants", () => {
+  it("records sendheaders, feefilter and filterclear, and ignores invalid fee rates", () => {
     const state = make()
     RemoteState.observe(state, { _tag: "sendheaders" })
     assert.isTrue(state.wantsHeaders)
@@ -120,7 +120,7 @@ describe("observing a received message", () => {
     assert.isTrue(state.relay)
   })
 
-  it("hashes a message once, also where a request waits for it", () => {
+  it("computes each hash once, even if a request is waiting for the message", () => {
     const messages: ReadonlyArray<readonly [Wire.Message, Wire.InventoryItem, number]> = [
       // The header, and the only transaction, to check the merkle root.
       [block(1), item(2, blockHash(1)), 2],
@@ -140,7 +140,7 @@ describe("observing a received message", () => {
 })
 
 describe("observing a sent message", () => {
-  it("remembers what the remote learns by it, and nothing else", () => {
+  it("records the hashes that the remote learns from it, and changes nothing else", () => {
     const state = make()
     for (const message of [block(1), tx(2), { _tag: "sendheaders" } as const, cmpctblock(3)]) {
       RemoteState.observeSent(state, message)

@@ -1,9 +1,10 @@
+/** The send queue: its byte limit, the order of senders, and the answers to waiting senders. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Queue, Result } from "effect"
 import { SendQueue } from "../src/peer/sendQueue.ts"
 import type { Message } from "../src/Wire.ts"
 
-/** A message whose frame has that many bytes. */
+/** A message with a frame of `length` bytes. */
 const bytes = (length: number, command = "test"): Message => ({
   _tag: "Unknown",
   command,
@@ -23,7 +24,7 @@ const makeQueue = (limit: number, encoded: Array<string> = []) =>
 const fork = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { startImmediately: true })
 
 describe("SendQueue", () => {
-  it.effect("accepts messages while fewer bytes than the limit wait, then suspends the sender", () =>
+  it.effect("accepts messages while it holds fewer bytes than the limit, then suspends the sender", () =>
     Effect.gen(function* () {
       const queue = yield* makeQueue(100)
       yield* queue.offer(bytes(99))
@@ -51,7 +52,7 @@ describe("SendQueue", () => {
     })
   )
 
-  it.effect("accepts the senders in line in the order in which they came", () =>
+  it.effect("accepts suspended senders in the order of their calls", () =>
     Effect.gen(function* () {
       const order: Array<string> = []
       const queue = yield* makeQueue(1, order)
@@ -64,7 +65,7 @@ describe("SendQueue", () => {
     })
   )
 
-  it.effect("accepts the senders in line before a sender that comes after its message was written", () =>
+  it.effect("accepts suspended senders before a sender that calls again after its message was written", () =>
     Effect.gen(function* () {
       const order: Array<string> = []
       const queue = yield* makeQueue(1, order)
@@ -78,7 +79,7 @@ describe("SendQueue", () => {
     })
   )
 
-  it.effect("answers offerAndWait when the message was written, not before", () =>
+  it.effect("completes offerAndWait when the message has been written, not before", () =>
     Effect.gen(function* () {
       const queue = yield* makeQueue(100)
       const waiting = yield* fork(queue.offerAndWait(bytes(10)))
@@ -104,7 +105,7 @@ describe("SendQueue", () => {
     })
   )
 
-  it.effect("withdraws the message of a sender that is interrupted while it waits for room", () =>
+  it.effect("drops the message of a sender that is interrupted while it is suspended", () =>
     Effect.gen(function* () {
       const queue = yield* makeQueue(10)
       yield* queue.offer(bytes(10))
@@ -115,7 +116,7 @@ describe("SendQueue", () => {
     })
   )
 
-  it.effect("fails only the sender of a message that cannot be encoded, at once or after a wait", () =>
+  it.effect("fails only the sender of a message that cannot be encoded, suspended or not", () =>
     Effect.gen(function* () {
       const queue = yield* makeQueue(10)
       assert.strictEqual(yield* Effect.flip(queue.offer(bytes(1, "bad"))), "bad")

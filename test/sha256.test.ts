@@ -1,3 +1,4 @@
+/** Double SHA-256, with node:crypto and without it. */
 import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { createHash } from "node:crypto"
 import * as Sha256 from "../src/primitives/sha256.ts"
@@ -23,10 +24,10 @@ afterEach(() => {
   vi.resetModules()
 })
 
-describe("SHA-256 twice", () => {
+describe("double SHA-256", () => {
   it("equals createHash of Node, for short and long inputs", () => compare(Sha256))
 
-  it("is the same without node:crypto, as in a browser", async () => {
+  it("gives the same hashes without node:crypto, as in a browser", async () => {
     vi.resetModules()
     const builtin = vi.spyOn(process, "getBuiltinModule").mockReturnValue(undefined as never)
     const module = await import("../src/primitives/sha256.ts")
@@ -35,7 +36,7 @@ describe("SHA-256 twice", () => {
     compare(module)
   })
 
-  it("is the same if `crypto.hash` throws, returns text, or returns another hash", async () => {
+  it("gives the same hashes where `crypto.hash` throws, returns text or a wrong hash", async () => {
     for (const hash of [
       () => {
         throw new Error("unknown algorithm")
@@ -52,7 +53,7 @@ describe("SHA-256 twice", () => {
     }
   })
 
-  it("returns a buffer that later hashes do not overwrite", () => {
+  it("returns buffers that later hashes do not overwrite", () => {
     for (const size of [10, 1_000]) {
       const first = Sha256.doubleSha256(new Uint8Array(size))
       const copy = first.slice()

@@ -1,8 +1,9 @@
+/** SipHash-2-4, for the short ids of compact blocks (BIP152) and compact filters (BIP158). */
 import { assert, describe, it } from "@effect/vitest"
 import { sipHash, sipKey } from "../src/primitives/siphash.ts"
 import * as Wire from "../src/Wire.ts"
 
-/** The hash as the paper and Core print it: 16 digits, highest first. */
+/** The hash as the paper and Core print it: 16 hexadecimal digits, highest first. */
 const hashOf = (key: Uint8Array, bytes: Uint8Array): string => {
   const out = new Uint32Array(2)
   sipHash(sipKey(key), bytes, out)
@@ -31,14 +32,14 @@ const ofThePaper = `
   .split(/\s+/)
 
 describe("SipHash-2-4", () => {
-  it("reproduces the vectors of its authors, for every length up to 63 bytes", () => {
+  it("matches the vectors of its authors for every length up to 63 bytes", () => {
     assert.strictEqual(ofThePaper.length, 64)
     for (const [length, expected] of ofThePaper.entries()) {
       assert.strictEqual(hashOf(counting(16), counting(length)), expected, `${length} bytes`)
     }
   })
 
-  it("reproduces the vectors of Bitcoin Core for hashes of 32 bytes", () => {
+  it("matches the vectors of Bitcoin Core for 32-byte inputs", () => {
     const ones = new Uint8Array(32).fill(0xff)
     assert.strictEqual(hashOf(new Uint8Array(16), new Uint8Array(32)), "6c37e103dfa2827d")
     assert.strictEqual(hashOf(counting(16), new Uint8Array(32)), "8990d3e4299496f4")

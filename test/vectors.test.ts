@@ -15,7 +15,7 @@ const sameBytes = (actual: Uint8Array, expected: Uint8Array): void =>
 
 describe("captures of a Bitcoin Core node", () => {
   for (const name of captures) {
-    it(`${name}: every message decodes and encodes to the same bytes, as decoded and as plain arrays`, () => {
+    it(`${name}: every message decodes and encodes to the same bytes, from views and from plain arrays`, () => {
       let known = 0
       for (const { command, payload } of readCapture(name)) {
         const message = Result.getOrThrow(Wire.decode(command, payload, { trailingBytes: "malformed" }))
@@ -51,7 +51,7 @@ describe("captures of a Bitcoin Core node", () => {
     })
   }
 
-  it("light-client-sent: the addrv2 entries print the addresses that the node was given", () => {
+  it("light-client-sent: the addrv2 entries print the addresses that the node had been given", () => {
     const payload = readCapture("light-client-sent").find(({ command }) => command === "addrv2")!.payload
     const message = decoded("addrv2", payload) as Wire.AddrV2
     const printed = Array.from(message.addresses, Wire.formatAddress)
@@ -83,7 +83,7 @@ describe("blocks", () => {
       )
     })
 
-    it(`${file}: a transaction has one id, decoded, rebuilt and on its own`, () => {
+    it(`${file}: a transaction has the same ids within its block, rebuilt as plain data and on its own`, () => {
       for (const transaction of decodedBlock(readBlock(file)).transactions) {
         const bytes = Result.getOrThrow(Wire.encodeTransaction(transaction))
         const alone = Result.getOrThrow(Wire.decodeTransaction(bytes))
@@ -103,7 +103,7 @@ describe("blocks", () => {
       index === 0 ? new Uint8Array(32) : Wire.wtxid(transaction)
     )
     const pair = [Wire.merkleRoot(wtxids), coinbase.inputs.at(0)!.witness.at(0)!]
-    // A merkle tree of two hashes is SHA-256 twice over root and reserved value.
+    // The merkle root of two hashes is the double SHA-256 of both: here of the witness root and the reserved value.
     const commitment = Array.from(coinbase.outputs).findLast((output) => hex(output.script).startsWith("6a24aa21a9ed"))!
     assert.strictEqual(hex(Wire.merkleRoot(pair)), hex(commitment.script.subarray(6, 38)))
   })
@@ -123,7 +123,7 @@ describe("blocks", () => {
 })
 
 describe("transactions of Bitcoin Core", () => {
-  it("tx_valid.json: every transaction encodes to the same bytes, as it came and as plain arrays", () => {
+  it("tx_valid.json: every transaction encodes to the same bytes, from views and from plain arrays", () => {
     const all = readTransactions("tx_valid")
     assert.isAtLeast(all.length, 100)
     for (const bytes of all) {
@@ -133,7 +133,7 @@ describe("transactions of Bitcoin Core", () => {
     }
   })
 
-  it("tx_invalid.json: a transaction that decodes encodes to the same bytes, and none throws", () => {
+  it("tx_invalid.json: every transaction that decodes encodes to the same bytes, and decoding never throws", () => {
     for (const bytes of readTransactions("tx_invalid")) {
       const result = Wire.decodeTransaction(bytes)
       if (Result.isSuccess(result)) sameBytes(Result.getOrThrow(Wire.encodeTransaction(result.success)), bytes)

@@ -34,7 +34,7 @@ const refusal = (url: string) =>
   }).pipe(Effect.scoped)
 
 describe("the WebSocket bridge", () => {
-  it.live("carries a peer to a node and back, over a WebSocket like that of browsers", () =>
+  it.live("connects a peer to a node over a WebSocket without back-pressure, as in browsers", () =>
     Effect.gen(function* () {
       const { listener, target } = yield* bridged()
       yield* PeerServer.serve(listener, { peer: { network: Network.regtest, userAgent: "/bridged:1/" } }).pipe(
@@ -50,7 +50,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("carries 8 MB each way at once", () =>
+  it.live("transfers 8 MB in both directions at once", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       const total = 8_388_608
@@ -63,7 +63,7 @@ describe("the WebSocket bridge", () => {
   )
 
   for (const slow of ["page", "node"] as const) {
-    it.live(`a ${slow} that does not read suspends the other side, and the memory of the bridge stays bounded`, () =>
+    it.live(`suspends the other side of a ${slow} that does not read, with bounded memory`, () =>
       Effect.gen(function* () {
         const { node, page } = yield* joined()
         const [reader, writer] = slow === "page" ? [page, node] : [node, page]
@@ -80,16 +80,16 @@ describe("the WebSocket bridge", () => {
           before = written
           yield* Effect.sleep(200)
         }
-        // The kernel holds most of it.
+        // Most of the bytes are in buffers of the kernel.
         assert.isBelow(written, 33_554_432)
         yield* Fiber.interrupt(writing)
-        // The write that waited is taken as well.
+        // The suspended write arrives as well.
         yield* pullBytes(reader, written + 65_536)
       })
     )
   }
 
-  it.live("the node's end reaches the page after all its bytes", () =>
+  it.live("passes the node's close to the page after all its bytes", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       fill(node, 1_000_000)
@@ -101,7 +101,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("the page's end reaches the node after all its bytes", () =>
+  it.live("passes the page's close to the node after all its bytes", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       fill(page, 1_000_000)
@@ -113,7 +113,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("a page that disappears ends the connection to the node", () =>
+  it.live("closes the connection to the node when the page disappears", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       yield* page.destroy
@@ -133,7 +133,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("refuses a target that is not literally in the list, and tells the page", () =>
+  it.live("refuses a target that is not literally in the list, with a close code", () =>
     Effect.gen(function* () {
       const { listener, port, url } = yield* bridged()
       const at = listener.address.port
@@ -150,7 +150,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("tells the page that the connection was refused", () =>
+  it.live("closes with a reason when the node refuses the connection", () =>
     Effect.gen(function* () {
       const address = yield* Effect.scoped(Effect.map(NodeConnection.listen({ port: 0 }), ({ address }) => address))
       const { url } = yield* bridged({ targets: [address] })
@@ -181,7 +181,7 @@ describe("the WebSocket bridge", () => {
       assert.strictEqual(yield* refusal(target), "connection reset: 4429: too many connections to the bridge")
       yield* first.close
       yield* Effect.flip(node.pull)
-      // The bridge learns of the end after us, and refuses until then.
+      // The bridge notices the end later than this test, and refuses until then.
       yield* Effect.gen(function* () {
         const second = yield* Connection.fromWebSocket(() => new WebSocket(target))
         yield* Effect.raceFirst(listener.accept, Effect.andThen(second.pull, Effect.never))
@@ -189,7 +189,7 @@ describe("the WebSocket bridge", () => {
     })
   )
 
-  it.live("a message that is too long ends its own WebSocket only", () =>
+  it.live("closes only the WebSocket of a message that is too long", () =>
     Effect.gen(function* () {
       const { node, page } = yield* joined()
       page.write(new Uint8Array(9_000_000))

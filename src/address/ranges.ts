@@ -4,9 +4,9 @@
 export const prefixes = {
   /** ::ffff:0:0/96, IPv4-mapped: an IPv4 address follows */
   mapped: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
-  /** fd87:d87e:eb43::/48, OnionCat, which stood for Tor v2 addresses */
+  /** fd87:d87e:eb43::/48, OnionCat, which embeds Tor v2 addresses */
   onionCat: [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43],
-  /** fd6b:88c0:8724::/48, which stands for names in Bitcoin Core's own tables */
+  /** fd6b:88c0:8724::/48, internal names of Bitcoin Core's address tables */
   internal: [0xfd, 0x6b, 0x88, 0xc0, 0x87, 0x24],
   /** 2001:db8::/32, for documentation */
   rfc3849: [0x20, 0x01, 0x0d, 0xb8],

@@ -1,4 +1,4 @@
-/** Writes the addresses of nodes as text. */
+/** Formats the addresses of nodes as text. */
 import { base32nopad } from "@scure/base"
 import * as NetAddress from "effect/net/NetAddress"
 import { encode as hex } from "effect/encoding/Hex"
@@ -25,7 +25,7 @@ const formatIp = (address: Uint8Array): string =>
     )
   )
 
-/** A host as people write it; `zone` belongs to IPv6 and is left out where it is 0. */
+/** The usual text of a host; `zone` belongs to IPv6 and is omitted if it is 0. */
 export const formatHost = (networkId: number, address: Uint8Array, zone = 0): string => {
   switch (address.length === addressLengths[networkId] ? networkId : 0) {
     case 2:
@@ -47,7 +47,7 @@ export const formatHost = (networkId: number, address: Uint8Array, zone = 0): st
 /** A host and its port, with brackets around an IPv6 or CJDNS address. */
 export const formatHostAndPort = (networkId: number, address: Uint8Array, port: number, zone?: number): string => {
   const host = formatHost(networkId, address, zone)
-  // I2P has no ports: 0 is the only legal one.
+  // I2P has no ports: 0 is the only valid one.
   if (networkId === 5 && port === 0) return host
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
 }

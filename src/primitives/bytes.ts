@@ -1,6 +1,6 @@
 /**
  * Reads and writes numbers in bytes by index arithmetic, little-endian. A `DataView` would cost an object for each message and
- * throw `RangeError`. Nothing here is checked: `Reader` and `Writer` check first.
+ * throw `RangeError`. These functions check nothing: `Reader` and `Writer` check before they call them.
  */
 
 /** The same bytes as a plain `Uint8Array`. Sockets give `Buffer`s, whose `subarray` is slow and which print differently. */
@@ -52,7 +52,7 @@ export const u32At = (bytes: Uint8Array, offset: number): number =>
 export const i32At = (bytes: Uint8Array, offset: number): number =>
   bytes[offset] | (bytes[offset + 1] << 8) | (bytes[offset + 2] << 16) | (bytes[offset + 3] << 24)
 
-/** Exact within ±2^53, which is four times all satoshi there will be. */
+/** Exact within ±2^53, which is four times the final supply in satoshi. */
 export const i64At = (bytes: Uint8Array, offset: number): number =>
   i32At(bytes, offset + 4) * 0x100000000 + u32At(bytes, offset)
 
@@ -75,18 +75,18 @@ export const setU32At = (bytes: Uint8Array, offset: number, value: number): void
 export const compactSizeWidth = (first: number): number =>
   first < 0xfd ? 1 : first === 0xfd ? 3 : first === 0xfe ? 5 : 9
 
-/** A CompactSize that was checked already, and so is at most 0x02000000. */
+/** Reads a CompactSize that was checked before, so it is at most 0x02000000. */
 export const compactSizeAt = (bytes: Uint8Array, offset: number): number => {
   const first = bytes[offset]
   if (first < 0xfd) return first
   return first === 0xfd ? bytes[offset + 1] | (bytes[offset + 2] << 8) : u32At(bytes, offset + 1)
 }
 
-/** The offset after a length-prefixed string that was checked already. */
+/** The offset after a length-prefixed string that was checked before. */
 export const skipVarBytesAt = (bytes: Uint8Array, offset: number): number =>
   offset + compactSizeWidth(bytes[offset]) + compactSizeAt(bytes, offset)
 
-/** A view of the length-prefixed bytes at `offset`, which were checked already. */
+/** A view of the length-prefixed bytes at `offset`, which were checked before. */
 export const varBytesAt = (bytes: Uint8Array, offset: number): Uint8Array => {
   const start = offset + compactSizeWidth(bytes[offset])
   return viewOf(bytes, start, start + compactSizeAt(bytes, offset))

@@ -1,4 +1,4 @@
-/** How the errors of this package become JSON: what `console.log`, loggers and `JSON.stringify` show of them. */
+/** The JSON form of this package's errors, which `console.log`, loggers and `JSON.stringify` show. */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import { encode as hex } from "effect/encoding/Hex"
@@ -17,7 +17,7 @@ const jsonOf = (value: unknown): unknown => {
   )
 }
 
-/** The cause comes from another package. It may be any object, also one that contains itself. */
+/** The cause comes from another package. It may be any object, even a cyclic one. */
 const causeOf = (cause: unknown): unknown =>
   typeof cause !== "object" || cause === null || cause instanceof Error || Cause.isCause(cause)
     ? jsonOf(cause)

@@ -1,4 +1,4 @@
-/** The parts of Bitcoin Script that bloom filters and raw transactions need: pushes, the two forms with bare public keys, valid opcodes. */
+/** Bitcoin Script for bloom filters and raw transactions: pushes, the two forms with bare public keys, valid opcodes. */
 import { u32At } from "./bytes.ts"
 
 const pushData1 = 0x4c
@@ -41,11 +41,11 @@ export const nextPush = (script: Uint8Array, offset: number): Push | undefined =
   return at < script.length ? pushAt(script, at) : undefined
 }
 
-/** The last opcode that has a meaning, OP_NOP10. */
+/** The last valid opcode, OP_NOP10. */
 const lastOpcode = 0xb9
 const maxPushSize = 520
 
-/** Whether a script consists of opcodes that have a meaning and of whole pushes of at most 520 bytes, as Core's `HasValidOps`. */
+/** Whether a script consists of valid opcodes and complete pushes of at most 520 bytes, as Core's `HasValidOps`. */
 export const hasValidOpcodes = (script: Uint8Array): boolean => {
   let at = 0
   while (at < script.length) {
@@ -103,5 +103,5 @@ const isMultisig = (script: Uint8Array): boolean => {
   return total >= required && total === keys && offset + numberWidth(total) === script.length - 1
 }
 
-/** Whether a script is pay-to-pubkey or bare multisig, as Core's `Solver` says. */
+/** Whether a script is pay-to-pubkey or bare multisig, by the rules of Core's `Solver`. */
 export const isPayToPubkey = (script: Uint8Array): boolean => isSinglePublicKey(script) || isMultisig(script)

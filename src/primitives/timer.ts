@@ -4,8 +4,8 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 
 /**
- * Calls `onTime` after this duration on the Clock of the context; the result cancels it. For code that waits in a
- * callback: a fiber that sleeps costs a third of a race.
+ * Calls `onTime` after `duration` on the Clock of the context. The returned function cancels it. For code that waits in a
+ * callback already: a sleeping fiber costs a third of an `Effect.race`.
  */
 export const startTimer = (
   context: Context.Context<never>,

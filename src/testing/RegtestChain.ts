@@ -44,7 +44,7 @@ const fromHex = (hex: string): Uint8Array => Result.getOrThrow(Hex.decode(hex))
 export const bits = 0x207fffff
 
 /**
- * What a miner may pay to itself at a height, in satoshi. It halves every 150 blocks on regtest.
+ * The block subsidy at a height, in satoshi. It halves every 150 blocks on regtest.
  *
  * @category getters
  * @since 0.1.0
@@ -52,7 +52,7 @@ export const bits = 0x207fffff
 export const subsidy = (height: number): number => Math.floor(50_0000_0000 / 2 ** Math.floor(height / 150))
 
 /**
- * How many blocks later a coinbase can be spent: the block at height `h + coinbaseMaturity` may spend the coinbase at height `h`.
+ * The maturity of a coinbase, in blocks: the block at height `h + coinbaseMaturity` may spend the coinbase at height `h`.
  *
  * @category constants
  * @since 0.1.0
@@ -60,7 +60,7 @@ export const subsidy = (height: number): number => Math.floor(50_0000_0000 / 2 *
 export const coinbaseMaturity = 100
 
 /**
- * Whether the hash of a header meets the target in the header. The hash counts as a number of 256 bits, lowest byte first.
+ * Whether the hash of a header meets the target in the header. The hash is read as a number of 256 bits, lowest byte first.
  *
  * @category predicates
  * @since 0.1.0
@@ -103,7 +103,7 @@ export const anyone = Uint8Array.of(0x51)
 export const anyoneWithWitness = fromHex("00204ae81572f06e1b88fd5ced7a1a000945432e83e1551e6f721ee9c00b8cc33260")
 
 /**
- * An output that can be spent, and its place.
+ * An output that can be spent, and its outpoint.
  *
  * @category models
  * @since 0.1.0
@@ -256,8 +256,8 @@ export const mineBlock = (
 /**
  * Mines `count` blocks after the genesis block, ten minutes apart; the last one has the current time.
  *
- * From the height on at which coinbases can be spent, every fourth block spends one to `anyoneWithWitness`, and in the same block
- * spends that output again, with a witness. Yields to other fibers every hundred blocks.
+ * As soon as coinbases are mature, every fourth block spends one to `anyoneWithWitness`, and in the same block spends that output
+ * again, with a witness. Yields to other fibers every hundred blocks.
  *
  * @example
  * ```ts

@@ -25,7 +25,7 @@ const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
 const copied = (transaction: Wire.Transaction): Wire.Transaction =>
   Result.getOrThrow(Result.flatMap(Wire.encodeTransaction(transaction), Wire.decodeTransaction))
 
-/** Announces a transaction by wtxid if both sides agreed on that in the handshake (BIP339), else by txid. */
+/** Announces a transaction by wtxid if both sides sent wtxidrelay (BIP339), else by txid. */
 const itemFor = (peer: Peer.Peer, transaction: Wire.Transaction): Wire.InventoryItem =>
   peer.info.wtxidRelay ? { type: wtx, hash: Wire.wtxid(transaction) } : { type: tx, hash: Wire.txid(transaction) }
 

@@ -1,6 +1,6 @@
 /**
- * The contents of a version 2 packet (BIP324), which are a message: a short id of one byte, or a zero and the command in 12
- * bytes as in version 1, then the payload.
+ * The contents of a v2 packet (BIP324), which are a message: a short id of one byte, or a zero and the command in 12 bytes as
+ * in v1, then the payload.
  */
 import type { WireError } from "../WireError.ts"
 import { unreadable } from "./fail.ts"
@@ -11,7 +11,7 @@ import type { Writer } from "./writer.ts"
 
 const commandSize = 12
 
-/** The most bytes of contents: a message of the greatest length, with its command written out. */
+/** The maximum length of contents: a payload of the maximum length, with a full command. */
 export const maxContentsLength = 1 + commandSize + maxPayloadLength
 
 /** Commands by their short id. Ids from 29 to 36 are not assigned. */
@@ -67,7 +67,7 @@ export const writeContents = (writer: Writer, message: Message): void => {
 export const payloadOfContents = (contents: Uint8Array): Uint8Array =>
   contents.subarray(contents[0] === 0 ? 1 + commandSize : 1)
 
-/** Contents that end the connection. */
+/** The error of contents that end the connection. */
 export interface Unreadable {
   readonly _tag: "Unreadable"
   readonly error: WireError
@@ -98,7 +98,7 @@ export const readContents = (
   }
   const payload = contents.subarray(start)
   const { length } = payload
-  // The limit of contents leaves room for a command that is written out, and this one may be a short id.
+  // The limit of contents includes a full command; contents with a short id may exceed the limit of payloads.
   if (length > maxPayloadLength) {
     const error = unreadable(command, { _tag: "PayloadTooLarge", length, limit: maxPayloadLength })
     return { _tag: "Unreadable", error }

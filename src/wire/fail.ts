@@ -4,7 +4,7 @@ import { withoutStackTrace } from "../primitives/withoutStackTrace.ts"
 import { maxPayloadLength } from "./limits.ts"
 import { WireError, type WireReason } from "../WireError.ts"
 
-/** Throws for a message of the caller that cannot be written. */
+/** Throws for a message of the caller that cannot be encoded. */
 export const fail = (command: string, reason: WireReason): never => {
   throw new WireError({ command, reason })
 }
@@ -13,7 +13,7 @@ export const fail = (command: string, reason: WireReason): never => {
 export const unreadable = (command: string, reason: WireReason): WireError =>
   withoutStackTrace(() => new WireError({ command, reason }))
 
-/** Throws for received bytes that cannot be read. */
+/** Throws for received bytes that cannot be decoded. */
 export const failReading = (command: string, reason: WireReason): never => {
   throw unreadable(command, reason)
 }
@@ -25,7 +25,7 @@ export const checkLength = (command: string, payload: Uint8Array): void => {
   }
 }
 
-/** Turns a thrown `WireError` into a `Result`. Anything else is a defect of this package or of a list of the caller's own. */
+/** Turns a thrown `WireError` into a `Result`. Any other exception is a defect of this package or of a caller's own list. */
 export const attempt = <A>(evaluate: () => A): Result.Result<A, WireError> => {
   try {
     return Result.succeed(evaluate())

@@ -2,8 +2,8 @@
  * Frames of the version 1 transport: a header of 24 bytes (magic, command of 12 bytes padded with zeros, length as uint32,
  * first four bytes of SHA-256(SHA-256(payload))) and the payload.
  *
- * The parser does no input or output and knows no time. However the bytes are cut into chunks, it looks at each byte once, and
- * it never holds more than has arrived plus 256 KiB.
+ * The parser does no input or output and needs no clock. It processes each byte once, for any chunks, and never holds more than
+ * 256 KiB beyond the bytes that have arrived.
  */
 import type * as Result from "effect/Result"
 import { i32At, plainBytes, setU32At, u32At } from "../primitives/bytes.ts"
@@ -46,7 +46,7 @@ export interface Dropped {
 }
 
 /**
- * What a parser makes of one frame.
+ * The result of parsing one frame.
  *
  * @category models
  * @since 0.1.0
@@ -54,7 +54,7 @@ export interface Dropped {
 export type ParserEvent = Received | Dropped
 
 /**
- * Turns chunks of bytes into messages, however the chunks are cut. Each connection needs a parser of its own.
+ * Turns chunks of any size into messages. Each connection needs a parser of its own.
  *
  * @category models
  * @since 0.1.0
@@ -65,7 +65,7 @@ export interface Parser {
    * afterwards.
    */
   readonly push: (chunk: Uint8Array) => ReadonlyArray<ParserEvent>
-  /** Set once the stream cannot be read on; `push` returns nothing from then on. */
+  /** Set when the stream cannot be parsed further; from then on `push` returns no events. */
   readonly failure: WireError | undefined
   /** Bytes held for a frame that is not complete yet. */
   readonly buffered: number
@@ -87,7 +87,7 @@ export interface ParserOptions {
   /** Whether bytes after the last field are tolerated (the default) or make the message malformed. */
   readonly trailingBytes?: TrailingBytes
   /**
-   * Commands whose payloads are not decoded but handed out as `Unknown`, for a program that passes them on. It saves 50 µs for a
+   * Commands whose payloads are not decoded but returned as `Unknown`, for a program that passes them on. It saves 50 µs for a
    * block of 1 MB.
    */
   readonly undecoded?: ReadonlyArray<string> | undefined
@@ -289,14 +289,14 @@ class FrameParser implements Parser {
     this.#failure = unreadable(command, reason)
   }
 
-  /** Forgets the frame in work, so that the next one gets buffers of its own. */
+  /** Resets the state of the current frame, so that the next one gets buffers of its own. */
   #release(): void {
     this.#headerLength = 0
     this.#length = 0
     this.#payload = undefined
   }
 
-  /** Judges a complete frame as Core does: first the checksum, then the command, then the payload. */
+  /** Checks a complete frame in the order of Core: the checksum, the command, the payload. */
   #complete(header: Uint8Array, offset: number, payload: Uint8Array, events: Array<ParserEvent>): void {
     const size = headerSize + payload.length
     const command = readCommand(header, offset + commandAt)

@@ -13,7 +13,7 @@ import type { Writer } from "./writer.ts"
  * - `structuredClone` and `postMessage` throw, and `deepStrictEqual` with an array fails: they need `toPlain`.
  *   `console.log` shows the elements.
  * - It keeps the payload alive, and with it the chunk that arrived from the network. So do elements such as hashes, which are
- *   views too: `toPlain` what is kept for long.
+ *   views too: use `toPlain` for messages that are kept for long.
  *
  * Reading never fails, because the whole payload was checked when the message was decoded. `length` costs nothing, and an element
  * 20 to 50 ns. An `inv` of 50 is decoded in 0.03 µs; an array of its elements takes 2 µs more (Node 24 on our machine).
@@ -250,7 +250,7 @@ export const readList = <A>(
 export const readHashes = (reader: Reader, field: string, limit?: number): FixedList<Uint8Array> =>
   readList(reader, field, 32, hashAt, limit)
 
-/** Fails for what is no list, before its length is read: callers without TypeScript pass anything. */
+/** Fails for a value that is not a list, before its length is read: callers without TypeScript pass anything. */
 export const checkList = (writer: Writer, list: List<unknown>, field: string): void => {
   if (Array.isArray(list) || list instanceof ListView) return
   if (typeof list !== "object" || list === null || typeof list.length !== "number" || typeof list.at !== "function") {

@@ -243,7 +243,8 @@ export interface DecodeOptions {
  *
  * Fails with `BadValue` where a field is missing or has another type than its own, a number does not fit its field, a hash is not
  * 32 bytes, an address does not have the length of its network, a character is not one byte or a transaction with outputs has no
- * inputs; with `TooMany` above the limit of a list or string; with `PayloadTooLarge` above 4,000,000 bytes. The list of a decoded message is copied byte for byte.
+ * inputs; with `TooMany` above the limit of a list or string; with `PayloadTooLarge` above 4,000,000 bytes. The list of a decoded
+ * message is copied byte for byte.
  *
  * @example
  * ```ts
@@ -272,8 +273,8 @@ export const encode = (message: Message): Result.Result<Uint8Array, WireError> =
  * The lists, hashes and scripts of the message are views over `payload`, which must not be written to afterwards.
  *
  * Fails with `Truncated`, `BadCompactSize`, `TooMany`, `BadValue` or `TrailingBytes` (always for `feature`, else only where
- * `options` say so), and with `PayloadTooLarge` above 4,000,000 bytes. As in Bitcoin Core, a list is only judged too long once
- * all of the message was read: a message that is cut off as well is `Truncated`.
+ * `options` say so), and with `PayloadTooLarge` above 4,000,000 bytes. As in Bitcoin Core, the limit of a list is checked only after
+ * the whole message was read: a message that is also cut off is `Truncated`.
  *
  * @example
  * ```ts

@@ -114,8 +114,8 @@ export class Reader {
   }
 
   /**
-   * Judges a count or length. Where more than the limit ends the connection, this comes after everything else was read: a
-   * message that is cut off as well is only dropped, as in Bitcoin Core.
+   * Checks a count or length against its limit. If exceeding the limit ends the connection, this check comes after the whole
+   * message was read: a message that is also truncated is only dropped, as in Bitcoin Core.
    */
   atMost(limit: number, count: number, field: string): void {
     if (count > limit) failReading(this.command, { _tag: "TooMany", field, count, limit })
@@ -130,7 +130,7 @@ export class Reader {
 
   /**
    * A count of elements that take at least `size` bytes each. Fails before any element is made unless these bytes are there,
-   * so that no count costs more memory than was paid for.
+   * so that a count alone never allocates memory.
    */
   count(field: string, size: number, limit = maxCompactSize): number {
     const count = this.limited(field, limit)

@@ -1,22 +1,22 @@
-/** Writes payloads into one pooled buffer. Throws `WireError` and nothing else; `encode` and its like catch it. */
+/** Writes payloads into one pooled buffer. Throws `WireError` and nothing else; `encode` and similar functions catch it. */
 import { setU32At, unwritten, viewOf } from "../primitives/bytes.ts"
 import { fail } from "./fail.ts"
 import { maxPayloadLength } from "./limits.ts"
 
-/** Whether a value has one byte for each element: a `Uint8Array`, and none of the wider arrays, buffers and views. */
+/** Whether a value has one byte for each element: a `Uint8Array`, not a wider array, an `ArrayBuffer` or a `DataView`. */
 const isBytes = (value: Uint8Array | null | undefined): value is Uint8Array =>
   value?.byteLength !== undefined && value.byteLength === value.length
 
 const maxU64 = 0xffffffffffffffffn
 
-/** Large enough for all messages but blocks and full lists. A buffer that grew past 256 KiB is not kept. */
+/** Large enough for all messages except blocks and full lists. A buffer that grew beyond 256 KiB is not kept. */
 const pooledSize = 16_384
 const keptSize = 262_144
 
 /** Room for the tag after a payload (BIP324), so that a large frame is not copied for it. */
 const trailerSize = 16
 
-/** A value of a caller without types, as an error names it. */
+/** The name of a value's type in errors. */
 const typeOf = (value: unknown): string => {
   if (value === null || typeof value !== "object") return value === null ? "null" : typeof value
   const { constructor } = value
@@ -55,7 +55,7 @@ export class Writer {
     return typeof value === "number" ? this.badValue(field, `is not ${which}`) : this.wrongType(value, field, "number")
   }
 
-  /** Fails for a part of a message that is no object, before its fields are read. */
+  /** Fails for a part of a message that is not an object, before its fields are read. */
   object(value: object, field: string): void {
     if (typeof value !== "object" || value === null) this.wrongType(value, field, "object")
   }
@@ -269,8 +269,8 @@ export class Writer {
 let pooled: Writer | undefined
 
 /**
- * Runs `write` with the pooled writer and returns its result. The writer is out of the pool meanwhile, because `write` may read
- * a list of the caller's own, which may encode something itself.
+ * Runs `write` with the pooled writer and returns its result. Meanwhile the writer is not in the pool, because `write` may read
+ * a caller's own list, which may encode another message.
  */
 export const withWriter = <A>(write: (writer: Writer) => A): A => {
   const writer = pooled ?? new Writer(pooledSize)

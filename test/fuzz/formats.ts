@@ -1,4 +1,4 @@
-/** Targets for the other pure readers: packets, captures, filters, blocks, proofs, addresses, transactions of tools, proxies. */
+/** Fuzz targets for v2 packets, captures, filters, blocks, proofs, addresses, raw transactions and proxy answers. */
 import assert from "node:assert/strict"
 import * as Result from "effect/Result"
 import { isDeepStrictEqual } from "node:util"
@@ -44,12 +44,12 @@ const whateverTheChunks = <A>(
   for (const most of [...(input.length <= 2_000 ? [1] : []), 64, 5_000, 40_000]) {
     const chunks = cut(own, input, most)
     const parsed = bounded(`parsing in chunks of ${most}`, size, () => parse(chunks), perByte)
-    assert.ok(isDeepStrictEqual(parsed, whole), `something else in chunks of up to ${most} bytes`)
+    assert.ok(isDeepStrictEqual(parsed, whole), `the result differs in chunks of up to ${most} bytes`)
   }
   return whole
 }
 
-// ---- packets of version 2, and the key exchange before them
+// ---- v2 packets and the key exchange
 
 const secretsOf = (seed: Uint8Array, initiator: boolean) => deriveSecrets(sha256(seed), network.magic, initiator)
 const noSeed = new Uint8Array(32)
@@ -95,7 +95,7 @@ const opened = (bytes: Uint8Array, malformed: "drop" | "disconnect") =>
 const checkPackets = (input: Uint8Array): void => {
   const { bytes, messages } = sealed(input)
   const { events, failure } = opened(bytes, "drop")
-  assert.equal(failure, undefined, "a sealed packet is not authentic")
+  assert.equal(failure, undefined, "the parser fails on a sealed packet")
   // The first is the version packet.
   assert.equal(events.length, Math.max(0, messages.length - 1))
   opened(bytes, "disconnect")
@@ -104,15 +104,18 @@ const checkPackets = (input: Uint8Array): void => {
     const contents = messages[index + 1]!
     const payload = contents.subarray(contents[0] === 0 ? 13 : 1)
     const decoded = Result.getOrThrow(Wire.decode(Wire.command(event.message), payload))
-    assert.ok(isDeepStrictEqual(plain(decoded), plain(event.message)), "another message than in version 1")
+    assert.ok(isDeepStrictEqual(plain(decoded), plain(event.message)), "the message differs from that of a v1 frame")
   }
   if (bytes.length === 0) return
   const own = dice(hashOf(input))
   const broken = bytes.slice()
   broken[own.below(broken.length)]! ^= 1 << own.below(8)
   const after = opened(broken, "drop")
-  assert.ok(after.events.length < Math.max(1, messages.length), "a changed bit is not noticed")
-  assert.ok(isDeepStrictEqual(after.events, events.slice(0, after.events.length)), "a changed bit changes a message")
+  assert.ok(after.events.length < Math.max(1, messages.length), "a changed bit is not detected")
+  assert.ok(
+    isDeepStrictEqual(after.events, events.slice(0, after.events.length)),
+    "a changed bit changes a message before it"
+  )
 }
 
 const packets: Target = {
@@ -176,7 +179,7 @@ const keyExchange: Target = {
   },
   check: (input) => {
     for (const role of ["initiator", "responder"] as const) {
-      // Keys and ciphers, in addition to the input.
+      // Keys and ciphers take time in addition to the input.
       whateverTheChunks(input, (chunks) => exchanged(role, chunks), { beside: 8_192 })
     }
   }
@@ -194,9 +197,9 @@ const checkCapture = (input: Uint8Array): void => {
   })
   const size = records.reduce((sum, { payload }) => sum + 24 + payload.length, 0)
   const bytes = joined(...records.map((record) => Result.getOrThrow(Capture.encode(record))))
-  assert.deepEqual(bytes, input.slice(0, size), "written it is something else")
+  assert.deepEqual(bytes, input.slice(0, size), "encoding gives other bytes")
   if (end === undefined) assert.equal(size, input.length)
-  else assert.ok(end._tag !== "FileFailed" && end.offset === size, "the error is at another place")
+  else assert.ok(end._tag !== "FileFailed" && end.offset === size, "the error is at the wrong offset")
 }
 
 const capture: Target = {
@@ -299,7 +302,7 @@ const checkMutation = (input: Uint8Array): void => {
     }))
     const cut = Block.mutation({ ...block, transactions: bare }, { segwitHeight })
     if (mutation === "NoCoinbase" || mutation === "OtherTransactions" || mutation === "RepeatedTransactions") {
-      // These do not depend on witnesses.
+      // These mutations do not depend on witnesses.
       assert.equal(cut, mutation)
     } else {
       assert.ok(isCommittedTo(block) && Wire.isCoinbase(block.transactions.at(0)!))
@@ -335,13 +338,17 @@ const rawTransaction: Target = {
   check: (input) => {
     const result = bounded("reading a transaction", input.length, () => Wire.decodeRawTransaction(input))
     const strict = Wire.decodeTransaction(input)
-    if (Result.isFailure(result)) return assert.ok(Result.isFailure(strict), "only the strict form can be read")
+    if (Result.isFailure(result)) return assert.ok(Result.isFailure(strict), "only the strict decoder accepts it")
     const transaction = result.success
     assert.equal(Wire.transactionSize(transaction), input.length)
     assert.equal(Wire.txid(transaction).length, 32)
     const again = Wire.encodeTransaction(transaction)
     const isUnwritable = transaction.inputs.length === 0 && transaction.outputs.length > 0
-    assert.equal(Result.isFailure(again), isUnwritable, "encoded though it cannot be read again, or the reverse")
+    assert.equal(
+      Result.isFailure(again),
+      isUnwritable,
+      "a transaction that would not decode again is encoded, or one that would is not"
+    )
     if (Result.isSuccess(again)) assert.deepEqual(again.success, input)
   }
 }
@@ -384,13 +391,14 @@ const checkCompactFilter = (input: Uint8Array): void => {
     assert.equal(
       any,
       scripts.some((script) => CompactFilter.matches(filter, script)),
-      "together they match otherwise than alone"
+      "matchesAny and matches differ"
     )
   }
   if (blockHash.length < 32) return
   const elements = scripts.filter(({ length }) => length > 0)
   const made = Result.getOrThrow(CompactFilter.decode(blockHash, CompactFilter.encode(blockHash, elements)))
-  for (const element of elements) assert.ok(CompactFilter.matches(made, element), "an element is not in its own filter")
+  for (const element of elements)
+    assert.ok(CompactFilter.matches(made, element), "a filter does not match its own element")
 }
 
 const compactFilter: Target = {
@@ -415,14 +423,14 @@ const checkBloom = (input: Uint8Array): void => {
   const before = message.filter.slice()
   const element = input.subarray(0, 20)
   BloomFilter.insert(filter, element)
-  assert.ok(BloomFilter.contains(filter, element), "what was inserted is not contained")
+  assert.ok(BloomFilter.contains(filter, element), "the filter does not contain an inserted element")
   if (Result.isSuccess(tx) && tx.success._tag === "tx") {
     const { transaction } = tx.success
     // Up to 50 hash functions for each push, and a push can be one byte.
     const found = bounded("matching", input.length * 50, () => BloomFilter.matches(filter, transaction))
-    if (found) assert.ok(BloomFilter.matches(filter, transaction), "it matches once only")
+    if (found) assert.ok(BloomFilter.matches(filter, transaction), "a second match of the same transaction fails")
     BloomFilter.insert(filter, Wire.txid(transaction))
-    assert.ok(BloomFilter.matches(filter, transaction), "a transaction that was inserted does not match")
+    assert.ok(BloomFilter.matches(filter, transaction), "a transaction does not match after its txid was inserted")
   }
   assert.deepEqual(message.filter, before, "the message was written to")
   const again = BloomFilter.fromFilterLoad(BloomFilter.toFilterLoad(filter))
@@ -465,7 +473,7 @@ const address: Target = {
     if (Result.isFailure(result)) return assert.ok(result.failure instanceof Address.AddressError)
     const parsed = result.success
     const written = Address.format(parsed)
-    assert.deepEqual(Result.getOrThrow(Address.parse(written)), parsed, "written and read it is another address")
+    assert.deepEqual(Result.getOrThrow(Address.parse(written)), parsed, "formatting and parsing give another address")
     assert.equal(Address.format(Result.getOrThrow(Address.parse(written))), written)
     for (const about of [Address.isValid, Address.isLocal, Address.isRoutable, Address.group, Address.formatHost]) {
       about(parsed)
@@ -484,15 +492,15 @@ const talk = (dialogue: Dialogue<unknown>, input: Uint8Array): void => {
       const index = read === "line" ? input.indexOf(10, offset) : offset + read
       if (index < 0 || index > input.length) return
       const given = input.subarray(offset, index)
-      if (read !== "line") assert.ok(given.length > 0, "waits for nothing")
+      if (read !== "line") assert.ok(given.length > 0, "the dialogue reads 0 bytes")
       offset = read === "line" ? index + 1 : index
       step = dialogue.next(given)
     }
   } catch (error) {
     assert.ok(error instanceof ProxyError, String(error))
     // oxlint-disable-next-line no-control-regex
-    assert.doesNotMatch(error.message, /[\x00-\x1f\x7f-\x9f]/, "a control character is told")
-    assert.ok(error.message.length <= 300, "more than a line is told")
+    assert.doesNotMatch(error.message, /[\x00-\x1f\x7f-\x9f]/, "the error message contains a control character")
+    assert.ok(error.message.length <= 300, "the error message is too long")
   }
 }
 

@@ -28,7 +28,7 @@ const generated = (): ReadonlyArray<Payload> => [
   )
 ]
 
-/** Messages that other software wrote. Large ones would slow the run down, and contain nothing that small ones do not. */
+/** Messages that other software wrote. Large ones are left out: they slow the run down and add no new structure. */
 const recorded = (): ReadonlyArray<Payload> =>
   [
     ...Vectors.captures.flatMap(Vectors.readCapture),

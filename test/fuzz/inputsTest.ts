@@ -5,7 +5,7 @@ import { targets } from "./targets.ts"
 
 /** Registers a test for each target. A number of inputs, not a time: the tests are the same on every machine. */
 export const testInputs = (inputs: number): void => {
-  describe("whatever the bytes are, the rules hold", () => {
+  describe("the rules of a target hold for random inputs", () => {
     for (const target of targets) {
       // A payload target checks one command, so it needs fewer inputs than the targets that draw the command.
       const count = target.name.startsWith("payload:") ? Math.ceil(inputs / 5) : inputs

@@ -71,12 +71,12 @@ export const parseWith = (parser: Wire.Parser, chunks: ReadonlyArray<Uint8Array>
     }
     if (parser.failure !== undefined) break
     // A packet without a message, for example a decoy, gives no event.
-    if (packets) assert.ok(parser.buffered <= waiting, "holds more than has arrived")
-    else assert.equal(parser.buffered, waiting, "holds something else than what has arrived of an incomplete frame")
+    if (packets) assert.ok(parser.buffered <= waiting, "the parser holds more bytes than have arrived")
+    else assert.equal(parser.buffered, waiting, "the parser does not hold exactly the bytes of the incomplete frame")
   }
   if (parser.failure !== undefined) {
     assert.equal(parser.buffered, 0)
-    assert.equal(parser.push(Uint8Array.of(1)).length, 0, "goes on after a failure")
+    assert.equal(parser.push(Uint8Array.of(1)).length, 0, "the parser gives events after its failure")
   }
   return { events, failure: parser.failure?.reason }
 }

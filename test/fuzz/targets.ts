@@ -41,7 +41,10 @@ const checkLists = (message: Wire.Message): void => {
     const last = list.length - 1
     assert.equal(elements.length, list.length)
     for (const index of [last, 0, last >> 1, Math.min(last, 1)]) {
-      assert.ok(isDeepStrictEqual(plain(list.at(index)), elements.at(index)), `at(${index}) is another element`)
+      assert.ok(
+        isDeepStrictEqual(plain(list.at(index)), elements.at(index)),
+        `at(${index}) differs from the iterated element`
+      )
     }
     assert.ok(isDeepStrictEqual(plain(list.at(-1)), elements.at(-1)), "at(-1) is not the last element")
     assert.equal(list.at(list.length), undefined)
@@ -65,8 +68,8 @@ const checkHashes = (message: Wire.Message): void => {
     assert.equal(Wire.txid(transaction).length, 32)
     assert.equal(Wire.wtxid(transaction).length, 32)
     if (!encodable(transaction)) continue
-    assert.deepEqual(Wire.txid(plain(transaction)), Wire.txid(transaction), "another txid as plain data")
-    assert.deepEqual(Wire.wtxid(plain(transaction)), Wire.wtxid(transaction), "another wtxid as plain data")
+    assert.deepEqual(Wire.txid(plain(transaction)), Wire.txid(transaction), "plain data has another txid")
+    assert.deepEqual(Wire.wtxid(plain(transaction)), Wire.wtxid(transaction), "plain data has another wtxid")
   }
   if (message._tag === "block") Wire.merkleRoot(Array.from(transactions, Wire.txid))
 }
@@ -86,14 +89,14 @@ const checkPayload = (command: string, input: Uint8Array): void => {
   const strict = Wire.decode(command, input, { trailingBytes: "malformed" })
   if (Result.isFailure(result)) {
     assert.ok(result.failure instanceof Wire.WireError && result.failure.message !== "")
-    assert.ok(Result.isFailure(strict), "decodes when strict and not when tolerant")
+    assert.ok(Result.isFailure(strict), "only the strict decoder accepts it")
     assert.deepEqual(strict.failure.reason, result.failure.reason)
     return
   }
   const message = result.success
   const value = bounded("walking", size, () => plain(message))
   if (Result.isFailure(strict)) assert.equal(strict.failure.reason._tag, "TrailingBytes")
-  else assert.ok(isDeepStrictEqual(plain(strict.success), value), "another message when strict")
+  else assert.ok(isDeepStrictEqual(plain(strict.success), value), "the strict decoder gives another message")
   checkLists(message)
   checkHashes(message)
   checkPrinted(message, size)
@@ -102,17 +105,17 @@ const checkPayload = (command: string, input: Uint8Array): void => {
   // Alerts are only decoded.
   const unsafe = hasUnsafeInteger(value) || command === "alert"
   const made = Wire.encode(value)
-  assert.ok(unsafe === Result.isFailure(made), "what was decoded cannot be encoded")
+  assert.ok(unsafe === Result.isFailure(made), "a decoded message cannot be encoded")
   if (Result.isFailure(again)) {
-    assert.ok(unsafe, `what was decoded cannot be encoded: ${again.failure.message}`)
+    assert.ok(unsafe, `a decoded message cannot be encoded: ${again.failure.message}`)
     return
   }
   const payload = again.success
-  if (Result.isSuccess(made)) assert.deepEqual(made.success, payload, "other bytes as plain data")
+  if (Result.isSuccess(made)) assert.deepEqual(made.success, payload, "plain data encodes to other bytes")
   const repeated = Result.getOrThrow(Wire.decode(command, payload, { trailingBytes: "malformed" }))
-  assert.ok(isDeepStrictEqual(plain(repeated), value), "decodes to another message after encoding")
+  assert.ok(isDeepStrictEqual(plain(repeated), value), "encoding and decoding give another message")
   assert.deepEqual(Result.getOrThrow(Wire.encode(repeated)), payload)
-  assert.deepEqual(input, before, "the input was written to")
+  assert.deepEqual(input, before, "the input was changed")
 }
 
 const payloads = commands.map((command): Target => ({
@@ -142,10 +145,10 @@ const checkStream = (input: Uint8Array): void => {
     for (const most of [...(input.length <= 2_000 ? [1] : []), 64, 5_000, 40_000]) {
       const chunks = cut(own, input, most)
       const parsed = bounded(`parsing in chunks of ${most}`, input.length, () => parse(options, chunks))
-      assert.ok(isDeepStrictEqual(comparable(parsed), whole), `other events in chunks of up to ${most} bytes`)
+      assert.ok(isDeepStrictEqual(comparable(parsed), whole), `the events differ in chunks of up to ${most} bytes`)
     }
   }
-  assert.deepEqual(input, before, "the input was written to")
+  assert.deepEqual(input, before, "the input was changed")
 }
 
 const stream: Target = {
@@ -193,13 +196,18 @@ const checkHandshake = (input: Uint8Array): void => {
     if (event._tag === "Dropped") continue
     const before = state
     const { failure, send, state: after } = Machine.step(config, before, event.message, 1_000)
-    assert.deepEqual(Machine.step(config, before, event.message, 1_000).state, after, "another state the second time")
-    assert.ok(send.length <= mostSent, `${send.length} messages for one`)
+    assert.deepEqual(
+      Machine.step(config, before, event.message, 1_000).state,
+      after,
+      "the same step gives another state"
+    )
+    assert.ok(send.length <= mostSent, `${send.length} messages are sent for one`)
     Result.getOrThrow(Wire.encodeFrames(network.magic, send))
     assert.ok(order.indexOf(after._tag) >= order.indexOf(before._tag), "goes back")
-    assert.ok(before.remote === undefined || after.remote === before.remote, "takes a second version")
-    assert.ok(after.features.size <= Machine.maximumFeatures, "notes too many features")
-    if (after._tag !== "AwaitingVersion" && after.remote!.nonce === ownNonce) assert.fail("talks to itself")
+    assert.ok(before.remote === undefined || after.remote === before.remote, "a second version replaces the first")
+    assert.ok(after.features.size <= Machine.maximumFeatures, "the machine records too many features")
+    if (after._tag !== "AwaitingVersion" && after.remote!.nonce === ownNonce)
+      assert.fail("a connection to ourselves is not detected")
     if (failure !== undefined) return
     state = after
     // After this the session takes over.
@@ -258,7 +266,7 @@ const checkFound = (input: Uint8Array): void => {
       }
       // Every magic, 4 bytes, gets a parser, which allocates 16 KiB once a header announces a payload.
       bounded(`finding ${form._tag}`, bytes.length, walk, 16_384 / 4)
-      assert.ok(end <= bytes.length, "found after the end")
+      assert.ok(end <= bytes.length, "an item ends after the input")
       for (const found of find(form, bytes)) {
         if (found._tag === "Message") checkPrinted(found.message, found.bytes)
         else {

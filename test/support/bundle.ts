@@ -1,12 +1,13 @@
+/** Bundles programs for the browser with rolldown. */
 import { builtinModules } from "node:module"
 import * as path from "node:path"
 import { rolldown } from "rolldown"
 
 const root = path.resolve(import.meta.dirname, "../..")
-/** There is no such file: its text is given. */
+/** This file does not exist: the plugin below provides its text. */
 const entry = path.join(root, "test/entry.ts")
 
-/** Bundles a program for the browser, and tells what it asks for that no browser has. */
+/** Bundles a program for the browser, and reports the Node modules that it imports. */
 export const bundle = async (program: string, format: "esm" | "iife" = "esm") => {
   const builtins = new Set<string>()
   const problems: Array<string> = []

@@ -22,7 +22,7 @@ export const readAll = (chunks: ReadonlyArray<Uint8Array>) => {
   return { records, reader, error: reader.end()?.reason }
 }
 
-/** A recording to memory files. */
+/** Starts a recording to files in memory. */
 export const recorded = (files: ReturnType<typeof memoryFiles>, options: Partial<Capture.LayerOptions> = {}) =>
   Layer.provide(Capture.layer({ directory: "dir", ...options }), Layer.succeed(FileSystem.FileSystem, files.fileSystem))
 

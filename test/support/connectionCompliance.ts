@@ -1,3 +1,4 @@
+/** The compliance suite: the rules for every implementation of `Connection`. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Duration, Scope } from "effect"
 import { Effect, Exit, Fiber, Scope as Scopes } from "effect"
@@ -6,11 +7,11 @@ import type { Connection, ConnectionError } from "../../src/Connection.ts"
 
 type Service = Connection
 
-/** Both ends of one connection, and a way to break it. */
+/** Both ends of one connection, and an effect that breaks it. */
 export interface Ends {
   readonly a: Service
   readonly b: Service
-  /** The remote of `b` resets the connection. */
+  /** Resets the connection from the remote side of `b`. */
   readonly resetB: Effect.Effect<void>
 }
 
@@ -18,24 +19,24 @@ export interface Implementation {
   readonly make: (options: {
     readonly closeTimeout?: Duration.Input
   }) => Effect.Effect<Ends, ConnectionError, Scope.Scope>
-  /** "virtual" runs under the TestClock, "real" with real sockets. */
+  /** "virtual" runs under the TestClock, "real" with real sockets and time. */
   readonly time: "virtual" | "real"
-  /** Bytes that one end holds for a puller who is away; undefined when not known. */
+  /** The bytes that one end holds until the next pull; undefined if the implementation cannot tell. */
   readonly heldBy?: (end: Service) => number
-  /** More than both sides and what is between them ever hold. */
+  /** More bytes than both ends and the buffers between them can hold. */
   readonly capacity: number
 }
 
 const chunk = 65_536
 
-/** Bytes that tell where in the stream they belong. */
+/** Bytes that depend on their offset in the stream. */
 export const patterned = (length: number, from = 0): Uint8Array => {
   const bytes = new Uint8Array(length)
   for (let i = 0; i < length; i++) bytes[i] = ((from + i) * 31 + ((from + i) >>> 8)) & 0xff
   return bytes
 }
 
-/** Writes `total` bytes in chunks, and returns how many wait at the end. */
+/** Writes `total` bytes in chunks, and returns how many are not sent yet. */
 export const fill = (connection: Service, total: number): number => {
   let waiting = 0
   for (let from = 0; from < total; from += chunk) {
@@ -46,7 +47,7 @@ export const fill = (connection: Service, total: number): number => {
 
 const joined = (pieces: ReadonlyArray<Uint8Array>): Uint8Array => Uint8Array.from(Buffer.concat(pieces))
 
-/** Pulls until so many bytes are here. */
+/** Pulls exactly `length` bytes. */
 export const pullBytes = Effect.fnUntraced(function* (connection: Service, length: number) {
   const pieces: Array<Uint8Array> = []
   let got = 0
@@ -78,17 +79,17 @@ const assertSame = (actual: Uint8Array, expected: Uint8Array) => {
   assert.strictEqual(Buffer.compare(actual, expected), 0, "the bytes differ")
 }
 
-/** Several turns of the event loop and some time: a machine that stands still for a while is one long turn. */
+/** Ten pauses of 5 ms. On a machine that stalls, one long pause could be a single turn of the event loop. */
 export const quiet: Effect.Effect<void> = Effect.repeat(Effect.sleep(5), { times: 9 })
 
 const forkNow = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
-/** The rules of a `Connection`, for an implementation of it. */
+/** Registers the tests for one implementation. */
 export const compliance = (name: string, implementation: Implementation): void => {
   const { make, time, capacity, heldBy } = implementation
   const test = time === "virtual" ? it.effect : it.live
   const passes = (millis: number) => (time === "virtual" ? TestClock.adjust(millis) : Effect.sleep(millis))
-  /** Lets happen what happens without anybody's doing. */
+  /** Waits until all pending work that needs no further call is done. */
   const settle =
     time === "virtual"
       ? Effect.gen(function* () {
@@ -96,13 +97,13 @@ export const compliance = (name: string, implementation: Implementation): void =
         })
       : quiet
 
-  /** Writes until the other side takes no more, whatever time it is given. */
+  /** Writes until `drained` no longer succeeds; returns the number of bytes written. */
   const fillUp = Effect.fnUntraced(function* (end: Service) {
     let written = 0
     while (true) {
       while (end.write(patterned(chunk, written)) === 0) written += chunk
       written += chunk
-      assert.isBelow(written, capacity, "nothing holds the writer back")
+      assert.isBelow(written, capacity, "the writer is never held back")
       const drained = yield* forkNow(end.drained)
       yield* settle
       const exit = drained.pollUnsafe()
@@ -112,7 +113,7 @@ export const compliance = (name: string, implementation: Implementation): void =
   })
 
   describe(name, () => {
-    test("bytes arrive in the order of the writes, whatever their sizes", () =>
+    test("bytes arrive in the order of the writes, for any sizes", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const sizes = Array.from({ length: 300 }, (_, i) => 1 + ((i * 7919) % 1500))
@@ -127,7 +128,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame(yield* Fiber.join(fiber), patterned(total))
       }))
 
-    test("one big write arrives whole, in as many batches as it takes", () =>
+    test("one large write arrives completely, in several batches if needed", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         a.write(patterned(3_000_000))
@@ -157,7 +158,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame((yield* pullToEnd(b)).bytes, Uint8Array.of(7))
       }))
 
-    test("drained succeeds when nothing waits", () =>
+    test("drained succeeds when nothing is waiting to be sent", () =>
       Effect.gen(function* () {
         const { a } = yield* make({})
         yield* a.drained
@@ -166,7 +167,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual(a.write(new Uint8Array(0)), 0)
       }))
 
-    test("after the close of the remote, pulls return all bytes before it, then fail with Closed for ever", () =>
+    test("after the remote's close, pull gives all bytes before it and then always fails with Closed", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         a.write(patterned(10_000))
@@ -178,7 +179,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual(yield* Effect.flip(b.drained), error)
       }))
 
-    test("the close of the remote fails a waiting pull", () =>
+    test("the remote's close fails a waiting pull", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const fiber = yield* forkNow(Effect.flip(b.pull))
@@ -186,7 +187,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "Closed")
       }))
 
-    test("close flushes written bytes", () =>
+    test("close sends all written bytes first", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "20 seconds" })
         assert.isAbove(fill(a, capacity), 0)
@@ -197,7 +198,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.join(closing)
       }))
 
-    test("after a reset, pulls return the bytes that arrived, then fail with Reset for ever", () =>
+    test("after a reset, pull gives the bytes that had arrived and then always fails with Reset", () =>
       Effect.gen(function* () {
         const { a, b, resetB } = yield* make({})
         a.write(patterned(1000))
@@ -227,7 +228,7 @@ export const compliance = (name: string, implementation: Implementation): void =
       }))
 
     for (const direction of ["a to b", "b to a"] as const) {
-      test(`a side that does not pull makes the writer wait, in bounded memory (${direction})`, () =>
+      test(`a reader that does not pull holds the writer back, with bounded memory (${direction})`, () =>
         Effect.gen(function* () {
           const { a, b } = yield* make({})
           const [writer, reader] = direction === "a to b" ? [a, b] : [b, a]
@@ -259,7 +260,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame(joined(pieces), patterned(2000))
       }))
 
-    test("another fiber may pull after an interrupted pull", () =>
+    test("another pull can follow one that was interrupted while it waited", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const first = yield* forkNow(b.pull)
@@ -270,7 +271,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame(joined(yield* Fiber.join(second)), Uint8Array.of(1))
       }))
 
-    test("a second pull at the same time dies, and the first goes on", () =>
+    test("a second concurrent pull dies and does not affect the first", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const first = yield* forkNow(b.pull)
@@ -280,7 +281,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assertSame(joined(yield* Fiber.join(first)), Uint8Array.of(1))
       }))
 
-    test("interrupting a drained loses no bytes", () =>
+    test("interrupting drained does not stop the bytes from being sent", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const written = yield* fillUp(a)
@@ -291,7 +292,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.join(again)
       }))
 
-    test("destroy drops unsent bytes at once, also if the remote never reads", () =>
+    test("destroy drops unsent bytes at once, even if the remote never reads", () =>
       Effect.gen(function* () {
         const { a } = yield* make({})
         assert.isAbove(fill(a, 8_388_608), 0)
@@ -306,7 +307,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* a.close
       }))
 
-    test("destroy is seen by the remote as an end", () =>
+    test("the remote sees destroy as an end", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const fiber = yield* forkNow(Effect.flip(b.pull))
@@ -314,7 +315,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Fiber.join(fiber))._tag, "ConnectionError")
       }))
 
-    test("our own close fails a waiting pull and all later ones with Closed, although bytes were held", () =>
+    test("after our own close a waiting pull and all later ones fail with Closed, even if bytes had arrived", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const waiting = yield* forkNow(Effect.flip(a.pull))
@@ -325,7 +326,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
       }))
 
-    test("our own close drops bytes that were not pulled", () =>
+    test("our own close discards received bytes that were not pulled", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         b.write(patterned(1000))
@@ -335,7 +336,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(a.pull)).reason._tag, "Closed")
       }))
 
-    test("writes after our own end or that of the remote are dropped and return -1", () =>
+    test("writes after our own close or the remote's end are dropped and return 0", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         yield* a.close
@@ -356,7 +357,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* b.close
       }))
 
-    test("both ends may close at the same time, and neither waits for the timeout", () =>
+    test("both ends can close at once, and neither waits for the timeout", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "20 seconds" })
         fill(a, 1_000_000)
@@ -366,7 +367,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
       }))
 
-    test("a close receives and drops the remaining bytes of the remote, and does not wait for the timeout", () =>
+    test("close receives and discards the remote's remaining bytes, and then does not wait for the timeout", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "20 seconds" })
         yield* fillUp(b)
@@ -376,7 +377,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         assert.strictEqual((yield* Effect.flip(b.pull)).reason._tag, "Closed")
       }))
 
-    test("drained succeeds only after all of several writes", () =>
+    test("drained succeeds only after all writes were sent", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({})
         const total = 8_388_608
@@ -387,7 +388,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.join(reading)
       }))
 
-    test("an end that closes receives the bytes of the other, although its own bytes are stuck", () =>
+    test("a closing end still receives the other end's bytes while its own cannot be sent", () =>
       Effect.gen(function* () {
         const { a, b } = yield* make({ closeTimeout: "1 hour" })
         yield* fillUp(a)
@@ -398,7 +399,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         yield* Fiber.interrupt(closing)
       }))
 
-    test("close waits for a remote that never reads until the timeout, and so does a second close", () =>
+    test("close waits for a remote that never reads until the timeout and no longer, for every concurrent caller", () =>
       Effect.gen(function* () {
         const { a } = yield* make({ closeTimeout: 200 })
         assert.isAbove(fill(a, capacity), 0)
@@ -406,7 +407,7 @@ export const compliance = (name: string, implementation: Implementation): void =
         const first = yield* forkNow(a.close)
         const second = yield* forkNow(a.close)
         yield* passes(time === "virtual" ? 199 : 100)
-        // Unless the machine slept longer than that.
+        // Holds unless the machine stalled for longer than that.
         if (time === "virtual" || performance.now() - before < 200) {
           assert.isUndefined(first.pollUnsafe())
           assert.isUndefined(second.pollUnsafe())

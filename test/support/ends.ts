@@ -1,4 +1,4 @@
-/** What holds at the end of a peer: all fibers end, the connection is closed, every caller that waits gets an answer. */
+/** Assertions for the end of a peer: all fibers end, the connection is closed, every waiting caller gets an answer. */
 import { assert } from "@effect/vitest"
 import { Effect, Fiber, Scope } from "effect"
 import { Peer, Wire } from "effect-bitcoin-peer"
@@ -14,14 +14,14 @@ export const block = (size: number): Wire.Message => ({
   payload: new Uint8Array(size)
 })
 
-/** Two who wait for the end and two who wait for a message to be written: more than the in-memory window takes. */
+/** Two callers of awaitShutdown, and two of sendAndWait with messages larger than the in-memory window. */
 export const waiters = Effect.fnUntraced(function* (peer: Peer.Peer, sending: ReadonlyArray<number> = [1, 2]) {
   const sends = yield* Effect.forEach(sending, () => fork(peer.sendAndWait(block(200_000))))
   const shutdowns = yield* Effect.forEach([1, 2], () => fork(peer.awaitShutdown))
   return { sends, shutdowns }
 })
 
-/** Nothing of the peer is left, all of these got their answer, and it is the same for all. */
+/** Asserts that nothing of the peer is left and that all waiting callers got the same reason. */
 export const assertOver = Effect.fnUntraced(function* (
   { peer, tracker }: Pick<Session, "peer" | "tracker">,
   { sends, shutdowns }: Effect.Success<ReturnType<typeof waiters>>
@@ -35,7 +35,7 @@ export const assertOver = Effect.fnUntraced(function* (
   assert.deepStrictEqual((yield* Effect.flip(peer.send(verack))).reason, { _tag: "Ended", end: reason })
   assert.deepStrictEqual((yield* Effect.flip(peer.sendAndWait(verack))).reason, { _tag: "Ended", end: reason })
   assert.deepStrictEqual((yield* Effect.flip(peer.ping)).reason, { _tag: "Ended", end: reason })
-  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer still waits")
+  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer is still waiting")
   const pull = yield* Effect.flip(tracker.connection.pull)
   assert.strictEqual(pull._tag, "ConnectionError", "the connection is still open")
   assert.strictEqual((peer.scope as Scope.Closeable).state._tag, "Closed")

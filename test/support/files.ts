@@ -1,21 +1,22 @@
+/** A FileSystem in memory for the tests of Capture. */
 import { Effect, FileSystem, PlatformError } from "effect"
 
 export const systemError = (_tag: "NotFound" | "PermissionDenied" | "Unknown", path: string, cause?: Error) =>
   PlatformError.systemError({ _tag, module: "FileSystem", method: "test", pathOrDescriptor: path, cause })
 
-/** Files in memory that can be appended to; `before` runs before each write, and may fail or wait. */
+/** Files in memory, for appending only. `before` runs before each write, and may fail or wait. */
 export const memoryFiles = (
   before: (path: string, size: number) => Effect.Effect<void, PlatformError.PlatformError> = () => Effect.void
 ) => {
   const files = new Map<string, Uint8Array>()
   const directories = new Set<string>()
   const open = new Set<string>()
-  const unused = Effect.die(new Error("not a part of this test"))
+  const unused = Effect.die(new Error("not implemented for tests"))
   const fileSystem = FileSystem.makeNoop({
     makeDirectory: (path) => Effect.sync(() => void directories.add(path)),
     open: (path, options) => {
       const directory = path.slice(0, path.lastIndexOf("/"))
-      if (options?.flag !== "a") return Effect.die(new Error("files are appended to"))
+      if (options?.flag !== "a") return Effect.die(new Error("files can only be appended to"))
       if (!directories.has(directory)) return Effect.fail(systemError("NotFound", path))
       const writeAll = (bytes: Uint8Array) =>
         Effect.andThen(

@@ -1,6 +1,6 @@
 /**
- * A remote in a process of its own: connects to the port it is told, shakes hands and sends 200 MB of messages of
- * 100,000 bytes as fast as the other side takes them. Tells its parent when it gets on no further, and when all is sent.
+ * A remote in a process of its own: connects to the given port, completes the handshake and sends 200 MB in messages of
+ * 100,000 bytes as fast as the other side accepts them. Reports to its parent when it is held back and when all is sent.
  */
 import * as net from "node:net"
 import { Wire } from "effect-bitcoin-peer"

@@ -37,14 +37,14 @@ const oneOf = <A>(...of: ReadonlyArray<Arbitrary.Arbitrary<A>>): Arbitrary.Arbit
 
 const hash = bytesOf(32)
 const networkAddress = Arbitrary.all({ services: u64, address: bytesOf(16), port: integer(0, 65535) })
-/** The networks of BIP155 but Tor v2, and the sizes of their addresses. */
+/** The networks of BIP155 except Tor v2, and the sizes of their addresses. */
 const networks = [1, 2, 4, 5, 6]
 const sizes = [0, 4, 16, 10, 32, 32, 16]
 const addressV2: Arbitrary.Arbitrary<Wire.AddressV2> = Arbitrary.flatMap(integer(0, 4), (index) => {
   const networkId = networks[index]!
   return Arbitrary.map(
     Arbitrary.all({ timestamp: u32, services: u64, address: bytesOf(sizes[networkId]), port: integer(0, 65535) }),
-    // 0x20 keeps an IPv6 address out of the ranges that stand for other networks.
+    // A first byte of 0x20 keeps an IPv6 address out of the ranges that embed other networks.
     (entry) => ({ ...entry, networkId, address: Uint8Array.of(0x20, ...entry.address.subarray(1)) })
   )
 })
@@ -71,7 +71,7 @@ export const transaction: Arbitrary.Arbitrary<Wire.Transaction> = Arbitrary.all(
   lockTime: u32
 })
 
-/** Pairs with rising numbers, from pairs with distances. */
+/** Pairs with ascending numbers, from pairs with distances. */
 const rising = <A>(list: ReadonlyArray<readonly [number, A]>): Array<readonly [number, A]> => {
   let next = 0
   return list.map(([distance, value]) => {
@@ -223,7 +223,7 @@ export const messages: {
 /** Any message. */
 export const message: Arbitrary.Arbitrary<Wire.Message> = oneOf<Wire.Message>(...Object.values(messages))
 
-/** One fixed message of each type, none with an empty list. */
+/** One fixed message of each type, without empty lists. */
 export const examples: ReadonlyArray<Wire.Message> = (() => {
   const hash = fill(32, 7)
   const address = { services: 1033n, address: fill(16, 8), port: 8333 }

@@ -1,4 +1,4 @@
-/** What the tests of hostile remotes need: raw frames, a peer in its handshake, and a look at the memory that is used. */
+/** Support for the tests of hostile remotes: raw frames, peers during and after the handshake, and memory measurements. */
 import * as v8 from "node:v8"
 import * as vm from "node:vm"
 import { assert } from "@effect/vitest"
@@ -9,7 +9,7 @@ import { network, scripted, tracked, withRemote } from "./peers.ts"
 v8.setFlagsFromString("--expose-gc")
 const collect: unknown = vm.runInNewContext("gc")
 
-/** Bytes in use, in buffers and on the heap, after what is garbage was collected. */
+/** Bytes in use in buffers and on the heap, after garbage collection. */
 export const memory = (): number => {
   if (typeof collect === "function") for (let turn = 0; turn < 3; turn++) collect()
   const { arrayBuffers, heapUsed } = process.memoryUsage()
@@ -18,20 +18,20 @@ export const memory = (): number => {
 
 export const MiB = 1 << 20
 
-/** A turn of the event loop, which is real under any clock. */
+/** One turn of the event loop, also under the TestClock. */
 const turn = Effect.callback<void>((resume) => void setImmediate(() => resume(Effect.void)))
 
-/** No more is in use than `before` and `limit`: looked at again if so, for what finalizers and the compiler let go. */
+/** Asserts that at most `before + limit` bytes are in use. Measures again if not: finalizers free memory late. */
 export const assertKept = Effect.fnUntraced(function* (before: number, limit: number, what?: string) {
   let kept = memory() - before
   for (let again = 0; again < 5 && kept > limit; again++) {
     yield* turn
     kept = Math.min(kept, memory() - before)
   }
-  assert.isAtMost(kept, limit, what ?? `${kept} bytes are kept`)
+  assert.isAtMost(kept, limit, what ?? `the peer keeps ${kept} bytes`)
 })
 
-/** The memory that is kept while `effect` runs and after it, beyond what was in use before. */
+/** Asserts that `effect` adds at most `limit` bytes to the memory in use. */
 export const assertKeeps = Effect.fnUntraced(function* <A, E, R>(limit: number, effect: Effect.Effect<A, E, R>) {
   const before = memory()
   const result = yield* effect
@@ -39,7 +39,7 @@ export const assertKeeps = Effect.fnUntraced(function* <A, E, R>(limit: number, 
   return result
 })
 
-/** The header of a frame, with whatever length and checksum. */
+/** The header of a frame with any length and checksum. */
 export const header = (command: string, length: number, checksum = 0): Uint8Array => {
   const bytes = new Uint8Array(24)
   bytes.set(network.magic)
@@ -54,7 +54,7 @@ export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChil
 
 export type Session = Effect.Success<ReturnType<typeof withRemote>>
 
-/** A connected peer and its remote; `ending` is the fiber that waits for the end. */
+/** A connected peer and its remote; `ending` is a fiber that awaits the shutdown. */
 export const connected = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown> = Peer.Handlers>(
   options: Peer.Options<H> = {},
   pairOptions: Connection.PairOptions = {}
@@ -63,7 +63,7 @@ export const connected = Effect.fnUntraced(function* <H extends Peer.Handlers<un
   return { ...session, ending: yield* fork(session.peer.awaitShutdown) }
 })
 
-/** A peer whose handshake has begun. */
+/** A peer during its handshake; `making` is the fiber that makes it. */
 export const begun = Effect.fnUntraced(function* (
   options: Peer.Options = {},
   pairOptions: Connection.PairOptions = {}
@@ -75,23 +75,31 @@ export const begun = Effect.fnUntraced(function* (
   return { pair, remote, tracker, making }
 })
 
-/** Why a handshake failed; nothing of it is left. */
+/** The reason of a failed handshake. Asserts that no fiber is left and the connection is closed. */
 export const refusal = Effect.fnUntraced(function* ({ making, tracker }: Effect.Success<ReturnType<typeof begun>>) {
   const error: Handshake.HandshakeError = yield* Effect.flip(Fiber.join(making))
-  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer still waits")
-  assert.strictEqual((yield* Effect.flip(tracker.connection.pull))._tag, "ConnectionError", "the connection is open")
+  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer is still waiting")
+  assert.strictEqual(
+    (yield* Effect.flip(tracker.connection.pull))._tag,
+    "ConnectionError",
+    "the connection is still open"
+  )
   return error.reason
 })
 
-/** Why a peer ended; nothing of it is left. */
+/** The reason of a peer's end. Asserts that no fiber is left and the connection is closed. */
 export const endOf = Effect.fnUntraced(function* ({ ending, tracker }: Effect.Success<ReturnType<typeof connected>>) {
   const reason = yield* Fiber.join(ending)
-  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer still waits")
-  assert.strictEqual((yield* Effect.flip(tracker.connection.pull))._tag, "ConnectionError", "the connection is open")
+  assert.strictEqual(tracker.waiting(), 0, "a fiber of the peer is still waiting")
+  assert.strictEqual(
+    (yield* Effect.flip(tracker.connection.pull))._tag,
+    "ConnectionError",
+    "the connection is still open"
+  )
   return reason
 })
 
-/** Sends bytes again and again, as fast as the peer takes them. */
+/** Sends the bytes `times` times, as fast as the peer accepts them. */
 export const flood = Effect.fnUntraced(function* (remote: Session["remote"], bytes: Uint8Array, times: number) {
   for (let time = 0; time < times; time++) {
     yield* remote.sendBytes(bytes)
@@ -99,7 +107,7 @@ export const flood = Effect.fnUntraced(function* (remote: Session["remote"], byt
   }
 })
 
-/** The peer is as lively as ever: a ping is answered, and what it keeps of the remote is bounded. */
+/** Asserts that the peer answers a ping and keeps a bounded state of the remote; returns its statistics. */
 export const assertUnharmed = Effect.fnUntraced(function* ({
   ending,
   peer,
@@ -119,7 +127,7 @@ export const assertUnharmed = Effect.fnUntraced(function* ({
   return stats
 })
 
-/** Messages as bytes. */
+/** The frames of messages, joined. */
 export const frames = (messages: ReadonlyArray<Wire.Message>): Uint8Array => {
   const encoded = Wire.encodeFrames(network.magic, messages)
   if (encoded._tag === "Failure") throw encoded.failure

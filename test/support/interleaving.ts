@@ -1,4 +1,4 @@
-/** One peer whose remote reads now and then, driven by a seed. */
+/** Random interleavings of one peer with a slow remote, from a seed. */
 import { Cause, Effect, Exit, Fiber, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, Peer } from "effect-bitcoin-peer"
@@ -8,8 +8,8 @@ import { network, scripted, tracked, verack, version } from "./peers.ts"
 import { fork, idOf, keyOf, numbered, type Report, seededNonces, show, untilIdle } from "./simulation.ts"
 
 /**
- * One peer whose remote reads now and then: sends, waits, interruptions and an end in any order. Each wait must be answered
- * exactly once, and rightly.
+ * One peer whose remote reads only at times: sends, waits, interruptions and an end in any order. Each waiting caller must
+ * get exactly one answer, and the right one.
  */
 export const interleave = Effect.fnUntraced(
   function* (seed: number) {
@@ -34,7 +34,7 @@ export const interleave = Effect.fnUntraced(
     const scope = yield* Scope.make()
     let written = 0
     let hasEnded = false
-    /** Where in the stream a message ends, by its number. */
+    /** The offset in the stream at which each message ends, by its id. */
     const endsAt = new Map<number, number>()
     const arrived: Array<string> = []
     const making = yield* Peer.make(tracker.connection, {
@@ -76,9 +76,10 @@ export const interleave = Effect.fnUntraced(
               outcomes.set(id, (outcomes.get(id) ?? 0) + 1)
               if (Exit.isFailure(exit) || until === "queued") return
               const end = endsAt.get(id)
-              if (end === undefined) problems.push(`${id} succeeded and was not written`)
-              // A batch on its way into `pulled` has left the window already; a remote that closed takes anything.
-              else if (!hasEnded && end > pulled + 2 * window) problems.push(`${id} succeeded before it was taken`)
+              if (end === undefined) problems.push(`${id} succeeded but was not written`)
+              // A pulled batch has left the window before it is counted in `pulled`; a closed remote accepts any bytes.
+              else if (!hasEnded && end > pulled + 2 * window)
+                problems.push(`${id} succeeded before the remote had received it`)
             })
           )
         )
@@ -106,7 +107,7 @@ export const interleave = Effect.fnUntraced(
     }
     const answered = (): boolean => waits.every(({ fiber }) => fiber.pollUnsafe() !== undefined)
     if (random.chance(0.5)) {
-      trace.push("the remote reads all")
+      trace.push("the remote reads everything")
       const reading = yield* fork(
         Effect.forever(
           Effect.asVoid(

@@ -1,20 +1,20 @@
 /**
- * Messages above a limit of the protocol: complete, and cut off at places that show whether a message is read before it is judged.
- * The decoder, our peer and Bitcoin Core are tested with them.
+ * Messages above a limit of the protocol: complete, and truncated at places that show whether a message is read completely
+ * before its limits are checked. The decoder, our peer and Bitcoin Core are tested with them.
  */
 import type * as Wire from "../../src/Wire.ts"
 import { concat } from "./generators.ts"
 
 export interface Limit {
   readonly command: Wire.KnownMessage["_tag"]
-  /** The field that is above its limit, or that has a value that no honest node sends. */
+  /** The field that is above its limit or has an invalid value. */
   readonly field: string
   readonly reason: "TooMany" | "BadValue"
-  /** The complete message, and whether it ends the peer. */
+  /** The complete message. It ends the peer if `ends`, else it is dropped. */
   readonly whole: { readonly payload: Uint8Array; readonly ends: boolean }
-  /** The message cut off: it is dropped, and the peer stays. */
+  /** Truncated messages: they are dropped, and the peer stays connected. */
   readonly cut: ReadonlyArray<Uint8Array>
-  /** Whether Bitcoin Core judges this message at all. */
+  /** Whether Bitcoin Core checks this message at all. */
   readonly core: boolean
 }
 
@@ -30,7 +30,7 @@ interface Shape {
   readonly after?: number
 }
 
-/** The whole list, and without: its last byte, what follows it, its last element, all elements. */
+/** The complete list, and lists without the last byte, the bytes after it, the last element, all elements. */
 const listed = ({ after = 0, before = 0, count, element }: Shape) => {
   const start = concat(new Uint8Array(before), compactSize(count))
   const payload = new Uint8Array(start.length + count * element.length + after)
@@ -92,5 +92,5 @@ export const limits: ReadonlyArray<Limit> = [
   limit("getpkgtxns", "wtxids", { count: 101, element: zeros(32) }, { core: false })
 ]
 
-/** `headers` is judged by its count alone, as in Core, which reads none of them then. */
+/** `headers` is checked by its count alone, as in Core, which reads no header above the limit. */
 export const tooManyHeaders = listed({ count: 2_001, element: zeros(81) })

@@ -1,3 +1,4 @@
+/** Pairs of Effect Sockets in memory. */
 import { Effect, Queue, Scope } from "effect"
 import { Socket } from "effect/socket"
 
@@ -29,7 +30,7 @@ const side = (input: Pipe, output: Pipe): Socket.Socket =>
     )
   })
 
-/** Two Effect Sockets joined by bounded queues, and a way to break what the second one reads and writes. */
+/** Two Effect Sockets joined by bounded queues, and an effect that resets the second one. */
 export const makeSocketPair = Effect.gen(function* () {
   const ab = yield* Queue.bounded<Uint8Array, Socket.SocketError>(16)
   const ba = yield* Queue.bounded<Uint8Array, Socket.SocketError>(16)

@@ -1,3 +1,4 @@
+/** Peers and scripted remotes over in-memory connections: the base of most tests of Peer and Handshake. */
 import { Clock, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { Connection, Network, Nonce, Peer, Wire } from "effect-bitcoin-peer"
@@ -6,7 +7,7 @@ export const network = Network.regtest
 
 const noAddress = { services: 0n, address: new Uint8Array(16), port: 0 }
 
-/** A version as an ordinary node sends it. */
+/** The version message of an ordinary node. */
 export const version = (fields: Partial<Wire.Version> = {}): Wire.Version => ({
   _tag: "version",
   protocolVersion: 70_017,
@@ -39,7 +40,7 @@ export const countedNonces: Layer.Layer<Nonce.Nonce> = Layer.suspend(() => {
   )
 })
 
-/** The other side of a connection, played by a test: raw bytes and messages, no fibers, nothing by itself. */
+/** A scripted remote: a test sends and receives its bytes and messages. It has no fibers and sends nothing by itself. */
 export const scripted = (connection: Connection.Connection) => {
   const parser = Wire.makeParser({ magic: network.magic })
   const arrived: Array<Wire.Message> = []
@@ -49,7 +50,7 @@ export const scripted = (connection: Connection.Connection) => {
     return encoded.success
   }
   const sendBytes = (bytes: Uint8Array) => Effect.sync(() => void connection.write(bytes))
-  /** The next message that the other side sent. */
+  /** The next message from the peer under test. */
   const receive: Effect.Effect<Wire.Message, Connection.ConnectionError> = Effect.suspend(() => {
     const message = arrived.shift()
     return message !== undefined
@@ -62,13 +63,13 @@ export const scripted = (connection: Connection.Connection) => {
         })
   })
   const send = (...messages: ReadonlyArray<Wire.Message>) => sendBytes(frames(messages))
-  /** Reads until a message of that type. */
+  /** Receives until a message of the given type, and returns it. */
   const receiveUntil = (tag: Wire.Message["_tag"]): Effect.Effect<Wire.Message, Connection.ConnectionError> =>
     Effect.flatMap(receive, (message) => (message._tag === tag ? Effect.succeed(message) : receiveUntil(tag)))
   return { connection, frames, send, sendBytes, receive, receiveUntil }
 }
 
-/** The same clock but for how it sleeps. */
+/** The same clock with another `sleep`. */
 export const withSleep = (clock: Clock.Clock, sleep: Clock.Clock["sleep"]): Clock.Clock => ({
   currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
   currentTimeMillis: clock.currentTimeMillis,
@@ -79,7 +80,7 @@ export const withSleep = (clock: Clock.Clock, sleep: Clock.Clock["sleep"]): Cloc
   sleep
 })
 
-/** Counts the fibers of a peer that wait in its connection or on the clock: none may be left behind. */
+/** Counts the fibers of a peer that wait in its connection or on the clock. After the end the count must be 0. */
 export const tracked = (connection: Connection.Connection) => {
   let waiting = 0
   const track = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>

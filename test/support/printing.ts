@@ -11,7 +11,7 @@ export const printing = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Eff
     log: (...texts: ReadonlyArray<unknown>) => void Queue.offerUnsafe(lines, format(...texts))
   }
   const fiber = yield* Effect.provideService(effect, Console.Console, printer).pipe(Effect.forkScoped)
-  // A program that fails prints nothing more, and must not leave the test waiting.
+  // If the program fails, waiting for a line fails as well, so that the test does not hang.
   const ended = Effect.andThen(Fiber.join(fiber), Effect.never)
   return { fiber, line: Effect.raceFirst(Queue.take(lines), ended) }
 })

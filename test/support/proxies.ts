@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { createHash } from "node:crypto"
 import * as net from "node:net"
 
-/** A server of whatever a test makes of a connection, and the connections it has had. */
+/** A TCP server on loopback that calls `onSocket` for each connection, and the sockets that are open. */
 export const serveTcp = (onSocket: (socket: net.Socket) => void) =>
   Effect.acquireRelease(
     Effect.callback<{
@@ -31,7 +31,7 @@ export const serveTcp = (onSocket: (socket: net.Socket) => void) =>
       })
   )
 
-/** Reads exactly so many bytes, or a line without its end. */
+/** Reads exactly `wanted` bytes, or a line without its newline. */
 type Read = (wanted: number | "line") => Promise<Buffer>
 
 const readerOf = (socket: net.Socket): { read: Read; stop: () => void } => {
@@ -70,7 +70,7 @@ const join = (one: net.Socket, other: net.Socket): void => {
   other.on("close", () => one.destroy()).on("error", () => {})
 }
 
-/** What a client of the SOCKS5 server asked for. */
+/** The greeting, login and request of one client of the SOCKS5 server. */
 export interface Asked {
   readonly methods: ReadonlyArray<number>
   readonly user?: string
@@ -81,18 +81,18 @@ export interface Asked {
 }
 
 export interface Socks5Behaviour {
-  /** Who may in; without it nobody is asked, or anybody when `wantsLogin`. */
+  /** The accepted login. Without it no login is needed, or any is accepted if `wantsLogin`. */
   readonly login?: { readonly user: string; readonly password: string }
   readonly wantsLogin?: boolean
-  /** The reply to each request in place of a connection. */
+  /** The reply code to each request, instead of a connection. */
   readonly reply?: number
-  /** Where the connection goes to, whatever was asked for. */
+  /** The target of every connection, instead of the requested one. */
   readonly to?: net.TcpSocketConnectOpts
-  /** Sent in the same write as the reply, as of a target that speaks first. */
-  readonly behind?: Uint8Array
-  /** How the address in the reply is written. */
+  /** Bytes sent in one write with the reply, as from a target that speaks first. */
+  readonly early?: Uint8Array
+  /** The address in the reply, from its type on. */
   readonly bound?: ReadonlyArray<number>
-  /** Sends its answers a byte at a time. */
+  /** Sends its answers one byte at a time. */
   readonly byByte?: boolean
 }
 
@@ -138,7 +138,7 @@ export const serveSocks5 = Effect.fnUntraced(function* (behaviour: Socks5Behavio
       return void socket.end()
     }
     const bound = behaviour.bound ?? [1, 10, 1, 2, 3, 0xff, 0xfe]
-    const granted = [5, 0, 0, ...bound, ...(behaviour.behind ?? [])]
+    const granted = [5, 0, 0, ...bound, ...(behaviour.early ?? [])]
     const { to } = behaviour
     if (to === undefined) return send(...granted)
     const target = net.connect(to, () => {
@@ -153,7 +153,7 @@ export const serveSocks5 = Effect.fnUntraced(function* (behaviour: Socks5Behavio
 
 const i2pBase64 = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64").replaceAll("+", "-").replaceAll("/", "~")
 
-/** A destination of 391 bytes (a certificate of 4) and a private key that begins with it. */
+/** A destination of 391 bytes (with a certificate of 4) and a private key that begins with it. */
 export const i2pKeys = (seed: number) => {
   const destination = Buffer.alloc(391, seed)
   destination.writeUInt16BE(4, 385)
@@ -168,7 +168,7 @@ export const i2pKeys = (seed: number) => {
   }
 }
 
-/** A router in which all sessions can reach each other, by the names of their destinations. */
+/** A router in which all sessions can reach each other by the names of their destinations. */
 export const serveSam = Effect.gen(function* () {
   const requests: Array<string> = []
   const sessions = new Map<

@@ -1,16 +1,16 @@
-/** The tests of Peer.simulation: whatever two peers and their pipe do, nothing hangs, leaks, is lost or is doubled. */
+/** The tests of Peer.simulation: in no random schedule does a caller hang, a fiber leak, or a message get lost or doubled. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { interleave } from "./interleaving.ts"
 import { type Report, simulate } from "./simulation.ts"
 
-/** Seeds from `from` (inclusive) to `to` (exclusive). They make the same schedules on every machine. */
+/** Seeds from `from` (inclusive) to `to` (exclusive). A seed gives the same schedule on every machine. */
 export interface Seeds {
   readonly from: number
   readonly to: number
 }
 
-/** One seed alone, to replay a failure. */
+/** A single seed, to replay a failure. */
 const only = process.env["SIMULATION_SEED"]
 const batchSize = 1_000
 
@@ -38,11 +38,11 @@ const check = (seed: number, report: Report): void => {
 export const testSchedules = (seeds: Seeds): void => {
   const batches = batchesOf(seeds)
 
-  describe("two peers over a pipe that delays, splits and cuts", () => {
+  describe("two peers over a connection that delays, splits and cuts", () => {
     const lost: Array<string> = []
 
     it.effect.each(batches)(
-      "schedules of the seeds from $from to $to",
+      "keep every rule in the schedules of seeds $from to $to",
       ({ from, to }) =>
         Effect.gen(function* () {
           const ends = new Map<string, number>()
@@ -52,23 +52,23 @@ export const testSchedules = (seeds: Seeds): void => {
             if (report.lost.length > 0) lost.push(describeRun(seed, report.lost, report))
             check(seed, report)
           }
-          // The schedules are of use only while they lead to all kinds of ends.
+          // The schedules must produce every kind of end.
           if (only !== undefined) return
           for (const end of ["Requested", "ScopeClosed", "RemoteClosed", "ConnectionLost", "Stalled", "no handshake"]) {
-            assert.isAbove(ends.get(end) ?? 0, 0, end)
+            assert.isAbove(ends.get(end) ?? 0, 0, `no schedule ends with ${end}`)
           }
         }),
       120_000
     )
 
-    it("what a side wrote before it closed was handled on the other side, in all of these schedules", () => {
+    it("handle every message written before a graceful close, in all of these schedules", () => {
       assert.strictEqual(lost.length, 0, `${lost.length} runs lost messages, the first:\n${lost[0]}`)
     })
   })
 
-  describe("one peer: sends, waits, interruptions and an end, in any order", () => {
+  describe("one peer with sends, waits, interruptions and an end in any order", () => {
     it.effect.each(batches)(
-      "interleavings of the seeds from $from to $to",
+      "keeps every rule in the interleavings of seeds $from to $to",
       ({ from, to }) =>
         Effect.gen(function* () {
           for (let seed = from; seed < to; seed++) check(seed, yield* interleave(seed))

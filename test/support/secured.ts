@@ -1,4 +1,4 @@
-/** Two sides of a version 2 connection for tests: keys that are always the same, no randomness. */
+/** Both sides of a v2 connection for tests, with fixed keys and no randomness. */
 import { elligatorSwift } from "@scure/btc-signer/p2p.js"
 import { Effect } from "effect"
 import type { Connection, Wire } from "effect-bitcoin-peer"
@@ -10,7 +10,7 @@ import { network } from "./peers.ts"
 
 const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"))
 
-/** Key pairs of the vectors of BIP324: the secret key, and one of the encodings of its public key. */
+/** Key pairs of the BIP324 vectors: the secret key, and one of the encodings of its public key. */
 export const keyPairs: readonly [KeyPair, KeyPair] = [
   {
     privateKey: bytes("61062ea5071d800bbfd59e2e8b53d47d194b095ae5a4df04936b49772ef0d4d7"),
@@ -28,13 +28,13 @@ export const keyPairs: readonly [KeyPair, KeyPair] = [
 
 const secret = sharedSecret(keyPairs[0], keyPairs[1].publicKey, true)
 
-/** What the two agree on; the first one is the initiator. */
+/** The secrets of both sides, the initiator's first. */
 export const bothSecrets = (magic: Uint8Array = network.magic): readonly [Secrets, Secrets] => [
   deriveSecrets(secret, magic, true),
   deriveSecrets(secret, magic, false)
 ]
 
-/** Noise that is the same each time. */
+/** Pseudo-random bytes, the same for the same size and seed. */
 export const noise = (size: number, seed = 1): Uint8Array => {
   const made = new Uint8Array(size)
   let state = seed
@@ -47,7 +47,7 @@ export const noise = (size: number, seed = 1): Uint8Array => {
 
 export { elligatorSwift }
 
-/** The other side of a version 2 connection, played by a test: it does its part of the key exchange, then nothing by itself. */
+/** A scripted v2 remote: completes its part of the key exchange, then sends nothing by itself. */
 export const securedRemote = Effect.fnUntraced(function* (
   connection: Connection.Connection,
   role: "initiator" | "responder",

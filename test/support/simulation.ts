@@ -1,6 +1,6 @@
 /**
- * Two peers in virtual time over a pipe that delays, splits and cuts, and what must hold whatever they do. Everything is
- * drawn from one seed: the same seed is the same run.
+ * Simulates two peers in virtual time over a connection that delays, splits and cuts, and checks the rules that hold in
+ * every schedule. All randomness comes from one seed: the same seed gives the same run.
  */
 import { Cause, Effect, Exit, Fiber, Random, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
@@ -20,7 +20,7 @@ export const seededNonces = (seed: number) => {
   )
 }
 
-/** A message that says which one it is, and what its receiver is to do: 0 nothing, 1 answer, 2 leave. */
+/** A message with an id and an order to its receiver: 0 do nothing, 1 answer, 2 disconnect. */
 export const numbered = (id: number, size: number, order = 0): Wire.Message => {
   const payload = new Uint8Array(5 + size)
   new DataView(payload.buffer).setUint32(0, id)
@@ -72,7 +72,7 @@ interface Side {
 export interface Report {
   readonly trace: ReadonlyArray<string>
   readonly problems: ReadonlyArray<string>
-  /** What one side wrote before it closed softly, and the other did not see. */
+  /** Messages that one side wrote before a graceful close and the other did not handle. */
   readonly lost: ReadonlyArray<string>
   readonly ends: readonly [string, string]
 }
@@ -81,7 +81,7 @@ export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChil
 
 const hash = (number: number): Uint8Array => new Uint8Array(32).fill(number)
 
-/** Lets what was started run on; it takes no real time. */
+/** Yields up to 2,000 times until `isDone`; takes no virtual time. */
 export const untilIdle = Effect.fnUntraced(function* (isDone: () => boolean) {
   for (let turn = 0; turn < 2_000 && !isDone(); turn++) yield* Effect.yieldNow
 })
@@ -92,10 +92,10 @@ const isPrefix = (part: ReadonlyArray<string>, whole: ReadonlyArray<string>): bo
 export const show = (list: ReadonlyArray<string>): string =>
   `[${list.length > 20 ? `… ${list.length - 20} more, ` : ""}${list.slice(-20).join(", ")}]`
 
-/** Without what the peers say by themselves at any time. */
+/** Without pings and pongs, which peers send at any time. */
 const withoutPings = (list: ReadonlyArray<string>): string => list.filter((key) => !/^p[io]ng/.test(key)).join()
 
-/** One run. Its problems are what went wrong; none is what a test wants. */
+/** Runs one schedule. A correct run has no `problems`. */
 export const simulate = Effect.fnUntraced(
   function* (seed: number) {
     const random = dice(seed)
@@ -118,7 +118,7 @@ export const simulate = Effect.fnUntraced(
 
     let ids = 0
     let wasReset = false
-    /** Sides that were told to end, by whomever: what came before the end of the other need not be handled there. */
+    /** Sides that end on purpose: they need not handle messages that arrive before the other side's end. */
     const leaving = new Set<"A" | "B">()
     const mayStall = random.chance(0.2)
     const policies = random.chance(0.1)
@@ -171,7 +171,7 @@ export const simulate = Effect.fnUntraced(
           },
           getdata: ({ items }, peer) => {
             if (answersData) return answer(peer, () => ({ _tag: "notfound", items: Array.from(items) }))
-            // Later messages, pings too, are handled after it: for the other side that is a stall.
+            // Later messages, including pings, wait for this handler: the other side sees a stall.
             const pause = hasPaused ? undefined : Effect.sleep("50 seconds")
             hasPaused = true
             return pause
@@ -307,7 +307,7 @@ export const simulate = Effect.fnUntraced(
     const settled = (side: Side): boolean => side.askers.every(({ fiber }) => fiber.pollUnsafe() !== undefined)
     const ended = (side: Side): boolean => side.shutdowns.some((fiber) => fiber.pollUnsafe() !== undefined)
 
-    // ---- while both live: given time, everything that was asked is answered, and all that was written has arrived
+    // ---- while both are connected: after enough time every call has its answer and every written message has arrived
     for (const side of sides) {
       const peer = peerOf(side)
       if (peer !== undefined) side.shutdowns.push(yield* fork(peer.awaitShutdown))
@@ -330,7 +330,7 @@ export const simulate = Effect.fnUntraced(
           [b, a]
         ] as const) {
           if (withoutPings(from.written) !== withoutPings(to.parsed)) {
-            problems.push(`at rest ${to.name} has not got all: ${show(to.parsed)} of ${show(from.written)}`)
+            problems.push(`at rest ${to.name} has received only ${show(to.parsed)} of ${show(from.written)}`)
           }
         }
       }
@@ -373,7 +373,7 @@ export const simulate = Effect.fnUntraced(
       yield* TestClock.adjust("1 minute")
       yield* untilIdle(all)
     }
-    // A peer whose handshake ended only now.
+    // Peers whose handshake completed only now.
     for (const side of sides) {
       const peer = peerOf(side)
       if (peer !== undefined && side.shutdowns.length === 0) {
@@ -383,7 +383,7 @@ export const simulate = Effect.fnUntraced(
       }
     }
 
-    // ---- what must hold
+    // ---- the rules
     const reasons: Array<Peer.EndReason | undefined> = []
     for (const side of sides) {
       const { askers, making, name, shutdowns, tracker } = side
@@ -409,38 +409,39 @@ export const simulate = Effect.fnUntraced(
       if (peer !== undefined && reason !== undefined) {
         const late = yield* Effect.exit(peer.sendAndWait(numbered(0, 0)))
         if (Exit.isSuccess(late)) problems.push(`${name}: something was sent after the end`)
-        if ((yield* peer.awaitShutdown) !== reason) problems.push(`${name}: another reason after the end`)
+        if ((yield* peer.awaitShutdown) !== reason)
+          problems.push(`${name}: awaitShutdown gives another reason after the end`)
         if ((peer.scope as Scope.Closeable).state._tag !== "Closed") problems.push(`${name}: the peer's scope is open`)
         const { openRequests } = yield* peer.stats
-        if (openRequests > 0) problems.push(`${name}: ${openRequests} questions are kept after the end`)
+        if (openRequests > 0) problems.push(`${name}: ${openRequests} requests are kept after the end`)
       }
       if (tracker.waiting() !== 0) problems.push(`${name}: ${tracker.waiting()} fibers wait in a connection or a clock`)
       const results = new Map<number, boolean>()
       for (const { fiber, id, interrupted, outcomes, what } of askers) {
-        const told = `${name}: ${what} ${id ?? ""}`
+        const call = `${name}: ${what} ${id ?? ""}`
         const exit = fiber.pollUnsafe()
         if (exit === undefined) {
-          problems.push(`${told} hangs`)
+          problems.push(`${call} hangs`)
           continue
         }
-        if (outcomes !== 1) problems.push(`${told} has ${outcomes} outcomes`)
+        if (outcomes !== 1) problems.push(`${call} has ${outcomes} outcomes`)
         if (id !== undefined) results.set(id, Exit.isSuccess(exit))
         if (Exit.isSuccess(exit)) {
-          if (what === "not sendable") problems.push(`${told} was sent`)
+          if (what === "not sendable") problems.push(`${call} was sent`)
           if (what === "sendAndWait" && !side.written.includes(`#${id}`))
-            problems.push(`${told} succeeded, not written`)
+            problems.push(`${call} succeeded, not written`)
           continue
         }
         const error = exit.cause.reasons.find(Cause.isFailReason)?.error
         if (error === undefined) {
-          if (!interrupted || Cause.hasDies(exit.cause)) problems.push(`${told}: ${Cause.pretty(exit.cause)}`)
+          if (!interrupted || Cause.hasDies(exit.cause)) problems.push(`${call}: ${Cause.pretty(exit.cause)}`)
         } else if (error.reason._tag === "Ended") {
-          if (error.reason.end !== reason) problems.push(`${told} tells of another end`)
+          if (error.reason.end !== reason) problems.push(`${call} fails with another end`)
         } else if (error.reason._tag === "NoAnswer") {
-          // A pong may overtake an answer that a forked fiber sends.
-          if (what !== "getHeaders" && what !== "getBlocks") problems.push(`${told}: ${error.message}`)
+          // A forked fiber sends the answer, so the pong may arrive before it.
+          if (what !== "getHeaders" && what !== "getBlocks") problems.push(`${call}: ${error.message}`)
         } else if (error.reason._tag === "NotSendable" ? what !== "not sendable" : error.reason._tag !== "TimedOut") {
-          problems.push(`${told}: ${error.message}`)
+          problems.push(`${call}: ${error.message}`)
         }
       }
       const own = side.written.filter((key) => results.has(Number(key.slice(1))))

@@ -1,4 +1,4 @@
-/** TCP sockets on loopback for the tests of NodeConnection, and checks that none is left. */
+/** TCP sockets on loopback for the tests of NodeConnection, and checks for sockets left open. */
 import { assert } from "@effect/vitest"
 import { Effect, Scope } from "effect"
 import * as net from "node:net"

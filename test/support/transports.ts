@@ -1,16 +1,16 @@
-/** Peers that agree on a transport, and one that speaks version 2 to a remote played by the test. */
+/** Dials with a negotiated transport, and v2 handshakes with a scripted remote. */
 import { Effect, Fiber, Layer, Scope } from "effect"
 import { Connection, type Handshake, Nonce, Peer, Transport } from "effect-bitcoin-peer"
 import { fork } from "./hostile.ts"
 import { network } from "./peers.ts"
 
-/** A memory of its own for each test. */
+/** Gives each test its own Transport.V1Peers. */
 export const fresh = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.suspend(() =>
     effect.pipe(Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()), Effect.provide(Nonce.layer))
   )
 
-/** Dials a listener that makes an inbound peer of each connection; says how often it was dialled and what both became. */
+/** Dials a listener that makes an inbound peer of each connection; returns both sides' results and the number of dials. */
 export const dialled = Effect.fnUntraced(function* (
   outbound: Peer.Options,
   inbound: Peer.Options,
@@ -44,7 +44,7 @@ export const outcome = (result: {
   return reason.by === undefined ? reason._tag : `${reason._tag} by ${reason.by}`
 }
 
-/** Our outbound handshake in version 2, and the raw other end. */
+/** Our outbound v2 handshake, and the raw other end of its connection. */
 export const outbound = Effect.fnUntraced(function* (options: Peer.Options = {}) {
   const [ours, theirs] = yield* Connection.makePair()
   const making = yield* fork(Peer.make(ours, { network, transport: "v2", ...options }))

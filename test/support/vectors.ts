@@ -1,11 +1,11 @@
-/** Reads the bytes of test/vectors, which other software made. test/vectors/README.md has their origins and formats. */
+/** Reads the test vectors, made by other software. test/vectors/README.md has their origins and formats. */
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { brotliDecompressSync } from "node:zlib"
 
 const directory = path.resolve(import.meta.dirname, "../vectors")
 
-/** The path of a vector that is stored uncompressed: all but the blocks. */
+/** The path of a vector that is stored uncompressed (all except the blocks). */
 export const vectorPath = (file: string): string => path.join(directory, file)
 
 export const readVector = (file: string): Uint8Array => {

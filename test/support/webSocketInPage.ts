@@ -1,8 +1,8 @@
-/** Runs in a page of a browser: the default export is what a test calls there. */
+/** Runs in a page of a browser; tests call the functions of the default export there. */
 import { Effect } from "effect"
 import { Connection } from "effect-bitcoin-peer"
 
-/** Opens a WebSocket, pulls nothing until it is closed, and tells what came and what was held. */
+/** Opens a WebSocket and pulls only after it is closed; returns the received and the held number of bytes, and the end. */
 const hold = Effect.fnUntraced(function* (url: string, maxUnread: number) {
   const webSocket = new WebSocket(url)
   let received = 0
@@ -25,7 +25,7 @@ const hold = Effect.fnUntraced(function* (url: string, maxUnread: number) {
   return { received, held, end: end.message }
 }, Effect.scoped)
 
-/** Writes to who does not read until nothing is taken for so long, and tells how much that was. */
+/** Writes to a remote that does not read until `drained` takes longer than `millis`; returns the bytes written and buffered. */
 const fillUp = Effect.fnUntraced(function* (url: string, millis: number) {
   const webSocket = new WebSocket(url)
   const connection = yield* Connection.fromWebSocket(() => webSocket, { closeTimeout: 0 })

@@ -17,7 +17,7 @@ import { addressFieldsOf, type NetworkAddress, writeAddress } from "./control.ts
 export const maxAddresses = 1_000
 
 /**
- * An address of `addrv2` is at most 512 bytes (BIP155), whatever its network.
+ * An address of `addrv2` is at most 512 bytes (BIP155), for any network.
  *
  * @category constants
  * @since 0.1.0
@@ -68,8 +68,8 @@ export interface AddressV2 {
 /**
  * Addresses of other peers in the form of BIP155: at most 1,000. More is `TooMany`: disconnect.
  *
- * As in Bitcoin Core, `decode` leaves out entries of unknown networks, whatever their length (3, Tor v2, is unknown), and
- * entries with an IPv6 address that stands for one of another network (IPv4, Tor v2 or Core's internal names). A known network
+ * As in Bitcoin Core, `decode` leaves out entries of unknown networks, of any length (3, Tor v2, is unknown), and
+ * entries with an IPv6 address that embeds one of another network (IPv4, Tor v2 or Core's internal names). A known network
  * with a wrong length (`BadValue`), or an address above 512 bytes (`TooMany`), drops the whole message. `encode` refuses all of
  * these with `BadValue`.
  *
@@ -139,10 +139,10 @@ const readAddressV2 = (bytes: Uint8Array, offset: number): AddressV2 => {
 /** Tor v2, which ended in 2021. As in Core, its entries are dropped like those of an unknown network. */
 const torV2 = 3
 
-/** How long an address of a network is; 0 for a network whose entries are dropped, whatever their length. */
+/** The length of an address of a network; 0 for a network whose entries are dropped, of any length. */
 const lengthOf = (networkId: number): number => (networkId === torV2 ? 0 : (addressLengths[networkId] ?? 0))
 
-/** Steps over an entry and tells whether it is kept. */
+/** Steps over an entry; returns whether it is kept. */
 const scanAddressV2 = (reader: Reader): boolean => {
   reader.skip(4, "addresses.timestamp")
   reader.compactBits("addresses.services")
@@ -187,7 +187,7 @@ export const addrv2: Codec<AddrV2> = {
     }
     reader.atMost(maxAddresses, count, "addresses")
     const view = new OffsetList(reader.bytes, start, reader.offset, offsets, readAddressV2)
-    // A view is encoded by copying its bytes. Where entries were left out, an array keeps them from coming back.
+    // A view is encoded by copying its bytes. If entries were left out, an array prevents that they are encoded again.
     return { _tag: "addrv2", addresses: offsets.length === count ? view : Array.from(view) }
   },
   encode: (writer, message) =>

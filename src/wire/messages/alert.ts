@@ -38,7 +38,7 @@ export interface Alert {
   readonly version: number
   /** Not relayed after this time: unix seconds, int64, exact within ±2^53. */
   readonly relayUntil: number
-  /** Not in force after this time: unix seconds, int64, exact within ±2^53. */
+  /** Expires at this time: unix seconds, int64, exact within ±2^53. */
   readonly expiration: number
   /** int32 */
   readonly id: number

@@ -69,7 +69,7 @@ export const Service = {
   compactFilters: 64n,
   /** Serves the last 288 blocks (BIP159). */
   networkLimited: 1024n,
-  /** Takes connections of the version 2 transport (BIP324). */
+  /** Accepts connections of the v2 transport (BIP324). */
   p2pV2: 2048n
 } as const
 
@@ -123,9 +123,9 @@ export interface NetworkAddress {
 /**
  * The first message of a connection, in both directions. At least 46 bytes.
  *
- * The fields after `receiver` may be missing on the wire, from any of them but `nonce` on, and take defaults: zeros for `sender` and `nonce`,
- * an empty `userAgent`, a `startHeight` of 0 (Bitcoin Core assumes -1, and does not use it), and a `relay` of `true`. `encode`
- * writes all of them. A message that ends inside a field is `Truncated`, and a user agent above 256 bytes is `TooMany`.
+ * The fields after `receiver` may be missing on the wire, from any of them except `nonce` on, and take defaults: zeros for `sender`
+ * and `nonce`, an empty `userAgent`, a `startHeight` of 0 (Bitcoin Core assumes -1, and does not use it), and a `relay` of `true`.
+ * `encode` writes all of them. A message that ends inside a field is `Truncated`, and a user agent above 256 bytes is `TooMany`.
  *
  * @category models
  * @since 0.1.0
@@ -140,7 +140,7 @@ export interface Version {
   readonly timestamp: number
   /** The address of the receiver, as the sender sees it. */
   readonly receiver: NetworkAddress
-  /** The address of the sender. No node uses it today: zeros but for the services. */
+  /** The address of the sender. No node uses it today: zeros except for the services. */
   readonly sender: NetworkAddress
   /** 64 random bits. A node that receives its own nonce is connected to itself. 0 when missing. */
   readonly nonce: bigint
@@ -278,7 +278,7 @@ export interface FeeFilter {
 }
 
 /**
- * BIP61: tells that a message was refused. Bitcoin Core neither sends nor reads it any more.
+ * BIP61: reports that a message was refused. Bitcoin Core neither sends nor reads it any more.
  *
  * @category models
  * @since 0.1.0
@@ -378,7 +378,7 @@ export const sendcmpct: Codec<SendCmpct> = {
   decode: (reader) => {
     const announce = reader.u8("announce")
     const version = reader.u64("version")
-    // Judged when all is read: one that is cut off is only dropped, as in Core.
+    // Checked after everything was read: a truncated message is only dropped, as in Core.
     if (announce > 1) reader.badValue("announce", "is neither 0 nor 1")
     return { _tag: "sendcmpct", announce: announce === 1, version }
   },

@@ -241,7 +241,7 @@ const readOddHeaders = (reader: Reader, count: number): List<BlockHeader> => {
 
 export const headers: Codec<Headers> = {
   decode: (reader) => {
-    // Judged at once, as in Core, which reads no header then.
+    // Checked at once, as in Core, which reads no header above the limit.
     const count = reader.count("headers", entrySize, maxHeaders)
     const { bytes, offset } = reader
     for (let i = 1; i <= count; i++) {

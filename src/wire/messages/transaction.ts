@@ -21,7 +21,7 @@ import { doubleSha256 } from "../../primitives/sha256.ts"
 import type { Codec } from "../codec.ts"
 
 /**
- * The name of an output of a transaction, 36 bytes.
+ * The reference to an output of a transaction, 36 bytes.
  *
  * @category models
  * @since 0.1.0
@@ -55,7 +55,7 @@ export interface TransactionInput {
  * @since 0.1.0
  */
 export interface TransactionOutput {
-  /** Satoshi, int64, exact within ±2^53: four times all bitcoin there will be. */
+  /** Satoshi, int64, exact within ±2^53: four times the final supply. */
   readonly value: number
   readonly script: Uint8Array
 }
@@ -297,7 +297,7 @@ const scan = (reader: Reader): void => {
     const flags = reader.u8("flags")
     if (flags > 1) reader.badValue("flags", `are unknown: ${flags}`)
     scanInputs(reader, flags === 0 ? 0 : reader.count("inputs", minInputSize))
-    // With flags 0 it was no witness form: the byte was the count of outputs, and there are no inputs and outputs.
+    // With flags of 0 this is not the witness form: the byte is the count of outputs, so there are no inputs and no outputs.
     scanOutputs(reader, flags === 0 ? 0 : reader.count("outputs", minOutputSize))
     if (flags === 1) {
       layout.witness = reader.offset
@@ -331,7 +331,7 @@ const writeInput = (writer: Writer, input: TransactionInput): void => {
   writer.setU32(offset + 32, input.previousOutput.index, "inputs.previousOutput.index")
   writer.varBytes(input.script, "inputs.script")
   writer.u32(input.sequence, "inputs.sequence")
-  // Also where it is not written: a caller who forgets a witness learns it here.
+  // Checked also if it is not encoded, so that a caller without TypeScript notices a missing witness.
   checkList(writer, input.witness, "inputs.witness")
 }
 
@@ -389,7 +389,7 @@ const write = (writer: Writer, transaction: Transaction, witness: boolean): void
   writer.u32(transaction.lockTime, "lockTime")
 }
 
-/** Fails before any field of a field is read. */
+/** Fails for a wrong part of the transaction, before its fields are read. */
 const check = (writer: Writer, transaction: Transaction): void => {
   writer.object(transaction, "transaction")
   checkList(writer, transaction.inputs, "inputs")
@@ -409,8 +409,8 @@ export const writeTransaction = (writer: Writer, transaction: Transaction): void
 const varSize = (length: number): number => length + (length < 0xfd ? 1 : length <= 0xffff ? 3 : 5)
 
 /**
- * About how many bytes a transaction takes on the wire: exactly, for a decoded one and one made of arrays. Does not throw for
- * fields that are missing; the writing names them.
+ * The approximate size of a transaction on the wire; exact for a decoded one and one made of arrays. Does not throw for missing
+ * fields: the encoder names them.
  */
 export const measureTransaction = (transaction: Transaction): number => {
   const bytes = transaction?.inputs instanceof Inputs ? original(transaction) : undefined
@@ -438,8 +438,7 @@ export const measureTransaction = (transaction: Transaction): number => {
 /**
  * The bytes that a transaction takes on the wire, with its witnesses where it has some.
  *
- * Costs nothing for a decoded transaction; one made by hand is encoded. Throws as `txid`
- * does.
+ * Costs nothing for a decoded transaction; one made by hand is encoded. Throws as `txid` does.
  *
  * @example
  * ```ts
@@ -601,7 +600,7 @@ const hasSaneScripts = (transaction: Transaction): boolean => {
 }
 
 /**
- * The transaction in bytes that a tool wrote, which may have no inputs yet: `createrawtransaction` and PSBT write such ones.
+ * The transaction in bytes that a wallet tool wrote. It may have no inputs yet, as those of `createrawtransaction` and PSBT.
  *
  * The bytes of a transaction without inputs begin like the witness form (BIP144). As `decoderawtransaction` of Bitcoin Core does,
  * this function tries both forms and takes the witness form, unless only the other form can be read or only the other form has

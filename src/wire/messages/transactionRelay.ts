@@ -68,7 +68,7 @@ export interface AncPkgInfo {
 }
 
 /**
- * Asks for transactions, all of them or none (BIP331). At most 100; more is `TooMany`: disconnect.
+ * Asks for transactions; the receiver sends all of them or refuses (BIP331). At most 100; more is `TooMany`: disconnect.
  *
  * @category models
  * @since 0.1.0

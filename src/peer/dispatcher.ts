@@ -2,6 +2,9 @@
  * The handlers of a peer, and the batches of messages that wait for them. Handlers run on a fiber of their own, so a handler
  * may wait for an answer of the peer: while any caller does, the reader reads on and keeps the messages for later, up to a
  * bound. Otherwise it waits until the batch is handled.
+ *
+ * A pong goes out after the answers to the messages before the ping, as in Core, because it says that those are all. Only while
+ * a handler or a slow subscriber waits for an answer itself pongs must not wait for it, or two peers could wait for each other.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -15,7 +18,7 @@ import { CurrentHandler, type Lifecycle } from "./lifecycle.ts"
 import { malformed } from "./misbehavior.ts"
 import type { Pinger } from "./pinger.ts"
 import type { Traffic } from "../transport/messageConnection.ts"
-import type { EndReason } from "../PeerError.ts"
+import type { EndReason, PeerError } from "../PeerError.ts"
 import type { Subscribers } from "./subscribers.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
@@ -25,8 +28,10 @@ const maximumReadAhead = 8 * 1024 * 1024
 interface Batch {
   readonly messages: NonEmptyReadonlyArray<Wire.Message>
   readonly bytes: number
-  /** Whether the pings in it are answered in their turn; otherwise the reader has answered them. */
-  readonly pongs: boolean
+  /** Index of the first message that was not handed to its handler. */
+  next: number
+  /** Whether its pings were answered before their turn. */
+  hasPongs: boolean
 }
 
 type Work = Effect.Effect<unknown, unknown, Scope.Scope>
@@ -79,10 +84,13 @@ export class Dispatcher<Self> {
   readonly #options: DispatcherOptions<Self>
   readonly #handlers: Map<string, Handler<Self>>
   readonly #custom: Map<string, CustomHandler<Self>> | undefined
+  /** The batch that is being handled, then those that wait. */
   readonly #batches: Array<Batch> = []
   #batchesBytes = 0
-  /** Whether a batch is being handled. */
-  #handles = false
+  /** Waits of handlers for an answer of the remote. */
+  #waitingHandlers = 0
+  /** Whether the loop waits for subscribers, which may wait for the remote themselves. */
+  #publishes = false
   /** The command whose handler runs: a failure is then the handler's. */
   #handling: string | undefined
   readonly #idle = new WaitList(() => (this.isIdle() ? Effect.void : undefined))
@@ -108,11 +116,12 @@ export class Dispatcher<Self> {
     )
   }
 
-  /** Adds a batch after those that wait. */
-  add(batch: Batch): void {
-    this.#batches.push(batch)
-    this.#batchesBytes += batch.bytes
+  /** Adds a batch after those that wait. The result is an Effect where pongs must be waited for (see `Pinger.answer`). */
+  add(messages: Batch["messages"], bytes: number): Effect.Effect<void> | undefined {
+    this.#batches.push({ messages, bytes, next: 0, hasPongs: false })
+    this.#batchesBytes += bytes
     this.#arrived.wake()
+    return this.#answerPings()
   }
 
   /** Forgets the batches that were not handled. */
@@ -121,7 +130,7 @@ export class Dispatcher<Self> {
   }
 
   isIdle(): boolean {
-    return this.#batches.length === 0 && !this.#handles
+    return this.#batches.length === 0
   }
 
   /** Waits until every message that arrived is handled. */
@@ -138,9 +147,45 @@ export class Dispatcher<Self> {
     return this.#mayRead.wait
   }
 
-  /** To be called when a caller begins to wait for an answer. */
-  letRead(): void {
+  #letRead(): void {
     if (this.canRead()) this.#mayRead.wake()
+  }
+
+  /**
+   * To be put around the wait of a caller for an answer of the remote: the reader reads on, and while a handler of this peer
+   * waits, pings are answered at once.
+   */
+  asking<A>(wait: Effect.Effect<A, PeerError>): Effect.Effect<A, PeerError> {
+    const begin = Effect.suspend(() => {
+      this.#letRead()
+      return this.#answerPings() ?? Effect.void
+    })
+    return Effect.withFiber((fiber) =>
+      Context.get(fiber.context, CurrentHandler) === this.#options.lifecycle.scope
+        ? Effect.acquireUseRelease(
+            Effect.sync(() => void this.#waitingHandlers++),
+            () => Effect.andThen(begin, wait),
+            () => Effect.sync(() => void this.#waitingHandlers--)
+          )
+        : Effect.andThen(begin, wait)
+    )
+  }
+
+  /** Answers the pings of all batches if what the loop waits for may wait for the remote; else each is answered in its turn. */
+  #answerPings(): Effect.Effect<void> | undefined {
+    const { isAsked, pinger } = this.#options
+    if (this.#waitingHandlers === 0 && !(this.#publishes && isAsked())) return undefined
+    let waits: Array<Effect.Effect<void>> | undefined
+    for (let at = this.#batches.findLastIndex(({ hasPongs }) => hasPongs) + 1; at < this.#batches.length; at++) {
+      const batch = this.#batches[at]!
+      batch.hasPongs = true
+      for (let next = batch.next; next < batch.messages.length; next++) {
+        const message = batch.messages[next]!
+        const pong = message._tag === "ping" ? pinger.answer(message) : undefined
+        if (pong !== undefined) (waits ??= []).push(pong)
+      }
+    }
+    return waits && Effect.all(waits, { discard: true })
   }
 
   /** Handles the batches in their order. */
@@ -149,12 +194,13 @@ export class Dispatcher<Self> {
     return Effect.gen({ self: this }, function* () {
       while (true) {
         yield* this.#arrived.wait
-        const { bytes, messages, pongs } = this.#batches.shift()!
-        this.#handles = true
-        for (const message of messages) {
+        const batch = this.#batches[0]!
+        const { bytes, messages } = batch
+        while (batch.next < messages.length) {
+          const message = messages[batch.next++]!
           // The end may be decided while a handler runs: it is the last one.
           if (lifecycle.isEnding) return yield* Effect.never
-          if (pongs && message._tag === "ping") {
+          if (message._tag === "ping" && !batch.hasPongs) {
             const pong = pinger.answer(message)
             if (pong !== undefined) yield* pong
           }
@@ -163,11 +209,15 @@ export class Dispatcher<Self> {
           this.#handling = undefined
         }
         const publishing = subscribers()?.publish(messages, bytes)
-        if (publishing !== undefined) yield* publishing
-        this.#handles = false
+        if (publishing !== undefined) {
+          this.#publishes = true
+          yield* Effect.andThen(this.#answerPings() ?? Effect.void, publishing)
+          this.#publishes = false
+        }
+        this.#batches.shift()
         this.#batchesBytes -= bytes
         if (this.isIdle()) this.#idle.wake()
-        this.letRead()
+        this.#letRead()
       }
     }).pipe(
       Effect.catchCause((cause): Effect.Effect<never, EndReason> => {

@@ -20,8 +20,8 @@ export interface PingerOptions {
   readonly sendQueue: SendQueue<PeerError>
   readonly now: () => number
   readonly observer: Observer
-  /** Called when a caller begins to wait for a pong. */
-  readonly onAsk: () => void
+  /** To be put around every wait for a pong. */
+  readonly asking: <A>(wait: Effect.Effect<A, PeerError>) => Effect.Effect<A, PeerError>
 }
 
 /** Pongs that may wait to be written. A remote that leaves more unread floods us and is not read until they are written. */
@@ -102,23 +102,22 @@ export class Pinger {
   )
 
   #ask(nonce: bigint): Effect.Effect<Duration.Duration, PeerError> {
-    const { keepAlive, onAsk, sendQueue } = this.#options
-    return Effect.suspend(() => {
-      const answer: Answer = Deferred.makeUnsafe()
-      const waiting = (this.#waiting ??= new Set())
-      waiting.add(answer)
-      this.#queued.set(nonce, answer)
-      onAsk()
-      return Effect.andThen(sendQueue.offer({ _tag: "ping", nonce }), Deferred.await(answer)).pipe(
-        Effect.ensuring(
-          Effect.sync(() => {
-            waiting.delete(answer)
-            this.#queued.delete(nonce)
-            keepAlive.outstanding.delete(nonce)
-          })
-        )
-      )
-    })
+    const { asking, keepAlive, sendQueue } = this.#options
+    return Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const answer: Answer = Deferred.makeUnsafe()
+        ;(this.#waiting ??= new Set()).add(answer)
+        this.#queued.set(nonce, answer)
+        return answer
+      }),
+      (answer) => asking(Effect.andThen(sendQueue.offer({ _tag: "ping", nonce }), Deferred.await(answer))),
+      (answer) =>
+        Effect.sync(() => {
+          this.#waiting?.delete(answer)
+          this.#queued.delete(nonce)
+          keepAlive.outstanding.delete(nonce)
+        })
+    )
   }
 
   /** To be called for each ping that is about to be written. */

@@ -79,9 +79,6 @@ export class Reader<Self> {
     let waits: Array<Effect.Effect<void>> | undefined
     let bytes = 0
     let failure: EndReason | undefined
-    // A pong goes out after the answers to the messages before the ping, as in Core, because it says that those are all. While
-    // a handler waits for an answer itself the pong must not wait for that handler, or two peers could wait for each other.
-    const pongsInTurn = dispatcher.isIdle()
     observer.count()
     // Part of a message arrived: a large block on a slow line is no stall.
     if (events.length === 0) tracker()?.progress(arrivedAt)
@@ -98,10 +95,6 @@ export class Reader<Self> {
           failure = tracker()?.received(message, hashes, arrivedAt)
           if (failure !== undefined) break
           if (message._tag === "pong") pinger.received(message)
-          else if (message._tag === "ping" && !pongsInTurn) {
-            const pong = pinger.answer(message)
-            if (pong !== undefined) (waits ??= []).push(pong)
-          }
           bytes += event.size + messageOverhead
           messages.push(message)
         } else if (verdict !== "ignore") failure = verdict
@@ -111,16 +104,17 @@ export class Reader<Self> {
     const unreadable = failure === undefined ? link.failure : undefined
     if (unreadable !== undefined) failure = { _tag: "BadMessage", error: unreadable }
 
-    const hand = (): Effect.Effect<never, EndReason> | undefined => {
+    const hand = (): Effect.Effect<void, EndReason> | undefined => {
+      let pongs: Effect.Effect<void> | undefined
       if (isReadonlyArrayNonEmpty(messages)) {
-        dispatcher.add({ messages, bytes, pongs: pongsInTurn })
+        pongs = dispatcher.add(messages, bytes)
         // Started with the first message: most peers of a crawler never get here.
         if (!this.#dispatches) {
           this.#dispatches = true
           lifecycle.fork(dispatcher.loop)
         }
       }
-      return failure === undefined ? undefined : this.#drain(failure)
+      return failure === undefined ? pongs : Effect.andThen(pongs ?? Effect.void, this.#drain(failure))
     }
     return waits === undefined
       ? hand()

@@ -133,7 +133,7 @@ export class Session<Self = unknown> {
       sendQueue,
       now,
       observer,
-      onAsk: () => this.dispatcher.letRead()
+      asking: (wait) => this.dispatcher.asking(wait)
     })
     const isAsked = (): boolean => this.pinger.open + (this.#requests?.open ?? 0) > 0
     this.dispatcher = new Dispatcher<Self>({
@@ -216,7 +216,7 @@ export class Session<Self = unknown> {
       protocolVersion: this.info.protocolVersion,
       wtxidRelay: this.info.wtxidRelay,
       services: this.info.services,
-      onAsk: () => this.dispatcher.letRead()
+      asking: (wait) => this.dispatcher.asking(wait)
     }))
   }
 

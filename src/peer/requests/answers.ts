@@ -59,13 +59,12 @@ const areBlocks = (items: Wire.List<Wire.InventoryItem>): boolean => {
   return items.length > 0
 }
 
-/** What became of a request if the remote sends nothing more. */
+/** What became of a request with a deadline if the remote sends nothing more. A `getaddr` has none. */
 const lastOutcome = ({ candidate, kind }: Request): Outcome => {
   switch (kind) {
     case "getheaders":
       return candidate === undefined ? noAnswer : doesNotConnect
     case "getblocks":
-    case "getaddr":
       return candidate === undefined ? noAnswer : found(candidate)
     default:
       return notFound
@@ -148,7 +147,7 @@ export class Answers {
     }
   }
 
-  /** To be called when a caller has left: transactions are collected only while somebody waits for them. */
+  /** To be called when a caller has left: transactions are collected only while a caller waits for them. */
   left(): void {
     if (this.#filtered?.request.subscribers.length === 0) this.#filtered = undefined
   }

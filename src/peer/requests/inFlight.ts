@@ -1,6 +1,7 @@
 /**
  * The requests that a peer has not answered yet: who waits for each of them, and since when. It knows no messages; `answers.ts`
- * says which message answers which request. Every operation takes constant time, also with 50,000 requests in flight.
+ * says which message answers which request. What happens for each item of a `getdata` takes the same time with 50,000 in flight as
+ * with one; `written` looks at every request of its kind, of which there are few.
  *
  * Requests with a deadline stand in a line, in the order in which they were written, because a remote answers in that order:
  * the time of a request begins when the one before it was answered. A remote that sends 1,000 requested blocks one after the
@@ -111,7 +112,7 @@ export class InFlight {
     if (request.subscribers.length === 0 && request.isOpen && !request.isInLine) this.#remove(request)
   }
 
-  /** The request was written, whoever sent it. */
+  /** The request was written, by a caller of this module or as a message of its own. */
   markWritten(kind: Kind, key: string, now: number): void {
     let request = this.get(kind, key)
     if (request === undefined) {

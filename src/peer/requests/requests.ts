@@ -7,6 +7,9 @@
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
 import * as Wire from "../../Wire.ts"
 import { notSendable, PeerError, type PeerReason } from "../../PeerError.ts"
 import { fromAddr, noStop } from "../sending.ts"
@@ -20,6 +23,7 @@ import {
   receiveFilters,
   receiveHeaders
 } from "./compactFilters.ts"
+import { keyOf } from "./hashKey.ts"
 import type { Outcome } from "./inFlight.ts"
 import type { Question, RequestTracker } from "./tracker.ts"
 
@@ -89,7 +93,43 @@ const refuse = (command: string, reason: Wire.WireReason): Effect.Effect<never, 
 const timedOut = (what: string, after: Duration.Duration): Effect.Effect<never, PeerError> =>
   fail({ _tag: "TimedOut", what, after })
 
-const getdata = (items: ReadonlyArray<Wire.InventoryItem>): Wire.GetData => ({ _tag: "getdata", items })
+const getdatas = (items: ReadonlyArray<Wire.InventoryItem>): ReadonlyArray<Wire.GetData> =>
+  Array.from({ length: Math.ceil(items.length / maxBatch) }, (_, index) => ({
+    _tag: "getdata",
+    items: items.slice(index * maxBatch, (index + 1) * maxBatch)
+  }))
+
+/**
+ * Returns the timeout; fails for a message that cannot be encoded, and for a timeout that is no duration. Called before anything
+ * waits for the answer: other callers would join a request that is never sent, and a hash of another length has the key of
+ * another hash.
+ */
+const check = (
+  messages: ReadonlyArray<Wire.Message>,
+  timeout: Duration.Input
+): Effect.Effect<Duration.Duration, PeerError> => {
+  for (const message of messages) {
+    const encoded = Wire.encode(message)
+    if (Result.isFailure(encoded)) return Effect.fail(notSendable(encoded.failure))
+  }
+  const after = Duration.fromInput(timeout)
+  return Option.isSome(after)
+    ? Effect.succeed(after.value)
+    : refuse(messages[0]!._tag, { _tag: "BadValue", field: "timeout", problem: "is not a duration" })
+}
+
+/** What is wrong with the hashes of blocks, which are no part of a message. */
+const problemOf = (hashes: ReadonlyArray<unknown>): string | undefined => {
+  const keys = new Set<string>()
+  for (const hash of hashes) {
+    if (!(hash instanceof Uint8Array) || hash.length !== 32) return "has an element that is not 32 bytes"
+    keys.add(keyOf(hash))
+  }
+  return keys.size < hashes.length ? "has a block twice" : undefined
+}
+
+/** The fields of an argument that a caller without TypeScript may leave out: then each is missing. */
+const fieldsOf = <A extends object>(range: A): A => (Predicate.isObject(range) ? range : ({} as A))
 
 export interface RequestsOptions {
   readonly tracker: RequestTracker
@@ -101,19 +141,24 @@ export interface RequestsOptions {
   readonly wtxidRelay: boolean
   /** The services that the remote offers. */
   readonly services: bigint
-  /** Called when a caller begins to wait. */
-  readonly onAsk: () => void
+  /** To be put around every wait for an answer of the remote. */
+  readonly asking: <A>(wait: Effect.Effect<A, PeerError>) => Effect.Effect<A, PeerError>
 }
 
 /** What a caller waits for, and how it is sent. */
-interface Waiting<A> {
+interface Subscription<A> {
   readonly answer: Deferred.Deferred<A, PeerError>
   /** The messages that this caller has to send. */
   readonly messages: ReadonlyArray<Wire.Message>
   /** Whether a ping follows them. */
   readonly pings: boolean
-  /** The caller waits no longer. Returns messages that it must still send, because others wait for the answers. */
-  readonly leave: () => ReadonlyArray<Wire.Message>
+  /** The result when the time is over. */
+  readonly late: () => Effect.Effect<A, PeerError>
+  /**
+   * The caller waits no longer, and the send queue has accepted this many of `messages`, the first ones. Returns messages that the
+   * caller must still send, because others wait for the answers.
+   */
+  readonly leave: (accepted: number) => ReadonlyArray<Wire.Message>
 }
 
 export class Requests {
@@ -143,31 +188,30 @@ export class Requests {
     options?: AskOptions
   ): Effect.Effect<ReadonlyArray<DataResult>, PeerError> {
     return Effect.suspend(() => {
+      if (!Predicate.isIterable(items)) {
+        return refuse("getdata", { _tag: "BadValue", field: "items", problem: "is not a list" })
+      }
       const wanted = Array.from(items)
       if (wanted.length === 0) return Effect.succeed([])
       const results = wanted.map((item): DataResult => ({ _tag: "TimedOut", item }))
-      const answer = Deferred.makeUnsafe<ReadonlyArray<DataResult>, PeerError>()
-      let left = wanted.length
-      const { leave, newItems } = this.#options.tracker.askItems(wanted, (index, outcome) => {
-        const item = wanted[index]!
-        results[index] = outcome._tag === "Found" ? { ...outcome, item } : { _tag: "NotFound", item }
-        if (--left === 0) Deferred.doneUnsafe(answer, Effect.succeed(results))
-      })
-      const messages: Array<Wire.Message> = []
-      for (let from = 0; from < newItems.length; from += maxBatch) {
-        messages.push(getdata(newItems.slice(from, from + maxBatch)))
-      }
-      return this.#wait({
-        answer,
-        messages,
-        // Every node says which transactions it does not have.
-        pings: !newItems.every(isTransaction),
-        leave: () => {
-          const items = leave()
-          return items.length === 0 ? [] : [getdata(items)]
-        }
-      }).pipe(
-        Effect.timeoutOrElse({ duration: options?.timeout ?? defaultTimeout, orElse: () => Effect.succeed(results) })
+      return Effect.flatMap(check(getdatas(wanted), options?.timeout ?? defaultTimeout), (after) =>
+        this.#request(after, () => {
+          const answer = Deferred.makeUnsafe<ReadonlyArray<DataResult>, PeerError>()
+          let left = wanted.length
+          const { leave, newItems } = this.#options.tracker.askItems(wanted, (index, outcome) => {
+            const item = wanted[index]!
+            results[index] = outcome._tag === "Found" ? { ...outcome, item } : { _tag: "NotFound", item }
+            if (--left === 0) Deferred.doneUnsafe(answer, Effect.succeed(results))
+          })
+          return {
+            answer,
+            messages: getdatas(newItems),
+            // Every node says which transactions it does not have.
+            pings: !newItems.every(isTransaction),
+            late: () => Effect.succeed(results),
+            leave: (accepted) => getdatas(leave(accepted * maxBatch))
+          }
+        })
       )
     })
   }
@@ -187,13 +231,14 @@ export class Requests {
     indexes: Wire.List<number>,
     options?: AskOptions
   ): Effect.Effect<Wire.BlockTxn | Wire.BlockMessage, PeerError> {
-    // A node that is asked for none disconnects.
-    if (indexes.length === 0) {
-      return refuse("getblocktxn", { _tag: "BadValue", field: "indexes", problem: "is empty" })
-    }
-    return this.#ask<Wire.BlockTxn | Wire.BlockMessage>(
-      { _tag: "getblocktxn", blockHash, indexes },
-      options?.timeout ?? defaultTimeout
+    return Effect.suspend(() =>
+      // A node that is asked for none disconnects.
+      Predicate.isIterable(indexes) && indexes.length === 0
+        ? refuse("getblocktxn", { _tag: "BadValue", field: "indexes", problem: "is empty" })
+        : this.#ask<Wire.BlockTxn | Wire.BlockMessage>(
+            { _tag: "getblocktxn", blockHash, indexes },
+            options?.timeout ?? defaultTimeout
+          )
     )
   }
 
@@ -241,16 +286,21 @@ export class Requests {
   // ---- compact filters
 
   getCompactFilters(
-    { blockHashes, filterType = basicFilter, startHeight }: CompactFilterRange,
+    range: CompactFilterRange,
     options?: AskOptions
   ): Effect.Effect<ReadonlyArray<Wire.CFilter>, PeerError> {
     return Effect.suspend(() => {
+      const { blockHashes, filterType = basicFilter, startHeight } = fieldsOf(range)
+      const bad = (problem: string) => refuse("getcfilters", { _tag: "BadValue", field: "blockHashes", problem })
+      if (!Predicate.isIterable(blockHashes)) return bad("is not a list")
       const hashes = Array.from(blockHashes)
       const count = hashes.length
       const limit = Wire.maxCompactFilters
       const stopHash = hashes.at(-1)
       if (stopHash === undefined) return Effect.succeed([])
       if (count > limit) return refuse("getcfilters", { _tag: "TooMany", field: "blockHashes", count, limit })
+      const problem = problemOf(hashes)
+      if (problem !== undefined) return bad(problem)
       return this.#askFilters<ReadonlyArray<Wire.CFilter>>(
         { _tag: "getcfilters", filterType, startHeight, stopHash },
         options?.timeout ?? defaultFiltersTimeout,
@@ -260,20 +310,23 @@ export class Requests {
   }
 
   getCompactFilterHeaders(
-    { filterType = basicFilter, startHeight, stopHash, stopHeight }: CompactFilterHeaderRange,
+    range: CompactFilterHeaderRange,
     options?: AskOptions
   ): Effect.Effect<Wire.CFHeaders, PeerError> {
-    const limit = Wire.maxCompactFilterHeaders
-    const count = stopHeight - startHeight + 1
-    if (count > limit) return refuse("getcfheaders", { _tag: "TooMany", field: "stopHeight", count, limit })
-    if (!(count >= 1)) {
-      return refuse("getcfheaders", { _tag: "BadValue", field: "stopHeight", problem: "is below startHeight" })
-    }
-    return this.#askFilters<Wire.CFHeaders>(
-      { _tag: "getcfheaders", filterType, startHeight, stopHash },
-      options?.timeout ?? defaultTimeout,
-      (done) => receiveHeaders(filterType, stopHash, count, done)
-    )
+    return Effect.suspend(() => {
+      const { filterType = basicFilter, startHeight, stopHash, stopHeight } = fieldsOf(range)
+      const limit = Wire.maxCompactFilterHeaders
+      const count = stopHeight - startHeight + 1
+      if (count > limit) return refuse("getcfheaders", { _tag: "TooMany", field: "stopHeight", count, limit })
+      if (!(count >= 1)) {
+        return refuse("getcfheaders", { _tag: "BadValue", field: "stopHeight", problem: "is below startHeight" })
+      }
+      return this.#askFilters<Wire.CFHeaders>(
+        { _tag: "getcfheaders", filterType, startHeight, stopHash },
+        options?.timeout ?? defaultTimeout,
+        (done) => receiveHeaders(filterType, stopHash, count, done)
+      )
+    })
   }
 
   getCompactFilterCheckpoints(
@@ -293,44 +346,42 @@ export class Requests {
 
   /** Asks for one item, which a message of this type answers. */
   #item<A extends Wire.Message>(item: Wire.InventoryItem, options?: AskOptions): Effect.Effect<A, PeerError> {
-    const after = Duration.fromInputUnsafe(options?.timeout ?? defaultTimeout)
-    return Effect.flatMap(this.getData([item], { timeout: after }), ([result]) => {
+    const timeout = options?.timeout ?? defaultTimeout
+    return Effect.flatMap(this.getData([item], { timeout }), ([result]) => {
       switch (result?._tag) {
         case "Found":
           return Effect.succeed(result.message as A)
         case "NotFound":
           return fail({ _tag: "NotFound", what: "getdata", hash: item.hash })
         default:
-          return timedOut("getdata", after)
+          return timedOut("getdata", Duration.fromInputUnsafe(timeout))
       }
     })
   }
 
   /** Asks for one answer, of the type that answers the question. */
   #ask<A extends Wire.Message>(question: Question, timeout: Duration.Input): Effect.Effect<A, PeerError> {
-    return Effect.suspend(() => {
-      const command = question._tag
-      const after = Duration.fromInputUnsafe(timeout)
-      const answer = Deferred.makeUnsafe<A, PeerError>()
-      const { candidate, isNew, leave } = this.#options.tracker.ask(
-        question,
-        (outcome) => void Deferred.doneUnsafe(answer, resultOf<A>(question, outcome))
-      )
-      return this.#wait({
-        answer,
-        messages: isNew ? [question] : [],
-        pings: command !== "getaddr",
-        leave: () => (leave() ? [question] : [])
-      }).pipe(
-        Effect.timeoutOrElse({
-          duration: after,
-          orElse: () => {
+    const command = question._tag
+    const checked = Effect.suspend(() => check([question], timeout))
+    return Effect.flatMap(checked, (after) =>
+      this.#request(after, () => {
+        const answer = Deferred.makeUnsafe<A, PeerError>()
+        const { candidate, isNew, leave } = this.#options.tracker.ask(
+          question,
+          (outcome) => void Deferred.doneUnsafe(answer, resultOf<A>(question, outcome))
+        )
+        return {
+          answer,
+          messages: isNew ? [question] : [],
+          pings: command !== "getaddr",
+          late: () => {
             const only = command === "getaddr" ? candidate() : undefined
             return only === undefined ? timedOut(command, after) : Effect.succeed(only as A)
-          }
-        })
-      )
-    })
+          },
+          leave: (accepted) => (leave() && accepted === 0 ? [question] : [])
+        }
+      })
+    )
   }
 
   /** Asks about compact filters. Each answer says what it answers. */
@@ -339,55 +390,68 @@ export class Requests {
     timeout: Duration.Input,
     receive: (done: (answer: A) => void) => FilterReceiver
   ): Effect.Effect<A, PeerError> {
-    return Effect.suspend(() => {
-      const { services, tracker } = this.#options
-      const service = Wire.Service.compactFilters
-      if ((services & service) === 0n) return fail({ _tag: "NotOffered", what: message._tag, service })
-      const after = Duration.fromInputUnsafe(timeout)
-      const answer = Deferred.makeUnsafe<A, PeerError>()
-      const leave = tracker.askFilters(
-        message,
-        receive((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value))),
-        () => void Deferred.doneUnsafe(answer, fail({ _tag: "NoAnswer", what: message._tag }))
-      )
-      return this.#wait({
-        answer,
-        messages: [message],
-        pings: true,
-        leave: () => {
-          leave()
-          return []
+    const { services, tracker } = this.#options
+    const service = Wire.Service.compactFilters
+    if ((services & service) === 0n) return fail({ _tag: "NotOffered", what: message._tag, service })
+    const checked = Effect.suspend(() => check([message], timeout))
+    return Effect.flatMap(checked, (after) =>
+      this.#request(after, () => {
+        const answer = Deferred.makeUnsafe<A, PeerError>()
+        const leave = tracker.askFilters(
+          message,
+          receive((value) => void Deferred.doneUnsafe(answer, Effect.succeed(value))),
+          () => void Deferred.doneUnsafe(answer, fail({ _tag: "NoAnswer", what: message._tag }))
+        )
+        return {
+          answer,
+          messages: [message],
+          pings: true,
+          late: () => timedOut(message._tag, after),
+          leave: () => {
+            leave()
+            return []
+          }
         }
-      }).pipe(Effect.timeoutOrElse({ duration: after, orElse: () => timedOut(message._tag, after) }))
-    })
+      })
+    )
   }
 
-  /** Sends the messages and waits for the answer, or for the end of the peer. */
-  #wait<A>({ answer, leave, messages, pings }: Waiting<A>): Effect.Effect<A, PeerError> {
-    const { onAsk, probe, sendQueue } = this.#options
-    const ping = pings ? probe : Effect.void
-    const fail = (error: PeerError): void => void Deferred.doneUnsafe(answer, Effect.fail(error))
-    let isSent = messages.length === 0
-    return Effect.suspend(() => {
-      this.#waiting.add(fail)
-      onAsk()
-      if (isSent) return Deferred.await(answer)
-      return Effect.forEach(messages, (message) => sendQueue.offer(message), { discard: true }).pipe(
-        Effect.andThen(ping),
-        Effect.tap(() => Effect.sync(() => (isSent = true))),
-        Effect.andThen(Deferred.await(answer))
-      )
-    }).pipe(
-      Effect.ensuring(
+  /**
+   * Subscribes, sends the messages and waits for the answer, or for the end of the peer. An interruption may come between any two
+   * steps; where the caller has subscribed, it leaves.
+   */
+  #request<A>(after: Duration.Duration, subscribe: () => Subscription<A>): Effect.Effect<A, PeerError> {
+    const { asking, probe, sendQueue } = this.#options
+    return Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const subscription = subscribe()
+        const fail = (error: PeerError): void => void Deferred.doneUnsafe(subscription.answer, Effect.fail(error))
+        this.#waiting.add(fail)
+        return { ...subscription, fail, accepted: 0, isPinged: !subscription.pings }
+      }),
+      (request) => {
+        const { answer, late, messages } = request
+        const sent = Effect.forEach(
+          messages,
+          (message) => Effect.map(sendQueue.offer(message), () => void request.accepted++),
+          { discard: true }
+        )
+        const ping = Effect.suspend(() => {
+          if (request.isPinged || messages.length === 0) return Effect.void
+          return Effect.map(probe, () => void (request.isPinged = true))
+        })
+        return asking(Effect.andThen(Effect.andThen(sent, ping), Deferred.await(answer))).pipe(
+          Effect.timeoutOrElse({ duration: after, orElse: late })
+        )
+      },
+      ({ accepted, fail, isPinged, leave }) =>
         Effect.suspend(() => {
           this.#waiting.delete(fail)
-          const left = leave()
-          if (isSent || left.length === 0) return Effect.void
-          // Others wait for a request that this caller was to send and did not.
+          // Others wait for requests that this caller was to send and did not.
+          const left = leave(accepted)
           for (const message of left) sendQueue.force(message)
-          return ping
+          return isPinged || accepted + left.length === 0 ? Effect.void : probe
         })
-      )
     )
   }
 }

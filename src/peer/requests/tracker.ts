@@ -47,8 +47,8 @@ export interface Asked {
   /** A message that may be the answer, if no better one comes. */
   readonly candidate: () => Wire.Message | undefined
   /**
-   * The caller waits no longer. Returns true if it had to send the message, did not yet, and others wait for the answer: then it
-   * must still send the message.
+   * The caller waits no longer. Returns true if it had to send the message, the message is not written, and others wait for the
+   * answer: then the caller must still send it, unless the send queue has accepted it.
    */
   readonly leave: () => boolean
 }
@@ -57,8 +57,11 @@ export interface Asked {
 export interface AskedItems {
   /** The items that the caller has to send, each once. */
   readonly newItems: ReadonlyArray<Wire.InventoryItem>
-  /** The caller waits no longer. Returns the items that it must still send, because others wait for them. */
-  readonly leave: () => ReadonlyArray<Wire.InventoryItem>
+  /**
+   * The caller waits no longer, and the send queue has accepted this many of `newItems`, the first ones. Returns the items that the
+   * caller must still send, because others wait for them.
+   */
+  readonly leave: (accepted?: number) => ReadonlyArray<Wire.InventoryItem>
 }
 
 const { block, compactBlock, filteredBlock, tx, witnessFlag, wtx } = Wire.InventoryType
@@ -99,7 +102,7 @@ const keyOfQuestion = (question: Question): string => {
   }
 }
 
-/** Whether the caller has to send a request that it made, and has not yet. */
+/** Whether others wait for a request that is not written. */
 const isUnsent = ({ isOpen, order, subscribers }: Request): boolean => isOpen && order === 0 && subscribers.length > 0
 
 export class RequestTracker {
@@ -140,7 +143,7 @@ export class RequestTracker {
 
   // ---- messages
 
-  /** To be called for every message that is written, whoever sent it. */
+  /** To be called for every message that is written: those of `ask` and `askItems`, and those that the program sends itself. */
   sent(message: Wire.Message, now: number): void {
     const inFlight = this.#inFlight
     switch (message._tag) {
@@ -201,7 +204,9 @@ export class RequestTracker {
       if (now - ping.writtenAt < oldest.timeout) return undefined
     }
     const { key, kind, since } = oldest
-    const command = typeof kind === "number" ? "getdata" : kind === "getaddr" ? "getblocks" : kind
+    // A getaddr has no deadline, so it is never in line.
+    if (kind === "getaddr") return undefined
+    const command = typeof kind === "number" ? "getdata" : kind
     const hash = typeof kind === "number" || kind === "getblocktxn" ? hashOf(key) : undefined
     return { _tag: "Stalled", command, hash, waited: now - since }
   }
@@ -234,10 +239,13 @@ export class RequestTracker {
     const mine = all.filter(({ isNew }) => isNew)
     return {
       newItems: mine.map(({ item }) => item),
-      leave: () => {
+      leave: (accepted = 0) => {
         for (const { own, request } of all) this.#inFlight.unsubscribe(request, own)
         this.#answers.left()
-        return mine.filter(({ request }) => isUnsent(request)).map(({ item }) => item)
+        return mine
+          .slice(accepted)
+          .filter(({ request }) => isUnsent(request))
+          .map(({ item }) => item)
       }
     }
   }

@@ -452,6 +452,22 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
 })
 
 describe("two peers", () => {
+  it.live("that answer each other without end leave time for timers", () =>
+    Effect.gen(function* () {
+      let count = 0
+      const handlers: Peer.Handlers = {
+        getaddr: (_, peer) => {
+          count++
+          return peer.send({ _tag: "getaddr" })
+        }
+      }
+      const [first] = yield* twoPeers({ handlers }, { handlers })
+      yield* first.send({ _tag: "getaddr" })
+      for (let turn = 0; turn < 3; turn++) yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 0)))
+      assert.isAbove(count, 0)
+    })
+  )
+
   it.effect("each send 500 messages of 100 kB at once without deadlock", () =>
     Effect.gen(function* () {
       let first = 0

@@ -4,9 +4,7 @@ import { Duration, Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { CompactBlock, MerkleBlock, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { RegtestChain } from "effect-bitcoin-peer/testing"
-import { network, type scripted, withRemote } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+import { fork, network, type scripted, withRemote } from "./support/peers.ts"
 
 const { genesis } = RegtestChain
 const chain = { blocks: [genesis], hashes: [Wire.blockHash(genesis.header)] }

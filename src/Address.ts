@@ -58,7 +58,7 @@ export interface Host {
  * @since 0.1.0
  */
 export interface Address extends Host {
-  /** 0 to 65535; 0 for I2P, which has none. */
+  /** 0 to 65535; 0 for I2P, which has no ports. */
   readonly port: number
 }
 

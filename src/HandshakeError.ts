@@ -122,12 +122,10 @@ const describe = (reason: HandshakeReason): string => {
     case "BadMessage":
       return `bad message: ${reason.error.message}`
     case "Disconnected":
-      return (
-        (reason.error.reason._tag === "Closed"
-          ? "the peer closed the connection during the handshake"
-          : reason.error.message) +
-        (reason.likelyNetwork === undefined ? "; is it on the same network?" : isItOn(reason.likelyNetwork))
-      )
+      if (reason.error.reason._tag !== "Closed") return reason.error.message + isItOn(reason.likelyNetwork)
+      return `the peer closed the connection during the handshake${
+        reason.likelyNetwork === undefined ? "; is it on the same network?" : isItOn(reason.likelyNetwork)
+      }`
     case "Refused":
       return `refused: ${reason.problem}`
     case "BadOptions":

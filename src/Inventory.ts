@@ -354,7 +354,7 @@ export interface Rules {
  */
 export interface Inventory {
   readonly known: Known
-  /** The transactions that wait for the next turn, in the order in which they were queued. */
+  /** The transactions that wait for the next turn, in the order in which they were queued: the newest 50,000 at most. */
   readonly waiting: ReadonlyArray<ItemAnnouncement>
   /** Queues a transaction, if the peer wants it announced and does not know it. */
   readonly queue: (announcement: ItemAnnouncement, rules: Rules) => Announced
@@ -368,6 +368,9 @@ const unwanted = ({ feeRate, type }: ItemAnnouncement, rules: Rules): Announced 
   return feeRate !== undefined && feeRate < rules.feeFilter ? "belowFeeFilter" : undefined
 }
 
+/** Transactions that wait for a peer that takes no announcements; above, the older half is dropped. */
+const maxWaiting = 50_000
+
 class PeerInventory implements Inventory {
   readonly known: Known
   waiting: Array<ItemAnnouncement> = []
@@ -380,6 +383,7 @@ class PeerInventory implements Inventory {
     if (this.known.has(announcement.hash)) return "known"
     const why = unwanted(announcement, rules)
     if (why !== undefined) return why
+    if (this.waiting.length >= maxWaiting) this.waiting.splice(0, maxWaiting / 2)
     this.waiting.push(announcement)
     return "queued"
   }

@@ -3,9 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Handshake, Network, Nonce, Policy, Wire } from "effect-bitcoin-peer"
-import { countedNonces, network, scripted, verack, version } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+import { countedNonces, fork, network, scripted, verack, version } from "./support/peers.ts"
 
 /** Starts our handshake, and returns it with the other end of the connection. */
 const begin = Effect.fnUntraced(function* (options: Handshake.Options = {}) {

@@ -93,6 +93,18 @@ describe("known inventory", () => {
 })
 
 describe("a transaction that waits for the trickle", () => {
+  it("is dropped when 50,000 newer ones wait, for a peer that takes none", () => {
+    const inventory = Inventory.make(0, 1)
+    const hashed = (number: number): Uint8Array => {
+      const hash = new Uint8Array(32)
+      new DataView(hash.buffer).setUint32(0, number)
+      return hash
+    }
+    for (let number = 0; number < 120_000; number++) inventory.queue({ type: 1, hash: hashed(number) }, rules)
+    assert.isAtMost(inventory.waiting.length, 50_000)
+    assert.deepStrictEqual(inventory.waiting.at(-1)?.hash, hashed(119_999))
+  })
+
   it("is announced in the order of the queue, in batches of at most 1,000", () => {
     const inventory = Inventory.make(10_000, 1)
     for (let number = 0; number < 2_500; number++) assert.strictEqual(inventory.queue(tx(number), rules), "queued")

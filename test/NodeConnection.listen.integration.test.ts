@@ -167,7 +167,7 @@ describe("a listener on several addresses", () => {
     })
   )
 
-  it.live("fails if one address fails, and then listens on none", () =>
+  it.live("fails if one address fails, and closes the other listeners", () =>
     leavingNoHandle(
       Effect.gen(function* () {
         const port = yield* freePort

@@ -49,8 +49,11 @@ const getaddr: Wire.Message = { _tag: "getaddr" }
 const fixed = { _tag: "Fixed", interval: 10_000 } as const
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
-  const start = (options: Peer.Options = {}, version: Partial<Wire.Version> = { protocolVersion: 70_015 }) =>
-    withRemote({ direction, trickle: fixed, ...options }, version)
+  const start = (
+    options: Peer.Options = {},
+    version: Partial<Wire.Version> = { protocolVersion: 70_015 },
+    pair: Connection.PairOptions = {}
+  ) => withRemote({ direction, trickle: fixed, ...options }, version, pair)
 
   it.effect("announces transactions at once when the interval is 0", () =>
     Effect.gen(function* () {
@@ -134,6 +137,24 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       const mean = direction === "inbound" ? 5_000 : 2_000
       assert.approximately(waited / turns, mean, mean * 0.15)
     }).pipe(Random.withSeed("trickle"), Effect.provide(Nonce.layer))
+  )
+
+  it.effect("announces a block again whose announcement was interrupted while the send queue was full", () =>
+    Effect.gen(function* () {
+      const { peer, remote } = yield* start({ maximumQueuedBytes: 1 }, {}, { window: 1_000 })
+      const filler: Wire.Message = { _tag: "Unknown", command: "filler", payload: new Uint8Array(10_000) }
+      for (let count = 0; count < 2; count++) {
+        yield* Effect.forkChild(peer.send(filler), { startImmediately: true })
+        yield* Effect.yieldNow
+      }
+      const announcing = yield* Effect.forkChild(peer.announce([block(1)]), { startImmediately: true })
+      yield* Fiber.interrupt(announcing)
+      const again = yield* Effect.forkChild(peer.announce([block(1)]), { startImmediately: true })
+      const inv = yield* remote.receiveUntil("inv")
+      assert.deepStrictEqual(numbers(inv), [1])
+      assert.deepStrictEqual(yield* Fiber.join(again), ["queued"])
+      assert.deepStrictEqual(yield* peer.announce([block(1)]), ["known"])
+    }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("announces each block at once, alone", () =>

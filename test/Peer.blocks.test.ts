@@ -1,17 +1,15 @@
-/** Blocks and transactions that a peer is asked for: whole, checked, or a typed reason. */
+/** getBlock, getTransaction and getBlockTransactions: checked answers, or a typed reason. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { CompactBlock, MerkleBlock, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { RegtestChain } from "effect-bitcoin-peer/testing"
-import { network, type scripted, withRemote } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+import { fork, network, type scripted, withRemote } from "./support/peers.ts"
 
 const { genesis } = RegtestChain
 const chain = { blocks: [genesis], hashes: [Wire.blockHash(genesis.header)] }
 const coinbase = genesis.transactions.at(0)!
-/** A transaction with a witness; it spends nothing that exists. */
+/** A transaction with a witness. The output that it spends cannot be spent in a real chain. */
 const transaction: Wire.Transaction = {
   ...RegtestChain.spend(RegtestChain.coinOf(coinbase)),
   inputs: [
@@ -32,7 +30,7 @@ const bare = (transaction: Wire.Transaction): Wire.Transaction => ({
 })
 const message = (block: Wire.Block): Wire.BlockMessage => ({ _tag: "block", block })
 const stripped = { ...block, transactions: Array.from(block.transactions, bare) }
-/** Another one with the same header. */
+/** A block with other transactions under the same header. */
 const mutated = { ...block, transactions: genesis.transactions }
 const bytesOf = (block: Wire.Block): Uint8Array => Result.getOrThrow(Wire.encode(message(block)))
 
@@ -61,7 +59,7 @@ const reasonOf = <A>(fiber: Fiber.Fiber<A, Peer.PeerError>) =>
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = (options: Peer.Options = {}) => withRemote({ direction, ...options })
 
-  it.effect("getBlock asks with witnesses and returns the block", () =>
+  it.effect("getBlock requests the block with witnesses and returns it", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getBlock(hash))
@@ -71,7 +69,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getBlock fails with NotFound when the peer says so, and when it answers a later ping", () =>
+  it.effect("getBlock fails with NotFound on a notfound, and when the pong to a later ping arrives first", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const answers = [
@@ -88,7 +86,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   )
 
   it.effect(
-    "the ping after a request is no measure of the round trip: its pong comes after a block that may be large",
+    "the ping after a request does not count as a round trip, because its pong comes after a block that may be large",
     () =>
       Effect.gen(function* () {
         const { peer, remote } = yield* start()
@@ -103,7 +101,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getBlock fails with TimedOut when nothing comes, not even a pong", () =>
+  it.effect("getBlock fails with TimedOut when neither the block nor a pong arrives", () =>
     Effect.gen(function* () {
       const { peer } = yield* start({ stalls: false })
       const asking = yield* fork(peer.getBlock(hash, { timeout: "20 seconds" }))
@@ -116,7 +114,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a block that was not found may be announced: to ask for it does not make it known to the peer", () =>
+  it.effect("a block that the peer did not have can be announced to it: a request does not mark it as known", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getBlock(hash))
@@ -127,29 +125,31 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a changed block ends the peer, reaches no handler, and fails the request", () =>
-    Effect.gen(function* () {
-      for (const [wrong, problem] of [
-        [mutated, "the header commits to other transactions"],
-        [stripped, "the coinbase has a commitment without its witness"]
-      ] as const) {
-        const handled: Array<string> = []
-        const { peer, remote } = yield* start({
-          handlers: { block: () => void handled.push("block"), sendheaders: () => void handled.push("sendheaders") }
-        })
-        const asking = yield* fork(peer.getBlock(hash))
-        yield* remote.send({ _tag: "sendheaders" }, message(wrong), { _tag: "sendheaders" })
-        const end = yield* peer.awaitShutdown
-        assert.deepStrictEqual(end, { _tag: "BadAnswer", command: "block", hash, problem })
-        assert.deepStrictEqual(yield* reasonOf(asking), { _tag: "Ended", end })
-        assert.deepStrictEqual(handled, ["sendheaders"])
-        assert.include(Peer.describeEnd(end), problem)
-        assert.deepStrictEqual(Peer.assess(end), { by: "remote", retry: false, points: 100 })
-      }
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "a mutated block that answers a request ends the peer, fails the request, and is not passed to handlers",
+    () =>
+      Effect.gen(function* () {
+        for (const [wrong, problem] of [
+          [mutated, "the header commits to other transactions"],
+          [stripped, "the coinbase has a commitment without its witness"]
+        ] as const) {
+          const handled: Array<string> = []
+          const { peer, remote } = yield* start({
+            handlers: { block: () => void handled.push("block"), sendheaders: () => void handled.push("sendheaders") }
+          })
+          const asking = yield* fork(peer.getBlock(hash))
+          yield* remote.send({ _tag: "sendheaders" }, message(wrong), { _tag: "sendheaders" })
+          const end = yield* peer.awaitShutdown
+          assert.deepStrictEqual(end, { _tag: "BadAnswer", command: "block", hash, problem })
+          assert.deepStrictEqual(yield* reasonOf(asking), { _tag: "Ended", end })
+          assert.deepStrictEqual(handled, ["sendheaders"])
+          assert.include(Peer.describeEnd(end), problem)
+          assert.deepStrictEqual(Peer.assess(end), { by: "remote", retry: false, points: 100 })
+        }
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a block without its witnesses is the answer where it was asked for so", () =>
+  it.effect("a block without witnesses answers a request for the block without witnesses", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getData([{ type: Wire.InventoryType.block, hash }]))
@@ -158,7 +158,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a changed block that nobody asked for reaches the handlers and ends nothing", () =>
+  it.effect("an unsolicited mutated block is passed to handlers, and the peer stays connected", () =>
     Effect.gen(function* () {
       const handled: Array<string> = []
       const { remote } = yield* start({ handlers: { block: () => void handled.push("block") } })
@@ -168,7 +168,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a filtered block without a proof ends the peer, and so do headers that do not follow each other", () =>
+  it.effect("a filtered block without a valid proof, or headers that are not a chain, end the peer", () =>
     Effect.gen(function* () {
       const { merkleBlock } = MerkleBlock.make(block, () => true)
       const next = RegtestChain.mineBlock(chain, { timestamp: timestamp + 600 })
@@ -193,7 +193,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a block on a slow line is no stall while its bytes arrive, and one when they do not", () =>
+  it.effect("a slow block does not stall while its bytes arrive, and does when they stop", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getBlock(hash, { timeout: "1 hour" }))
@@ -215,7 +215,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getTransaction asks by the hash that is announced, or as it is told, with witnesses", () =>
+  it.effect("getTransaction requests with witnesses, by the negotiated kind of hash or the given one", () =>
     Effect.gen(function* () {
       const { tx, witnessTx, wtx } = Wire.InventoryType
       const [txid, wtxid] = [Wire.txid(transaction), Wire.wtxid(transaction)]
@@ -237,14 +237,14 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
         }
         const missing = yield* fork(peer.getTransaction(hash))
         const items = yield* requested(remote)
-        // Some nodes leave the witness flag out.
+        // Some nodes omit the witness flag in notfound.
         yield* remote.send({ _tag: "notfound", items: wtxidRelay ? items : [{ type: tx, hash }] })
         assert.deepStrictEqual(yield* reasonOf(missing), { _tag: "NotFound", what: "getdata", hash })
       }
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getBlockTransactions returns the blocktxn of that block, or all of it", () =>
+  it.effect("getBlockTransactions returns the blocktxn of its block, or the whole block", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const other = RegtestChain.mineBlock(chain, { timestamp: timestamp + 600 })
@@ -265,7 +265,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a blocktxn with more or fewer transactions than were asked for ends the peer", () =>
+  it.effect("a blocktxn with more or fewer transactions than requested ends the peer", () =>
     Effect.gen(function* () {
       for (const transactions of [[], [transaction, transaction]]) {
         const { peer, remote } = yield* start()
@@ -278,7 +278,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getBlockTransactions for no transactions is not sent: it would end the peer at the other side", () =>
+  it.effect("getBlockTransactions without indexes fails with NotSendable: the remote would disconnect", () =>
     Effect.gen(function* () {
       const { peer } = yield* start()
       const { reason } = yield* Effect.flip(peer.getBlockTransactions(hash, []))
@@ -287,7 +287,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("transactions of a block that never come, without a pong, end the peer", () =>
+  it.effect("an unanswered getBlockTransactions ends the peer with Stalled if no pong arrives either", () =>
     Effect.gen(function* () {
       const { peer } = yield* start()
       const asking = yield* fork(peer.getBlockTransactions(hash, [1], { timeout: "1 hour" }))

@@ -3,9 +3,19 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Metric, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Handshake, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
-import { countedNonces, network, scripted, tracked, twoPeers, verack, version, withRemote } from "./support/peers.ts"
+import {
+  countedNonces,
+  fork,
+  network,
+  scripted,
+  tracked,
+  twoPeers,
+  verack,
+  version,
+  withRemote
+} from "./support/peers.ts"
 
-import { assertOver, block, fork, type Session, waiters } from "./support/ends.ts"
+import { assertOver, block, type Session, waiters } from "./support/ends.ts"
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>

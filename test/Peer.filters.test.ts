@@ -3,9 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Nonce, Peer, Wire } from "effect-bitcoin-peer"
-import { withRemote } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+import { fork, withRemote } from "./support/peers.ts"
 
 const hash = (number: number): Uint8Array => new Uint8Array(32).fill(number)
 const cfilter = (number: number, filterType = 0): Wire.CFilter => ({

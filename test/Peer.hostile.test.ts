@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
-import { verack, version } from "./support/peers.ts"
+import { filler, fork, ping, verack, version } from "./support/peers.ts"
 import {
   block,
   getdata,
@@ -20,23 +20,17 @@ import {
   assertKept,
   assertUnharmed,
   connected,
+  count,
+  directions,
   endOf,
   flood,
-  fork,
   frames,
   header,
   memory,
-  MiB
+  MiB,
+  scale
 } from "./support/hostile.ts"
 import { dice } from "./support/dice.ts"
-
-const directions = ["outbound", "inbound"] as const
-const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
-const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
-/** Multiplies the number of messages that a leak could keep: far above each bound at 1. HOSTILE_SCALE=10 runs longer. */
-const scale = Number(process.env["HOSTILE_SCALE"] ?? 1)
-const count = <A>(size: number, make: (index: number) => A): Array<A> =>
-  Array.from({ length: size }, (_, at) => make(at))
 
 describe.each(directions)("an %s peer with a hostile remote", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(options: Peer.Options<H> = {}) =>

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Nonce, Policy, Wire } from "effect-bitcoin-peer"
-import { network, verack, version } from "./support/peers.ts"
+import { filler, network, ping, verack, version } from "./support/peers.ts"
 import { inv } from "./support/requests.ts"
 import {
   assertKeeps,
@@ -11,23 +11,18 @@ import {
   assertUnharmed,
   begun,
   connected,
+  count,
+  directions,
   endOf,
   flood,
   frames,
   header,
   memory,
   MiB,
-  refusal
+  refusal,
+  scale
 } from "./support/hostile.ts"
 import { dice } from "./support/dice.ts"
-
-const directions = ["outbound", "inbound"] as const
-const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
-const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
-/** Multiplies the number of messages that a leak could keep: far above each bound at 1. HOSTILE_SCALE=10 runs longer. */
-const scale = Number(process.env["HOSTILE_SCALE"] ?? 1)
-const count = <A>(size: number, make: (index: number) => A): Array<A> =>
-  Array.from({ length: size }, (_, at) => make(at))
 
 describe.each(directions)("the handshake of an %s peer with a hostile remote", (direction) => {
   // v1 only: under "auto" an inbound peer takes first bytes that are not a version message for a BIP324 key.

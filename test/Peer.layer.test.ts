@@ -3,9 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, ConfigProvider, Context, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Network, Nonce, Peer } from "effect-bitcoin-peer"
-import { network, scripted, verack, version, withRemote } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+import { fork, network, scripted, verack, version, withRemote } from "./support/peers.ts"
 
 describe("options", () => {
   const bad: ReadonlyArray<Peer.Options> = [

@@ -3,9 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Fiber, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { MerkleBlock, Nonce, type Peer, Wire } from "effect-bitcoin-peer"
-import { network, type scripted, withRemote } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+import { fork, network, type scripted, withRemote } from "./support/peers.ts"
 
 const transaction = (lockTime: number): Wire.Transaction => ({
   version: 2,

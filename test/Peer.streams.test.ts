@@ -3,12 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, Peer, Wire } from "effect-bitcoin-peer"
-import { withRemote } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
-
-const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
-const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
+import { filler, fork, ping, withRemote } from "./support/peers.ts"
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(

@@ -3,12 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Fiber, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
-import { network, scripted, twoPeers, verack, version, withRemote } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
-
-const filler = (size: number): Wire.Message => ({ _tag: "Unknown", command: "filler", payload: new Uint8Array(size) })
-const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
+import { filler, fork, network, ping, scripted, twoPeers, verack, version, withRemote } from "./support/peers.ts"
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(
@@ -452,6 +447,22 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
 })
 
 describe("two peers", () => {
+  it.live("that answer each other without end leave time for timers", () =>
+    Effect.gen(function* () {
+      let count = 0
+      const handlers: Peer.Handlers = {
+        getaddr: (_, peer) => {
+          count++
+          return peer.send({ _tag: "getaddr" })
+        }
+      }
+      const [first] = yield* twoPeers({ handlers }, { handlers })
+      yield* first.send({ _tag: "getaddr" })
+      for (let turn = 0; turn < 3; turn++) yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 0)))
+      assert.isAbove(count, 0)
+    })
+  )
+
   it.effect("each send 500 messages of 100 kB at once without deadlock", () =>
     Effect.gen(function* () {
       let first = 0

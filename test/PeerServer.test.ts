@@ -1,12 +1,8 @@
 /** PeerServer.serve: inbound peers from the connections of a listener. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
-import { Connection, Nonce, PeerServer, Wire } from "effect-bitcoin-peer"
-import { network, scripted, verack, version } from "./support/peers.ts"
-
-const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
-
-const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })
+import { Connection, Nonce, PeerServer } from "effect-bitcoin-peer"
+import { fork, network, ping, scripted, verack, version } from "./support/peers.ts"
 
 describe("PeerServer.serve", () => {
   it.effect(

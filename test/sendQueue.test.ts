@@ -131,4 +131,75 @@ describe("SendQueue", () => {
       assert.strictEqual(queue.bytes, 5)
     })
   )
+
+  it.effect("fails the senders in line when one that was just accepted closes the queue", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(10)
+      yield* queue.offer(bytes(20))
+      const closing = yield* fork(
+        Effect.andThen(
+          queue.offer(bytes(5)),
+          Effect.sync(() => queue.close("closed"))
+        )
+      )
+      const waiting = yield* fork(queue.offer(bytes(5)))
+      queue.release(yield* Queue.takeAll(queue.entries))
+      assert.deepStrictEqual(yield* Fiber.await(waiting), Exit.fail("closed"))
+      yield* Fiber.join(closing)
+    })
+  )
+
+  it.effect("writes the messages of one turn of the event loop together, at its end", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(100)
+      const writes: Array<number> = []
+      queue.writeDirectly((batch) => {
+        writes.push(batch.length)
+        return 0
+      })
+      yield* queue.offer(bytes(10))
+      yield* queue.offer(bytes(20))
+      assert.deepStrictEqual(writes, [])
+      const written = yield* fork(queue.offerAndWait(bytes(30)))
+      yield* Effect.promise(() => Promise.resolve())
+      assert.deepStrictEqual(writes, [3])
+      assert.strictEqual(queue.bytes, 0)
+      yield* Fiber.join(written)
+    })
+  )
+
+  it.effect("leaves the messages to the writer when the connection does not take all, in their order", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(100)
+      queue.writeDirectly(() => 7)
+      yield* queue.offer(bytes(10))
+      yield* Effect.promise(() => Promise.resolve())
+      yield* queue.offer(bytes(20))
+      const entries = yield* Queue.takeAll(queue.entries)
+      assert.deepStrictEqual(
+        entries.map(({ isWritten, outgoing }) => [isWritten, outgoing.frame.length]),
+        [
+          [true, 10],
+          [false, 20]
+        ]
+      )
+      assert.strictEqual(queue.bytes, 30)
+    })
+  )
+
+  it.effect("drops the messages of a turn when it is closed before the end of the turn", () =>
+    Effect.gen(function* () {
+      const queue = yield* makeQueue(100)
+      let writes = 0
+      queue.writeDirectly(() => {
+        writes++
+        return 0
+      })
+      const written = yield* fork(queue.offerAndWait(bytes(10)))
+      queue.close("gone")
+      yield* Effect.promise(() => Promise.resolve())
+      assert.strictEqual(writes, 0)
+      assert.deepStrictEqual(yield* Fiber.await(written), Exit.fail("gone"))
+    })
+  )
 })

@@ -73,13 +73,19 @@ export class Announcer {
       const results = announcements.map((announcement): Inventory.Announced => {
         const item = Inventory.itemOf(announcement, remote)
         if (item.type !== Wire.InventoryType.block) return inventory.queue(item, remote)
-        if (!inventory.known.add(item.hash)) return "known"
+        if (inventory.known.has(item.hash) || blocks.some(({ hash }) => Wire.hashEquals(hash, item.hash)))
+          return "known"
         blocks.push({ type: item.type, hash: item.hash })
         return "queued"
       })
       this.#announced.wake()
       return Effect.as(
-        Effect.forEach(blocks, (item) => sendQueue.offer({ _tag: "inv", items: [item] }), { discard: true }),
+        // Known once it was accepted: an announcement that is interrupted before can be repeated.
+        Effect.forEach(
+          blocks,
+          (item) => Effect.map(sendQueue.offer({ _tag: "inv", items: [item] }), () => inventory.known.add(item.hash)),
+          { discard: true }
+        ),
         results
       )
     })

@@ -34,7 +34,7 @@ const pushAt = (script: Uint8Array, offset: number): Push | undefined => {
   return start + size > script.length ? undefined : { start, end: start + size }
 }
 
-/** The first push at or after an offset; `undefined` if there is none, or if it is cut off. */
+/** The first push at or after an offset; `undefined` if there is no push, or if it is truncated. */
 export const nextPush = (script: Uint8Array, offset: number): Push | undefined => {
   let at = offset
   while (at < script.length && script[at] > pushData4) at++

@@ -114,7 +114,7 @@ export interface Coin {
 }
 
 /**
- * The output of a transaction at an index; the first one by default. Throws a `RangeError` if there is none.
+ * The output of a transaction at an index; the first one by default. Throws a `RangeError` if it does not exist.
  *
  * @category constructors
  * @since 0.1.0

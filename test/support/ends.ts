@@ -2,11 +2,9 @@
 import { assert } from "@effect/vitest"
 import { Effect, Fiber, Scope } from "effect"
 import { Peer, Wire } from "effect-bitcoin-peer"
-import { verack, withRemote } from "./peers.ts"
+import { fork, verack, withRemote } from "./peers.ts"
 
 export type Session = Effect.Success<ReturnType<typeof withRemote>>
-
-export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
 export const block = (size: number): Wire.Message => ({
   _tag: "Unknown",

@@ -4,7 +4,7 @@ import * as vm from "node:vm"
 import { assert } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { Connection, type Handshake, Peer, Wire } from "effect-bitcoin-peer"
-import { network, scripted, tracked, withRemote } from "./peers.ts"
+import { fork, network, scripted, tracked, withRemote } from "./peers.ts"
 
 v8.setFlagsFromString("--expose-gc")
 const collect: unknown = vm.runInNewContext("gc")
@@ -49,8 +49,6 @@ export const header = (command: string, length: number, checksum = 0): Uint8Arra
   view.setUint32(20, checksum, true)
   return bytes
 }
-
-export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
 export type Session = Effect.Success<ReturnType<typeof withRemote>>
 
@@ -133,3 +131,12 @@ export const frames = (messages: ReadonlyArray<Wire.Message>): Uint8Array => {
   if (encoded._tag === "Failure") throw encoded.failure
   return encoded.success
 }
+
+export const directions = ["outbound", "inbound"] as const
+
+/** Multiplies the number of messages that a leak could keep: far above each bound at 1. HOSTILE_SCALE=10 runs longer. */
+export const scale = Number(process.env["HOSTILE_SCALE"] ?? 1)
+
+/** A list of that length. */
+export const count = <A>(size: number, make: (index: number) => A): Array<A> =>
+  Array.from({ length: size }, (_, at) => make(at))

@@ -3,9 +3,9 @@ import { Cause, Effect, Exit, Fiber, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, Peer } from "effect-bitcoin-peer"
 import { dice } from "./dice.ts"
-import { network, scripted, tracked, verack, version } from "./peers.ts"
+import { fork, network, scripted, tracked, verack, version } from "./peers.ts"
 
-import { fork, idOf, keyOf, numbered, type Report, seededNonces, show, untilIdle } from "./simulation.ts"
+import { idOf, keyOf, numbered, type Report, seededNonces, show, untilIdle } from "./simulation.ts"
 
 /**
  * One peer whose remote reads only at times: sends, waits, interruptions and an end in any order. Each waiting caller must

@@ -156,3 +156,15 @@ export const twoPeers = Effect.fnUntraced(function* <
     { concurrency: 2 }
   )
 })
+
+/** Forks a fiber that runs at once, up to its first wait. */
+export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+/** A message of an unknown command, with a payload of that many bytes. */
+export const filler = (size: number): Wire.Message => ({
+  _tag: "Unknown",
+  command: "filler",
+  payload: new Uint8Array(size)
+})
+
+export const ping = (nonce: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(nonce) })

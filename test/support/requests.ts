@@ -36,11 +36,11 @@ export const tx = (number: number, witness = false): Wire.Tx => ({
 })
 export const txid = (number: number): Uint8Array => Wire.txid(transaction(number))
 export const wtxid = (number: number): Uint8Array => Wire.wtxid(transaction(number, true))
-/** Commits to no witness but its own: OP_RETURN, a push of 36 bytes, a tag, the hash of 64 zeros (BIP141). */
+/** A commitment for a block in which only the coinbase has a witness: OP_RETURN, a push of 36 bytes, a tag, a hash (BIP141). */
 const commitment = Result.getOrThrow(
   Hex.decode("6a24aa21a9ede2f61c3f71d1defd3fa999dfa36953755c690689799962b48bebd836974e8cf9")
 )
-/** The only transaction of a block. Its witness does not change its txid, and so not the block's hash. */
+/** The only transaction of a block. Its witness changes neither its txid nor the hash of the block. */
 const coinbase = (number: number, witness: boolean): Wire.Transaction => ({
   version: 2,
   inputs: [
@@ -67,12 +67,12 @@ export const block = (number: number, witness = false): Wire.BlockMessage => ({
   block: { header: header(number), transactions: [coinbase(number, witness)] }
 })
 export const blockHash = (number: number): Uint8Array => Wire.blockHash(header(number))
-/** The block with other transactions than its header commits to. */
+/** A block with other transactions than its header commits to. */
 export const mutatedBlock = (number: number): Wire.BlockMessage => ({
   _tag: "block",
   block: { header: header(number), transactions: [coinbase(number + 1, true)] }
 })
-/** A filtered block of these transactions, all of which match; by default of one that does not. */
+/** A filtered block of these transactions, which all match; by default of one transaction that does not match. */
 export const filteredBlock = (number: number, ...txs: ReadonlyArray<Wire.Tx>): Wire.MerkleBlock => {
   if (txs.length === 0) return MerkleBlock.make(block(number).block, () => false).merkleBlock
   const transactions = txs.map(({ transaction }) => transaction)
@@ -127,7 +127,7 @@ export const genesisHash = hash(0xffff)
 export const make = (answersPings = true): RequestTracker =>
   new RequestTracker({ genesisHash, segwitHeight: 0, dataTimeout: 30_000, headersTimeout: 90_000, answersPings })
 
-/** A message arrives, of which no hash was made yet. */
+/** Passes a received message to the tracker, without known hashes. */
 export const received = (tracker: RequestTracker, message: Wire.Message, now = 0): BadAnswer | undefined =>
   tracker.received(message, {}, now)
 
@@ -141,27 +141,27 @@ export const notFound: Outcome = { _tag: "NotFound" }
 export const noAnswer: Outcome = { _tag: "NoAnswer" }
 export const doesNotConnect: Outcome = { _tag: "DoesNotConnect" }
 
-/** Asks for items, writes the getdata where one has to be sent, and collects the outcomes by index. */
+/** Requests items, marks the getdata as sent if one is needed, and collects the outcomes by index. */
 export const askItems = (tracker: RequestTracker, items: ReadonlyArray<Wire.InventoryItem>, now = 0) => {
   const outcomes: Array<Outcome | undefined> = items.map(() => undefined)
   const asked = tracker.askItems(items, (index, outcome) => {
-    assert.isUndefined(outcomes[index], "told twice")
+    assert.isUndefined(outcomes[index], "a second outcome for one request")
     outcomes[index] = outcome
   })
   if (asked.newItems.length > 0) tracker.sent(getdata(...asked.newItems), now)
   return { ...asked, outcomes }
 }
 
-/** Asks a question, writes it where it has to be sent, and collects the outcomes, of which there is one at most. */
+/** Makes a request, marks it as sent if it is new, and collects its outcome. */
 export const ask = (tracker: RequestTracker, question: Question, now = 0) => {
   const outcomes: Array<Outcome> = []
   const asked = tracker.ask(question, (outcome) => {
-    assert.isEmpty(outcomes, "told twice")
+    assert.isEmpty(outcomes, "a second outcome for one request")
     outcomes.push(outcome)
   })
   if (asked.isNew) tracker.sent(question, now)
   return { ...asked, outcomes }
 }
 
-/** For what must not be told. */
-export const untold = (): void => assert.fail("told")
+/** A callback for a request that must not get an outcome. */
+export const untold = (): void => assert.fail("the request got an outcome")

@@ -7,7 +7,7 @@ import { SecureRandom } from "effect/crypto"
 import { TestClock } from "effect/testing"
 import { Connection, type Handshake, Nonce, Peer, Wire } from "effect-bitcoin-peer"
 import { dice } from "./dice.ts"
-import { network, tracked } from "./peers.ts"
+import { fork, network, tracked } from "./peers.ts"
 
 /** A `Nonce` service of its own, from a seed. */
 export const seededNonces = (seed: number) => {
@@ -76,8 +76,6 @@ export interface Report {
   readonly lost: ReadonlyArray<string>
   readonly ends: readonly [string, string]
 }
-
-export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
 const hash = (number: number): Uint8Array => new Uint8Array(32).fill(number)
 

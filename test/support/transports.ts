@@ -1,8 +1,7 @@
 /** Dials with a negotiated transport, and v2 handshakes with a scripted remote. */
 import { Effect, Fiber, Layer, Scope } from "effect"
 import { Connection, type Handshake, Nonce, Peer, Transport } from "effect-bitcoin-peer"
-import { fork } from "./hostile.ts"
-import { network } from "./peers.ts"
+import { fork, network } from "./peers.ts"
 
 /** Gives each test its own Transport.V1Peers. */
 export const fresh = <A, E, R>(effect: Effect.Effect<A, E, R>) =>

@@ -44,7 +44,7 @@ export interface TransactionInput {
   readonly script: Uint8Array
   /** uint32. */
   readonly sequence: number
-  /** The witness stack of the input (BIP141), empty where it has none. */
+  /** The witness stack of the input (BIP141), empty if it has no witness. */
   readonly witness: List<Uint8Array>
 }
 
@@ -481,7 +481,7 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
 /**
  * The id of a transaction, 32 bytes in wire order: SHA-256 twice over its form without witnesses.
  *
- * Throws a `WireError` for a transaction with a field that does not fit; a decoded transaction has none.
+ * Throws a `WireError` for a transaction with a field that does not fit; a decoded transaction never throws.
  *
  * @example
  * ```ts
@@ -503,7 +503,7 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
 export const txid = (transaction: Transaction): Uint8Array => hashOf(transaction, false)
 
 /**
- * The id of a transaction with its witnesses (BIP141), 32 bytes in wire order. Equal to `txid` where there are none.
+ * The id of a transaction with its witnesses (BIP141), 32 bytes in wire order. Equal to `txid` if it has no witnesses.
  *
  * For a coinbase it is the hash of its bytes too; only the commitment of BIP141 takes zeros in its place. Throws as `txid`
  * does.

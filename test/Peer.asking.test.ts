@@ -96,6 +96,7 @@ describe("a request of a caller without TypeScript", () => {
     ["blockHashes", (peer) => peer.getCompactFilters(wrong)],
     ["blockHashes", (peer) => peer.getCompactFilters({ startHeight: 1, blockHashes: wrong })],
     ["blockHashes", (peer) => peer.getCompactFilters({ startHeight: 1, blockHashes: [short, hash(1)] })],
+    ["blockHashes", (peer) => peer.getCompactFilters({ startHeight: 1, blockHashes: [hash(1), wrong] })],
     ["blockHashes", (peer) => peer.getCompactFilters({ startHeight: 1, blockHashes: [hash(1), hash(1)] })],
     ["startHeight", (peer) => peer.getCompactFilters({ startHeight: wrong, blockHashes: [hash(1)] })],
     ["stopHeight", (peer) => peer.getCompactFilterHeaders(wrong)],

@@ -296,13 +296,12 @@ export class Requests {
       const hashes = Array.from(blockHashes)
       const count = hashes.length
       const limit = Wire.maxCompactFilters
-      const stopHash = hashes.at(-1)
-      if (stopHash === undefined) return Effect.succeed([])
+      if (count === 0) return Effect.succeed([])
       if (count > limit) return refuse("getcfilters", { _tag: "TooMany", field: "blockHashes", count, limit })
       const problem = problemOf(hashes)
       if (problem !== undefined) return bad(problem)
       return this.#askFilters<ReadonlyArray<Wire.CFilter>>(
-        { _tag: "getcfilters", filterType, startHeight, stopHash },
+        { _tag: "getcfilters", filterType, startHeight, stopHash: hashes[count - 1]! },
         options?.timeout ?? defaultFiltersTimeout,
         (done) => receiveFilters(filterType, hashes, done)
       )

@@ -148,7 +148,7 @@ export class Answers {
     }
   }
 
-  /** To be called when a caller has left: transactions are collected only while somebody waits for them. */
+  /** To be called when a caller has left: transactions are collected only while a caller waits for them. */
   left(): void {
     if (this.#filtered?.request.subscribers.length === 0) this.#filtered = undefined
   }

@@ -111,7 +111,7 @@ export class InFlight {
     if (request.subscribers.length === 0 && request.isOpen && !request.isInLine) this.#remove(request)
   }
 
-  /** The request was written, whoever sent it. */
+  /** The request was written, by the peer or by a caller. */
   markWritten(kind: Kind, key: string, now: number): void {
     let request = this.get(kind, key)
     if (request === undefined) {

@@ -162,8 +162,8 @@ describe("the JSON", () => {
       assert.include(result.failure.message, "a decimal number of 1 to 20 digits")
       assert.isBelow(result.failure.message.length, 100)
     }
-    // BigInt takes more than a second for the first one.
-    assert.isBelow(performance.now() - started, 500)
+    // BigInt takes about two seconds for the first one.
+    assert.isBelow(performance.now() - started, 1_000)
     for (const text of ['{"_tag":"hello"}', '{"_tag":5}', "{}", "[]", "5"]) {
       const result = Schema.decodeResult(Text)(text)
       assert(Result.isFailure(result))

@@ -8,9 +8,9 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Connection } from "./Connection.ts"
-import type { Options } from "./handshake/options.ts"
+import { badOption, type Options } from "./handshake/options.ts"
 import { type Negotiated, runHandshake } from "./handshake/run.ts"
-import type { HandshakeError } from "./HandshakeError.ts"
+import { HandshakeError } from "./HandshakeError.ts"
 import * as Network from "./Network.ts"
 import type { Nonce } from "./Nonce.ts"
 import * as Policy from "./Policy.ts"
@@ -53,6 +53,8 @@ export const run = Effect.fnUntraced(function* (
   connection: Connection,
   options: Options = {}
 ): Effect.fn.Return<Negotiated, HandshakeError, Nonce | Scope.Scope> {
+  const wrong = badOption(options)
+  if (wrong !== undefined) return yield* new HandshakeError({ reason: { _tag: "BadOptions", error: wrong } })
   const { magic } = options.network ?? Network.mainnet
   const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core)
   return (yield* runHandshake(link, options)).negotiated

@@ -416,6 +416,9 @@ const fromSession = (session: Session<Peer>): Peer => ({
   scope: session.lifecycle.scope
 })
 
+const badOptions = (error: Wire.WireError): Effect.Effect<never, Handshake.HandshakeError> =>
+  Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error } }))
+
 /**
  * Runs the handshake over a connection and starts the peer, in either direction. The peer and the connection end with the
  * scope. Fails with `HandshakeError`, after closing the connection; an interruption destroys it.
@@ -444,16 +447,16 @@ export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = H
   connection: Connection,
   options: Options<H> = {}
 ): Effect.fn.Return<Peer, Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
+  const wrong = badOption(options)
+  if (wrong !== undefined) {
+    yield* Effect.uninterruptible(connection.close)
+    return yield* badOptions(wrong)
+  }
   const { magic } = options.network ?? Network.mainnet
   const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
-  const wrong = badOption(options)
   // After the handshake nothing may be interrupted until the fibers run: otherwise nothing would close the connection.
   return yield* Effect.uninterruptibleMask((restore) =>
-    restore(
-      wrong === undefined
-        ? runHandshake(link, options)
-        : Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error: wrong } }))
-    ).pipe(
+    restore(runHandshake(link, options)).pipe(
       Effect.onExit((exit) =>
         Exit.isSuccess(exit)
           ? Effect.void
@@ -506,12 +509,17 @@ export const dial = <E, R, H extends Handlers<unknown> = Handlers>(
         )
       })
     )
-  const transport = options.transport ?? "auto"
-  return Effect.catchIf(
-    attempt(transport),
-    (error) => transport === "auto" && error instanceof Handshake.HandshakeError && error.reason._tag === "V2NotSpoken",
-    () => attempt("v1")
-  )
+  return Effect.suspend(() => {
+    const wrong = badOption(options)
+    if (wrong !== undefined) return badOptions(wrong)
+    const transport = options.transport ?? "auto"
+    return Effect.catchIf(
+      attempt(transport),
+      (error) =>
+        transport === "auto" && error instanceof Handshake.HandshakeError && error.reason._tag === "V2NotSpoken",
+      () => attempt("v1")
+    )
+  })
 }
 
 /**

@@ -128,17 +128,16 @@ export const serve = Effect.fnUntraced(function* <
 ): Effect.fn.Return<never, ConnectionError, Nonce | Peer.HandlerServices<H> | Exclude<R, Scope.Scope>> {
   const { onPeer, onRefused, peer: peerOptions } = options
   const turns = makeSharedTurns(inboundTrickle)
-  const attend = (connection: Connection) =>
-    Peer.make(connection, {
-      trickle: { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) },
-      ...(typeof peerOptions === "function" ? peerOptions(connection) : peerOptions),
-      direction: "inbound"
-    }).pipe(
+  const attend = (connection: Connection) => {
+    const own = typeof peerOptions === "function" ? peerOptions(connection) : peerOptions
+    const shared = { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) } as const
+    return Peer.make(connection, { ...own, trickle: own?.trickle ?? shared, direction: "inbound" }).pipe(
       Effect.tapError((error) => onRefused?.(error, connection) ?? Effect.void),
       Effect.flatMap((peer) =>
         Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
       )
     )
+  }
   return yield* Effect.andThen(
     acceptEach(listener, (connection) =>
       Effect.ignoreCause(

@@ -70,7 +70,7 @@ export interface Obfuscation {
   readonly keyPair: Effect.Effect<KeyPair>
   /**
    * Random bytes after our key, which hide where the key ends. `maximumLength` is 4,095 if the peer is known to support version 2,
-   * and 175 (`maxGarbageLengthUnknown`) otherwise. More than 4,095 bytes fail the handshake with `BadOptions`.
+   * and 175 (`maxGarbageLengthUnknown`) otherwise. More bytes than that fail the handshake with `BadOptions`.
    */
   readonly garbage: (maximumLength: number) => Effect.Effect<Uint8Array>
   /** The lengths of the contents of decoy packets, which the peer drops. They are sent before the version packet. */

@@ -25,7 +25,10 @@ const U16 = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffff }))
 const U32 = Schema.Int.check(Schema.isUint32())
 const I32 = Schema.Int.check(Schema.isInt32())
 const U48 = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 48 - 1 }))
-const U64 = Schema.BigIntFromString.check(Schema.isBetweenBigInt({ minimum: 0n, maximum: 2n ** 64n - 1n }))
+// `BigInt` takes quadratic time: seconds for a text of some megabytes.
+const U64 = Schema.String.check(Schema.isPattern(/^[0-9]{1,20}$/, { expected: "a decimal number of 1 to 20 digits" }))
+  .pipe(Schema.decodeTo(Schema.BigInt, SchemaTransformation.bigintFromString))
+  .check(Schema.isBetweenBigInt({ minimum: 0n, maximum: 2n ** 64n - 1n }))
 /** A decoded message may have one beyond 2^53, which is inexact: `encode` of `Wire` refuses it. */
 const I64 = Schema.Finite.check(
   Schema.makeFilter((value: number) => Number.isInteger(value), { expected: "an integer" })
@@ -144,7 +147,7 @@ const PlainMessage = Schema.TaggedUnion({
     reserved: Schema.String
   },
   Unknown: { command: Schema.String, payload: Bytes }
-})
+}).annotate({ message: 'Expected an object whose "_tag" is "Unknown" or the command of a message' })
 
 /**
  * A message as JSON.

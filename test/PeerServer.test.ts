@@ -1,7 +1,8 @@
 /** PeerServer.serve: inbound peers from the connections of a listener. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
-import { Connection, Nonce, PeerServer } from "effect-bitcoin-peer"
+import { Clock, Effect, Fiber, Random } from "effect"
+import { TestClock } from "effect/testing"
+import { Connection, Nonce, PeerServer, Wire } from "effect-bitcoin-peer"
 import { fork, network, ping, scripted, verack, version } from "./support/peers.ts"
 
 describe("PeerServer.serve", () => {
@@ -76,5 +77,43 @@ describe("PeerServer.serve", () => {
       yield* remotes[2]!.send(version(), verack, ping(1))
       yield* remotes[2]!.receiveUntil("pong")
     }).pipe(Effect.provide(Nonce.layer))
+  )
+
+  it.effect("gives all peers of a network group the same times of the trickle, also where the options have none", () =>
+    Effect.gen(function* () {
+      for (const peer of [{ network }, { network, trickle: undefined }, () => ({ network, trickle: undefined })]) {
+        const connections = yield* Effect.forEach([1, 2], () => Connection.makePair())
+        const waiting = connections.map(([ours]) => ours)
+        const listener = {
+          accept: Effect.suspend(() => {
+            const next = waiting.shift()
+            return next === undefined ? Effect.never : Effect.succeed(next)
+          })
+        }
+        const server = yield* fork(
+          PeerServer.serve(listener, {
+            peer,
+            onPeer: (peer) => peer.announce([{ type: Wire.InventoryType.tx, hash: new Uint8Array(32).fill(7) }])
+          })
+        )
+        const times: Array<number> = []
+        for (const [, theirs] of connections) {
+          const remote = scripted(theirs)
+          yield* remote.send(version(), verack)
+          yield* remote.receiveUntil("verack")
+          yield* fork(
+            Effect.gen(function* () {
+              yield* remote.receiveUntil("inv")
+              times.push(yield* Clock.currentTimeMillis)
+            })
+          )
+        }
+        // Each peer alone would draw its own time, with a mean of 5 s.
+        for (let second = 0; second < 100; second += 0.1) yield* TestClock.adjust("100 millis")
+        assert.lengthOf(times, 2)
+        assert.strictEqual(times[0], times[1])
+        yield* Fiber.interrupt(server)
+      }
+    }).pipe(Random.withSeed("shared trickle"), Effect.provide(Nonce.layer))
   )
 })

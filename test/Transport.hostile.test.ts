@@ -132,8 +132,10 @@ describe("a v2 handshake", () => {
   const otherNetwork = (other: Network.Network, garbage: number, options: Peer.Options = {}) =>
     Effect.gen(function* () {
       const obfuscation = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(noise(garbage)) }
+      // Up to 4,095 bytes may follow our key only if the remote is known to support version 2.
+      const known = { remoteServices: Wire.Service.p2pV2, ...options }
       const dialing = yield* fork(
-        Effect.provideService(dialled(options, { network: other }), Transport.Obfuscation, obfuscation)
+        Effect.provideService(dialled(known, { network: other }), Transport.Obfuscation, obfuscation)
       )
       yield* TestClock.adjust("1 second")
       const { dials, others, result } = yield* Fiber.join(dialing)

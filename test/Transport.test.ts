@@ -107,7 +107,7 @@ describe("two peers", () => {
           decoys: Effect.succeed(decoys)
         }
         const [ours, theirs] = yield* Effect.provideService(
-          twoPeers({ transport: "v2" }, { transport: "v2" }),
+          twoPeers({ transport: "v2", remoteServices: Wire.Service.p2pV2 }, { transport: "v2" }),
           Transport.Obfuscation,
           obfuscation
         )
@@ -122,6 +122,8 @@ describe("two peers", () => {
       const obfuscation = yield* Transport.Obfuscation
       for (const broken of [
         { ...obfuscation, garbage: () => Effect.succeed(noise(4_096)) },
+        // The limit of a node that may not support version 2.
+        { ...obfuscation, garbage: () => Effect.succeed(noise(176)) },
         { ...obfuscation, decoys: Effect.succeed([4_000_014]) }
       ]) {
         const { reason, theirs } = yield* Effect.provideService(outbound(), Transport.Obfuscation, broken)

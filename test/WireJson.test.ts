@@ -154,6 +154,23 @@ describe("the JSON", () => {
     if (Result.isFailure(result)) assert.include(result.failure.message, field)
   })
 
+  it("refuses a number of megabytes at once, and describes a wrong _tag in one short line", () => {
+    const started = performance.now()
+    for (const nonce of ["9".repeat(4_000_000), "1".repeat(21), "-1", "0x10", " 5", ""]) {
+      const result = Schema.decodeResult(Text)(JSON.stringify({ _tag: "ping", nonce }))
+      assert(Result.isFailure(result))
+      assert.include(result.failure.message, "a decimal number of 1 to 20 digits")
+      assert.isBelow(result.failure.message.length, 100)
+    }
+    // BigInt takes about two seconds for the first one.
+    assert.isBelow(performance.now() - started, 1_000)
+    for (const text of ['{"_tag":"hello"}', '{"_tag":5}', "{}", "[]", "5"]) {
+      const result = Schema.decodeResult(Text)(text)
+      assert(Result.isFailure(result))
+      assert.match(result.failure.message, /^Expected an object whose "_tag" is .* the command of a message$/)
+    }
+  })
+
   it("refuses to encode a value that is not a message", () => {
     const encode = Schema.encodeUnknownResult(WireJson.Message)
     for (const value of [

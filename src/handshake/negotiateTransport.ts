@@ -23,10 +23,12 @@ export interface EstablishOptions {
   readonly policy: Policy
   /** Milliseconds after which a silent peer counts as one without version 2. Only outbound with "auto". */
   readonly silence: number
+  /** Called with the first bytes of the peer, as often as more of them arrive: at a timeout they say what the peer is. */
+  readonly onOpening: (opening: Uint8Array) => void
 }
 
 /** A key looks random. Bytes that begin with text are another protocol, such as HTTP. */
-const isText = (bytes: Uint8Array): boolean =>
+export const isText = (bytes: Uint8Array): boolean =>
   bytes.length >= 8 && bytes.subarray(0, 8).every((byte) => byte >= 0x20 && byte <= 0x7e)
 
 const badOption = (field: string, problem: string): HandshakeReason => ({
@@ -67,7 +69,7 @@ const terminatorDelay = 1_000
  */
 export const establish = Effect.fnUntraced(function* (
   link: MessageConnection,
-  { direction, garbageLimit, network, policy, silence, transport }: EstablishOptions
+  { direction, garbageLimit, network, onOpening, policy, silence, transport }: EstablishOptions
 ): Effect.fn.Return<ReadonlyArray<Wire.ParserEvent>, HandshakeReason> {
   const obfuscation = yield* Transport.Obfuscation
   const admission = yield* Transport.Admission
@@ -133,6 +135,7 @@ export const establish = Effect.fnUntraced(function* (
         const bytes = joined(chunks)
         if (opening === undefined) opening = bytes
         else if (opening.length < frameOpeningLength) opening = joined([opening, bytes])
+        onOpening(opening)
         // A node of version 1 that reports our key as an unknown message (bcoin), or sends its version at once (libbitcoin).
         const magic = isInitiator ? magicOfFrame(opening, network.magic) : undefined
         if (magic !== undefined) {
@@ -146,8 +149,8 @@ export const establish = Effect.fnUntraced(function* (
       case "NeedKey": {
         const keyPair = yield* admitted(obfuscation.keyPair)
         const garbage = yield* obfuscation.garbage(garbageLimit)
-        if (garbage.length > KeyExchange.maxGarbageLength) {
-          return yield* Effect.fail(badOption("garbage", `has more than ${KeyExchange.maxGarbageLength} bytes`))
+        if (garbage.length > garbageLimit) {
+          return yield* Effect.fail(badOption("garbage", `has more than the ${garbageLimit} bytes of its limit`))
         }
         link.writeBytes(KeyExchange.offerKey(exchange, keyPair, garbage))
         break

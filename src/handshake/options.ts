@@ -1,9 +1,10 @@
 /** The options of a handshake, their defaults, and the check that finds an invalid option before anything is sent. */
 import * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Network from "../Network.ts"
 import type * as Policy from "../Policy.ts"
-import type { Transport } from "../Transport.ts"
+import { isRecord, notA } from "../primitives/types.ts"
+import { names as transportNames, type Transport } from "../Transport.ts"
 import { WireError } from "../WireError.ts"
 import type * as Wire from "../Wire.ts"
 
@@ -94,37 +95,134 @@ export const defaultMinimumProtocolVersion = 31_800
 export const bad = (field: string, problem: string): WireError =>
   new WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
 
-export const isInteger = (value: number, minimum: number, maximum = Number.MAX_SAFE_INTEGER): boolean =>
-  Number.isInteger(value) && value >= minimum && value <= maximum
+/** What is wrong with the value of an option, or undefined. */
+type Problem = (value: unknown) => string | undefined
 
-/** The error of an invalid duration, or undefined. */
-export const badDuration = (name: string, input: Duration.Input | undefined): WireError | undefined => {
-  if (input === undefined) return undefined
-  const duration = Duration.fromInput(input)
+const typed =
+  (type: "bigint" | "boolean" | "string"): Problem =>
+  (value) =>
+    typeof value === type ? undefined : notA(value, type)
+
+export const aFunction: Problem = (value) => (typeof value === "function" ? undefined : notA(value, "a function"))
+export const aBoolean: Problem = typed("boolean")
+
+export const anInteger =
+  (minimum: number, maximum = Number.MAX_SAFE_INTEGER): Problem =>
+  (value) =>
+    typeof value === "number" && Number.isInteger(value) && value >= minimum && value <= maximum
+      ? undefined
+      : `must be a whole number ${
+          maximum === Number.MAX_SAFE_INTEGER
+            ? `of at least ${minimum.toLocaleString("en")}`
+            : `from ${minimum.toLocaleString("en")} to ${maximum.toLocaleString("en")}`
+        }`
+
+export const aDuration: Problem = (value) => {
+  const duration = Duration.fromInput(value as Duration.Input)
   return duration._tag === "None" || !(Duration.toMillis(duration.value) >= 1)
-    ? bad(name, "must be a duration of at least a millisecond")
+    ? "must be a duration of at least a millisecond"
     : undefined
 }
 
-/** The error of the first invalid option, or undefined. */
-export const badOption = ({
-  handshakeTimeout,
-  network,
-  protocolVersion,
-  userAgent,
-  userAgentComments
-}: Options): WireError | undefined => {
-  const duration = badDuration("handshakeTimeout", handshakeTimeout)
-  if (duration !== undefined) return duration
-  if (network !== undefined && network.magic.length !== 4) return bad("network.magic", "must be 4 bytes")
-  if (protocolVersion !== undefined && !isInteger(protocolVersion, 209, 0x7fffffff)) {
-    return bad("protocolVersion", "must be a whole number of at least 209")
+const oneOf = (...choices: ReadonlyArray<string>): Problem => {
+  const expected = choices.map((choice) => JSON.stringify(choice)).join(" or ")
+  return (value) => {
+    if (typeof value !== "string") return notA(value, expected)
+    return choices.includes(value) ? undefined : `is ${JSON.stringify(value.slice(0, 40))} instead of ${expected}`
   }
-  if (userAgent !== undefined && !/^[\x20-\x7e]*$/.test(userAgent)) {
-    return bad("userAgent", "must be printable ASCII")
+}
+
+/** Names the first wrong element. */
+const listOf =
+  (element: Problem): Problem =>
+  (value) => {
+    if (!Array.isArray(value)) return notA(value, "an array")
+    for (const [index, one] of value.entries()) {
+      const problem = element(one)
+      if (problem !== undefined) return `has an element ${index} that ${problem}`
+    }
+    return undefined
   }
-  if (userAgentComments?.some((comment) => !/^[^/:()]+$/.test(comment) || !/^[\x20-\x7e]*$/.test(comment))) {
-    return bad("userAgentComments", "must be printable ASCII without / : ( and )")
+
+const bytesOf =
+  (size: number): Problem =>
+  (value) =>
+    value instanceof Uint8Array && value.length === size ? undefined : `must be a Uint8Array of ${size} bytes`
+
+const text =
+  (holds: (value: string) => boolean, problem: string): Problem =>
+  (value) =>
+    typeof value !== "string" ? notA(value, "string") : holds(value) ? undefined : problem
+
+const isPrintable = (text: string): boolean => /^[\x20-\x7e]*$/.test(text)
+
+type Problems = Readonly<Record<string, Problem>>
+
+/** The error of the first of these fields that is wrong, or undefined. A field that is undefined is one that is absent. */
+export const badField = (fields: object, problems: Problems, prefix = "", required = false): WireError | undefined => {
+  for (const [name, problemOf] of Object.entries(problems)) {
+    const value: unknown = fields[name as keyof typeof fields]
+    const problem = value === undefined && !required ? undefined : problemOf(value)
+    if (problem !== undefined) return bad(prefix + name, problem)
   }
   return undefined
 }
+
+/** The error of an object whose fields are all required, or undefined. `example` says in an error how to make one. */
+const badObject = (name: string, value: unknown, example: string, problems: Problems): WireError | undefined => {
+  if (value === undefined) return undefined
+  return isRecord(value) ? badField(value, problems, `${name}.`, true) : bad(name, notA(value, example))
+}
+
+const networkProblems: Problems = {
+  magic: bytesOf(4),
+  genesisHash: bytesOf(32),
+  name: typed("string"),
+  port: anInteger(1, 65_535)
+}
+
+const dropOrDisconnect = oneOf("drop", "disconnect")
+const ignoreOrDisconnect = oneOf("ignore", "disconnect")
+const policyProblems: Problems = {
+  badChecksum: dropOrDisconnect,
+  malformed: dropOrDisconnect,
+  trailingBytes: oneOf("tolerate", "malformed"),
+  notVersionFirst: ignoreOrDisconnect,
+  duplicate: ignoreOrDisconnect,
+  sendReject: aBoolean
+}
+
+const services: Problem = (value) =>
+  typeof value !== "bigint"
+    ? notA(value, "bigint")
+    : value === BigInt.asUintN(64, value)
+      ? undefined
+      : "is not an unsigned 64-bit integer"
+
+const optionProblems: Problems = {
+  direction: oneOf("inbound", "outbound"),
+  transport: oneOf(...transportNames),
+  remoteServices: services,
+  protocolVersion: anInteger(209, 0x7fffffff),
+  minimumProtocolVersion: anInteger(0, 0x7fffffff),
+  services,
+  requiredServices: listOf(typed("bigint")),
+  userAgent: text(isPrintable, "must be printable ASCII"),
+  userAgentComments: listOf(
+    text((comment) => isPrintable(comment) && /^[^/:()]+$/.test(comment), "is not printable ASCII without / : ( and )")
+  ),
+  startHeight: (value) => (Effect.isEffect(value) ? undefined : notA(value, "an Effect")),
+  relay: aBoolean,
+  features: listOf((value) => (isRecord(value) ? undefined : notA(value, "a feature with id and data"))),
+  handshakeTimeout: aDuration,
+  allowSelfConnection: aBoolean,
+  onVersion: aFunction
+}
+
+/** The error of the first invalid option, or undefined. Callers without TypeScript pass anything. */
+export const badOption = (options: Options): WireError | undefined =>
+  isRecord(options)
+    ? (badObject("network", options.network, "a Network such as Network.regtest", networkProblems) ??
+      badObject("policy", options.policy, "a Policy such as Policy.core", policyProblems) ??
+      badField(options, optionProblems))
+    : bad("options", notA(options, "an object"))

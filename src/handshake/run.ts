@@ -10,9 +10,9 @@ import { maxGarbageLength, maxGarbageLengthUnknown, V1Peers } from "../Transport
 import type { MessageConnection } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import * as Machine from "./machine.ts"
-import { establish } from "./negotiateTransport.ts"
+import { establish, isText } from "./negotiateTransport.ts"
 import {
-  badOption,
+  bad,
   defaultMinimumProtocolVersion,
   defaultProtocolVersion,
   defaultUserAgent,
@@ -70,8 +70,8 @@ const failed = (reason: HandshakeReason): Effect.Effect<never, HandshakeError> =
 const longestSilence = 15_000
 
 /**
- * Runs the handshake over a link that the peer then keeps using. `rest` are messages for the connected peer: first those
- * before the verack that count after it (`countsBeforeVerack`), then those after it.
+ * Runs the handshake over a link that the peer then keeps using; the caller has checked the options with `badOption`. `rest` are
+ * messages for the connected peer: first those before the verack that count after it (`countsBeforeVerack`), then those after it.
  */
 export const runHandshake = Effect.fnUntraced(function* (
   link: MessageConnection,
@@ -84,8 +84,6 @@ export const runHandshake = Effect.fnUntraced(function* (
   const nonces = yield* Nonce
   const clock = yield* Clock.Clock
   const now = (): number => Math.floor(clock.currentTimeMillisUnsafe() / 1000)
-  const wrong = badOption(options)
-  if (wrong !== undefined) return yield* new HandshakeError({ reason: { _tag: "BadOptions", error: wrong } })
   const direction = options.direction ?? "outbound"
   const network = options.network ?? Network.mainnet
   const policy = options.policy ?? Policy.core
@@ -134,6 +132,8 @@ export const runHandshake = Effect.fnUntraced(function* (
   const early = new Map<string, Wire.ParserEvent>()
   let versionReceivedAt = 0
   let isEstablished = transport === "v1"
+  /** The first bytes of the peer in a key exchange. */
+  let opening: Uint8Array | undefined
 
   /** The reason with the network of the node's port, if that is not ours. A node that sent its version is on our network. */
   const likely = (reason: HandshakeReason): HandshakeReason => {
@@ -150,7 +150,18 @@ export const runHandshake = Effect.fnUntraced(function* (
       const silence = Math.min(longestSilence, Duration.toMillis(timeout) / 2)
       // The initiator of version 2 has shown by its key that it supports it.
       const garbageLimit = direction === "inbound" || supportsV2 === true ? maxGarbageLength : maxGarbageLengthUnknown
-      const established = establish(link, { direction, garbageLimit, network, policy, silence, transport })
+      const onOpening = (bytes: Uint8Array): void => {
+        opening = bytes
+      }
+      const established = establish(link, {
+        direction,
+        garbageLimit,
+        network,
+        onOpening,
+        policy,
+        silence,
+        transport
+      })
       events = yield* Effect.catch(established, (reason) => failed(likely(reason)))
       isEstablished = true
     }
@@ -180,7 +191,11 @@ export const runHandshake = Effect.fnUntraced(function* (
           return yield* failed(step.failure)
         }
         if (before === undefined && state.remote !== undefined && options.onVersion !== undefined) {
-          yield* Effect.catch(options.onVersion(state.remote), (problem) => failed({ _tag: "Refused", problem }))
+          const judged = options.onVersion(state.remote)
+          if (!Effect.isEffect(judged)) {
+            return yield* failed({ _tag: "BadOptions", error: bad("onVersion", "must return an Effect") })
+          }
+          yield* Effect.catch(judged, (problem) => failed({ _tag: "Refused", problem }))
         }
         yield* send(step.send)
         if (state._tag === "Done") return [...early.values(), ...events.slice(index + 1)]
@@ -210,15 +225,18 @@ export const runHandshake = Effect.fnUntraced(function* (
   const rest = yield* Effect.timeoutOrElse(exchange, {
     duration: timeout,
     orElse: () =>
-      failed(
-        likely({
-          _tag: "TimedOut",
-          after: timeout,
-          // An inbound peer that sent nothing has not even shown which transport it uses.
-          waitingFor:
-            !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
-        })
-      )
+      // Another protocol, such as SSH, that waits for us to go on.
+      !isEstablished && opening !== undefined && isText(opening)
+        ? failed({ _tag: "WrongNetwork", expected: network, received: opening.slice(0, 4) })
+        : failed(
+            likely({
+              _tag: "TimedOut",
+              after: timeout,
+              // An inbound peer that sent nothing has not even shown which transport it uses.
+              waitingFor:
+                !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
+            })
+          )
   })
 
   const remote = state.remote!

@@ -105,10 +105,10 @@ export class Dispatcher<Self> {
   }
 
   /** Sets handlers, which run with the services of the fiber that sets them. */
-  handle(later: object): Effect.Effect<void> {
+  handle(later: object | undefined): Effect.Effect<void> {
     return Effect.contextWith((services: Context.Context<never>) =>
       Effect.sync(() => {
-        for (const [tag, handler] of Object.entries(later) as Array<[string, Handler<Self> | undefined]>) {
+        for (const [tag, handler] of Object.entries(later ?? {}) as Array<[string, Handler<Self> | undefined]>) {
           if (handler === undefined) this.#handlers.delete(tag)
           else this.#handlers.set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), services))
         }

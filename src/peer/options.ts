@@ -2,8 +2,10 @@
 import * as Duration from "effect/Duration"
 import * as HandshakeOptions from "../handshake/options.ts"
 import type { Trickle } from "../Inventory.ts"
+import { isRecord, notA } from "../primitives/types.ts"
 import type * as Wire from "../Wire.ts"
 import type { WireError } from "../WireError.ts"
+import type { Handled } from "./dispatcher.ts"
 
 export interface SessionOptions extends HandshakeOptions.Options {
   /** The time between two pings; 2 minutes by default. */
@@ -79,24 +81,72 @@ export const defaultHeadersStallTimeout: Duration.Duration = Duration.seconds(90
  */
 export const defaultMaximumQueuedBytes = 1 << 20
 
-const durations = ["pingInterval", "pingTimeout", "idleTimeout", "dataStallTimeout", "headersStallTimeout"] as const
+const aNumber =
+  (holds: (value: number) => boolean, which: string) =>
+  (value: unknown): string | undefined =>
+    typeof value === "number" && holds(value) ? undefined : `must be a number of milliseconds, ${which}`
 
-/** The error of the first invalid option, or undefined. */
-export const badOption = (options: SessionOptions): WireError | undefined => {
-  for (const name of durations) {
-    const wrong = HandshakeOptions.badDuration(name, options[name])
-    if (wrong !== undefined) return wrong
-  }
-  const { knownInventory, maximumQueuedBytes, trickle } = options
-  if (maximumQueuedBytes !== undefined && !HandshakeOptions.isInteger(maximumQueuedBytes, 1)) {
-    return HandshakeOptions.bad("maximumQueuedBytes", "must be a whole number of at least 1")
-  }
-  if (knownInventory !== undefined && !HandshakeOptions.isInteger(knownInventory, 0, 1_000_000)) {
-    return HandshakeOptions.bad("knownInventory", "must be a whole number from 0 to 1,000,000")
-  }
-  if (trickle?._tag === "Poisson" && !(trickle.mean > 0)) return HandshakeOptions.bad("trickle.mean", "must be above 0")
-  if (trickle?._tag === "Fixed" && !(trickle.interval >= 0)) {
-    return HandshakeOptions.bad("trickle.interval", "must be a number of milliseconds, 0 or more")
+const trickles: ReadonlyMap<unknown, Readonly<Record<string, (value: unknown) => string | undefined>>> = new Map([
+  ["Poisson", { mean: aNumber((mean) => mean > 0, "above 0") }],
+  ["Fixed", { interval: aNumber((interval) => interval >= 0, "0 or more") }],
+  [
+    "Shared",
+    {
+      turns: (value: unknown) =>
+        isRecord(value) && typeof value["next"] === "function" ? undefined : "must come from Inventory.makeSharedTurns",
+      group: (value: unknown) => (typeof value === "string" ? undefined : notA(value, "string"))
+    }
+  ]
+])
+
+const badTrickle = (trickle: unknown): WireError | undefined => {
+  if (trickle === undefined) return undefined
+  const expected = 'a Trickle such as { _tag: "Fixed", interval: 500 }'
+  if (!isRecord(trickle)) return HandshakeOptions.bad("trickle", notA(trickle, expected))
+  const problems = trickles.get(trickle["_tag"])
+  return problems === undefined
+    ? HandshakeOptions.bad("trickle", `is not ${expected}`)
+    : HandshakeOptions.badField(trickle, problems, "trickle.", true)
+}
+
+const badHandlers = (handlers: unknown): WireError | undefined => {
+  if (handlers === undefined) return undefined
+  if (!isRecord(handlers)) return HandshakeOptions.bad("handlers", notA(handlers, "an object"))
+  for (const [tag, handler] of Object.entries(handlers)) {
+    const problem = handler === undefined ? undefined : HandshakeOptions.aFunction(handler)
+    if (problem !== undefined) return HandshakeOptions.bad(`handlers.${tag}`, problem)
   }
   return undefined
 }
+
+const isCustomHandler = (value: unknown): boolean =>
+  isRecord(value) && typeof value["command"] === "string" && typeof value["prepare"] === "function"
+
+const badCustom = (custom: unknown): WireError | undefined => {
+  if (custom === undefined) return undefined
+  if (!Array.isArray(custom)) return HandshakeOptions.bad("custom", notA(custom, "an array"))
+  return custom.every(isCustomHandler)
+    ? undefined
+    : HandshakeOptions.bad("custom", "has an element that does not come from Peer.custom")
+}
+
+const optionProblems = {
+  pingInterval: HandshakeOptions.aDuration,
+  pingTimeout: HandshakeOptions.aDuration,
+  idleTimeout: HandshakeOptions.aDuration,
+  dataStallTimeout: HandshakeOptions.aDuration,
+  headersStallTimeout: HandshakeOptions.aDuration,
+  maximumQueuedBytes: HandshakeOptions.anInteger(1),
+  knownInventory: HandshakeOptions.anInteger(0, 1_000_000),
+  stalls: HandshakeOptions.aBoolean,
+  onRead: HandshakeOptions.aFunction,
+  onWrite: HandshakeOptions.aFunction
+}
+
+/** The error of the first invalid option, or undefined. */
+export const badOption = (options: SessionOptions & Handled<never>): WireError | undefined =>
+  HandshakeOptions.badOption(options) ??
+  HandshakeOptions.badField(options, optionProblems) ??
+  badTrickle(options.trickle) ??
+  badHandlers(options.handlers) ??
+  badCustom(options.custom)

@@ -8,7 +8,8 @@ import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import { ProtocolVersion } from "../wire/protocolVersion.ts"
 import type { SendQueue } from "./sendQueue.ts"
-import type { PeerError } from "../PeerError.ts"
+import { notSendable, type PeerError } from "../PeerError.ts"
+import { isRecord, notA } from "../primitives/types.ts"
 
 /** The stop hash that asks for as many as there are. */
 export const noStop = new Uint8Array(32)
@@ -49,6 +50,20 @@ export const fromAddr = ({ address, port, services, timestamp }: Wire.Timestampe
 export const networkGroup = (host: string): string =>
   Result.match(Address.parseHost(host), { onFailure: () => host, onSuccess: Address.group })
 
+const isHost = (value: unknown): boolean => isRecord(value) && value["address"] instanceof Uint8Array
+
+/** The error of addresses that a caller without TypeScript gives; `encode` checks the fields of those of an `addrv2`. */
+const badAddresses = (addresses: unknown): PeerError | undefined => {
+  const problem = !Array.isArray(addresses)
+    ? notA(addresses, "an array")
+    : addresses.every(isHost)
+      ? undefined
+      : "has an element that is not an address"
+  if (problem === undefined) return undefined
+  const reason = { _tag: "BadValue", field: "addresses", problem } as const
+  return notSendable(new Wire.WireError({ command: "addrv2", reason }))
+}
+
 const isSame = (one: Uint8Array | undefined, other: Uint8Array | undefined): boolean =>
   one === other || (one !== undefined && other !== undefined && Wire.hashEquals(one, other))
 
@@ -74,6 +89,8 @@ export const makeSenders = ({ negotiated, policy, sendQueue }: SenderOptions) =>
   const sendAddresses = Effect.fnUntraced(function* (
     addresses: ReadonlyArray<Wire.AddressV2>
   ): Effect.fn.Return<ReadonlyArray<Wire.AddressV2>, PeerError> {
+    const error = badAddresses(addresses)
+    if (error !== undefined) return yield* error
     const sendable = negotiated.addrV2 ? addresses : addresses.filter((address) => toAddr(address) !== undefined)
     const random = yield* Random.Random
     const chosen = choose(sendable, Wire.maxAddresses, (bound) => Math.floor(random.nextDoubleUnsafe() * bound))

@@ -1,5 +1,6 @@
 /** Writes payloads into one pooled buffer. Throws `WireError` and nothing else; `encode` and similar functions catch it. */
 import { setU32At, unwritten, viewOf } from "../primitives/bytes.ts"
+import { notA } from "../primitives/types.ts"
 import { fail } from "./fail.ts"
 import { maxPayloadLength } from "./limits.ts"
 
@@ -15,13 +16,6 @@ const keptSize = 262_144
 
 /** Room for the tag after a payload (BIP324), so that a large frame is not copied for it. */
 const trailerSize = 16
-
-/** The name of a value's type in errors. */
-const typeOf = (value: unknown): string => {
-  if (value === null || typeof value !== "object") return value === null ? "null" : typeof value
-  const { constructor } = value
-  return typeof constructor === "function" ? constructor.name : "object"
-}
 
 /**
  * Every write checks the type of its value as well, because callers without TypeScript pass anything. The checks cost nothing that
@@ -45,10 +39,7 @@ export class Writer {
   }
 
   wrongType(value: unknown, field: string, expected: string): never {
-    return this.badValue(
-      field,
-      value === undefined ? "is missing" : `is of type ${typeOf(value)} instead of ${expected}`
-    )
+    return this.badValue(field, notA(value, expected))
   }
 
   notInteger(value: unknown, field: string, which: string): never {

@@ -20,6 +20,8 @@ const split = (
  * follows. Throws an `Error` that describes the problem.
  */
 export const parseAddress = (text: string, defaultPort: number): Endpoint => {
+  const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(text)?.[0]
+  if (scheme !== undefined) throw new Error(`a host is expected, not a URL; leave out ${scheme}`)
   const { host, isIPv6, port } = split(text)
   if (host === "") throw new Error("there is no host")
   if (isIPv6 ? !ipv6.test(host) : !name.test(host)) {

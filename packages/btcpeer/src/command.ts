@@ -177,7 +177,6 @@ const connectCommand = Command.make(
     capture,
     services: Flag.String("services").pipe(
       Flag.withMetavar("NAMES"),
-      Flag.mapTryCatch(parseServices, (error) => (error instanceof Error ? error.message : String(error))),
       Flag.withDescription(
         "The services of the node, if you know them, such as NETWORK,WITNESS,P2P_V2. Without P2P_V2, --transport auto begins with v1"
       ),
@@ -193,7 +192,8 @@ const connectCommand = Command.make(
     const way = yield* orFailure(Option.isSome(proxy) ? "--proxy" : "--i2p-sam", () => wayOf(proxy, sam))
     const options = settings(flags, way._tag)
     const endpoint = yield* orFailure(`"${address}"`, () => endpointOf(address, way, options.network))
-    return yield* recordIn(capture)(connect(endpoint, way, options, Option.getOrUndefined(services)))
+    const known = yield* orFailure("--services", () => Option.getOrUndefined(Option.map(services, parseServices)))
+    return yield* recordIn(capture)(connect(endpoint, way, options, known))
   })
 ).pipe(
   Command.withShortDescription("Connect to a node and show its messages"),

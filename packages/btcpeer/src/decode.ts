@@ -71,7 +71,7 @@ export const decode = Effect.fnUntraced(function* (
   if (file === "") return yield* new Failure({ message: "the name of the file is empty" })
   const name = file === "-" ? "standard input" : file
   const failed = (problem: string) => new Failure({ message: `${name}: ${problem}` })
-  const readable = Effect.mapError((cause: Error) => failed(problemOf(cause)))
+  const readable = Effect.mapError((cause: Error) => failed(problemOf(cause, file)))
   const checked = <A>(evaluate: () => A) =>
     Effect.mapError(Effect.try({ try: evaluate, catch: (error) => error as Error }), (error) => failed(error.message))
 

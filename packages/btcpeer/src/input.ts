@@ -66,9 +66,14 @@ const problems: Readonly<Record<string, string>> = {
   EISDIR: "is a directory",
   ENOTDIR: "no such file",
   EACCES: "permission denied",
-  EPERM: "permission denied"
+  EPERM: "permission denied",
+  ENAMETOOLONG: "no such file"
 }
 
 /** Why an input cannot be read, in words. */
-export const problemOf = (cause: Error): string =>
-  ("code" in cause && typeof cause.code === "string" ? problems[cause.code] : undefined) ?? cause.message
+export const problemOf = (cause: Error, file: string): string => {
+  const problem =
+    ("code" in cause && typeof cause.code === "string" ? problems[cause.code] : undefined) ?? cause.message
+  const isHex = problem === "no such file" && /^(?:0x)?(?:[0-9a-f]{2}){4,}$/i.test(file)
+  return isHex ? `${problem}; to decode hexadecimal digits: echo HEX | btcpeer decode` : problem
+}

@@ -19,7 +19,11 @@ export const parseServices = (text: string): bigint => {
   let services = 0n
   for (const name of text.split(",")) {
     const bit = bits.get(name.trim().toUpperCase())
-    if (bit === undefined) throw new Error(`"${name}" is not one of ${names.join(", ")}`)
+    if (bit === undefined) {
+      throw new Error(
+        `${name.trim() === "" ? "a name is missing" : `unknown service "${name.trim()}"`}; known: ${names.join(", ")}`
+      )
+    }
     services |= bit
   }
   return services

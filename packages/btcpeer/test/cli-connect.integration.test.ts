@@ -97,6 +97,17 @@ describe("connect", () => {
     "--transport",
     "auto"
   )
+  for (const transport of ["v1", "auto"]) {
+    fails(
+      `an SSH server, with ${transport}`,
+      (socket) => socket.write("SSH-2.0-OpenSSH_9.6\r\n"),
+      /not a Bitcoin node of regtest: its first bytes are 5353482d \("SSH-"\)/,
+      "--transport",
+      transport,
+      "--timeout",
+      "1s"
+    )
+  }
   fails(
     "closed on our key",
     (socket) => socket.once("data", () => socket.end()),

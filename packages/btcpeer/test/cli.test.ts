@@ -474,6 +474,11 @@ describe("the command line", () => {
     [["connect", "host", "--i2p-sam", "127.0.0.1"], /--i2p-sam: not HOST:PORT/],
     [["connect", "a.i2p:8333", "--i2p-sam", "127.0.0.1:7656"], /"a.i2p:8333": there are no ports in I2P/],
     [["connect", "host", "--user-agent", "x".repeat(257)], /at most 256 characters/],
+    [["connect", "host", "--services", "NETWORK,NOPE"], /--services: unknown service "NOPE"; known: NETWORK, BLOOM, /],
+    [["connect", "host", "--services", ""], /--services: a name is missing; known: NETWORK, BLOOM, /],
+    [["connect", "http://127.0.0.1:8333"], /"http:.*": a host is expected, not a URL; leave out http:\/\/$/],
+    [["decode", "f9beb4d976657261636b"], /no such file; to decode hexadecimal digits: echo HEX \| btcpeer decode$/],
+    [["decode", "ab".repeat(5_000)], /no such file; to decode hexadecimal digits: echo HEX \| btcpeer decode$/],
     [["connect", "host", "--jason"], /Unrecognized flag: --jason/],
     [["listen", "--port", "99999"], /--port: "99999"\. Expected: a port/],
     [["listen", "--port", "http"], /--port: "http"/],
@@ -487,7 +492,7 @@ describe("the command line", () => {
     [["decode", "--as", "much too long a command"], /--as/]
   ]
   for (const [argv, expected] of bad) {
-    it.effect(`${JSON.stringify(argv)} is one line on stderr and exit code 1`, () =>
+    it.effect(`${JSON.stringify(argv).slice(0, 300)} is one line on stderr and exit code 1`, () =>
       Effect.gen(function* () {
         const { code, errors, help, lines } = yield* btcpeer(...argv)
         assert.strictEqual(code, 1)

@@ -112,7 +112,7 @@ export class InFlight {
     if (request.subscribers.length === 0 && request.isOpen && !request.isInLine) this.#remove(request)
   }
 
-  /** The request was written, by a caller of this module or as a message of its own. */
+  /** The request was written, by the peer or by a caller. */
   markWritten(kind: Kind, key: string, now: number): void {
     let request = this.get(kind, key)
     if (request === undefined) {

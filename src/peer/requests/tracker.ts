@@ -143,7 +143,7 @@ export class RequestTracker {
 
   // ---- messages
 
-  /** To be called for every message that is written: those of `ask` and `askItems`, and those that the program sends itself. */
+  /** To be called for every message that is written, by the peer or by a caller. */
   sent(message: Wire.Message, now: number): void {
     const inFlight = this.#inFlight
     switch (message._tag) {

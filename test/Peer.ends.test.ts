@@ -14,7 +14,6 @@ import {
   version,
   withRemote
 } from "./support/peers.ts"
-
 import { assertOver, block, type Session, waiters } from "./support/ends.ts"
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
@@ -162,42 +161,38 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect(
-    "ends with WriteTimeout after 20 minutes when the remote reads nothing, while a handler or pongs wait to be written",
-    () =>
-      Effect.gen(function* () {
-        const serving = yield* start({ handlers: { getaddr: (_, peer) => peer.sendAndWait(block(500_000)) } })
-        yield* serving.remote.send({ _tag: "getaddr" })
-        const flooded = yield* start()
-        for (let index = 0; index < 60; index++) {
-          yield* flooded.remote.send(...Array.from({ length: 100 }, (): Wire.Message => ({ _tag: "ping", nonce: 1n })))
-        }
-        yield* TestClock.adjust("20 minutes")
-        for (const { peer } of [serving, flooded]) {
-          assert.strictEqual((yield* peer.awaitShutdown)._tag, "WriteTimeout")
-        }
-      }).pipe(Effect.provide(Nonce.layer))
+  it.effect("ends with WriteTimeout after 20 minutes without reads of the remote, while a handler or pongs wait", () =>
+    Effect.gen(function* () {
+      const serving = yield* start({ handlers: { getaddr: (_, peer) => peer.sendAndWait(block(500_000)) } })
+      yield* serving.remote.send({ _tag: "getaddr" })
+      const flooded = yield* start()
+      for (let index = 0; index < 60; index++) {
+        yield* flooded.remote.send(...Array.from({ length: 100 }, (): Wire.Message => ({ _tag: "ping", nonce: 1n })))
+      }
+      yield* TestClock.adjust("20 minutes")
+      for (const { peer } of [serving, flooded]) {
+        assert.strictEqual((yield* peer.awaitShutdown)._tag, "WriteTimeout")
+      }
+    }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect(
-    "fails the sendAndWait of an uninterruptible handler or finalizer when it ends, so that the end does not hang",
-    () =>
-      Effect.gen(function* () {
-        const uninterruptible = yield* start({
-          handlers: { getaddr: (_, peer) => Effect.uninterruptible(peer.sendAndWait(block(500_000))) }
-        })
-        yield* uninterruptible.remote.send({ _tag: "getaddr" })
-        yield* uninterruptible.peer.disconnect("enough")
-        assert.deepStrictEqual(yield* uninterruptible.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
-        const cleaning = yield* start({
-          handlers: {
-            getaddr: (_, peer) => Effect.ensuring(Effect.never, Effect.ignore(peer.sendAndWait(block(500_000))))
-          }
-        })
-        yield* cleaning.remote.send({ _tag: "getaddr" })
-        yield* cleaning.peer.disconnect("enough")
-        assert.deepStrictEqual(yield* cleaning.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
-      }).pipe(Effect.provide(Nonce.layer))
+  it.effect("fails the sendAndWait of an uninterruptible handler or finalizer, so that its end does not hang", () =>
+    Effect.gen(function* () {
+      const uninterruptible = yield* start({
+        handlers: { getaddr: (_, peer) => Effect.uninterruptible(peer.sendAndWait(block(500_000))) }
+      })
+      yield* uninterruptible.remote.send({ _tag: "getaddr" })
+      yield* uninterruptible.peer.disconnect("enough")
+      assert.deepStrictEqual(yield* uninterruptible.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
+      const cleaning = yield* start({
+        handlers: {
+          getaddr: (_, peer) => Effect.ensuring(Effect.never, Effect.ignore(peer.sendAndWait(block(500_000))))
+        }
+      })
+      yield* cleaning.remote.send({ _tag: "getaddr" })
+      yield* cleaning.peer.disconnect("enough")
+      assert.deepStrictEqual(yield* cleaning.peer.awaitShutdown, { _tag: "Requested", why: "enough" })
+    }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("ends with ScopeClosed when a handler closes the scope of the peer", () =>

@@ -136,7 +136,10 @@ describe("a getData of several messages", () => {
     Effect.gen(function* () {
       const { peer, remote } = yield* withRemote({ maximumQueuedBytes: 20_000, stalls: false }, {}, { window: 1_000 })
       const filler: Wire.Message = { _tag: "Unknown", command: "big", payload: new Uint8Array(5_000) }
-      for (let sent = 0; sent < 3; sent++) yield* peer.send(filler)
+      for (let sent = 0; sent < 3; sent++) {
+        yield* peer.send(filler)
+        yield* TestClock.adjust(1)
+      }
       const items = Array.from({ length: 3_000 }, (_, number) => item(witnessBlock, hash(number)))
       const first = yield* fork(peer.getData(items))
       yield* fork(peer.getData(items.slice(0, 1_500)))

@@ -1,3 +1,4 @@
+/** The known inventory, and the transactions that wait for the trickle. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import * as Inventory from "../src/Inventory.ts"

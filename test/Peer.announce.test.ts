@@ -78,7 +78,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("hands sendcmpct of version 2 before verack to its handler once, and not that of version 1", () =>
+  it.effect("calls the handler of sendcmpct once for version 2 before verack, and not for version 1", () =>
     Effect.gen(function* () {
       const [ours, theirs] = yield* Connection.makePair()
       const remote = scripted(theirs)
@@ -122,7 +122,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("waits random times by default, of the mean that its direction has", () =>
+  it.effect("waits random times by default, with the mean of its direction", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* withRemote({ direction, pingInterval: "1 day" }, { protocolVersion: 70_015 })
       let waited = 0
@@ -165,7 +165,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("skips what the peer announced, asked for or sent itself", () =>
+  it.effect("skips hashes that the peer announced, requested or sent", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const transaction: Wire.Transaction = {
@@ -200,7 +200,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("skips what we sent ourselves, and what became known while it waited", () =>
+  it.effect("skips hashes that we sent, and hashes that became known while they waited", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       yield* peer.send({ _tag: "inv", items: [tx(1)] })
@@ -252,7 +252,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("announces a transaction by the hash that was agreed, of both that are given", () =>
+  it.effect("announces a transaction by the hash that both sides agreed on", () =>
     Effect.gen(function* () {
       for (const wtxidRelay of [false, true]) {
         const negotiation: ReadonlyArray<Wire.Message> = wtxidRelay ? [{ _tag: "wtxidrelay" }] : []
@@ -336,7 +336,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("refuses a hash that is none, and everything after the end", () =>
+  it.effect("fails with NotSendable for a hash that is not 32 bytes, and with Ended after the end", () =>
     Effect.gen(function* () {
       const { peer } = yield* start()
       const short = yield* Effect.flip(peer.announce([{ type: 1, hash: new Uint8Array(31) }]))

@@ -28,20 +28,22 @@ const second = header(Wire.blockHash(first), 2)
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   const start = (options: Peer.Options = {}) => withRemote({ direction, ...options })
 
-  it.effect("getHeaders returns the headers that follow the locator, not those of an announcement between", () =>
-    Effect.gen(function* () {
-      const { peer, remote } = yield* start()
-      const asking = yield* fork(peer.getHeaders([network.genesisHash]))
-      const question = yield* remote.receive
-      assert(question._tag === "getheaders")
-      assert.deepStrictEqual(Array.from(question.locator), [network.genesisHash])
-      yield* remote.send({ _tag: "headers", headers: [header(new Uint8Array(32).fill(9), 7)] })
-      yield* remote.send({ _tag: "headers", headers: [first, second] })
-      assert.deepStrictEqual(Array.from(yield* Fiber.join(asking)), [first, second])
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "getHeaders returns the headers that follow the locator, and not announced headers that arrive before them",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start()
+        const asking = yield* fork(peer.getHeaders([network.genesisHash]))
+        const question = yield* remote.receive
+        assert(question._tag === "getheaders")
+        assert.deepStrictEqual(Array.from(question.locator), [network.genesisHash])
+        yield* remote.send({ _tag: "headers", headers: [header(new Uint8Array(32).fill(9), 7)] })
+        yield* remote.send({ _tag: "headers", headers: [first, second] })
+        assert.deepStrictEqual(Array.from(yield* Fiber.join(asking)), [first, second])
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getHeaders of several with the same question sends one and answers all", () =>
+  it.effect("equal calls of getHeaders send one request and all get the answer", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const askings = yield* Effect.forEach([1, 2, 3], () => fork(peer.getHeaders([network.genesisHash])))
@@ -52,7 +54,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getData says of each what became of it, in the order it was asked", () =>
+  it.effect("getData returns one result for each item, in the order of the items", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({ stalls: false })
       const asking = yield* fork(peer.getData([item(1), item(2), item(3)], { timeout: "10 seconds" }))
@@ -81,7 +83,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   )
 
   it.effect(
-    "getData of a filtered block gives the merkleblock and the transactions behind it, which handlers see too",
+    "getData of a filtered block returns the merkleblock and the transactions after it, which handlers see too",
     () =>
       Effect.gen(function* () {
         const seen: Array<string> = []
@@ -127,7 +129,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getData asks in batches of 1,000 and once for what is on its way for another", () =>
+  it.effect("getData asks in batches of 1,000, and not again for items that another caller has requested", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const items = Array.from({ length: 2_100 }, (_, number) => item(number))
@@ -154,7 +156,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a question whose asker is interrupted before it was sent is sent for those who joined", () =>
+  it.effect("a request is still sent for the callers that joined it when the first caller is interrupted before", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({ maximumQueuedBytes: 1 })
       const filler: Wire.Message = { _tag: "Unknown", command: "filler", payload: new Uint8Array(300_000) }
@@ -210,7 +212,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a peer that answers a later ping and not the request has no answer, and does not stall", () =>
+  it.effect("a peer that answers a later ping but not the request gives NoAnswer, and does not stall", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({ pingTimeout: "1 hour", idleTimeout: "1 hour", pingInterval: "1 hour" })
       const block = { type: Wire.InventoryType.witnessBlock, hash: new Uint8Array(32).fill(7) }
@@ -242,7 +244,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("headers that do not connect to the locator are not an empty answer", () =>
+  it.effect("headers that do not connect to the locator give DoesNotConnect and not an empty list", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const asking = yield* fork(peer.getHeaders([network.genesisHash]))
@@ -254,7 +256,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a block that the caller requested by a message is late: a ping asks whether there is more to come", () =>
+  it.effect("a block that a caller requested with send and that is late is followed by a ping", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const wanted = { type: Wire.InventoryType.block, hash: new Uint8Array(32).fill(7) }
@@ -268,7 +270,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a ping is answered behind what was asked before it: its pong says that this is all", () =>
+  it.effect("the pong goes out after the answers to the messages before the ping", () =>
     Effect.gen(function* () {
       const { remote } = yield* withRemote({
         direction,
@@ -285,22 +287,24 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("getAddresses returns those of addr in the form of addrv2, and not the peer's own announcement", () =>
-    Effect.gen(function* () {
-      const { peer, remote } = yield* start()
-      const asking = yield* fork(peer.getAddresses())
-      yield* remote.receiveUntil("getaddr")
-      const four = new Uint8Array(16)
-      four.set([0xff, 0xff, 1, 2, 3, 4], 10)
-      const six = new Uint8Array(16).fill(0x20)
-      const one = { timestamp: 1, services: 9n, address: four, port: 8333 }
-      const two = { timestamp: 2, services: 9n, address: six, port: 8334 }
-      yield* remote.send({ _tag: "addr", addresses: [one] }, { _tag: "addr", addresses: [one, two] })
-      assert.deepStrictEqual(yield* Fiber.join(asking), [
-        { ...one, networkId: 1, address: Uint8Array.of(1, 2, 3, 4) },
-        { ...two, networkId: 2 }
-      ])
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "getAddresses returns addresses of an addr in the form of addrv2, and skips the peer's own announcement",
+    () =>
+      Effect.gen(function* () {
+        const { peer, remote } = yield* start()
+        const asking = yield* fork(peer.getAddresses())
+        yield* remote.receiveUntil("getaddr")
+        const four = new Uint8Array(16)
+        four.set([0xff, 0xff, 1, 2, 3, 4], 10)
+        const six = new Uint8Array(16).fill(0x20)
+        const one = { timestamp: 1, services: 9n, address: four, port: 8333 }
+        const two = { timestamp: 2, services: 9n, address: six, port: 8334 }
+        yield* remote.send({ _tag: "addr", addresses: [one] }, { _tag: "addr", addresses: [one, two] })
+        assert.deepStrictEqual(yield* Fiber.join(asking), [
+          { ...one, networkId: 1, address: Uint8Array.of(1, 2, 3, 4) },
+          { ...two, networkId: 2 }
+        ])
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
   it.effect("getAddresses returns a single address when the time is over", () =>
@@ -315,7 +319,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("questions time out with a typed error, and the peer goes on", () =>
+  it.effect("requests time out with a typed error, and the peer stays connected", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start({ stalls: false })
       const askings = [
@@ -336,7 +340,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a handler may ask the peer and wait for the answer, while other messages come", () =>
+  it.effect("a handler may call the peer and wait for the answer while other messages arrive", () =>
     Effect.gen(function* () {
       const log: Array<string> = []
       const { peer, remote } = yield* withRemote({
@@ -365,7 +369,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
   )
 
   it.effect(
-    "a handler that waits for an answer when the remote closes gets an error, and the end is the remote's",
+    "a handler that waits for an answer when the remote closes gets an error, and the peer ends with RemoteClosed",
     () =>
       Effect.gen(function* () {
         const { peer, remote } = yield* withRemote({ direction, handlers: { inv: (_, peer) => peer.ping } })
@@ -376,7 +380,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
       }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("the consumer of a stream may ask the peer about each message", () =>
+  it.effect("the consumer of a stream may call the peer for each message", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const found: Array<string> = []
@@ -399,7 +403,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what is read ahead for somebody who asks is bounded", () =>
+  it.effect("the bytes read ahead while a caller waits are bounded", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* withRemote({ direction, handlers: { inv: (_, peer) => peer.ping } })
       yield* remote.send({ _tag: "inv", items: [] })
@@ -410,7 +414,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("everyone who asks gets an answer when the peer ends, and whoever asks later", () =>
+  it.effect("every waiting and every later request fails with Ended when the peer ends", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       const ask = [
@@ -429,7 +433,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a question that cannot be sent fails at once", () =>
+  it.effect("a request that cannot be sent fails at once", () =>
     Effect.gen(function* () {
       const { peer } = yield* start()
       const locator = Array.from({ length: 102 }, () => new Uint8Array(32))
@@ -439,28 +443,30 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("a getdata without an answer stalls 30 s after a ping, sent 30 s later, a getheaders 90 s after 90 s", () =>
-    Effect.gen(function* () {
-      for (const [message, seconds] of [
-        [{ _tag: "getdata", items: [item(1), item(2)] }, 30],
-        [{ _tag: "getheaders", protocolVersion: 70_017, locator: [], stopHash: new Uint8Array(32) }, 90]
-      ] as const) {
-        const { peer, remote } = yield* start()
-        yield* peer.sendAndWait(message)
-        yield* remote.send({ _tag: "tx", transaction: transaction(77) }, { _tag: "tx", transaction: transaction(2) })
-        yield* remote.receiveUntil(message._tag)
-        yield* TestClock.adjust(Duration.seconds(2 * seconds - 1))
-        assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
-        yield* TestClock.adjust("16 seconds")
-        const end = yield* peer.awaitShutdown
-        assert(end._tag === "Stalled")
-        assert.strictEqual(end.command, message._tag)
-        if (end.command === "getdata") assert.deepStrictEqual(end.hash, item(1).hash)
-      }
-    }).pipe(Effect.provide(Nonce.layer))
+  it.effect(
+    "an unanswered getdata is followed by a ping after 30 s and stalls after 30 s more, a getheaders after 90 s each",
+    () =>
+      Effect.gen(function* () {
+        for (const [message, seconds] of [
+          [{ _tag: "getdata", items: [item(1), item(2)] }, 30],
+          [{ _tag: "getheaders", protocolVersion: 70_017, locator: [], stopHash: new Uint8Array(32) }, 90]
+        ] as const) {
+          const { peer, remote } = yield* start()
+          yield* peer.sendAndWait(message)
+          yield* remote.send({ _tag: "tx", transaction: transaction(77) }, { _tag: "tx", transaction: transaction(2) })
+          yield* remote.receiveUntil(message._tag)
+          yield* TestClock.adjust(Duration.seconds(2 * seconds - 1))
+          assert.isUndefined((yield* fork(peer.awaitShutdown)).pollUnsafe())
+          yield* TestClock.adjust("16 seconds")
+          const end = yield* peer.awaitShutdown
+          assert(end._tag === "Stalled")
+          assert.strictEqual(end.command, message._tag)
+          if (end.command === "getdata") assert.deepStrictEqual(end.hash, item(1).hash)
+        }
+      }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("what is answered does not stall, nor does a getblocks or a mempool without an answer", () =>
+  it.effect("answered requests do not stall, nor does a getblocks or a mempool without an answer", () =>
     Effect.gen(function* () {
       const { peer, remote } = yield* start()
       yield* peer.send({ _tag: "getdata", items: [item(1), item(2)] })
@@ -475,7 +481,7 @@ describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
     }).pipe(Effect.provide(Nonce.layer))
   )
 
-  it.effect("the time that our own handlers take is not held against the peer", () =>
+  it.effect("the time that our own handlers take does not count as a stall", () =>
     Effect.gen(function* () {
       const gate = yield* Deferred.make<void>()
       const { peer, remote } = yield* withRemote({

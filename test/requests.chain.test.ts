@@ -23,7 +23,7 @@ import {
 } from "./support/requests.ts"
 
 describe("headers", () => {
-  it("fit if they connect to the locator or to the genesis block, are none, or start with the stop hash", () => {
+  it("answer a getheaders if they connect to its locator or to the genesis block, are an empty list, or start with the stop hash", () => {
     for (const message of [
       headers(),
       headers(header(1, hash(10)), header(2, Wire.blockHash(header(1, hash(10))))),
@@ -40,7 +40,7 @@ describe("headers", () => {
 
   const unfit = [headers(header(1, hash(12))), headers(header(1, blockHash(5))), headers(header(6), header(5))]
 
-  it("that do not fit are not taken for the answer, which may still come", () => {
+  it("that do not connect leave the request open: the answer may still come", () => {
     const tracker = make()
     const { outcomes } = ask(tracker, getheaders([hash(10)], blockHash(5)))
     for (const message of unfit) received(tracker, message)
@@ -49,7 +49,7 @@ describe("headers", () => {
     assert.deepStrictEqual(outcomes, [found(headers())])
   })
 
-  it("that do not fit, and a pong to a later ping: they do not connect; only the pong: no answer", () => {
+  it("that do not connect, followed by the pong to a later ping, give DoesNotConnect; the pong alone gives NoAnswer", () => {
     for (const message of [...unfit, undefined]) {
       const tracker = make()
       const { outcomes } = ask(tracker, getheaders([hash(10)], blockHash(5)))
@@ -70,7 +70,7 @@ describe("headers", () => {
     assert.deepStrictEqual(outcomes, [noAnswer])
   })
 
-  it("do not fit by a hash that lies across two of the locator", () => {
+  it("do not connect by bytes that lie across two hashes of the locator", () => {
     const tracker = make()
     const across = new Uint8Array([...hash(10).subarray(2), ...hash(11).subarray(0, 2)])
     const { outcomes } = ask(tracker, getheaders([hash(10), hash(11)]))
@@ -78,7 +78,7 @@ describe("headers", () => {
     assert.isEmpty(outcomes)
   })
 
-  it("answer the oldest request that they fit", () => {
+  it("answer the oldest request that they connect to", () => {
     const tracker = make()
     const asked = [10, 11, 12].map((number) => ask(tracker, getheaders([hash(number), hash(1)])))
     const [a, b, c] = [headers(header(1, hash(11))), headers(header(2, hash(1))), headers()]
@@ -89,7 +89,7 @@ describe("headers", () => {
     )
   })
 
-  it("that come before the request was written are no answer", () => {
+  it("that arrive before the request was written answer nothing", () => {
     const tracker = make()
     tracker.ask(getheaders([hash(10)]), untold)
     received(tracker, headers(header(1, hash(10))))
@@ -108,7 +108,7 @@ describe("headers", () => {
     )
   })
 
-  it("of a request that its caller left are not taken for the answer to the next", () => {
+  it("that answer an abandoned request do not answer the next one", () => {
     const tracker = make()
     const first = ask(tracker, getheaders([hash(10), hash(1)]))
     assert.isFalse(first.leave())
@@ -119,7 +119,7 @@ describe("headers", () => {
     assert.lengthOf(second.outcomes, 1)
   })
 
-  it("must be sent for by the caller that leaves before it did, if others wait", () => {
+  it("are still requested when the caller that was to send the request leaves and others wait", () => {
     const tracker = make()
     const first = tracker.ask(getheaders([hash(10)]), untold)
     const second = tracker.ask(getheaders([hash(10)]), untold)
@@ -143,7 +143,7 @@ describe("inventories", () => {
     assert.deepStrictEqual(outcomes, [found(inv(2, 2))])
   })
 
-  it("of a single block may be an announcement: they are the answer if the pong comes without another one", () => {
+  it("of a single block may be an announcement: they answer getblocks only if the pong comes without another inv", () => {
     for (const [messages, expected] of [
       [[inv(2)], found(inv(2))],
       [[inv(2), inv(1), inv(2, 2)], found(inv(2, 2))],
@@ -177,7 +177,7 @@ describe("inventories", () => {
 describe("addresses", () => {
   const getaddr = { _tag: "getaddr" } as const
 
-  it("answer getaddr, also if they are none; a single one does not, but is kept", () => {
+  it("answer getaddr, also an empty list; a single address does not and is kept", () => {
     for (const message of [addr(2), addr(0), { _tag: "addrv2", addresses: [] } as const]) {
       const tracker = make()
       const outcomes: Array<unknown> = []
@@ -204,7 +204,7 @@ describe("addresses", () => {
     assert.isUndefined(ask(tracker, getaddr).candidate())
   })
 
-  it("come with the remote's next turn: a pong says nothing of them, and their absence is no stall", () => {
+  it("may come after the pong, and do not stall when they never come", () => {
     const tracker = make()
     const { outcomes } = ask(tracker, getaddr)
     ask(tracker, getheaders([]))
@@ -216,7 +216,7 @@ describe("addresses", () => {
     assert.strictEqual(tracker.size, 1)
   })
 
-  it("that nobody waits for are not tracked", () => {
+  it("are not tracked when no caller waits for them", () => {
     const tracker = make()
     tracker.sent(getaddr, 0)
     tracker.sent({ _tag: "mempool" }, 0)

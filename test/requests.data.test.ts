@@ -73,7 +73,7 @@ describe("transactions and blocks", () => {
     }
   })
 
-  it("with witnesses and without are two requests: the answer without is not for callers that want them", () => {
+  it("are requested with witnesses and without apart: a block without witnesses does not answer the request for them", () => {
     const wanted = [item(2 | witnessFlag, blockHash(1)), item(2, blockHash(1))]
     const cases = [
       [block(1), block(1, true)],
@@ -94,7 +94,7 @@ describe("transactions and blocks", () => {
     }
   })
 
-  it("the ancestors of a transaction are a list that ends with it", () => {
+  it("the ancestors of a transaction are answered by the list that ends with it", () => {
     const tracker = make()
     const { outcomes } = askItems(tracker, [item(7, wtxid(1)), item(7, wtxid(2))])
     const info = (...wtxids: ReadonlyArray<Uint8Array>): Wire.AncPkgInfo => ({ _tag: "ancpkginfo", wtxids })
@@ -137,7 +137,7 @@ describe("transactions and blocks", () => {
 })
 
 describe("the pong to a ping", () => {
-  it("says that everything requested before the ping is not found, and nothing of later requests", () => {
+  it("makes NotFound of all requests before the ping, and leaves later requests open", () => {
     const tracker = make()
     const types = [1, 1 | witnessFlag, 2, 2 | witnessFlag, 3, 4, 5, 7, 77]
     const items = types.map((type) => item(type, hash(type)))
@@ -155,7 +155,7 @@ describe("the pong to a ping", () => {
     assert.strictEqual(tracker.size, 1)
   })
 
-  it("settles what was written before its ping, not what was only asked for before it", () => {
+  it("settles requests that were written before its ping, and none that still waited to be written", () => {
     const tracker = make()
     const written = askItems(tracker, [item(2, hash(1))])
     const question = tracker.askItems([item(2, hash(2))], untold)
@@ -165,7 +165,7 @@ describe("the pong to a ping", () => {
     assert.deepStrictEqual(written.outcomes, [notFound])
   })
 
-  it("says nothing if no such ping was written, or a later one", () => {
+  it("settles nothing if that ping was not written, or was written later", () => {
     const tracker = make()
     const one = askItems(tracker, [item(2, hash(1))])
     received(tracker, pong(1n))
@@ -183,7 +183,7 @@ describe("the pong to a ping", () => {
     assert.deepStrictEqual(again.outcomes, [undefined])
   })
 
-  it("does not take back an answer", () => {
+  it("does not change an answer that arrived before", () => {
     const tracker = make()
     const { outcomes } = askItems(tracker, [item(2, blockHash(1)), item(2, blockHash(2))])
     tracker.sent(ping(1n), 0)
@@ -195,7 +195,7 @@ describe("the pong to a ping", () => {
 })
 
 describe("filtered blocks", () => {
-  it("are answered when the transactions that they prove have come", () => {
+  it("are answered when all transactions that they prove have arrived", () => {
     const tracker = make()
     const merkleblock = filteredBlock(1, tx(1), tx(2))
     const { outcomes } = askItems(tracker, [item(3, Wire.blockHash(merkleblock.header)), item(1, txid(2))])
@@ -206,7 +206,7 @@ describe("filtered blocks", () => {
     assert.deepStrictEqual(outcomes, [foundFiltered(merkleblock, 1, 2), found(tx(2))])
   })
 
-  it("are answered with the transactions that came when the next one comes, or the pong to a later ping", () => {
+  it("are answered with the transactions so far when the next block or the pong to a later ping arrives", () => {
     const tracker = make()
     const [first, second, third] = [1, 2, 3].map((number) => filteredBlock(number, tx(number), tx(number + 10)))
     const askFor = (...messages: ReadonlyArray<Wire.MerkleBlock>) =>
@@ -248,7 +248,7 @@ describe("filtered blocks", () => {
     assert.deepStrictEqual(outcomes, [foundFiltered(filteredBlock(1))])
   })
 
-  it("whose transactions do not come do not stall, and keep no more of them than fit into a block", () => {
+  it("whose transactions do not arrive do not stall, and hold no more bytes than a block has", () => {
     const tracker = make()
     const large = [1, 2, 3, 4].map((number): Wire.Tx => {
       const outputs = [{ value: 0, script: new Uint8Array(1_500_000) }]
@@ -266,7 +266,7 @@ describe("filtered blocks", () => {
     assert.strictEqual(outcome.transactions?.length, 3)
   })
 
-  it("are not given to a caller that leaves while their transactions come", () => {
+  it("are not given to a caller that leaves while their transactions arrive", () => {
     const tracker = make()
     const message = filteredBlock(1, tx(1))
     const one = askItems(tracker, [item(3, Wire.blockHash(message.header))])
@@ -329,7 +329,7 @@ describe("transactions of a block", () => {
     )
   })
 
-  it("are requested once, others of the same block apart", () => {
+  it("are requested once for equal indexes, and apart for others of the same block", () => {
     const tracker = make()
     const one = ask(tracker, getblocktxn(1, 1, 2))
     const same = ask(tracker, getblocktxn(1, 1, 2))
@@ -340,7 +340,7 @@ describe("transactions of a block", () => {
     assert.deepStrictEqual([one.outcomes.length, same.outcomes.length, other.outcomes.length], [1, 1, 0])
   })
 
-  it("that a caller left are still to be answered, and that answer is not taken for another one", () => {
+  it("that an abandoned request asked for are not given to the next request", () => {
     const tracker = make()
     const { transaction } = tx(1)
     const left = ask(tracker, getblocktxn(1, 1))
@@ -354,7 +354,7 @@ describe("transactions of a block", () => {
 })
 
 describe("callers", () => {
-  it("that want the same share one request, and all get the answer", () => {
+  it("that want the same item share one request, and all get the answer", () => {
     const tracker = make()
     const first = askItems(tracker, [item(1, txid(1)), item(1, txid(1)), item(1, txid(2))])
     assert.deepStrictEqual(first.newItems, [item(1, txid(1)), item(1, txid(2))])
@@ -365,7 +365,7 @@ describe("callers", () => {
     assert.deepStrictEqual(second.outcomes, [found(tx(3)), found(tx(2))])
   })
 
-  it("do not send what was sent without them", () => {
+  it("do not repeat a request that was sent before they joined", () => {
     const tracker = make()
     tracker.sent(getdata(item(1, txid(1))), 0)
     const { newItems, outcomes } = askItems(tracker, [item(1, txid(1))])
@@ -374,7 +374,7 @@ describe("callers", () => {
     assert.deepStrictEqual(outcomes, [found(tx(1))])
   })
 
-  it("ask anew for what was answered, also while they are told", () => {
+  it("can request an answered item again, also while the answer is handed out", () => {
     const tracker = make()
     let again: AskedItems | undefined
     tracker.askItems([item(1, txid(1))], () => {
@@ -384,7 +384,7 @@ describe("callers", () => {
     assert.deepStrictEqual(again?.newItems, [item(1, txid(1))])
   })
 
-  it("that are told may ask again and make others leave, without harm to the new request", () => {
+  it("that get an answer may ask again and make others leave, without harm to the new request", () => {
     const tracker = make()
     const outcomes: Array<unknown> = []
     tracker.askItems([item(1, txid(1))], () => {
@@ -397,7 +397,7 @@ describe("callers", () => {
     assert.deepStrictEqual(outcomes, [found(tx(1))])
   })
 
-  it("get an answer that came before the request was written, and then have nothing left to send", () => {
+  it("get an answer that arrived before the request was written, and then send nothing", () => {
     const tracker = make()
     const outcomes: Array<unknown> = []
     const { leave } = tracker.askItems([item(1, txid(1))], (_, outcome) => outcomes.push(outcome))
@@ -406,7 +406,7 @@ describe("callers", () => {
     assert.deepStrictEqual(leave(), [])
   })
 
-  it("that leave are told nothing, the others are", () => {
+  it("that leave get no answer, and the others do", () => {
     const tracker = make()
     const first = askItems(tracker, [item(1, txid(1))])
     const second = askItems(tracker, [item(1, txid(1))])
@@ -417,7 +417,7 @@ describe("callers", () => {
     assert.deepStrictEqual(second.leave(), [])
   })
 
-  it("that another one makes leave when it is told are told nothing", () => {
+  it("that another caller makes leave while the answer is handed out get no answer", () => {
     const tracker = make()
     tracker.askItems([item(1, txid(1))], () => void second.leave())
     const second = tracker.askItems([item(1, txid(1))], untold)
@@ -433,7 +433,7 @@ describe("callers", () => {
     assert.strictEqual(tracker.size, 0)
   })
 
-  it("that leave before the request was written learn what others still need", () => {
+  it("that leave before the request was written must send the items that others wait for", () => {
     const tracker = make()
     const first = tracker.askItems([item(1, txid(1)), item(1, txid(1)), item(1, txid(2))], untold)
     const second = askItems(tracker, [item(1, txid(1))])
@@ -444,7 +444,7 @@ describe("callers", () => {
     assert.deepStrictEqual(second.outcomes, [found(tx(1))])
   })
 
-  it("share a request that an earlier caller has left: it is still to be answered, and its deadline stays", () => {
+  it("join a request that an earlier caller has left, with its old deadline", () => {
     const tracker = make(false)
     askItems(tracker, [item(1, txid(1))], 0).leave()
     const again = askItems(tracker, [item(1, txid(1))], 20_000)

@@ -53,7 +53,7 @@ const stalled = (command: Stalled["command"], hash: Uint8Array | undefined, wait
 })
 
 describe("a remote that answers pings", () => {
-  it("is sent one when a request is late, and stalls if that is not answered in the same time again", () => {
+  it("gets a ping when a request is late, and stalls if it leaves that unanswered for the same time", () => {
     const tracker = make()
     tracker.sent(getdata(item(1, hash(1)), item(2 | witnessFlag, hash(2))), 1_000)
     assert.isUndefined(tracker.overdue(30_999))
@@ -76,7 +76,7 @@ describe("a remote that answers pings", () => {
     assert.deepStrictEqual(tracker.overdue(30_001), stalled("getdata", hash(1), 30_001))
   })
 
-  it("does not stall for being silent, whatever it was asked: each pong settles what was requested before", () => {
+  it("does not stall, whatever it leaves unanswered: each pong settles the requests before it", () => {
     const tracker = make()
     const messages = [
       getdata(item(2, hash(1)), item(77, hash(2)), item(7, hash(3))),
@@ -92,7 +92,7 @@ describe("a remote that answers pings", () => {
     assert.isUndefined(tracker.overdue(Number.MAX_SAFE_INTEGER))
   })
 
-  it("stalls by a getblocks too", () => {
+  it("stalls on a getblocks too", () => {
     const tracker = make()
     tracker.sent(getblocks(1), 0)
     tracker.sent(ping(1n), 0)
@@ -101,7 +101,7 @@ describe("a remote that answers pings", () => {
 })
 
 describe("a remote that does not answer pings", () => {
-  it("stalls by a getdata after 30 s, by a getheaders after 90 s", () => {
+  it("stalls on a getdata after 30 s and on a getheaders after 90 s", () => {
     for (const [message, timeout, hashOfIt] of [
       [getdata(item(1, hash(1))), 30_000, hash(1)],
       [getblocktxn(1, 1), 30_000, getblocktxn(1).blockHash],
@@ -114,7 +114,7 @@ describe("a remote that does not answer pings", () => {
     }
   })
 
-  it("does not stall by what it need not answer", () => {
+  it("does not stall on messages that need no answer", () => {
     const tracker = make(false)
     for (const message of [getblocks(1), { _tag: "getaddr" }, getdata(item(77, hash(1)), item(7, hash(1)))] as const) {
       tracker.sent(message, 0)
@@ -127,7 +127,7 @@ describe("a remote that does not answer pings", () => {
 })
 
 describe("the time of a request", () => {
-  it("begins when the one before it was answered, of whatever kind: a slow line is no stall", () => {
+  it("begins when the request before it was answered, of any kind: a slow line is no stall", () => {
     const tracker = make(false)
     tracker.sent(getdata(...[1, 2, 3].map((number) => item(1, txid(number)))), 0)
     tracker.sent(getheaders([hash(1)]), 0)
@@ -159,7 +159,7 @@ describe("the time of a request", () => {
     assert.deepStrictEqual(tracker.overdue(70_000), stalled("getdata", hash(1), 30_000))
   })
 
-  it("does not begin before the request was written, and with the first time that it was", () => {
+  it("begins when the request is first written", () => {
     const tracker = make(false)
     tracker.askItems([item(1, hash(1))], untold)
     tracker.ask(getheaders([hash(1)]), untold)
@@ -168,7 +168,7 @@ describe("the time of a request", () => {
     assert.deepStrictEqual(tracker.overdue(30_000), stalled("getdata", hash(1), 30_000))
   })
 
-  it("goes on when its caller has left", () => {
+  it("continues when its caller has left", () => {
     const tracker = make(false)
     askItems(tracker, [item(1, hash(1))]).leave()
     assert.strictEqual(tracker.overdue(30_000)?._tag, "Stalled")
@@ -179,7 +179,7 @@ describe("bounds", () => {
   const sendMany = (tracker: RequestTracker, from: number): void =>
     tracker.sent(getdata(...Array.from({ length: 50_000 }, (_, index) => item(1, hash(from + index)))), from)
 
-  it("100,000 items that nobody waits for are tracked; what callers wait for, always", () => {
+  it("at most 100,000 items are tracked without a caller that waits, and all items with one", () => {
     const tracker = make(false)
     for (let from = 0; from < 250_000; from += 50_000) sendMany(tracker, from)
     assert.strictEqual(tracker.size, maxUnwatchedItems)
@@ -193,7 +193,7 @@ describe("bounds", () => {
     assert.strictEqual(tracker.size, maxUnwatchedItems)
   })
 
-  it("100 getheaders that nobody waits for are tracked; what callers wait for, always", () => {
+  it("at most 100 getheaders are tracked without a caller that waits, and all with one", () => {
     const tracker = make()
     for (let number = 0; number <= 200; number++) tracker.sent(getheaders([hash(number)]), number)
     assert.strictEqual(tracker.size, maxUnwatchedMessages)
@@ -204,7 +204,7 @@ describe("bounds", () => {
 })
 
 describe("work", () => {
-  it("hashes nothing when nothing of the kind is waiting", () => {
+  it("makes no hash of a message when no request of its kind is open", () => {
     const tracker = make()
     const all = [tx(1), block(1), blocktxn(1), cmpctblock(1), filteredBlock(1), headers(header(1))]
     hashes.count = 0
@@ -252,7 +252,7 @@ describe("work", () => {
     return steps
   }
 
-  it("answers 50,000 items with one hash and a few look-ups each, in whatever order they come", () => {
+  it("answers 50,000 items with one hash and a few look-ups each, in any order", () => {
     const tracker = make(false)
     const count = 50_000
     const messages = Array.from({ length: count }, (_, number) => tx(number))
@@ -277,7 +277,7 @@ describe("work", () => {
 })
 
 describe("the end", () => {
-  it("forgets all requests and tells nobody; leaving later does nothing", () => {
+  it("forgets all requests without answering them; leaving later does nothing", () => {
     const tracker = make()
     const asked = [
       tracker.askItems([item(1, txid(1))], untold),

@@ -72,7 +72,14 @@ describeCore(program === undefined ? `${title} (skipped: BITCOIND is not set)` :
           garbage: () => Effect.succeed(new Uint8Array(4_095)),
           decoys: Effect.succeed([0, 1, 100_000])
         }
-        yield* assertEncrypted(node, yield* Effect.provideService(dial(node), Transport.Obfuscation, obfuscation))
+        yield* assertEncrypted(
+          node,
+          yield* Effect.provideService(
+            dial(node, { remoteServices: Wire.Service.p2pV2 }),
+            Transport.Obfuscation,
+            obfuscation
+          )
+        )
       }),
     v2
   )
@@ -185,7 +192,9 @@ describe("auto dials to bcoin, which supports v1 only,", () => {
     Effect.gen(function* () {
       const node = yield* Bcoin.start()
       const long = { ...(yield* Transport.Obfuscation), garbage: () => Effect.succeed(new Uint8Array(4_095)) }
-      yield* Effect.exit(Effect.provideService(dial(node), Transport.Obfuscation, long))
+      yield* Effect.exit(
+        Effect.provideService(dial(node, { remoteServices: Wire.Service.p2pV2 }), Transport.Obfuscation, long)
+      )
       yield* node.awaitLog(/Ban threshold/)
       assert.isNotEmpty((yield* node.rpc("listbanned")) as ReadonlyArray<unknown>)
     }).pipe(Effect.scoped, Effect.provide(Nonce.layer))

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type { Nonce } from "../Nonce.ts"
 import type * as Wire from "../Wire.ts"
 import * as KeepAlive from "./keepAlive.ts"
+import type { Lifecycle } from "./lifecycle.ts"
 import { ProtocolVersion } from "../wire/protocolVersion.ts"
 import type { Observer } from "./telemetry.ts"
 import type { SendQueue } from "./sendQueue.ts"
@@ -19,6 +20,7 @@ export interface PingerOptions {
   readonly nonces: Nonce
   readonly sendQueue: SendQueue<PeerError>
   readonly now: () => number
+  readonly lifecycle: Lifecycle
   readonly observer: Observer
   /** To be put around every wait for a pong. */
   readonly asking: <A>(wait: Effect.Effect<A, PeerError>) => Effect.Effect<A, PeerError>
@@ -51,9 +53,11 @@ export class Pinger {
 
   /** Sends pings at their times; fails when the remote was silent for too long. */
   readonly loop: Effect.Effect<never, EndReason> = Effect.suspend(() => {
-    const { keepAlive, nonces, now, sendQueue } = this.#options
+    const { keepAlive, lifecycle, nonces, now, sendQueue } = this.#options
     return Effect.gen({ self: this }, function* () {
       while (true) {
+        // The remote is gone. A slow handler may still work on the messages that arrived, and no deadline ends it.
+        if (lifecycle.phase._tag !== "Open") return yield* Effect.never
         const action = KeepAlive.next(keepAlive, now())
         switch (action._tag) {
           case "Wait":

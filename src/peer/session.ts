@@ -132,6 +132,7 @@ export class Session<Self = unknown> {
       nonces,
       sendQueue,
       now,
+      lifecycle,
       observer,
       asking: (wait) => this.dispatcher.asking(wait)
     })

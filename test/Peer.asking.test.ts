@@ -54,7 +54,7 @@ describe.each([3, 4, 5, 7])("a caller that yields every %i steps and is interrup
         nonces: yield* Nonce.Nonce,
         sendQueue: yield* SendQueue.make<PeerError>(1_000_000, () => assert.fail("encoded")),
         now: () => 0,
-        lifecycle: { phase: { _tag: "Open" } } as never,
+        lifecycle: { reason: undefined } as never,
         observer: undefined!,
         asking: () => Effect.never
       })

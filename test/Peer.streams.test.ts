@@ -2,15 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Connection, Nonce, Peer, Wire } from "effect-bitcoin-peer"
-import { filler, fork, ping, withRemote } from "./support/peers.ts"
+import { Nonce } from "effect-bitcoin-peer"
+import { filler, fork, ping, startIn } from "./support/peers.ts"
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
-  const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(
-    options: Peer.Options<H> = {},
-    remoteVersion: Partial<Wire.Version> = {},
-    pairOptions: Connection.PairOptions = {}
-  ) => withRemote({ direction, ...options }, remoteVersion, pairOptions)
+  const start = startIn(direction)
 
   it.effect("streams messages to several subscribers, and ends the streams when it ends", () =>
     Effect.gen(function* () {

@@ -3,14 +3,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Fiber, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, Peer, Policy, Wire } from "effect-bitcoin-peer"
-import { filler, fork, network, ping, scripted, twoPeers, verack, version, withRemote } from "./support/peers.ts"
+import { filler, fork, network, ping, scripted, startIn, twoPeers, verack, version } from "./support/peers.ts"
 
 describe.each(["outbound", "inbound"] as const)("an %s peer", (direction) => {
-  const start = <H extends Peer.Handlers<unknown> = Peer.Handlers>(
-    options: Peer.Options<H> = {},
-    remoteVersion: Partial<Wire.Version> = {},
-    pairOptions: Connection.PairOptions = {}
-  ) => withRemote({ direction, ...options }, remoteVersion, pairOptions)
+  const start = startIn(direction)
 
   it.effect("has completed its handshake and holds the result in peer.info", () =>
     Effect.gen(function* () {

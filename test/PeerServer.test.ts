@@ -1,9 +1,50 @@
 /** PeerServer.serve: inbound peers from the connections of a listener. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber, Random } from "effect"
+import { Clock, Deferred, Effect, Fiber, Random } from "effect"
 import { TestClock } from "effect/testing"
 import { Connection, Nonce, PeerServer, Wire } from "effect-bitcoin-peer"
 import { fork, network, ping, scripted, verack, version } from "./support/peers.ts"
+
+/** A listener that accepts the first ends of these pairs, and then nothing more. */
+const listenerOf = (pairs: ReadonlyArray<Connection.Pair>): PeerServer.Listener => {
+  const waiting = pairs.map(([ours]) => ours)
+  return {
+    accept: Effect.suspend(() => {
+      const next = waiting.shift()
+      return next === undefined ? Effect.never : Effect.acquireRelease(Effect.succeed(next), ({ close }) => close)
+    })
+  }
+}
+
+describe("PeerServer.acceptEach", () => {
+  it.effect("returns when until has succeeded and every attend has ended, and then has closed the connections", () =>
+    Effect.gen(function* () {
+      const pairs = yield* Effect.forEach([1, 2], () => Connection.makePair())
+      const enough = yield* Deferred.make<void>()
+      const mayEnd = yield* Deferred.make<void>()
+      let attended = 0
+      const accepting = yield* fork(
+        PeerServer.acceptEach(
+          listenerOf(pairs),
+          () =>
+            Effect.andThen(
+              Effect.sync(() => attended++),
+              Deferred.await(mayEnd)
+            ),
+          Deferred.await(enough)
+        )
+      )
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(attended, 2)
+      yield* Deferred.succeed(enough, undefined)
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(accepting.pollUnsafe())
+      yield* Deferred.succeed(mayEnd, undefined)
+      yield* Fiber.join(accepting)
+      for (const [, theirs] of pairs) assert.strictEqual((yield* Effect.flip(theirs.pull)).reason._tag, "Closed")
+    })
+  )
+})
 
 describe("PeerServer.serve", () => {
   it.effect(
@@ -13,13 +54,7 @@ describe("PeerServer.serve", () => {
         const agents: Array<string> = []
         const refused: Array<string> = []
         const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair())
-        const waiting = connections.map(([ours]) => ours)
-        const listener = {
-          accept: Effect.suspend(() => {
-            const next = waiting.shift()
-            return next === undefined ? Effect.never : Effect.acquireRelease(Effect.succeed(next), ({ close }) => close)
-          })
-        }
+        const listener = listenerOf(connections)
         const server = yield* fork(
           PeerServer.serve(listener, {
             peer: (connection) => ({
@@ -53,13 +88,7 @@ describe("PeerServer.serve", () => {
   it.effect("a failing onPeer or a throwing choice of options ends only its own peer", () =>
     Effect.gen(function* () {
       const connections = yield* Effect.forEach([1, 2, 3], () => Connection.makePair())
-      const waiting = connections.map(([ours]) => ours)
-      const listener = {
-        accept: Effect.suspend(() => {
-          const next = waiting.shift()
-          return next === undefined ? Effect.never : Effect.acquireRelease(Effect.succeed(next), ({ close }) => close)
-        })
-      }
+      const listener = listenerOf(connections)
       let count = 0
       yield* fork(
         PeerServer.serve(listener, {

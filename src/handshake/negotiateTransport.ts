@@ -1,4 +1,5 @@
 /** Recognises or negotiates the transport of a connection before the handshake: the driver of the key exchange. */
+import * as Bytes from "effect/Bytes"
 import * as Effect from "effect/Effect"
 import type { ConnectionError } from "../Connection.ts"
 import type { HandshakeReason } from "../HandshakeError.ts"
@@ -13,6 +14,7 @@ import { makeV2 } from "../transport/framing.ts"
 import { maxContentsLength } from "../wire/contentsV2.ts"
 import * as KeyExchange from "../transport/keyExchange.ts"
 import type { MessageConnection } from "../transport/messageConnection.ts"
+import { bad } from "./options.ts"
 
 export interface EstablishOptions {
   readonly direction: "inbound" | "outbound"
@@ -33,7 +35,7 @@ export const isText = (bytes: Uint8Array): boolean =>
 
 const badOption = (field: string, problem: string): HandshakeReason => ({
   _tag: "BadOptions",
-  error: new Wire.WireError({ command: "", reason: { _tag: "BadValue", field, problem } })
+  error: bad(field, problem)
 })
 
 /** The length of magic and command of a version 1 frame. */
@@ -41,8 +43,6 @@ const frameOpeningLength = 16
 
 const magicLength = 4
 const knownCommands = new Set<string>(Wire.commands)
-
-const isSame = (magic: Uint8Array, other: Uint8Array): boolean => magic.every((byte, index) => byte === other[index])
 
 /**
  * The magic of the version 1 frame at the start of the bytes, if there is one: with the magic of our network and any
@@ -53,7 +53,7 @@ const magicOfFrame = (bytes: Uint8Array, ours: Uint8Array): Uint8Array | undefin
   const magic = bytes.slice(0, magicLength)
   const command = readCommand(bytes, magicLength)
   if (command === undefined || command === "") return undefined
-  return isSame(magic, ours) || knownCommands.has(command) ? magic : undefined
+  return Bytes.Equivalence(magic, ours) || knownCommands.has(command) ? magic : undefined
 }
 
 /**
@@ -90,7 +90,8 @@ export const establish = Effect.fnUntraced(function* (
     const shared = secret
     const other = Network.all.find(
       ({ magic }) =>
-        !isSame(magic, network.magic) && KeyExchange.garbageHolds(exchange, peerTerminator(shared, magic, isInitiator))
+        !Bytes.Equivalence(magic, network.magic) &&
+        KeyExchange.garbageHolds(exchange, peerTerminator(shared, magic, isInitiator))
     )
     return other === undefined ? undefined : wrongNetwork(other.magic)
   }
@@ -140,7 +141,7 @@ export const establish = Effect.fnUntraced(function* (
         const magic = isInitiator ? magicOfFrame(opening, network.magic) : undefined
         if (magic !== undefined) {
           return yield* Effect.fail<HandshakeReason>(
-            isSame(magic, network.magic) ? { _tag: "V2NotSpoken", by: "version 1" } : wrongNetwork(magic)
+            Bytes.Equivalence(magic, network.magic) ? { _tag: "V2NotSpoken", by: "version 1" } : wrongNetwork(magic)
           )
         }
         step = KeyExchange.receive(exchange, bytes)

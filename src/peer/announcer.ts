@@ -7,6 +7,7 @@ import { ended } from "./misbehavior.ts"
 import type { SendQueue } from "./sendQueue.ts"
 import { type EndReason, notSendable, type PeerError } from "../PeerError.ts"
 import type { RemoteState } from "./remoteState.ts"
+import { notA } from "../primitives/types.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
 /** More blocks than that are announced by the hash of the last one, as in Core. */
@@ -28,10 +29,7 @@ const badHash = (announcements: ReadonlyArray<Inventory.Announcement>): PeerErro
     for (const field of "hash" in announcement ? (["hash"] as const) : (["txid", "wtxid"] as const)) {
       const hash: unknown = announcement[field as keyof typeof announcement]
       if (hash instanceof Uint8Array && hash.length === 32) continue
-      const problem =
-        hash instanceof Uint8Array
-          ? `has ${hash.length} bytes instead of 32`
-          : `is of type ${typeof hash} instead of Uint8Array`
+      const problem = hash instanceof Uint8Array ? `has ${hash.length} bytes instead of 32` : notA(hash, "Uint8Array")
       const reason = { _tag: "BadValue", field, problem } as const
       return notSendable(new Wire.WireError({ command: "inv", reason }))
     }

@@ -30,7 +30,7 @@ import * as Scope from "effect/Scope"
 import type { EndReason, PeerError } from "../PeerError.ts"
 import { ended, reasonOf } from "./misbehavior.ts"
 
-export type Phase =
+type Phase =
   | { readonly _tag: "Open" }
   /** Nothing more is read or nothing more is written. The messages that arrived before are still handled. */
   | { readonly _tag: "Draining"; readonly reason: EndReason }
@@ -117,10 +117,6 @@ export class Lifecycle {
     const self = new Lifecycle(owner, guard, peer, scope, fibers)
     return self
   })
-
-  get phase(): Phase {
-    return this.#phase
-  }
 
   /** Why the peer ends, or will end when the messages that arrived are handled; undefined while it is open. */
   get reason(): EndReason | undefined {

@@ -14,7 +14,10 @@ export interface SessionOptions extends HandshakeOptions.Options {
   readonly pingTimeout?: Duration.Input | undefined
   /** A remote that sends nothing for this long is disconnected; 20 minutes by default, as in Bitcoin Core (btcd: 5). */
   readonly idleTimeout?: Duration.Input | undefined
-  /** `send` suspends while this many bytes wait to be written; 1 MiB by default. The queue holds at most one message more. */
+  /**
+   * `send` suspends while this many bytes wait to be written; 1 MiB by default. The queue holds at most
+   * one message more, besides pings and pongs and the requests of a caller that left while others wait.
+   */
   readonly maximumQueuedBytes?: number | undefined
   /**
    * When transactions are announced. By default at random times: 2 s after the first one on average (outbound) or 5 s

@@ -57,7 +57,7 @@ export class Pinger {
     return Effect.gen({ self: this }, function* () {
       while (true) {
         // The remote is gone. A slow handler may still work on the messages that arrived, and no deadline ends it.
-        if (lifecycle.phase._tag !== "Open") return yield* Effect.never
+        if (lifecycle.reason !== undefined) return yield* Effect.never
         const action = KeepAlive.next(keepAlive, now())
         switch (action._tag) {
           case "Wait":

@@ -1,7 +1,7 @@
 /**
  * The messages that wait to be written, bounded by their bytes. A message is accepted while fewer than `limit` bytes wait, so
- * the queue holds at most `limit` bytes and one message, besides pings, pongs and what is forced. A sender that finds no room waits in line. Every sender gets an
- * answer: its message was accepted, it was written or, after `close`, it never will be.
+ * the queue holds at most `limit` bytes and one message, besides the messages of `force`. A sender that finds no room
+ * waits in line. Every sender gets an answer: its message was accepted, it was written or, after `close`, it never will be.
  *
  * The messages of one turn of the event loop are written together at its end, straight to the connection. Only when the
  * connection does not take them all do they, and those that follow, go through the queue of the writer, which waits for it.

@@ -142,6 +142,16 @@ export const withRemote = Effect.fnUntraced(function* <H extends Peer.Handlers<u
   return { peer, remote, scope, pair, tracker, close: Scope.close(scope, Exit.void) }
 })
 
+/** `withRemote` for peers of one direction. */
+export const startIn =
+  (direction: "inbound" | "outbound") =>
+  <H extends Peer.Handlers<unknown> = Peer.Handlers>(
+    options: Peer.Options<H> = {},
+    remoteVersion: Partial<Wire.Version> = {},
+    pairOptions: Connection.PairOptions = {}
+  ) =>
+    withRemote({ direction, ...options }, remoteVersion, pairOptions)
+
 /** Two peers at the two ends of an in-memory connection. */
 export const twoPeers = Effect.fnUntraced(function* <
   A extends Peer.Handlers<unknown> = Peer.Handlers,

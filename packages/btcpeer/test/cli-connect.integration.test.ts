@@ -11,6 +11,10 @@ import { serveSocks5 } from "../../../test/support/proxies.ts"
 import { decodeLine } from "./support/fixtures.ts"
 import { btcpeer, dialsTo, frames, hello, listen, live, oneLine, running, serve, until } from "./support/processes.ts"
 
+/** `btcpeer connect` to a node of regtest, in plain version 1. */
+const connectV1 = (address: string, ...flags: ReadonlyArray<string>) =>
+  btcpeer("connect", address, "-n", "regtest", "--transport", "v1", ...flags)
+
 describe("connect", () => {
   const fails = (
     name: string,
@@ -131,17 +135,7 @@ describe("connect", () => {
 
   live("Ctrl-C during the handshake ends it at once, with exit code 130", async () => {
     await using server = await serve(() => {})
-    const connector = btcpeer(
-      "connect",
-      server.address,
-      "-n",
-      "regtest",
-      "--transport",
-      "v1",
-      "--timeout",
-      "10m",
-      "--json"
-    )
+    const connector = connectV1(server.address, "--timeout", "10m", "--json")
     await connector.until("message")
     connector.child.kill("SIGINT")
     assert.deepInclude(await connector.ended, { code: 130, stderr: "" })
@@ -182,17 +176,7 @@ describe("connect", () => {
       socket.write(frames({ _tag: "reject", rejected: "\x1b[1m", code: 1, reason: evil, hash: undefined }))
     })
     for (const json of [[], ["--json"]]) {
-      const { stdout } = await btcpeer(
-        "connect",
-        server.address,
-        "-n",
-        "regtest",
-        "--transport",
-        "v1",
-        "--for",
-        "300ms",
-        ...json
-      ).ended
+      const { stdout } = await connectV1(server.address, "--for", "300ms", ...json).ended
       assert.include(stdout, "owned")
       // oxlint-disable-next-line no-control-regex
       assert.notMatch(stdout, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
@@ -221,7 +205,7 @@ describe("connect", () => {
       socket.on("drain", flood)
       flood()
     })
-    const connector = btcpeer("connect", server.address, "-n", "regtest", "--transport", "v1", "--json")
+    const connector = connectV1(server.address, "--json")
     await connector.until("handshake")
     connector.child.stdout.pause()
     const settle = async (): Promise<number> => {

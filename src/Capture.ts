@@ -180,7 +180,7 @@ export interface ReplayOptions {
 }
 
 /**
- * Makes a connection whose remote sends the messages of a capture, whatever is written to it: a peer can be made over
+ * Makes a connection whose remote sends the messages of a capture, for any bytes that are written to it: a peer can be made over
  * one side of a recorded connection, its handshake included.
  *
  * The first message arrives at once, and each other one as long after it as it was recorded, by the `Clock`; a

@@ -90,7 +90,7 @@ export type ConnectionReason =
       /** The error of the socket. If a proxy refused, its answer: the number of the reply, or the line. */
       readonly cause: unknown
     }
-  /** The listen failed: nobody can connect to this address. */
+  /** The listen failed: no peer can connect to this address. */
   | {
       readonly _tag: "ListenFailed"
       readonly problem: ListenProblem

@@ -86,7 +86,7 @@ export interface Obfuscation {
 export interface ObfuscationOptions {
   /**
    * The greatest length of the garbage, in bytes: 4,095 by default, as in Bitcoin Core. Garbage for a peer that is not known to support
-   * version 2 has at most 175 bytes, whatever this is.
+   * version 2 has at most 175 bytes, also where this says more.
    */
   readonly maximumGarbage?: number | undefined
   /** The greatest number of decoys; 0 by default, as in Bitcoin Core. */

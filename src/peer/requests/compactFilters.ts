@@ -53,7 +53,7 @@ export interface FilterRequest {
   order: number
 }
 
-/** Takes the filters of all blocks; `done` gets them by height, in whatever order they came. */
+/** Takes the filters of all blocks; `done` gets them by height, for any order of arrival. */
 export const receiveFilters = (
   filterType: number,
   blockHashes: ReadonlyArray<Uint8Array>,

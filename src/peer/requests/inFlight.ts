@@ -1,5 +1,5 @@
 /**
- * The requests that a peer has not answered yet: who waits for each of them, and since when. It knows no messages; `answers.ts`
+ * The requests that a peer has not answered yet, with the callers that wait for each, and since when. It knows no messages; `answers.ts`
  * says which message answers which request. What happens for each item of a `getdata` takes the same time with 50,000 in flight as
  * with one; `written` looks at every request of its kind, of which there are few.
  *
@@ -30,14 +30,14 @@ export type Outcome =
 
 export type Subscriber = (outcome: Outcome) => void
 
-/** One thing that was asked for, once for all who want it. */
+/** One requested item or message, shared by all callers that want it. */
 export interface Request {
   readonly kind: Kind
   /** Tells it from the others of its kind. */
   readonly key: string
   /** Milliseconds that the remote has; `Infinity` where silence is an answer. */
   readonly timeout: number
-  /** Empty for a request that the caller sent by itself, and when all who asked have left. */
+  /** Empty for a request that a program sent with `send`, and when all callers have left. */
   readonly subscribers: Array<Subscriber>
   /** Grows from one written request to the next; 0 until it is written. */
   order: number
@@ -54,7 +54,7 @@ export interface Request {
   later: Request | undefined
 }
 
-/** Requests of one kind that nobody waits for, beyond which further ones are not tracked: two full `getdata` messages. */
+/** The most requests of one kind that are tracked without a caller that waits: two full `getdata` messages. */
 export const maxUnwatchedItems = 100_000
 /** The same for other messages. A `getheaders` holds a locator of up to 3 KB. */
 export const maxUnwatchedMessages = 100
@@ -134,13 +134,13 @@ export class InFlight {
     request.isInLine = true
   }
 
-  /** The answer arrived: closes the request and tells everyone who waits. */
+  /** The answer arrived: closes the request and answers every caller that waits. */
   answer(request: Request, outcome: Outcome, now: number): void {
     this.close(request, now)
     this.tell(request, outcome)
   }
 
-  /** The answer arrived, or its first part: the request is not open any more, and those who wait are still to be told. */
+  /** The answer, or its first part, arrived: the request is no longer open, and its callers are still to be answered. */
   close(request: Request, now: number): void {
     const { later } = request
     if (later !== undefined && later.since < now) later.since = now
@@ -157,7 +157,7 @@ export class InFlight {
     if (this.oldest !== undefined && this.oldest.order > order && this.oldest.since < now) this.oldest.since = now
   }
 
-  /** Closes all requests and tells nobody. */
+  /** Closes all requests without answering them. */
   clear(): void {
     for (const table of this.#tables.values()) for (const request of table.values()) this.#remove(request)
   }

@@ -1,6 +1,6 @@
 /**
- * The requests of a peer that have an answer. Each sends what nobody has requested yet, waits for the answer, and leaves nothing
- * behind when it ends, times out or is interrupted.
+ * The requests of a peer that have an answer. Each sends the items that no other caller has requested, waits for the answer, and
+ * leaves no open request when it ends, times out or is interrupted.
  *
  * Where silence may be the answer, a ping follows the request: its pong ends the wait.
  */

@@ -42,7 +42,7 @@ export type Overdue =
 
 /** A request in which the caller takes part. */
 export interface Asked {
-  /** Whether the caller has to send the message: nobody else has sent it, or is going to. */
+  /** Whether the caller has to send the message: no other caller has sent it or will. */
   readonly isNew: boolean
   /** A message that may be the answer, if no better one comes. */
   readonly candidate: () => Wire.Message | undefined
@@ -257,7 +257,7 @@ export class RequestTracker {
     return () => void this.#answers.filterRequests.delete(request)
   }
 
-  /** Forgets all requests and tells nobody. To leave one of them later does nothing. */
+  /** Forgets all requests without answering them. Leaving one of them later does nothing. */
   end(): void {
     this.#inFlight.clear()
     this.#answers.clear()

@@ -17,9 +17,11 @@ import { ConnectionError, type Endpoint } from "./ConnectionError.ts"
 import { dialProblem } from "./connection/dialProblem.ts"
 import { defaultCloseTimeout } from "./connection/gracefulClose.ts"
 import { MemoryEnd } from "./connection/memory.ts"
+import type { Receiver } from "./connection/receiveBuffer.ts"
 import { SocketConnection } from "./connection/socket.ts"
 import { makeSocket, type WebSocketLike } from "./connection/webSocket.ts"
 
+export type { Receiver } from "./connection/receiveBuffer.ts"
 export type { WebSocketLike } from "./connection/webSocket.ts"
 export {
   ConnectionError,
@@ -66,6 +68,13 @@ export interface Connection {
    * one fiber may pull at a time: a second one dies.
    */
   readonly pull: Effect.Effect<NonEmptyReadonlyArray<Uint8Array>, ConnectionError>
+  /**
+   * Hands the bytes to `receiver` in place of a fiber that pulls: those that are held at once, and all others in the turn of the
+   * event loop in which they arrive. This ends when the receiver does not take more, and when the returned function is called;
+   * the connection then holds the bytes for the next reader, with the same back-pressure. A peer uses it where a connection has
+   * it, since a fiber that is resumed for each batch takes longer than most messages. Throws if there is another reader.
+   */
+  readonly receive?: (receiver: Receiver<ConnectionError>) => () => void
   /**
    * Takes bytes, in order and without waiting, and returns how many bytes wait in this process because the remote does
    * not take more now: 0 means that none wait. It never throws and never suspends, so check the result or wait for

@@ -4,7 +4,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { closedError, type ConnectionError, type Endpoint, resetError } from "../ConnectionError.ts"
 import { type Closable, gracefulClose } from "./gracefulClose.ts"
-import { ReceiveBuffer } from "./receiveBuffer.ts"
+import { ReceiveBuffer, type Receiver } from "./receiveBuffer.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
 /** What an end sends, in order: bytes, its end, or a break. */
@@ -113,6 +113,10 @@ export class MemoryEnd implements Closable {
     this.flush()
     // The delivery may have run the other side, which may have ended the connection.
     return this.error === undefined ? this.waitingBytes : -1
+  }
+
+  receive(receiver: Receiver<ConnectionError>): () => void {
+    return this.receiveBuffer.receive(receiver)
   }
 
   isOver(): boolean {

@@ -8,7 +8,7 @@ import * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import { closedError, type ConnectionError, type Endpoint, resetError } from "../ConnectionError.ts"
 import { type Closable, gracefulClose } from "./gracefulClose.ts"
-import { ReceiveBuffer } from "./receiveBuffer.ts"
+import { ReceiveBuffer, type Receiver } from "./receiveBuffer.ts"
 import { WaitList } from "../primitives/waitList.ts"
 
 /** The parts of an opened `Socket`. */
@@ -125,6 +125,10 @@ export class SocketConnection implements Closable {
       this.toWrite.wake()
     }
     return this.waitingBytes
+  }
+
+  receive(receiver: Receiver<ConnectionError>): () => void {
+    return this.receiveBuffer.receive(receiver)
   }
 
   isOver(): boolean {

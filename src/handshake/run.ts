@@ -1,13 +1,15 @@
 /** The handshake over a link: runs the key exchange, then the machine, and returns the agreement of both sides. */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { HandshakeError, type HandshakeReason } from "../HandshakeError.ts"
 import * as Network from "../Network.ts"
 import { Nonce } from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
-import { maxGarbageLength, maxGarbageLengthUnknown, V1Peers } from "../Transport.ts"
-import type { MessageConnection } from "../transport/messageConnection.ts"
+import { maxGarbageLength, maxGarbageLengthUnknown, type Transport, V1Peers } from "../Transport.ts"
+import type { ConnectionError } from "../ConnectionError.ts"
+import type { MessageConnection, MessageReceiver } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import * as Machine from "./machine.ts"
 import { establish, isText } from "./negotiateTransport.ts"
@@ -68,202 +70,289 @@ const failed = (reason: HandshakeReason): Effect.Effect<never, HandshakeError> =
 
 /** How long "auto" waits for an answer to our key, in milliseconds; at most half of the time limit of the handshake. */
 const longestSilence = 15_000
+const defaultTimeout = Duration.seconds(60)
+
+/** The result of a handshake, and the messages for the connected peer. */
+export interface Completed {
+  readonly negotiated: Negotiated
+  /** First the messages before the verack that count after it (`countsBeforeVerack`), then those after it. */
+  readonly rest: ReadonlyArray<Wire.ParserEvent>
+}
+
+const noEvents: ReadonlyArray<Wire.ParserEvent> = []
+const never = (): boolean => false
 
 /**
- * Runs the handshake over a link that the peer then keeps using; the caller has checked the options with `badOption`. `rest` are
- * messages for the connected peer: first those before the verack that count after it (`countsBeforeVerack`), then those after it.
+ * One handshake. Its machine runs in callbacks of the connection: the caller's fiber waits once, for the result, unless an
+ * Effect of the options or the key exchange has to run in between.
  */
-export const runHandshake = Effect.fnUntraced(function* (
-  link: MessageConnection,
-  options: Options
-): Effect.fn.Return<
-  { readonly negotiated: Negotiated; readonly rest: ReadonlyArray<Wire.ParserEvent> },
-  HandshakeError,
-  Nonce
-> {
-  const nonces = yield* Nonce
-  const clock = yield* Clock.Clock
-  const now = (): number => Math.floor(clock.currentTimeMillisUnsafe() / 1000)
-  const direction = options.direction ?? "outbound"
-  const network = options.network ?? Network.mainnet
-  const policy = options.policy ?? Policy.core
-  const v1Peers = yield* V1Peers
-  const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
-  const { remoteServices } = options
-  const supportsV2 = remoteServices === undefined ? undefined : (remoteServices & Wire.Service.p2pV2) !== 0n
-  const isV1Peer =
-    direction === "outbound" &&
-    wanted === "auto" &&
-    (supportsV2 === false || v1Peers.has(link.connection.remoteAddress))
-  const transport = isV1Peer ? "v1" : wanted
-  const services = (options.services ?? 0n) | (direction === "inbound" && transport !== "v1" ? Wire.Service.p2pV2 : 0n)
-  const timeout = Duration.fromInputUnsafe(options.handshakeTimeout ?? Duration.seconds(60))
+class Exchange implements MessageReceiver {
+  readonly #link: MessageConnection
+  readonly #options: Options
+  readonly #nonces: Nonce
+  readonly #clock: Clock.Clock
+  readonly #v1Peers: V1Peers
+  readonly #direction: "inbound" | "outbound"
+  readonly #network: Network.Network
+  readonly #transport: Transport
+  readonly #timeout: Duration.Duration
+  readonly #supportsV2: boolean | undefined
+  #config: Machine.Config
+  #state = Machine.initial
+  /** The last message of each command, so that repetitions use no memory. Made with the first one. */
+  #early: Map<string, Wire.ParserEvent> | undefined
+  #versionReceivedAt = 0
+  #isEstablished: boolean
+  /** The first bytes of the peer in a key exchange. */
+  #opening: Uint8Array | undefined
+  #resume: ((effect: Effect.Effect<Completed, HandshakeError>) => void) | undefined
 
-  const settings: Machine.Config = {
-    direction,
-    policy,
-    minimumProtocolVersion: options.minimumProtocolVersion ?? defaultMinimumProtocolVersion,
-    requiredServices: options.requiredServices ?? (direction === "outbound" ? defaultRequiredServices : []),
-    features: options.features ?? [],
-    isOwnNonce: options.allowSelfConnection === true ? () => false : nonces.isOwn,
-    version: {
-      _tag: "version",
-      protocolVersion: options.protocolVersion ?? defaultProtocolVersion,
-      services,
-      timestamp: 0,
-      receiver: { services: 0n, address: noAddress, port: 0 },
-      sender: { services, address: noAddress, port: 0 },
-      // Only the dialling side looks for itself; the nonces of inbound connections must not displace those of outbound
-      // ones.
-      nonce: yield* direction === "outbound" ? nonces.next : nonces.unremembered,
-      userAgent: withComments(options.userAgent ?? defaultUserAgent, options.userAgentComments ?? []),
-      startHeight: 0,
-      relay: options.relay ?? true
+  constructor(link: MessageConnection, options: Options, nonce: bigint, context: Context.Context<Nonce>) {
+    const direction = options.direction ?? "outbound"
+    const nonces = Context.get(context, Nonce)
+    const { remoteServices } = options
+    this.#link = link
+    this.#options = options
+    this.#nonces = nonces
+    this.#clock = Context.get(context, Clock.Clock)
+    this.#v1Peers = Context.get(context, V1Peers)
+    this.#direction = direction
+    this.#network = options.network ?? Network.mainnet
+    this.#supportsV2 = remoteServices === undefined ? undefined : (remoteServices & Wire.Service.p2pV2) !== 0n
+    const wanted = options.transport ?? (direction === "inbound" ? "auto" : "v1")
+    const isV1Peer =
+      direction === "outbound" &&
+      wanted === "auto" &&
+      (this.#supportsV2 === false || this.#v1Peers.has(link.connection.remoteAddress))
+    this.#transport = isV1Peer ? "v1" : wanted
+    this.#isEstablished = this.#transport === "v1"
+    this.#timeout =
+      options.handshakeTimeout === undefined ? defaultTimeout : Duration.fromInputUnsafe(options.handshakeTimeout)
+    const services =
+      (options.services ?? 0n) | (direction === "inbound" && this.#transport !== "v1" ? Wire.Service.p2pV2 : 0n)
+    this.#config = {
+      direction,
+      policy: options.policy ?? Policy.core,
+      minimumProtocolVersion: options.minimumProtocolVersion ?? defaultMinimumProtocolVersion,
+      requiredServices: options.requiredServices ?? (direction === "outbound" ? defaultRequiredServices : []),
+      features: options.features ?? [],
+      isOwnNonce: options.allowSelfConnection === true ? never : nonces.isOwn,
+      version: {
+        _tag: "version",
+        protocolVersion: options.protocolVersion ?? defaultProtocolVersion,
+        services,
+        timestamp: 0,
+        receiver: { services: 0n, address: noAddress, port: 0 },
+        sender: { services, address: noAddress, port: 0 },
+        nonce,
+        userAgent: withComments(options.userAgent ?? defaultUserAgent, options.userAgentComments ?? []),
+        startHeight: 0,
+        relay: options.relay ?? true
+      }
     }
   }
 
-  const send = (messages: ReadonlyArray<Wire.Message>): Effect.Effect<void, HandshakeError> => {
-    const error = link.write(messages)
-    return error === undefined ? Effect.void : failed({ _tag: "BadOptions", error })
+  get run(): Effect.Effect<Completed, HandshakeError> {
+    return Effect.timeoutOrElse(this.#isEstablished ? this.#open(noEvents) : this.#negotiateTransport(), {
+      duration: this.#timeout,
+      orElse: () => this.#timedOut()
+    })
   }
 
-  let state = Machine.initial
-  /** The last message of each command, so that repetitions use no memory. */
-  const early = new Map<string, Wire.ParserEvent>()
-  let versionReceivedAt = 0
-  let isEstablished = transport === "v1"
-  /** The first bytes of the peer in a key exchange. */
-  let opening: Uint8Array | undefined
+  #negotiateTransport(): Effect.Effect<Completed, HandshakeError> {
+    const transport = this.#transport as Exclude<Transport, "v1">
+    const established = establish(this.#link, {
+      direction: this.#direction,
+      // The initiator of version 2 has shown by its key that it supports it.
+      garbageLimit:
+        this.#direction === "inbound" || this.#supportsV2 === true ? maxGarbageLength : maxGarbageLengthUnknown,
+      network: this.#network,
+      onOpening: (bytes) => {
+        this.#opening = bytes
+      },
+      policy: this.#config.policy,
+      silence: Math.min(longestSilence, Duration.toMillis(this.#timeout) / 2),
+      transport
+    })
+    return Effect.matchEffect(established, {
+      onFailure: (reason) => {
+        if (reason._tag === "V2NotSpoken" && transport === "auto") {
+          this.#v1Peers.add(this.#link.connection.remoteAddress)
+        }
+        return failed(this.#likely(reason))
+      },
+      onSuccess: (events) => {
+        this.#isEstablished = true
+        return this.#open(events)
+      }
+    })
+  }
+
+  /** Sends our first messages, if ours are the first, then takes those of the peer. */
+  #open(events: ReadonlyArray<Wire.ParserEvent>): Effect.Effect<Completed, HandshakeError> {
+    const { startHeight } = this.#options
+    const open = (): Effect.Effect<Completed, HandshakeError> => {
+      const error = this.#link.write(Machine.start(this.#config, this.#now()))
+      return error === undefined ? this.#goOn(events, 0) : failed({ _tag: "BadOptions", error })
+    }
+    if (startHeight === undefined) return Effect.suspend(open)
+    return Effect.flatMap(startHeight, (height) => {
+      this.#config = { ...this.#config, version: { ...this.#config.version, startHeight: height } }
+      return open()
+    })
+  }
+
+  #goOn(events: ReadonlyArray<Wire.ParserEvent>, from: number): Effect.Effect<Completed, HandshakeError> {
+    return this.#take(events, from) ?? this.#wait
+  }
+
+  get #wait(): Effect.Effect<Completed, HandshakeError> {
+    return Effect.callback((resume) => {
+      this.#resume = resume
+      return Effect.sync(this.#link.receive(this))
+    })
+  }
+
+  onEvents(events: ReadonlyArray<Wire.ParserEvent>): boolean {
+    const next = this.#take(events, 0)
+    if (next === undefined) return true
+    this.#resume!(next)
+    return false
+  }
+
+  onEnd(error: ConnectionError): void {
+    this.#resume!(
+      // Our inbound side found its own nonce and closed the connection.
+      this.#nonces.wasReceived(this.#config.version.nonce)
+        ? failed({ _tag: "SelfConnection" })
+        : failed(this.#likely({ _tag: "Disconnected", error }))
+    )
+  }
+
+  onDefect(defect: unknown): void {
+    this.#resume!(Effect.die(defect))
+  }
+
+  #now(): number {
+    return Math.floor(this.#clock.currentTimeMillisUnsafe() / 1000)
+  }
+
+  /** Feeds the machine from this event on. Returns an Effect when the handshake is over, or something has to be waited for. */
+  #take(events: ReadonlyArray<Wire.ParserEvent>, from: number): Effect.Effect<Completed, HandshakeError> | undefined {
+    for (let index = from; index < events.length; index++) {
+      const event = events[index]!
+      if (event._tag === "Dropped") {
+        const failure = this.#dropped(event.error)
+        if (failure !== undefined) return failed(failure)
+        continue
+      }
+      const before = this.#state.remote
+      if (before === undefined) this.#versionReceivedAt = this.#now()
+      else if (Machine.countsBeforeVerack(event.message)) (this.#early ??= new Map()).set(event.message._tag, event)
+      const step = Machine.step(this.#config, this.#state, event.message, this.#versionReceivedAt)
+      this.#state = step.state
+      if (step.failure !== undefined) {
+        const error = this.#link.write(step.send)
+        return failed(error === undefined ? step.failure : { _tag: "BadOptions", error })
+      }
+      const judged = before === undefined && step.state.remote !== undefined ? this.#judged(step.state.remote) : undefined
+      const answer = (): Effect.Effect<Completed, HandshakeError> | undefined => {
+        const error = this.#link.write(step.send)
+        if (error !== undefined) return failed({ _tag: "BadOptions", error })
+        return step.state._tag === "Done" ? Effect.succeed(this.#completed(events.slice(index + 1))) : undefined
+      }
+      if (judged !== undefined) return Effect.flatMap(judged, () => answer() ?? this.#goOn(events, index + 1))
+      const done = answer()
+      if (done !== undefined) return done
+    }
+    const error = this.#link.failure
+    if (error?.reason._tag === "WrongMagic") {
+      return failed({ _tag: "WrongNetwork", expected: this.#network, received: error.reason.received })
+    }
+    return error === undefined ? undefined : failed({ _tag: "BadMessage", error })
+  }
+
+  /** Why a message that could not be read ends the handshake, if it does. */
+  #dropped(error: Wire.WireError): HandshakeReason | undefined {
+    const { command, reason } = error
+    const wasFeature = command === "feature" && reason._tag !== "BadChecksum" && reason._tag !== "BadCommand"
+    if (wasFeature) return { _tag: "BadFeature", problem: error.message }
+    // A malformed version is not a version. A policy that wants it first need not wait for another.
+    return this.#state.remote === undefined && this.#config.policy.notVersionFirst === "disconnect"
+      ? { _tag: "BadMessage", error }
+      : undefined
+  }
+
+  /** What the caller says to the version of the peer, if it has a say. */
+  #judged(version: Wire.Version): Effect.Effect<void, HandshakeError> | undefined {
+    const judged = this.#options.onVersion?.(version)
+    if (this.#options.onVersion === undefined) return undefined
+    if (!Effect.isEffect(judged)) return failed({ _tag: "BadOptions", error: bad("onVersion", "must return an Effect") })
+    return Effect.catch(judged, (problem) => failed({ _tag: "Refused", problem }))
+  }
+
+  #timedOut(): Effect.Effect<never, HandshakeError> {
+    const opening = this.#isEstablished ? undefined : this.#opening
+    // Another protocol, such as SSH, that waits for us to go on.
+    if (opening !== undefined && isText(opening)) {
+      return failed({ _tag: "WrongNetwork", expected: this.#network, received: opening.slice(0, 4) })
+    }
+    // An inbound peer that sent nothing has not even shown which transport it uses.
+    const waitsForKey = !this.#isEstablished && this.#link.traffic.bytesSent > 0
+    const waitingFor = waitsForKey ? "key" : this.#state.remote === undefined ? "version" : "verack"
+    return failed(this.#likely({ _tag: "TimedOut", after: this.#timeout, waitingFor }))
+  }
 
   /** The reason with the network of the node's port, if that is not ours. A node that sent its version is on our network. */
-  const likely = (reason: HandshakeReason): HandshakeReason => {
-    if (direction === "inbound" || state.remote !== undefined) return reason
+  #likely(reason: HandshakeReason): HandshakeReason {
+    if (this.#direction === "inbound" || this.#state.remote !== undefined) return reason
     if (reason._tag !== "Disconnected" && reason._tag !== "TimedOut") return reason
-    const { port } = link.connection.remoteAddress
-    const likelyNetwork = port === network.port ? undefined : Network.fromPort(port)
+    const { port } = this.#link.connection.remoteAddress
+    const likelyNetwork = port === this.#network.port ? undefined : Network.fromPort(port)
     return likelyNetwork === undefined ? reason : { ...reason, likelyNetwork }
   }
 
-  const exchange = Effect.gen(function* () {
-    let events: ReadonlyArray<Wire.ParserEvent> = []
-    if (transport !== "v1") {
-      const silence = Math.min(longestSilence, Duration.toMillis(timeout) / 2)
-      // The initiator of version 2 has shown by its key that it supports it.
-      const garbageLimit = direction === "inbound" || supportsV2 === true ? maxGarbageLength : maxGarbageLengthUnknown
-      const onOpening = (bytes: Uint8Array): void => {
-        opening = bytes
-      }
-      const established = establish(link, {
-        direction,
-        garbageLimit,
-        network,
-        onOpening,
-        policy,
-        silence,
-        transport
-      })
-      events = yield* Effect.catch(established, (reason) => failed(likely(reason)))
-      isEstablished = true
+  #completed(after: ReadonlyArray<Wire.ParserEvent>): Completed {
+    const { addrV2, features, wtxidRelay } = this.#state
+    const remote = this.#state.remote!
+    const { connection, framing } = this.#link
+    // The node supports version 2 although the key exchange failed: it was busy, or someone interfered. The next
+    // connection may use version 2 again.
+    if (this.#direction === "outbound" && framing.transport === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
+      this.#v1Peers.remove(connection.remoteAddress)
     }
-    const startHeight = yield* options.startHeight ?? Effect.succeed(0)
-    const config = { ...settings, version: { ...settings.version, startHeight } }
-    yield* send(Machine.start(config, now()))
-    while (true) {
-      for (let index = 0; index < events.length; index++) {
-        const event = events[index]!
-        if (event._tag === "Dropped") {
-          const { command, reason } = event.error
-          const wasFeature = command === "feature" && reason._tag !== "BadChecksum" && reason._tag !== "BadCommand"
-          if (wasFeature) return yield* failed({ _tag: "BadFeature", problem: event.error.message })
-          // A malformed version is not a version. A policy that wants it first need not wait for another.
-          if (state.remote === undefined && policy.notVersionFirst === "disconnect") {
-            return yield* failed({ _tag: "BadMessage", error: event.error })
-          }
-          continue
-        }
-        const before = state.remote
-        if (before === undefined) versionReceivedAt = now()
-        else if (Machine.countsBeforeVerack(event.message)) early.set(event.message._tag, event)
-        const step = Machine.step(config, state, event.message, now())
-        state = step.state
-        if (step.failure !== undefined) {
-          yield* send(step.send)
-          return yield* failed(step.failure)
-        }
-        if (before === undefined && state.remote !== undefined && options.onVersion !== undefined) {
-          const judged = options.onVersion(state.remote)
-          if (!Effect.isEffect(judged)) {
-            return yield* failed({ _tag: "BadOptions", error: bad("onVersion", "must return an Effect") })
-          }
-          yield* Effect.catch(judged, (problem) => failed({ _tag: "Refused", problem }))
-        }
-        yield* send(step.send)
-        if (state._tag === "Done") return [...early.values(), ...events.slice(index + 1)]
+    const common = Machine.commonVersion(this.#config, remote)
+    return {
+      rest: this.#early === undefined ? after : [...this.#early.values(), ...after],
+      negotiated: {
+        direction: this.#direction,
+        transport: framing.transport,
+        sessionId: framing.sessionId,
+        protocolVersion: common,
+        remoteProtocolVersion: remote.protocolVersion,
+        services: remote.services,
+        userAgent: remote.userAgent,
+        startHeight: remote.startHeight,
+        relay: remote.relay,
+        timeOffset: Duration.seconds(remote.timestamp - this.#versionReceivedAt),
+        addrV2,
+        wtxidRelay: wtxidRelay && common >= Wire.ProtocolVersion.wtxidRelay,
+        features,
+        remoteNonce: remote.nonce
       }
-      const error = link.failure
-      if (error?.reason._tag === "WrongMagic") {
-        return yield* failed({ _tag: "WrongNetwork", expected: network, received: error.reason.received })
-      }
-      if (error !== undefined) return yield* failed({ _tag: "BadMessage", error })
-      events = yield* Effect.catch(link.read, (error) =>
-        // Our inbound side found its own nonce and closed the connection.
-        failed(
-          nonces.wasReceived(settings.version.nonce)
-            ? { _tag: "SelfConnection" }
-            : likely({ _tag: "Disconnected", error })
-        )
-      )
     }
-  }).pipe(
-    Effect.tapError(({ reason }) =>
-      Effect.sync(() => {
-        if (reason._tag === "V2NotSpoken" && transport === "auto") v1Peers.add(link.connection.remoteAddress)
-      })
-    )
-  )
+  }
+}
 
-  const rest = yield* Effect.timeoutOrElse(exchange, {
-    duration: timeout,
-    orElse: () =>
-      // Another protocol, such as SSH, that waits for us to go on.
-      !isEstablished && opening !== undefined && isText(opening)
-        ? failed({ _tag: "WrongNetwork", expected: network, received: opening.slice(0, 4) })
-        : failed(
-            likely({
-              _tag: "TimedOut",
-              after: timeout,
-              // An inbound peer that sent nothing has not even shown which transport it uses.
-              waitingFor:
-                !isEstablished && link.traffic.bytesSent > 0 ? "key" : state.remote === undefined ? "version" : "verack"
-            })
-          )
+/** Runs the handshake over a link that the peer then keeps using; the caller has checked the options with `badOption`. */
+export const runHandshake = (
+  link: MessageConnection,
+  options: Options
+): Effect.Effect<Completed, HandshakeError, Nonce> =>
+  Effect.contextWith((context: Context.Context<Nonce>) => {
+    const nonces = Context.get(context, Nonce)
+    // Only the dialling side looks for itself; the nonces of inbound connections must not displace those of outbound
+    // ones.
+    const nonce = options.direction === "inbound" ? nonces.unremembered : nonces.next
+    return Effect.flatMap(nonce, (nonce) => new Exchange(link, options, nonce, context).run)
   })
-
-  const remote = state.remote!
-  const { sessionId, transport: spoken } = link.framing
-  // The node supports version 2 although the key exchange failed: it was busy, or someone interfered. The next
-  // connection may use version 2 again.
-  if (direction === "outbound" && spoken === "v1" && (remote.services & Wire.Service.p2pV2) !== 0n) {
-    v1Peers.remove(link.connection.remoteAddress)
-  }
-  const common = Machine.commonVersion(settings, remote)
-  return {
-    rest,
-    negotiated: {
-      direction,
-      transport: spoken,
-      sessionId,
-      protocolVersion: common,
-      remoteProtocolVersion: remote.protocolVersion,
-      services: remote.services,
-      userAgent: remote.userAgent,
-      startHeight: remote.startHeight,
-      relay: remote.relay,
-      timeOffset: Duration.seconds(remote.timestamp - versionReceivedAt),
-      addrV2: state.addrV2,
-      wtxidRelay: state.wtxidRelay && common >= Wire.ProtocolVersion.wtxidRelay,
-      features: state.features,
-      remoteNonce: remote.nonce
-    }
-  }
-})

@@ -2,15 +2,17 @@
  * A connection that speaks messages: it pulls, parses and counts bytes, and encodes, counts and writes messages. The handshake
  * and the loops of a peer use the same one, one after the other.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import type { Connection, ConnectionError } from "../Connection.ts"
+import type { Connection, ConnectionError, Receiver } from "../Connection.ts"
 import type { Policy } from "../Policy.ts"
 import * as Wire from "../Wire.ts"
 import { type Framing, makeV1, type Outgoing } from "./framing.ts"
-import { type ActiveRecording, startRecording } from "./recording.ts"
+import { type ActiveRecording, Recorder, startRecording } from "./recording.ts"
 
 export type { Outgoing } from "./framing.ts"
 
@@ -40,10 +42,14 @@ interface Observers {
   readonly onWrite?: ((message: Wire.Message, size: number) => void) | undefined
 }
 
-interface Parts extends Observers {
-  readonly framing: Framing
-  readonly clock: Clock.Clock
-  readonly recording: ActiveRecording | undefined
+/** Takes the messages of a connection as they arrive, without a fiber. */
+export interface MessageReceiver {
+  /** Takes a batch, which is empty when the bytes did not complete a message. Returns whether it takes the next one too. */
+  readonly onEvents: (events: ReadonlyArray<Wire.ParserEvent>) => boolean
+  /** The connection has ended, and all its messages were taken. */
+  readonly onEnd: (error: ConnectionError) => void
+  /** An observer, or `onEvents`, has thrown. Nothing follows. */
+  readonly onDefect: (defect: unknown) => void
 }
 
 /** The name under which unknown commands are counted: a remote must not grow the map by inventing names. */
@@ -66,19 +72,27 @@ const countedAs = (message: Wire.Message): string => (message._tag === "Unknown"
 /** Of a connection that is no longer read. */
 const closedParser: Wire.Parser = { push: () => [], failure: undefined, buffered: 0 }
 
-export class MessageConnection {
+export class MessageConnection implements Receiver<ConnectionError> {
   readonly connection: Connection
   readonly traffic: Traffic
-  /** The next batch of messages; empty when the bytes did not complete one. */
-  readonly read: Effect.Effect<ReadonlyArray<Wire.ParserEvent>, ConnectionError>
   #framing: Framing
+  readonly #context: Context.Context<never>
   readonly #clock: Clock.Clock
   readonly #recording: ActiveRecording | undefined
   readonly #observers: Observers
+  #receiver: MessageReceiver | undefined
 
-  private constructor(connection: Connection, { clock, framing, recording, ...observers }: Parts) {
+  private constructor(
+    connection: Connection,
+    framing: Framing,
+    context: Context.Context<never>,
+    observers: Observers,
+    recording: ActiveRecording | undefined
+  ) {
+    const clock = Context.get(context, Clock.Clock)
     this.connection = connection
     this.#framing = framing
+    this.#context = context
     this.#clock = clock
     this.#recording = recording
     this.#observers = observers
@@ -94,25 +108,66 @@ export class MessageConnection {
       received: new Map(),
       sent: new Map()
     }
-    const read = Effect.map(connection.pull, (chunks) => {
-      this.countBytes(chunks)
-      return this.#parse(chunks)
-    })
-    // The wait comes before the pull: an interruption must not lose bytes that were pulled.
-    this.read = recording === undefined ? read : Effect.andThen(recording.room, read)
   }
 
   /** Speaks version 1 until `use` sets another framing. Records where the context has a recorder. */
-  static readonly open = Effect.fnUntraced(function* (
+  static open(
     connection: Connection,
     magic: Uint8Array,
     policy: Policy,
-    { onRead, onWrite }: Observers = {}
-  ): Effect.fn.Return<MessageConnection, never, Scope.Scope> {
-    const recording = yield* startRecording(connection)
-    const framing = makeV1(magic, policy, recording?.received)
-    return new MessageConnection(connection, { clock: yield* Clock.Clock, framing, onRead, onWrite, recording })
-  })
+    observers: Observers = {}
+  ): Effect.Effect<MessageConnection, never, Scope.Scope> {
+    const over = (context: Context.Context<never>, recording?: ActiveRecording) =>
+      new MessageConnection(connection, makeV1(magic, policy, recording?.received), context, observers, recording)
+    return Effect.contextWith((context: Context.Context<never>) =>
+      Context.get(context, Recorder) === undefined
+        ? Effect.succeed(over(context))
+        : Effect.map(startRecording(connection), (recording) => over(context, recording))
+    )
+  }
+
+  get #pull(): Connection["pull"] {
+    const { pull } = this.connection
+    // The wait comes before the pull: an interruption must not lose bytes that were pulled.
+    return this.#recording === undefined ? pull : Effect.andThen(this.#recording.room, pull)
+  }
+
+  /** The next batch of messages; empty when the bytes did not complete one. */
+  get read(): Effect.Effect<ReadonlyArray<Wire.ParserEvent>, ConnectionError> {
+    return Effect.map(this.#pull, (chunks) => this.#parse(chunks))
+  }
+
+  /** Hands the messages to `receiver`, those of bytes that are held at once. The returned function stops that. */
+  receive(receiver: MessageReceiver): () => void {
+    this.#receiver = receiver
+    if (this.connection.receive !== undefined && this.#recording === undefined) return this.connection.receive(this)
+    // A connection of the caller's own, or a recording, which may have to be waited for: a fiber pulls.
+    const loop: Effect.Effect<void> = Effect.matchCauseEffect(this.#pull, {
+      onSuccess: (chunks) => (this.onBytes(chunks) ? loop : Effect.void),
+      onFailure: (cause) => {
+        const error = Cause.findError(cause)
+        if (Result.isSuccess(error)) receiver.onEnd(error.success)
+        else if (!Cause.hasInterrupts(cause)) receiver.onDefect(Cause.squash(cause))
+        return Effect.void
+      }
+    })
+    const fiber = Effect.runForkWith(this.#context)(loop)
+    return () => fiber.interruptUnsafe()
+  }
+
+  onBytes(chunks: ReadonlyArray<Uint8Array>): boolean {
+    const receiver = this.#receiver!
+    try {
+      return receiver.onEvents(this.#parse(chunks))
+    } catch (defect) {
+      receiver.onDefect(defect)
+      return false
+    }
+  }
+
+  onEnd(error: ConnectionError): void {
+    this.#receiver!.onEnd(error)
+  }
 
   get framing(): Framing {
     return this.#framing
@@ -136,7 +191,7 @@ export class MessageConnection {
   /** Uses a framing from now on; returns the messages in bytes that were pulled already. */
   use(framing: Framing, bytes: Uint8Array): ReadonlyArray<Wire.ParserEvent> {
     this.#framing = framing
-    return this.#parse([bytes])
+    return this.#events([bytes])
   }
 
   /** Counts bytes of the key exchange that were pulled. */
@@ -197,6 +252,11 @@ export class MessageConnection {
   }
 
   #parse(chunks: ReadonlyArray<Uint8Array>): ReadonlyArray<Wire.ParserEvent> {
+    this.countBytes(chunks)
+    return this.#events(chunks)
+  }
+
+  #events(chunks: ReadonlyArray<Uint8Array>): ReadonlyArray<Wire.ParserEvent> {
     const { traffic } = this
     const { onRead } = this.#observers
     const { parser } = this.#framing

@@ -6,7 +6,7 @@ import * as net from "node:net"
 import { unwritten } from "../../primitives/bytes.ts"
 import { closedError, type ConnectionError, type Endpoint, resetError } from "../../ConnectionError.ts"
 import { type Closable, defaultCloseTimeout, gracefulClose } from "../gracefulClose.ts"
-import { ReceiveBuffer } from "../receiveBuffer.ts"
+import { ReceiveBuffer, type Receiver } from "../receiveBuffer.ts"
 import { WaitList } from "../../primitives/waitList.ts"
 import { plainHost } from "./hosts.ts"
 
@@ -150,6 +150,10 @@ export class NodeSocketConnection implements Closable {
     const socket = this.socket
     if (bytes.length > 0) socket.write(bytes, this.onWritten)
     return socket.destroyed ? -1 : socket.writableLength
+  }
+
+  receive(receiver: Receiver<ConnectionError>): () => void {
+    return this.receiveBuffer.receive(receiver)
   }
 
   isOver(): boolean {

@@ -384,37 +384,130 @@ export interface Options<H extends Handlers<unknown> = Handlers> extends Session
   readonly custom?: ReadonlyArray<CustomHandler> | undefined
 }
 
-/** The service over the parts of a session. Parts that few callers use are made on first use. */
-const fromSession = (session: Session<Peer>): Peer => ({
-  [TypeId]: TypeId,
-  info: session.info,
-  stats: session.stats,
-  send: (message) => session.sendQueue.offer(message),
-  sendAndWait: (message) => session.sendQueue.offerAndWait(message),
-  handle: (handlers) => session.dispatcher.handle(handlers),
-  messages: Stream.suspend(() => Stream.orDie(session.subscribers.subscribe())),
-  subscribe: (...asked) => session.subscribers.subscribe(...asked),
-  announce: (announcements) => session.announcer.announce(announcements),
-  announceBlocks: (headers) => session.announcer.announceBlocks(headers),
-  sendAddresses: (...asked) => session.senders.sendAddresses(...asked),
-  sendGetHeaders: (...asked) => session.senders.sendGetHeaders(...asked),
-  sendGetBlocks: (...asked) => session.senders.sendGetBlocks(...asked),
-  sendReject: (...asked) => session.senders.sendReject(...asked),
-  getHeaders: (...asked) => session.requests.getHeaders(...asked),
-  getBlocks: (...asked) => session.requests.getBlocks(...asked),
-  getData: (...asked) => session.requests.getData(...asked),
-  getBlock: (...asked) => session.requests.getBlock(...asked),
-  getTransaction: (...asked) => session.requests.getTransaction(...asked),
-  getBlockTransactions: (...asked) => session.requests.getBlockTransactions(...asked),
-  getAddresses: (...asked) => session.requests.getAddresses(...asked),
-  getCompactFilters: (...asked) => session.requests.getCompactFilters(...asked),
-  getCompactFilterHeaders: (...asked) => session.requests.getCompactFilterHeaders(...asked),
-  getCompactFilterCheckpoints: (...asked) => session.requests.getCompactFilterCheckpoints(...asked),
-  ping: session.pinger.ping,
-  disconnect: (why = "disconnect was called") => Effect.sync(() => session.lifecycle.end({ _tag: "Requested", why })),
-  awaitShutdown: session.lifecycle.awaitShutdown,
-  scope: session.lifecycle.scope
-})
+/**
+ * The service over the parts of a session. Its functions are made when they are asked for, and work without the object. The
+ * session is no `#private` field, so that a wrapper may inherit from a peer.
+ */
+class ConnectedPeer implements Peer {
+  readonly info: Info
+  private readonly session: Session<Peer>
+
+  constructor(session: Session<Peer>) {
+    this.info = session.info
+    this.session = session
+  }
+
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
+
+  get stats() {
+    return this.session.stats
+  }
+
+  get ping() {
+    return this.session.pinger.ping
+  }
+
+  get awaitShutdown() {
+    return this.session.lifecycle.awaitShutdown
+  }
+
+  get scope() {
+    return this.session.lifecycle.scope
+  }
+
+  get messages() {
+    return Stream.suspend(() => Stream.orDie(this.session.subscribers.subscribe()))
+  }
+
+  get send(): Peer["send"] {
+    return (...asked) => this.session.sendQueue.offer(...asked)
+  }
+
+  get sendAndWait(): Peer["sendAndWait"] {
+    return (...asked) => this.session.sendQueue.offerAndWait(...asked)
+  }
+
+  get handle(): Peer["handle"] {
+    return (...asked) => this.session.dispatcher.handle(...asked)
+  }
+
+  get subscribe(): Peer["subscribe"] {
+    return (...asked) => this.session.subscribers.subscribe(...asked)
+  }
+
+  get announce(): Peer["announce"] {
+    return (...asked) => this.session.announcer.announce(...asked)
+  }
+
+  get announceBlocks(): Peer["announceBlocks"] {
+    return (...asked) => this.session.announcer.announceBlocks(...asked)
+  }
+
+  get sendAddresses(): Peer["sendAddresses"] {
+    return (...asked) => this.session.senders.sendAddresses(...asked)
+  }
+
+  get sendGetHeaders(): Peer["sendGetHeaders"] {
+    return (...asked) => this.session.senders.sendGetHeaders(...asked)
+  }
+
+  get sendGetBlocks(): Peer["sendGetBlocks"] {
+    return (...asked) => this.session.senders.sendGetBlocks(...asked)
+  }
+
+  get sendReject(): Peer["sendReject"] {
+    return (...asked) => this.session.senders.sendReject(...asked)
+  }
+
+  get getHeaders(): Peer["getHeaders"] {
+    return (...asked) => this.session.requests.getHeaders(...asked)
+  }
+
+  get getBlocks(): Peer["getBlocks"] {
+    return (...asked) => this.session.requests.getBlocks(...asked)
+  }
+
+  get getData(): Peer["getData"] {
+    return (...asked) => this.session.requests.getData(...asked)
+  }
+
+  get getBlock(): Peer["getBlock"] {
+    return (...asked) => this.session.requests.getBlock(...asked)
+  }
+
+  get getTransaction(): Peer["getTransaction"] {
+    return (...asked) => this.session.requests.getTransaction(...asked)
+  }
+
+  get getBlockTransactions(): Peer["getBlockTransactions"] {
+    return (...asked) => this.session.requests.getBlockTransactions(...asked)
+  }
+
+  get getAddresses(): Peer["getAddresses"] {
+    return (...asked) => this.session.requests.getAddresses(...asked)
+  }
+
+  get getCompactFilters(): Peer["getCompactFilters"] {
+    return (...asked) => this.session.requests.getCompactFilters(...asked)
+  }
+
+  get getCompactFilterHeaders(): Peer["getCompactFilterHeaders"] {
+    return (...asked) => this.session.requests.getCompactFilterHeaders(...asked)
+  }
+
+  get getCompactFilterCheckpoints(): Peer["getCompactFilterCheckpoints"] {
+    return (...asked) => this.session.requests.getCompactFilterCheckpoints(...asked)
+  }
+
+  get disconnect(): Peer["disconnect"] {
+    return (why = "disconnect was called") =>
+      Effect.sync(() => this.session.lifecycle.end({ _tag: "Requested", why }))
+  }
+}
+
+const fromSession = (session: Session<Peer>): Peer => new ConnectedPeer(session)
 
 const badOptions = (error: Wire.WireError): Effect.Effect<never, Handshake.HandshakeError> =>
   Effect.fail(new Handshake.HandshakeError({ reason: { _tag: "BadOptions", error } }))

@@ -52,7 +52,7 @@ describe.each([3, 4, 5, 7])("a caller that yields every %i steps and is interrup
         keepAlive: makeKeepAlive(timing, 0),
         protocolVersion: 70_016,
         nonces: yield* Nonce.Nonce,
-        sendQueue: yield* SendQueue.make<PeerError>(1_000_000, () => assert.fail("encoded")),
+        sendQueue: new SendQueue<PeerError>(1_000_000, () => assert.fail("encoded")),
         now: () => 0,
         lifecycle: { reason: undefined } as never,
         observer: undefined!,

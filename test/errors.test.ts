@@ -27,7 +27,7 @@ describe("guards", () => {
       const pingOf = (peer: Peer.Peer) => peer.ping
       const { peer } = yield* withRemote()
       assert.isTrue(Effect.isEffect(pingOf(peer)))
-      assert.deepStrictEqual([peer, { ...peer }, {}, undefined].map(Peer.isPeer), [true, true, false, false])
+      assert.deepStrictEqual([peer, Object.create(peer), {}, undefined].map(Peer.isPeer), [true, true, false, false])
       const { ping } = yield* Effect.provideService(Peer.Peer, Peer.Peer, peer)
       assert.strictEqual(ping, peer.ping)
     }).pipe(Effect.provide(Nonce.layer))

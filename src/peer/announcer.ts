@@ -3,9 +3,10 @@ import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import * as Inventory from "../Inventory.ts"
 import * as Wire from "../Wire.ts"
+import type { Lifecycle } from "./lifecycle.ts"
 import { ended } from "./misbehavior.ts"
 import type { SendQueue } from "./sendQueue.ts"
-import { type EndReason, notSendable, type PeerError } from "../PeerError.ts"
+import { notSendable, type PeerError } from "../PeerError.ts"
 import type { RemoteState } from "./remoteState.ts"
 import { notA } from "../primitives/types.ts"
 import { WaitList } from "../primitives/waitList.ts"
@@ -19,8 +20,7 @@ export interface AnnouncerOptions {
   readonly remote: RemoteState
   readonly sendQueue: SendQueue<PeerError>
   readonly now: () => number
-  /** Why the peer ends, once it does: announcements then fail. */
-  readonly reason: () => EndReason | undefined
+  readonly lifecycle: Lifecycle
 }
 
 /** The error for a hash that is not 32 bytes. */
@@ -39,19 +39,20 @@ const badHash = (announcements: ReadonlyArray<Inventory.Announcement>): PeerErro
 
 export class Announcer {
   readonly #options: AnnouncerOptions
-  readonly #announced = new WaitList(() => (this.#options.inventory.waiting.length > 0 ? Effect.void : undefined))
+  #announced: WaitList | undefined
 
   constructor(options: AnnouncerOptions) {
     this.#options = options
   }
 
   /** The loop that sends waiting transactions at the times of the trickle. */
-  get trickler(): Effect.Effect<never> {
+  get #trickler(): Effect.Effect<never> {
     const { inventory, now, remote, sendQueue, trickle } = this.#options
+    const announced = (this.#announced = new WaitList(() => (inventory.waiting.length > 0 ? Effect.void : undefined)))
     return Effect.gen({ self: this }, function* () {
       while (true) {
         // A peer without waiting announcements costs no timer; the random times have no memory, so that is the same.
-        yield* this.#announced.wait
+        yield* announced.wait
         const wait = Inventory.nextTrickle(trickle, now(), yield* Random.next)
         if (wait > 0) yield* Effect.sleep(wait)
         for (const items of inventory.take(remote)) yield* sendQueue.offer({ _tag: "inv", items })
@@ -76,7 +77,8 @@ export class Announcer {
         blocks.push({ type: item.type, hash: item.hash })
         return "queued"
       })
-      this.#announced.wake()
+      if (this.#announced !== undefined) this.#announced.wake()
+      else if (inventory.waiting.length > 0) this.#options.lifecycle.fork(this.#trickler)
       return Effect.as(
         // Known once it was accepted: an announcement that is interrupted before can be repeated.
         Effect.forEach(
@@ -106,7 +108,7 @@ export class Announcer {
   }
 
   #ended(): PeerError | undefined {
-    const reason = this.#options.reason()
-    return reason && ended(reason)
+    const { lifecycle } = this.#options
+    return lifecycle.isEnding ? ended(lifecycle.reason!) : undefined
   }
 }

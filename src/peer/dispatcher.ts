@@ -32,6 +32,8 @@ interface Batch {
   next: number
   /** Whether its pings were answered before their turn. */
   hasPongs: boolean
+  /** What the handler before `next` waits for, where the loop has not begun to wait for it. */
+  work: Work | undefined
 }
 
 type Work = Effect.Effect<unknown, unknown, Scope.Scope>
@@ -82,8 +84,9 @@ export interface DispatcherOptions<Self> {
 
 export class Dispatcher<Self> {
   readonly #options: DispatcherOptions<Self>
-  readonly #handlers: Map<string, Handler<Self>>
-  readonly #custom: Map<string, CustomHandler<Self>> | undefined
+  /** Made with the first message. */
+  #handlers: Map<string, Handler<Self>> | undefined
+  #custom: Map<string, CustomHandler<Self>> | undefined
   /** The batch that is being handled, then those that wait. */
   readonly #batches: Array<Batch> = []
   #batchesBytes = 0
@@ -93,15 +96,24 @@ export class Dispatcher<Self> {
   #publishes = false
   /** The command whose handler runs: a failure is then the handler's. */
   #handling: string | undefined
-  readonly #idle = new WaitList(() => (this.isIdle() ? Effect.void : undefined))
-  readonly #mayRead = new WaitList(() => (this.canRead() ? Effect.void : undefined))
-  readonly #arrived = new WaitList(() => (this.#batches.length > 0 ? Effect.void : undefined))
+  /** Whether the loop runs. It starts when something has to be waited for: most handlers return at once. */
+  #loops = false
+  // Made with the first wait.
+  #idle: WaitList | undefined
+  #mayRead: WaitList | undefined
+  #arrived: WaitList | undefined
 
   constructor(options: DispatcherOptions<Self>) {
-    const { custom, handlers = {} } = options.handled
     this.#options = options
-    this.#handlers = new Map(Object.entries(handlers) as Array<[string, Handler<Self>]>)
-    this.#custom = custom && new Map(custom.map((handler) => [handler.command, handler]))
+  }
+
+  #openHandlers(): Map<string, Handler<Self>> {
+    if (this.#handlers === undefined) {
+      const { custom, handlers = {} } = this.#options.handled
+      this.#handlers = new Map(Object.entries(handlers) as Array<[string, Handler<Self>]>)
+      this.#custom = custom && new Map(custom.map((handler) => [handler.command, handler]))
+    }
+    return this.#handlers
   }
 
   /** Sets handlers, which run with the services of the fiber that sets them. */
@@ -109,19 +121,64 @@ export class Dispatcher<Self> {
     return Effect.contextWith((services: Context.Context<never>) =>
       Effect.sync(() => {
         for (const [tag, handler] of Object.entries(later ?? {}) as Array<[string, Handler<Self> | undefined]>) {
-          if (handler === undefined) this.#handlers.delete(tag)
-          else this.#handlers.set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), services))
+          if (handler === undefined) this.#openHandlers().delete(tag)
+          else this.#openHandlers().set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), services))
         }
       })
     )
   }
 
-  /** Adds a batch after those that wait. The result is an Effect where pongs must be waited for (see `Pinger.answer`). */
+  /**
+   * Handles a batch, at once where nothing has to be waited for, or adds it after those that wait. The result is an Effect where
+   * pongs must be waited for (see `Pinger.answer`).
+   */
   add(messages: Batch["messages"], bytes: number): Effect.Effect<void> | undefined {
-    this.#batches.push({ messages, bytes, next: 0, hasPongs: false })
+    const batch: Batch = { messages, bytes, next: 0, hasPongs: false, work: undefined }
+    const isFirst = this.#batches.push(batch) === 1
     this.#batchesBytes += bytes
-    this.#arrived.wake()
+    if (isFirst && this.#options.subscribers() === undefined) {
+      try {
+        batch.work = this.#handle(batch)
+      } catch (defect) {
+        batch.work = Effect.die(defect)
+      }
+      if (batch.work === undefined) {
+        this.#handled(batch)
+        return undefined
+      }
+    }
+    this.#arrived?.wake()
+    if (!this.#loops) {
+      this.#loops = true
+      this.#options.lifecycle.fork(this.#loop)
+    }
     return this.#answerPings()
+  }
+
+  /** Handles the messages from `next` on. Stops with an Effect when something has to be waited for. */
+  #handle(batch: Batch): Work | undefined {
+    const { lifecycle, pinger } = this.#options
+    while (batch.next < batch.messages.length) {
+      // The end may be decided while a handler runs: it is the last one.
+      if (lifecycle.isEnding) {
+        this.clear()
+        return Effect.never
+      }
+      const message = batch.messages[batch.next++]!
+      const pong = message._tag === "ping" && !batch.hasPongs ? pinger.answer(message) : undefined
+      if (pong !== undefined) return Effect.andThen(pong, Effect.suspend(() => this.#dispatch(message) ?? Effect.void))
+      const work = this.#dispatch(message)
+      if (work !== undefined) return work
+      this.#handling = undefined
+    }
+    return undefined
+  }
+
+  #handled(batch: Batch): void {
+    this.#batches.shift()
+    this.#batchesBytes -= batch.bytes
+    if (this.isIdle()) this.#idle?.wake()
+    this.#letRead()
   }
 
   /** Forgets the batches that were not handled. */
@@ -135,7 +192,7 @@ export class Dispatcher<Self> {
 
   /** Waits until every message that arrived is handled. */
   get idle(): Effect.Effect<void> {
-    return this.#idle.wait
+    return (this.#idle ??= new WaitList(() => (this.isIdle() ? Effect.void : undefined))).wait
   }
 
   canRead(): boolean {
@@ -144,11 +201,11 @@ export class Dispatcher<Self> {
 
   /** Waits until the reader may read on. */
   get mayRead(): Effect.Effect<void> {
-    return this.#mayRead.wait
+    return (this.#mayRead ??= new WaitList(() => (this.canRead() ? Effect.void : undefined))).wait
   }
 
   #letRead(): void {
-    if (this.canRead()) this.#mayRead.wake()
+    if (this.#mayRead !== undefined && this.canRead()) this.#mayRead.wake()
   }
 
   /**
@@ -189,35 +246,25 @@ export class Dispatcher<Self> {
   }
 
   /** Handles the batches in their order. */
-  get loop(): Effect.Effect<never, EndReason> {
-    const { lifecycle, pinger, subscribers } = this.#options
+  get #loop(): Effect.Effect<never, EndReason> {
+    const { lifecycle, subscribers } = this.#options
+    const arrived = (this.#arrived = new WaitList(() => (this.#batches.length > 0 ? Effect.void : undefined)))
     return Effect.gen({ self: this }, function* () {
       while (true) {
-        yield* this.#arrived.wait
+        yield* arrived.wait
         const batch = this.#batches[0]!
-        const { bytes, messages } = batch
-        while (batch.next < messages.length) {
-          const message = messages[batch.next++]!
-          // The end may be decided while a handler runs: it is the last one.
-          if (lifecycle.isEnding) return yield* Effect.never
-          if (message._tag === "ping" && !batch.hasPongs) {
-            const pong = pinger.answer(message)
-            if (pong !== undefined) yield* pong
-          }
-          const work = this.#dispatch(message)
-          if (work !== undefined) yield* work
+        for (let work = batch.work ?? this.#handle(batch); work !== undefined; work = this.#handle(batch)) {
+          batch.work = undefined
+          yield* work
           this.#handling = undefined
         }
-        const publishing = subscribers()?.publish(messages, bytes)
+        const publishing = subscribers()?.publish(batch.messages, batch.bytes)
         if (publishing !== undefined) {
           this.#publishes = true
           yield* Effect.andThen(this.#answerPings() ?? Effect.void, publishing)
           this.#publishes = false
         }
-        this.#batches.shift()
-        this.#batchesBytes -= bytes
-        if (this.isIdle()) this.#idle.wake()
-        this.#letRead()
+        this.#handled(batch)
       }
     }).pipe(
       Effect.catchCause((cause): Effect.Effect<never, EndReason> => {
@@ -236,9 +283,10 @@ export class Dispatcher<Self> {
   #dispatch(message: Wire.Message): Work | undefined {
     const { malformed: policy, peer, traffic } = this.#options
     this.#handling = Wire.command(message)
+    const handlers = this.#openHandlers()
     const custom = message._tag === "Unknown" ? this.#custom?.get(message.command) : undefined
     if (custom === undefined || message._tag !== "Unknown") {
-      return toEffect(this.#handlers.get(message._tag)?.(message, peer()))
+      return toEffect(handlers.get(message._tag)?.(message, peer()))
     }
     const handler = custom.prepare(message.payload)
     if (handler !== "malformed") return toEffect(handler(peer()))

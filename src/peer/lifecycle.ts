@@ -15,7 +15,7 @@
  * 8. `awaitShutdown` returns the reason.
  *
  * 1 and 2 happen inside the call that ends the peer, so that a handler that cannot be interrupted still gets its answers.
- * 3 to 8 are the finalizers of the peer's scope.
+ * 3 to 7 are the finalizers of the peer's scope.
  *
  * The peer's scope is no child of the owner: closing a child twice returns at once, and the owner would not wait for a peer
  * that is ending already. A finalizer of the owner ends the peer and waits for it.
@@ -25,7 +25,6 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as FiberSet from "effect/FiberSet"
 import * as Scope from "effect/Scope"
 import type { EndReason, PeerError } from "../PeerError.ts"
 import { ended, reasonOf } from "./misbehavior.ts"
@@ -56,7 +55,7 @@ export interface Ending {
   readonly disconnect: (reason: EndReason) => Effect.Effect<void>
   /** Step 6. */
   readonly endRecording: Effect.Effect<void>
-  /** Between steps 7 and 8. */
+  /** Before step 8. */
   readonly observe: (reason: EndReason) => Effect.Effect<void>
 }
 
@@ -64,59 +63,22 @@ export class Lifecycle {
   /** Closed at the end of the peer; callers fork into it. */
   readonly scope: Scope.Scope
   #phase: Phase = open
-  readonly #peer: Scope.Closeable
+  readonly #peer = Scope.makeUnsafe()
   readonly #owner: Scope.Scope
   /** A child of the owner, so that the end of the peer removes its finalizer there. */
-  readonly #guard: Scope.Scope
-  readonly #fibers: FiberSet.FiberSet<never, EndReason>
+  readonly #guard: Scope.Closeable
+  readonly #fibers: Array<Fiber.Fiber<never, EndReason>> = []
   readonly #shutdown = Deferred.makeUnsafe<EndReason>()
   #ending: Ending | undefined
-  #runFork: ((effect: Effect.Effect<never, EndReason>) => void) | undefined
+  /** Of the fibers of the peer. */
+  #context: Context.Context<never> = Context.empty()
 
-  private constructor(
-    owner: Scope.Scope,
-    guard: Scope.Scope,
-    peer: Scope.Closeable,
-    scope: Scope.Scope,
-    fibers: FiberSet.FiberSet<never, EndReason>
-  ) {
+  /** The peer ends with its owner. */
+  constructor(owner: Scope.Scope) {
     this.#owner = owner
-    this.#guard = guard
-    this.#peer = peer
-    this.scope = scope
-    this.#fibers = fibers
+    this.#guard = Scope.forkUnsafe(owner)
+    this.scope = Scope.forkUnsafe(this.#peer)
   }
-
-  /** The scope in the context is the owner. */
-  static readonly make: Effect.Effect<Lifecycle, never, Scope.Scope> = Effect.gen(function* () {
-    const owner = yield* Effect.scope
-    const guard = yield* Scope.fork(owner)
-    const peer = yield* Scope.make()
-    // Finalizers run in the reverse order: the last one first.
-    yield* Scope.addFinalizer(
-      peer,
-      Effect.suspend(() => {
-        Deferred.doneUnsafe(self.#shutdown, Effect.succeed(self.reason!))
-        return Scope.close(guard, Exit.void)
-      })
-    )
-    yield* Scope.addFinalizer(
-      peer,
-      Effect.suspend(() => self.#ending!.observe(self.reason!))
-    )
-    const scope = yield* Scope.fork(peer)
-    yield* Scope.addFinalizer(
-      peer,
-      Effect.suspend(() => self.#ending!.endRecording)
-    )
-    yield* Scope.addFinalizer(
-      peer,
-      Effect.suspend(() => self.#ending!.disconnect(self.reason!))
-    )
-    const fibers = yield* Scope.provide(FiberSet.make<never, EndReason>(), peer)
-    const self = new Lifecycle(owner, guard, peer, scope, fibers)
-    return self
-  })
 
   /** Why the peer ends, or will end when the messages that arrived are handled; undefined while it is open. */
   get reason(): EndReason | undefined {
@@ -128,51 +90,50 @@ export class Lifecycle {
     return this.#phase._tag === "Ending"
   }
 
-  /** Forks the loops into the peer's scope, which closes when the first of them ends. */
-  start(
-    loops: ReadonlyArray<Effect.Effect<never, EndReason>>,
-    ending: Ending,
-    /** Puts the fibers of the peer into its span and its log annotations. */
-    within: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>
-  ): Effect.Effect<void> {
+  /**
+   * Calls `forkLoops`, which forks the first loops into the peer's scope. The scope closes when the first loop ends. `context` is
+   * the one of all fibers of the peer.
+   */
+  start(forkLoops: () => void, ending: Ending, context: Context.Context<never>): Effect.Effect<void> {
     this.#ending = ending
-    const supervise = Effect.contextWith((context: Context.Context<never>) => {
-      this.#runFork = Effect.runForkWith(context)
+    this.#context = context
+    const disconnect = (): Effect.Effect<void> =>
+      Fiber.interruptAll(this.#fibers).pipe(
+        Effect.andThen(ending.disconnect(this.reason!)),
+        Effect.ensuring(ending.endRecording)
+      )
+    const begin = Effect.suspend(() => {
       // No loop runs then, and no handler.
       if (isClosing(this.#owner)) this.end({ _tag: "ScopeClosed" })
-      for (const loop of loops) this.fork(loop)
-      return Effect.flatMap(Effect.exit(FiberSet.join(this.#fibers)), (exit) => {
-        this.#decide(reasonOf(exit))
-        return Scope.close(this.#peer, exit)
-      })
+      forkLoops()
+      return Scope.addFinalizerExit(this.#guard, () => this.#endWithOwner)
     })
-    const endWithOwner = Effect.withFiber((fiber) => {
+    return Effect.andThen(Scope.addFinalizerExit(this.#peer, disconnect), begin)
+  }
+
+  get #endWithOwner(): Effect.Effect<unknown> {
+    return Effect.withFiber((fiber) => {
       this.end({ _tag: "ScopeClosed" })
       // A handler that closes the owner is itself waited for, and so may be the fibers that it has forked.
       return Context.get(fiber.context, CurrentHandler) === this.scope ? Effect.void : Deferred.await(this.#shutdown)
     })
-    return Effect.andThen(
-      // Detached: it closes the scope that the loops are part of.
-      Effect.forkDetach(within(supervise), { startImmediately: true }),
-      Scope.addFinalizer(this.#guard, endWithOwner)
-    )
   }
 
   /** Forks one more loop. */
   fork(loop: Effect.Effect<never, EndReason>): void {
     // A callback may end the peer while a batch is processed; nothing would interrupt a loop that starts after that.
     if (this.#phase._tag === "Ending") return
-    this.#run(loop)
-  }
-
-  #run(loop: Effect.Effect<never, EndReason>): void {
-    this.#runFork?.(
-      // The set knows the fiber before its first step, which may be to end the peer.
+    Effect.runForkWith(this.#context)(
+      // The peer knows the fiber before its first step, which may be to end the peer.
       Effect.withFiber((fiber) => {
-        FiberSet.addUnsafe(this.#fibers, fiber as Fiber.Fiber<never, EndReason>)
+        this.#fibers.push(fiber as Fiber.Fiber<never, EndReason>)
         return loop
       })
-    )
+    ).addObserver(this.#loopEnded)
+  }
+
+  readonly #loopEnded = (exit: Exit.Exit<never, EndReason>): void => {
+    this.end(reasonOf(exit))
   }
 
   /**
@@ -187,15 +148,22 @@ export class Lifecycle {
   /** Ends the peer for this reason, unless it has one already. */
   end(reason: EndReason): void {
     if (this.#phase._tag === "Ending") return
-    this.#decide(reason)
-    // A loop that fails ends the peer.
-    this.#run(Effect.fail(reason))
-  }
-
-  #decide(reason: EndReason): void {
-    if (this.#phase._tag === "Ending") return
     this.#phase = { _tag: "Ending", reason: this.reason ?? reason }
     this.#ending?.failWaiting(ended(this.#phase.reason))
+    // Detached: it closes the scope that the loops are part of, and one of them may have called.
+    Effect.runForkWith(this.#context)(this.#close)
+  }
+
+  get #close(): Effect.Effect<void> {
+    return Effect.exit(Scope.close(this.#peer, Exit.void)).pipe(
+      Effect.andThen(Effect.suspend(() => this.#ending!.observe(this.reason!))),
+      Effect.ensuring(
+        Effect.suspend(() => {
+          Deferred.doneUnsafe(this.#shutdown, Effect.succeed(this.reason!))
+          return Scope.close(this.#guard, Exit.void)
+        })
+      )
+    )
   }
 
   readonly awaitShutdown: Effect.Effect<EndReason> = Effect.suspend(() => {

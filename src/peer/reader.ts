@@ -1,11 +1,12 @@
 /**
- * The loop that reads: it pulls a batch of messages, judges each by the rules, lets the parts of the peer see it, and hands
- * the batch to the dispatcher. It reads on when the dispatcher may take more.
+ * The loop that reads: it takes each batch of messages in the callback of the connection, judges each message by the rules, lets
+ * the parts of the peer see it, and hands the batch to the dispatcher. It reads on when the dispatcher may take more.
  */
 import { isReadonlyArrayNonEmpty } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type { EndReason, PeerError } from "../PeerError.ts"
-import type { MessageConnection } from "../transport/messageConnection.ts"
+import type { ConnectionError } from "../ConnectionError.ts"
+import type { MessageConnection, MessageReceiver } from "../transport/messageConnection.ts"
 import type * as Wire from "../Wire.ts"
 import type { Dispatcher } from "./dispatcher.ts"
 import * as KeepAlive from "./keepAlive.ts"
@@ -37,42 +38,78 @@ export interface ReaderOptions<Self> {
   readonly failWaiting: (error: PeerError) => void
 }
 
-export class Reader<Self> {
+export class Reader<Self> implements MessageReceiver {
   /** Batches that were read. */
   batches = 0
   readonly #options: ReaderOptions<Self>
-  /** Whether the dispatcher's loop runs. */
-  #dispatches = false
+  #resume: ((effect: Effect.Effect<never, EndReason>) => void) | undefined
 
   constructor(options: ReaderOptions<Self>) {
     this.#options = options
   }
 
-  /** `first` is the batch that the handshake left. */
+  /**
+   * `first` is the batch that the handshake left. The loop's fiber waits while messages are read in callbacks of the connection,
+   * and is resumed only when something has to be waited for.
+   */
   loop(first: ReadonlyArray<Wire.ParserEvent>): Effect.Effect<never, EndReason> {
-    const { dispatcher, isAsked, keepAlive, link, now } = this.#options
-    return Effect.gen({ self: this }, function* () {
-      let events = first
-      while (true) {
-        const arrivedAt = now()
-        KeepAlive.received(keepAlive, arrivedAt)
-        this.batches++
-        const waits = this.#receive(events, arrivedAt)
-        if (waits !== undefined) yield* waits
-        // A remote that floods us without answering is not excused by our being busy.
-        if (!dispatcher.canRead()) {
-          if (isAsked()) KeepAlive.reading(keepAlive, now())
-          yield* dispatcher.mayRead
-        }
-        KeepAlive.reading(keepAlive, now())
-        events = yield* Effect.catch(link.read, (error) => this.#drain(endOfConnection(error)))
-      }
+    return Effect.suspend(() => this.#take(first) ?? this.#wait)
+  }
+
+  get #wait(): Effect.Effect<never, EndReason> {
+    return Effect.callback((resume) => {
+      this.#resume = resume
+      return Effect.sync(this.#options.link.receive(this))
+    })
+  }
+
+  onEvents(events: ReadonlyArray<Wire.ParserEvent>): boolean {
+    const next = this.#take(events)
+    if (next === undefined) return true
+    this.#resume!(next)
+    return false
+  }
+
+  onEnd(error: ConnectionError): void {
+    this.#resume!(this.#drain(endOfConnection(error)))
+  }
+
+  onDefect(defect: unknown): void {
+    this.#resume!(Effect.die(defect))
+  }
+
+  /** Returns an Effect when something has to be waited for before the next batch, or the peer ends. */
+  #take(events: ReadonlyArray<Wire.ParserEvent>): Effect.Effect<never, EndReason> | undefined {
+    const { dispatcher, keepAlive, now } = this.#options
+    const arrivedAt = now()
+    KeepAlive.received(keepAlive, arrivedAt)
+    this.batches++
+    const waits = this.#receive(events, arrivedAt)
+    if (waits === undefined && dispatcher.canRead()) {
+      KeepAlive.reading(keepAlive, now())
+      return undefined
+    }
+    return Effect.andThen(waits ?? Effect.void, this.#readOn)
+  }
+
+  /** Waits until the dispatcher may take more. */
+  get #readOn(): Effect.Effect<never, EndReason> {
+    const { dispatcher, isAsked, keepAlive, now } = this.#options
+    const reading = Effect.suspend(() => {
+      KeepAlive.reading(keepAlive, now())
+      return this.#wait
+    })
+    return Effect.suspend(() => {
+      if (dispatcher.canRead()) return reading
+      // A remote that floods us without answering is not excused by our being busy.
+      if (isAsked()) KeepAlive.reading(keepAlive, now())
+      return Effect.andThen(dispatcher.mayRead, reading)
     })
   }
 
   /** Returns an Effect when something has to be waited for, or the peer ends. */
   #receive(events: ReadonlyArray<Wire.ParserEvent>, now: number): Effect.Effect<void, EndReason> | undefined {
-    const { dispatcher, keepAlive, lifecycle, link, observer, pinger, remote, served, tracker } = this.#options
+    const { dispatcher, keepAlive, link, observer, pinger, remote, served, tracker } = this.#options
     // The clock of the remote stands still until we read again: it is the same for the whole batch.
     const arrivedAt = KeepAlive.remoteTime(keepAlive, now)
     const messages: Array<Wire.Message> = []
@@ -84,11 +121,11 @@ export class Reader<Self> {
     if (events.length === 0) tracker()?.progress(arrivedAt)
     for (const event of events) {
       if (event._tag === "Dropped") {
-        if (observer.dropped !== undefined) (waits ??= []).push(observer.dropped(event.error))
+        if (observer.logs) (waits ??= []).push(observer.dropped(event.error))
         failure = endOfDropped(event.error, served.bloom)
       } else {
         const { message } = event
-        if (observer.log !== undefined) (waits ??= []).push(observer.log("received", message, event.size))
+        if (observer.logs) (waits ??= []).push(observer.log("received", message, event.size))
         const verdict = judge(message, served)
         if (verdict === "handle") {
           const hashes = RemoteState.observe(remote, message)
@@ -105,15 +142,7 @@ export class Reader<Self> {
     if (unreadable !== undefined) failure = { _tag: "BadMessage", error: unreadable }
 
     const hand = (): Effect.Effect<void, EndReason> | undefined => {
-      let pongs: Effect.Effect<void> | undefined
-      if (isReadonlyArrayNonEmpty(messages)) {
-        pongs = dispatcher.add(messages, bytes)
-        // Started with the first message: most peers of a crawler never get here.
-        if (!this.#dispatches) {
-          this.#dispatches = true
-          lifecycle.fork(dispatcher.loop)
-        }
-      }
+      const pongs = isReadonlyArrayNonEmpty(messages) ? dispatcher.add(messages, bytes) : undefined
       return failure === undefined ? pongs : Effect.andThen(pongs ?? Effect.void, this.#drain(failure))
     }
     return waits === undefined

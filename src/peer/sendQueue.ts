@@ -51,20 +51,21 @@ interface Waiter<E> {
 }
 
 export class SendQueue<E> {
-  readonly entries: Queue.Dequeue<Entry>
   /** Bytes that were accepted and are not written yet. */
   bytes = 0
   /** Messages that were accepted and are not written yet. */
   length = 0
-  /** Writes at the end of the turn, where the writer has set it. */
+  /** Writes at the end of the turn, where it is set. */
   #write: Write | undefined
+  #onQueue: (() => void) | undefined
   /** Accepted in this turn of the event loop. */
   #turn: Array<Entry> = []
   /** Turns that were written directly since the writer's last one. */
   #directTurns = 0
   /** Whether entries go to the queue, because the writer waits for the connection. */
   #isQueueing = true
-  readonly #queue: Queue.Queue<Entry>
+  /** Made when it is first needed: most connections take all. */
+  #queue: Queue.Queue<Entry> | undefined
   readonly #limit: number
   readonly #encode: (message: Message) => Result.Result<Outgoing, E>
   #closed: Exit.Exit<void, E> | undefined
@@ -73,19 +74,15 @@ export class SendQueue<E> {
   /** Senders whose message was accepted and is not written yet. */
   #unwritten: Set<Waiter<E>> | undefined
 
-  private constructor(
-    queue: Queue.Queue<Entry>,
-    limit: number,
-    encode: (message: Message) => Result.Result<Outgoing, E>
-  ) {
-    this.entries = this.#queue = queue
+  /** A message is encoded when it is accepted. */
+  constructor(limit: number, encode: (message: Message) => Result.Result<Outgoing, E>) {
     this.#limit = limit
     this.#encode = encode
   }
 
-  /** A message is encoded when it is accepted. */
-  static make<E>(limit: number, encode: (message: Message) => Result.Result<Outgoing, E>): Effect.Effect<SendQueue<E>> {
-    return Effect.map(Queue.unbounded<Entry>(), (queue) => new SendQueue(queue, limit, encode))
+  /** The entries for the writer. */
+  get entries(): Queue.Queue<Entry> {
+    return (this.#queue ??= Effect.runSync(Queue.unbounded<Entry>()))
   }
 
   /** Succeeds when the message was accepted, at once where there is room. Interrupting the wait withdraws it. */
@@ -112,9 +109,13 @@ export class SendQueue<E> {
     if (Result.isSuccess(encoded)) this.#add(encoded.success, onWritten)
   }
 
-  /** To be called by the writer when the connection has taken all: `write` takes the next entries, without the queue. */
-  writeDirectly(write: Write): void {
+  /**
+   * To be called while the connection takes all, and no entry waits: `write` takes the next entries, without the queue. `onQueue`
+   * is called when the next entry goes to the queue.
+   */
+  writeDirectly(write: Write, onQueue?: () => void): void {
     this.#write = write
+    this.#onQueue = onQueue
     this.#isQueueing = false
     this.#directTurns = 0
   }
@@ -134,7 +135,7 @@ export class SendQueue<E> {
     if (this.#closed !== undefined) return
     const closed = (this.#closed = Exit.fail(error))
     // Emptied, not shut down: a shutdown would end the writer, and the peer with it, without the reason.
-    while (Queue.takeUnsafe(this.#queue) !== undefined);
+    if (this.#queue !== undefined) while (Queue.takeUnsafe(this.#queue) !== undefined);
     this.#turn = []
     const waiting = [...(this.#line ?? []), ...(this.#unwritten ?? [])]
     this.#line = this.#unwritten = undefined
@@ -150,8 +151,17 @@ export class SendQueue<E> {
     this.length++
     const entry: Entry = { outgoing, onWritten, isWritten: false }
     // Entries of this turn that wait for its end must not be overtaken.
-    if (this.#isQueueing && this.#turn.length === 0) Queue.offerUnsafe(this.#queue, entry)
-    else if (this.#turn.push(entry) === 1) queueMicrotask(this.#endTurn)
+    if (this.#isQueueing && this.#turn.length === 0) {
+      Queue.offerUnsafe(this.entries, entry)
+      this.#startWriter()
+    } else if (this.#turn.push(entry) === 1) queueMicrotask(this.#endTurn)
+  }
+
+  /** After all entries of a turn: the writer takes what there is when it starts. */
+  #startWriter(): void {
+    const onQueue = this.#onQueue
+    this.#onQueue = undefined
+    onQueue?.()
   }
 
   readonly #endTurn = (): void => {
@@ -168,11 +178,12 @@ export class SendQueue<E> {
         this.#isQueueing = true
         for (const entry of batch) {
           entry.isWritten = true
-          Queue.offerUnsafe(this.#queue, entry)
+          Queue.offerUnsafe(this.entries, entry)
         }
       }
     }
-    for (; from < entries.length; from++) Queue.offerUnsafe(this.#queue, entries[from]!)
+    for (; from < entries.length; from++) Queue.offerUnsafe(this.entries, entries[from]!)
+    if (this.#isQueueing) this.#startWriter()
   }
 
   #wait(message: Message, untilWritten: boolean): Effect.Effect<void, E> {

@@ -3,10 +3,11 @@
  * dispatcher.ts; lifecycle.ts forks them and says in which order a peer ends.
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type * as Handshake from "../Handshake.ts"
 import * as Inventory from "../Inventory.ts"
 import * as Network from "../Network.ts"
@@ -40,7 +41,7 @@ import { makeSenders } from "./sending.ts"
 import { SendQueue } from "./sendQueue.ts"
 import { type Info, snapshot, type Stats } from "./stats.ts"
 import { makeSubscribers, type Subscribers } from "./subscribers.ts"
-import { makeObserver, type Observer } from "./telemetry.ts"
+import { Observer } from "./telemetry.ts"
 import { Writer } from "./writer.ts"
 
 /** Ends of a remote that takes nothing: its connection is destroyed, since a close would wait for it. */
@@ -74,7 +75,6 @@ export class Session<Self = unknown> {
   readonly info: Info
   readonly lifecycle: Lifecycle
   readonly sendQueue: SendQueue<PeerError>
-  readonly announcer: Announcer
   readonly dispatcher: Dispatcher<Self>
   readonly pinger: Pinger
   /** The peer that callers and handlers get. */
@@ -90,13 +90,14 @@ export class Session<Self = unknown> {
   readonly #reader: Reader<Self>
   readonly #writer: Writer
   // An idle peer is small: parts that few callers ask for are made when first asked for.
+  #announcer: Announcer | undefined
   #subscribers: Subscribers | undefined
   #senders: ReturnType<typeof makeSenders> | undefined
   #tracker: RequestTracker | undefined
   #requests: Requests | undefined
   /** Whether the stall watch runs, or must not. */
   #watchesStalls: boolean
-  readonly #asked = new WaitList(() => (this.#openRequests > 0 ? Effect.void : undefined))
+  #asked: WaitList | undefined
 
   constructor({ assemble, info, lifecycle, link, nonces, now, observer, options, seed, sendQueue }: Parts<Self>) {
     const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? defaultIdleTimeout)
@@ -172,14 +173,6 @@ export class Session<Self = unknown> {
       reader: this.#reader,
       dispatcher: this.dispatcher
     })
-    this.announcer = new Announcer({
-      inventory: this.#inventory,
-      trickle: options.trickle ?? Inventory.defaultTrickle(info.direction),
-      remote: this.#remote,
-      sendQueue,
-      now,
-      reason: () => (lifecycle.isEnding ? lifecycle.reason : undefined)
-    })
     this.peer = assemble(this)
   }
 
@@ -192,13 +185,25 @@ export class Session<Self = unknown> {
       },
       disconnect: (reason) => this.#disconnect(reason),
       endRecording: this.#link.endRecording,
-      observe: this.#observer.ended
+      observe: (reason) => this.#observer.ended(reason)
     }
-    return this.lifecycle.start(
-      [this.#reader.loop(first), this.#writer.loop, this.pinger.loop, this.announcer.trickler],
-      ending,
-      this.#observer.within
-    )
+    const forkLoops = (): void => {
+      this.#writer.start()
+      this.lifecycle.fork(this.#reader.loop(first))
+      this.lifecycle.fork(this.pinger.loop)
+    }
+    return this.lifecycle.start(forkLoops, ending, this.#observer.context)
+  }
+
+  get announcer(): Announcer {
+    return (this.#announcer ??= new Announcer({
+      inventory: this.#inventory,
+      trickle: this.#options.trickle ?? Inventory.defaultTrickle(this.info.direction),
+      remote: this.#remote,
+      sendQueue: this.sendQueue,
+      now: this.#now,
+      lifecycle: this.lifecycle
+    }))
   }
 
   get subscribers(): Subscribers {
@@ -221,8 +226,12 @@ export class Session<Self = unknown> {
     }))
   }
 
-  readonly stats: Effect.Effect<Stats> = Effect.sync(() =>
-    snapshot(this.info, this.#link.traffic, this.#keepAlive, {
+  get stats(): Effect.Effect<Stats> {
+    return Effect.sync(() => this.#snapshot())
+  }
+
+  #snapshot(): Stats {
+    return snapshot(this.info, this.#link.traffic, this.#keepAlive, {
       feeFilter: this.#remote.feeFilter,
       lastBlockAnnounced: this.#remote.lastBlockAnnounced,
       lastBlockReceived: this.#remote.lastBlockReceived,
@@ -232,7 +241,7 @@ export class Session<Self = unknown> {
       queuedMessages: this.sendQueue.length,
       queuedBytes: this.sendQueue.bytes
     })
-  )
+  }
 
   /** The clock of the stall deadlines: it stands still while our side is busy. */
   #remoteNow(): number {
@@ -265,16 +274,17 @@ export class Session<Self = unknown> {
 
   #watchStalls(): void {
     if (this.#openRequests === 0) return
-    if (this.#watchesStalls) return this.#asked.wake()
+    if (this.#watchesStalls) return this.#asked?.wake()
     this.#watchesStalls = true
     this.lifecycle.fork(this.#stallWatch)
   }
 
   /** Looks every 15 s, while requests are open, whether one is overdue. */
   get #stallWatch(): Effect.Effect<never, EndReason> {
+    const asked = (this.#asked = new WaitList(() => (this.#openRequests > 0 ? Effect.void : undefined)))
     return Effect.gen({ self: this }, function* () {
       while (true) {
-        yield* this.#asked.wait
+        yield* asked.wait
         yield* Effect.sleep(stallCheckInterval)
         const late = this.#openTracker().overdue(this.#remoteNow())
         if (late?._tag === "Ping") yield* this.pinger.probe
@@ -312,37 +322,42 @@ export class Session<Self = unknown> {
 }
 
 /** Makes a session after the handshake and forks its loops, which end with the scope of the context. */
-export const startSession = Effect.fnUntraced(function* <Self>(
+export const startSession = <Self>(
   link: MessageConnection,
   rest: ReadonlyArray<Wire.ParserEvent>,
   negotiated: Handshake.Negotiated,
   options: SessionOptions & Handled<Self>,
   /** Makes of the session what callers and handlers get as the peer. */
   assemble: (session: Session<Self>) => Self
-): Effect.fn.Return<Self, never, Nonce | Scope.Scope> {
-  const nonces = yield* Nonce
-  const clock = yield* Clock.Clock
-  const info: Info = {
-    ...negotiated,
-    id: ++peersSoFar,
-    localAddress: link.connection.localAddress,
-    remoteAddress: link.connection.remoteAddress,
-    network: options.network ?? Network.mainnet
-  }
-  const session = new Session<Self>({
-    link,
-    info,
-    options,
-    nonces,
-    now: () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6,
-    lifecycle: yield* Lifecycle.make,
-    observer: yield* makeObserver(info, link.traffic),
-    sendQueue: yield* SendQueue.make<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes, (message) =>
-      Result.mapError(link.encode(message), notSendable)
-    ),
-    seed: Number(BigInt.asIntN(32, yield* nonces.unremembered)),
-    assemble
+): Effect.Effect<Self, never, Nonce | Scope.Scope> =>
+  Effect.contextWith((context: Context.Context<Nonce | Scope.Scope>) => {
+    const nonces = Context.get(context, Nonce)
+    const clock = Context.get(context, Clock.Clock)
+    const info: Info = {
+      ...negotiated,
+      id: ++peersSoFar,
+      localAddress: link.connection.localAddress,
+      remoteAddress: link.connection.remoteAddress,
+      network: options.network ?? Network.mainnet
+    }
+    const start = (observer: Observer, seed: bigint): Effect.Effect<Self> => {
+      const session = new Session<Self>({
+        link,
+        info,
+        options,
+        nonces,
+        now: () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6,
+        lifecycle: new Lifecycle(Context.get(context, Scope.Scope)),
+        observer,
+        sendQueue: new SendQueue<PeerError>(options.maximumQueuedBytes ?? defaultMaximumQueuedBytes, (message) =>
+          Result.mapError(link.encode(message), notSendable)
+        ),
+        seed: Number(BigInt.asIntN(32, seed)),
+        assemble
+      })
+      return Effect.as(session.start(rest), session.peer)
+    }
+    return Effect.flatMap(Observer.make(info, link.traffic), (observer) =>
+      Effect.flatMap(nonces.unremembered, (seed) => start(observer, seed))
+    )
   })
-  yield* session.start(rest)
-  return session.peer
-})

@@ -2,8 +2,10 @@
  * The logs, the span and the metrics of a peer. Metrics are updated once a batch from the plain counters; a log costs one
  * comparison unless its level is on.
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -15,8 +17,8 @@ import type { Traffic } from "../transport/messageConnection.ts"
 import type { Info } from "./stats.ts"
 import { describeEnd, type EndReason } from "../PeerError.ts"
 
-const counter = (name: string, description: string) =>
-  Metric.counter(`bitcoin_peer_${name}`, { description, incremental: true })
+const counter = (name: string, description: string, attributes?: Metric.Metric.Attributes) =>
+  Metric.counter(`bitcoin_peer_${name}`, { description, incremental: true, attributes })
 
 const metrics = {
   receivedBytes: counter("received_bytes", "Bytes received from peers"),
@@ -49,67 +51,82 @@ const endedCounters = new Map<string, typeof metrics.ended>()
 const endedBecause = ({ _tag }: EndReason): typeof metrics.ended => {
   let metric = endedCounters.get(_tag)
   if (metric === undefined) {
-    metric = Metric.withAttributes(metrics.ended, { reason: _tag })
+    metric = counter("ended", "Peers that ended, by reason", { reason: _tag })
     endedCounters.set(_tag, metric)
   }
   return metric
 }
 
-export interface Observer {
-  /** Called after a batch was read or written. */
-  readonly count: () => void
-  readonly ponged: (roundTrip: number) => void
-  /** Logs a line a message at debug level, and its content at trace level. Undefined when both are off. */
-  readonly log: ((way: "received" | "sent", message: Wire.Message, bytes: number) => Effect.Effect<void>) | undefined
-  readonly dropped: ((error: Wire.WireError) => Effect.Effect<void>) | undefined
-  readonly ended: (reason: EndReason) => Effect.Effect<void>
-  /** Annotates the logs and spans of an Effect with the peer. */
-  readonly within: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-}
+const isOn = (level: LogLevel.LogLevel, context: Context.Context<never>): boolean =>
+  LogLevel.isLessThanOrEqualTo(Context.get(context, References.MinimumLogLevel), level)
 
-/** To be called after the handshake. */
-export const makeObserver = (info: Info, traffic: Traffic): Effect.Effect<Observer> =>
-  Effect.gen(function* () {
-    const level = yield* References.MinimumLogLevel
-    const context: Context.Context<never> = yield* Effect.context<never>()
-    const debug = LogLevel.isLessThanOrEqualTo(level, "Debug")
-    const trace = LogLevel.isLessThanOrEqualTo(level, "Trace")
-    const traced = Option.isSome(Context.getOption(context, configuredTracer))
-    const peer = formatEndpoint(info.remoteAddress)
-    const annotations = { peer, peerId: info.id, direction: info.direction }
-    const before = { bytesReceived: 0, bytesSent: 0, messagesReceived: 0, messagesSent: 0, dropped: 0 }
+/** Observes one connected peer. */
+export class Observer {
+  /** The context of the peer's fibers: that of the caller, with the peer in the annotations of logs, and in its span. */
+  readonly context: Context.Context<never>
+  /** Whether each message is logged, which takes an Effect. */
+  readonly logs: boolean
+  readonly #traffic: Traffic
+  readonly #span: Tracer.Span | undefined
+  /** The counts of the last update of the metrics. */
+  readonly #before = { bytesReceived: 0, bytesSent: 0, messagesReceived: 0, messagesSent: 0, dropped: 0 }
 
-    const observer: Observer = {
-      count: () => {
-        for (const [key, metric] of trafficMetrics) {
-          const total = traffic[key]
-          if (total > before[key]) metric.updateUnsafe(total - before[key], context)
-          before[key] = total
-        }
-      },
-      ponged: (roundTrip) => metrics.ping.updateUnsafe(roundTrip, context),
-      log: debug
-        ? (way, message, bytes) => {
-            const line = Effect.logDebug(`${way} ${Wire.command(message)}, ${bytes} bytes`)
-            return trace ? Effect.andThen(line, Effect.logTrace(message)) : line
-          }
-        : undefined,
-      dropped: debug ? (error) => Effect.logDebug(`dropped a message: ${error.message}`) : undefined,
-      ended: (reason) =>
-        Effect.suspend(() => {
-          observer.count()
-          endedBecause(reason).updateUnsafe(1, context)
-          metrics.connected.modifyUnsafe(-1, context)
-          return debug ? Effect.logDebug(`ended: ${describeEnd(reason)}`) : Effect.void
-        }),
-      within: (effect) => {
-        const annotated = Effect.annotateLogs(effect, annotations)
-        // Inside a span every failure and interruption of the peer's fibers records a stack, which costs time.
-        return traced
-          ? Effect.withSpan(annotated, "bitcoin.peer", { attributes: annotations, captureStackTrace: false })
-          : annotated
-      }
-    }
+  private constructor(context: Context.Context<never>, traffic: Traffic, span: Tracer.Span | undefined) {
+    this.context = context
+    this.logs = isOn("Debug", context)
+    this.#traffic = traffic
+    this.#span = span
     metrics.connected.modifyUnsafe(1, context)
-    return observer
-  })
+  }
+
+  /** To be called after the handshake. */
+  static make(info: Info, traffic: Traffic): Effect.Effect<Observer> {
+    return Effect.contextWith((outer: Context.Context<never>) => {
+      const attributes = { peer: formatEndpoint(info.remoteAddress), peerId: info.id, direction: info.direction }
+      const annotations = { ...Context.get(outer, References.CurrentLogAnnotations), ...attributes }
+      const context = Context.add(outer, References.CurrentLogAnnotations, annotations)
+      if (Option.isNone(Context.getOption(outer, configuredTracer))) {
+        return Effect.succeed(new Observer(context, traffic, undefined))
+      }
+      return Effect.map(
+        Effect.makeSpan("bitcoin.peer", { attributes }),
+        (span) => new Observer(Context.add(context, Tracer.ParentSpan, span), traffic, span)
+      )
+    })
+  }
+
+  /** To be called after a batch was read or written. */
+  count(): void {
+    for (const [key, metric] of trafficMetrics) {
+      const total = this.#traffic[key]
+      if (total === this.#before[key]) continue
+      metric.updateUnsafe(total - this.#before[key], this.context)
+      this.#before[key] = total
+    }
+  }
+
+  ponged(roundTrip: number): void {
+    metrics.ping.updateUnsafe(roundTrip, this.context)
+  }
+
+  /** Logs a line a message at debug level, and its content at trace level. */
+  log(way: "received" | "sent", message: Wire.Message, bytes: number): Effect.Effect<void> {
+    const line = Effect.logDebug(`${way} ${Wire.command(message)}, ${bytes} bytes`)
+    return isOn("Trace", this.context) ? Effect.andThen(line, Effect.logTrace(message)) : line
+  }
+
+  dropped(error: Wire.WireError): Effect.Effect<void> {
+    return Effect.logDebug(`dropped a message: ${error.message}`)
+  }
+
+  ended(reason: EndReason): Effect.Effect<void> {
+    this.count()
+    endedBecause(reason).updateUnsafe(1, this.context)
+    metrics.connected.modifyUnsafe(-1, this.context)
+    const end = Effect.sync(() => {
+      const isTimed = Context.get(this.context, References.TracerTimingEnabled)
+      this.#span?.end(isTimed ? Context.get(this.context, Clock.Clock).currentTimeNanosUnsafe() : 0n, Exit.void)
+    })
+    return this.logs ? Effect.andThen(Effect.logDebug(`ended: ${describeEnd(reason)}`), end) : end
+  }
+}

@@ -1,6 +1,7 @@
 /**
  * Writes the messages of the send queue, small frames joined. Usually the queue writes at the end of a turn of the event loop,
- * straight to the connection; the loop here waits while the connection does not take all, and ends a remote that takes nothing.
+ * straight to the connection. The loop here starts when the connection does not take all for the first time: it waits for the
+ * connection, and ends a remote that takes nothing.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -39,10 +40,21 @@ export class Writer {
     this.#options = options
   }
 
-  readonly loop: Effect.Effect<never, EndReason> = Effect.suspend(() => {
+  /** Starts the loop, at once or when the connection does not take all for the first time. */
+  start(): void {
+    const { lifecycle, sendQueue } = this.#options
+    if (this.#isDirect) sendQueue.writeDirectly(this.#writeDirectly, () => lifecycle.fork(this.#loop))
+    else lifecycle.fork(this.#loop)
+  }
+
+  /** A log takes an Effect, and a recording may have to be waited for. */
+  get #isDirect(): boolean {
+    return !this.#options.observer.logs && this.#options.link.room === undefined
+  }
+
+  get #loop(): Effect.Effect<never, EndReason> {
     const { link, observer, sendQueue, timeout } = this.#options
-    // A log takes an Effect, and a recording may have to be waited for.
-    const isDirect = observer.log === undefined && link.room === undefined
+    const isDirect = this.#isDirect
     const drained = Effect.catch(link.connection.drained, (error) => this.#readToTheEnd(endOfConnection(error)))
     const drainedInTime = Effect.timeoutOrElse(drained, {
       duration: timeout,
@@ -50,11 +62,10 @@ export class Writer {
     })
     return Effect.gen({ self: this }, function* () {
       while (true) {
-        if (isDirect && Queue.sizeUnsafe(sendQueue.entries) === 0) sendQueue.writeDirectly(this.#writeDirectly)
         const entries = yield* Queue.takeAll(sendQueue.entries)
         for (let from = 0; from < entries.length;) {
           const batch = batchFrom(entries, from)
-          if (observer.log !== undefined) {
+          if (observer.logs) {
             for (const { outgoing } of batch) yield* observer.log("sent", outgoing.message, outgoing.frame.length)
           }
           const waits = batch[0]!.isWritten || this.#write(batch) !== 0
@@ -63,9 +74,10 @@ export class Writer {
           sendQueue.release(batch)
           from += batch.length
         }
+        if (isDirect && Queue.sizeUnsafe(sendQueue.entries) === 0) sendQueue.writeDirectly(this.#writeDirectly)
       }
     })
-  })
+  }
 
   /** Returns how many bytes wait in the connection, or -1 when it has ended. */
   #write(batch: ReadonlyArray<Entry>): number {

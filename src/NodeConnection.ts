@@ -130,14 +130,9 @@ export interface ListenOptions extends SocketOptions, ListenerSettings {}
  */
 export const connect = (options: ConnectOptions): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      const source = yield* dial(options, restore)
-      return yield* adopt(
-        source,
-        addressesOf(source.socket, { host: options.host, port: options.port }),
-        options.closeTimeout
-      )
-    })
+    Effect.flatMap(dial(options, restore), (source) =>
+      adopt(source, addressesOf(source.socket, options), options.closeTimeout)
+    )
   )
 
 /**
@@ -352,7 +347,7 @@ export const listen = (options: ListenOptions): Effect.Effect<Listener, Connecti
       const { addresses, next, stats } = yield* openListener(options, restore)
       const accept: Listener["accept"] = Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(next(restore), (socket) =>
-          adopt(streaming(socket), addressesOf(socket, unspecified), options.closeTimeout)
+          adopt(streaming(socket), addressesOf(socket), options.closeTimeout)
         )
       )
       return { address: addresses[0], addresses, stats, accept }

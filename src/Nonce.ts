@@ -34,7 +34,7 @@ import * as Layer from "effect/Layer"
 export const defaultCapacity = 50
 
 /** A request to the system for random bytes takes 7 µs for any number of them. So 32 nonces are requested at a time. */
-const poolSize = 256
+const poolSize = 4096
 
 /**
  * The nonces of one node.

@@ -96,7 +96,7 @@ describe("SendQueue", () => {
       const forWritten = yield* fork(queue.offerAndWait(bytes(10)))
       const forRoom = yield* fork(queue.offer(bytes(10)))
       const forBoth = yield* fork(queue.offerAndWait(bytes(10)))
-      queue.close("gone")
+      queue.close(() => "gone")
       for (const fiber of [forWritten, forRoom, forBoth]) {
         assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail("gone"))
       }
@@ -139,7 +139,7 @@ describe("SendQueue", () => {
       const closing = yield* fork(
         Effect.andThen(
           queue.offer(bytes(5)),
-          Effect.sync(() => queue.close("closed"))
+          Effect.sync(() => queue.close(() => "closed"))
         )
       )
       const waiting = yield* fork(queue.offer(bytes(5)))
@@ -196,7 +196,7 @@ describe("SendQueue", () => {
         return 0
       })
       const written = yield* fork(queue.offerAndWait(bytes(10)))
-      queue.close("gone")
+      queue.close(() => "gone")
       yield* Effect.promise(() => Promise.resolve())
       assert.strictEqual(writes, 0)
       assert.deepStrictEqual(yield* Fiber.await(written), Exit.fail("gone"))

@@ -17,6 +17,12 @@ export interface Receiver<E> {
   readonly onEnd: (error: E) => void
 }
 
+/** The connection that pushes. */
+interface Owner {
+  /** Called after each batch that leaves. */
+  readonly taken: () => void
+}
+
 const twoReaders = "two readers take from one connection: only one may at a time"
 
 /**
@@ -43,12 +49,12 @@ export class ReceiveBuffer<E> {
   private called: Receiver<E> | undefined
   /** Whether a receiver's call runs. Bytes that arrive meanwhile are held: no call runs inside of another. */
   private delivering = false
-  private readonly onTaken: () => void
+  private readonly owner: Owner
   private readonly single: boolean
 
-  /** `onTaken` runs after each batch that leaves. `single` returns one piece for each pull, not all that are held. */
-  constructor(onTaken: () => void, single = false) {
-    this.onTaken = onTaken
+  /** `single` returns one piece for each pull, not all that are held. */
+  constructor(owner: Owner, single = false) {
+    this.owner = owner
     this.single = single
   }
 
@@ -90,7 +96,7 @@ export class ReceiveBuffer<E> {
     this.handed = undefined
     if (!this.discarding) {
       for (const bytes of batch) this.size -= bytes.length
-      this.onTaken()
+      this.owner.taken()
     }
     return batch
   }
@@ -136,7 +142,7 @@ export class ReceiveBuffer<E> {
       }
       this.handed = undefined
       for (const bytes of batch) this.size -= bytes.length
-      this.onTaken()
+      this.owner.taken()
       this.called = receiver
       // The call may set another receiver, or stop this one.
       if (receiver.onBytes(batch) && this.called === receiver) this.receiver = receiver

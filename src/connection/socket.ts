@@ -53,9 +53,9 @@ export class SocketConnection implements Closable {
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
   private readonly parts: SocketParts
-  private readonly receiveBuffer: ReceiveBuffer<ConnectionError> = new ReceiveBuffer<ConnectionError>(() =>
-    this.taken.wake()
-  )
+  private readonly receiveBuffer: ReceiveBuffer<ConnectionError> = new ReceiveBuffer<ConnectionError>({
+    taken: () => this.taken.wake()
+  })
   private outbox: Array<Uint8Array> = []
   private waitingBytes = 0
   private error: ConnectionError | undefined

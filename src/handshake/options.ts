@@ -158,20 +158,36 @@ const isPrintable = (text: string): boolean => /^[\x20-\x7e]*$/.test(text)
 
 type Problems = Readonly<Record<string, Problem>>
 
-/** The error of the first of these fields that is wrong, or undefined. A field that is undefined is one that is absent. */
-export const badField = (fields: object, problems: Problems, prefix = "", required = false): WireError | undefined => {
-  for (const [name, problemOf] of Object.entries(problems)) {
+/** The error of the first field that is there and wrong, or undefined. A field that is undefined is one that is absent. */
+export const badField = (fields: object, problems: Problems): WireError | undefined => {
+  for (const name in fields) {
     const value: unknown = fields[name as keyof typeof fields]
-    const problem = value === undefined && !required ? undefined : problemOf(value)
+    const problem = value !== undefined && Object.hasOwn(problems, name) ? problems[name]!(value) : undefined
+    if (problem !== undefined) return bad(name, problem)
+  }
+  return undefined
+}
+
+/** The error of the first of these fields that is missing or wrong, or undefined. */
+export const badRequired = (fields: object, problems: Problems, prefix: string): WireError | undefined => {
+  for (const [name, problemOf] of Object.entries(problems)) {
+    const problem = problemOf(fields[name as keyof typeof fields])
     if (problem !== undefined) return bad(prefix + name, problem)
   }
   return undefined
 }
 
+/** Networks and policies are constants: each is checked once, not for each peer. */
+const checked = new WeakSet<object>()
+
 /** The error of an object whose fields are all required, or undefined. `example` says in an error how to make one. */
 const badObject = (name: string, value: unknown, example: string, problems: Problems): WireError | undefined => {
   if (value === undefined) return undefined
-  return isRecord(value) ? badField(value, problems, `${name}.`, true) : bad(name, notA(value, example))
+  if (!isRecord(value)) return bad(name, notA(value, example))
+  if (checked.has(value)) return undefined
+  const error = badRequired(value, problems, `${name}.`)
+  if (error === undefined) checked.add(value)
+  return error
 }
 
 const networkProblems: Problems = {

@@ -26,8 +26,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import type { EndReason, PeerError } from "../PeerError.ts"
-import { ended, reasonOf } from "./misbehavior.ts"
+import type { EndReason } from "../PeerError.ts"
+import { reasonOf } from "./misbehavior.ts"
 
 type Phase =
   | { readonly _tag: "Open" }
@@ -50,7 +50,7 @@ const isClosing = (scope: Scope.Scope | undefined): boolean =>
 /** The steps of the end that the parts of the peer take. */
 export interface Ending {
   /** Step 2. */
-  readonly failWaiting: (error: PeerError) => void
+  readonly failWaiting: (reason: EndReason) => void
   /** Steps 4 and 5. */
   readonly disconnect: (reason: EndReason) => Effect.Effect<void>
   /** Step 6. */
@@ -149,7 +149,7 @@ export class Lifecycle {
   end(reason: EndReason): void {
     if (this.#phase._tag === "Ending") return
     this.#phase = { _tag: "Ending", reason: this.reason ?? reason }
-    this.#ending?.failWaiting(ended(this.#phase.reason))
+    this.#ending?.failWaiting(this.#phase.reason)
     // Detached: it closes the scope that the loops are part of, and one of them may have called.
     Effect.runForkWith(this.#context)(this.#close)
   }

@@ -109,7 +109,7 @@ const badTrickle = (trickle: unknown): WireError | undefined => {
   const problems = trickles.get(trickle["_tag"])
   return problems === undefined
     ? HandshakeOptions.bad("trickle", `is not ${expected}`)
-    : HandshakeOptions.badField(trickle, problems, "trickle.", true)
+    : HandshakeOptions.badRequired(trickle, problems, "trickle.")
 }
 
 const badHandlers = (handlers: unknown): WireError | undefined => {

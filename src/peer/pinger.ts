@@ -52,58 +52,50 @@ export class Pinger {
   }
 
   /** Sends pings at their times; fails when the remote was silent for too long. */
-  readonly loop: Effect.Effect<never, EndReason> = Effect.suspend(() => {
+  get loop(): Effect.Effect<never, EndReason> {
+    return Effect.suspend(() => this.#turn())
+  }
+
+  #turn(): Effect.Effect<never, EndReason> {
     const { keepAlive, lifecycle, nonces, now, sendQueue } = this.#options
-    return Effect.gen({ self: this }, function* () {
-      while (true) {
-        // The remote is gone. A slow handler may still work on the messages that arrived, and no deadline ends it.
-        if (lifecycle.reason !== undefined) return yield* Effect.never
-        const action = KeepAlive.next(keepAlive, now())
-        switch (action._tag) {
-          case "Wait":
-            yield* Effect.sleep(Math.ceil(action.milliseconds))
-            break
-          case "Ping": {
-            const nonce = this.hasPongs ? yield* nonces.unremembered : undefined
-            if (nonce !== undefined) this.#queued.set(nonce, undefined)
-            sendQueue.force({ _tag: "ping", nonce })
-            break
-          }
-          case "PingTimeout":
-            return yield* Effect.fail<EndReason>({
-              _tag: "PingTimeout",
-              after: Duration.millis(keepAlive.timing.pingTimeout)
-            })
-          case "IdleTimeout":
-            return yield* Effect.fail<EndReason>({
-              _tag: "IdleTimeout",
-              after: Duration.millis(keepAlive.timing.idleTimeout)
-            })
-        }
-      }
-    })
-  })
+    // The remote is gone. A slow handler may still work on the messages that arrived, and no deadline ends it.
+    if (lifecycle.reason !== undefined) return Effect.never
+    const action = KeepAlive.next(keepAlive, now())
+    switch (action._tag) {
+      case "Wait":
+        return Effect.andThen(Effect.sleep(Math.ceil(action.milliseconds)), this.loop)
+      case "Ping":
+        return Effect.flatMap(this.hasPongs ? nonces.unremembered : Effect.undefined, (nonce) => {
+          if (nonce !== undefined) this.#queued.set(nonce, undefined)
+          sendQueue.force({ _tag: "ping", nonce })
+          return this.loop
+        })
+      case "PingTimeout":
+        return Effect.fail({ _tag: "PingTimeout", after: Duration.millis(keepAlive.timing.pingTimeout) })
+      case "IdleTimeout":
+        return Effect.fail({ _tag: "IdleTimeout", after: Duration.millis(keepAlive.timing.idleTimeout) })
+    }
+  }
 
   /**
    * Sends a ping after requests, whether there is room or not; does nothing if the remote does not answer pings. It does not count
    * as a round trip: its pong comes after the answers to the requests, which may be large.
    */
-  readonly probe: Effect.Effect<void> = Effect.suspend(() => {
+  get probe(): Effect.Effect<void> {
     const { nonces, sendQueue } = this.#options
     if (!this.hasPongs) return Effect.void
     return Effect.map(nonces.unremembered, (nonce) => sendQueue.force({ _tag: "ping", nonce }))
-  })
+  }
 
   /** Sends a ping and returns the round trip. */
-  readonly ping: Effect.Effect<Duration.Duration, PeerError> = Effect.suspend(() =>
-    this.hasPongs
-      ? Effect.flatMap(this.#options.nonces.unremembered, (nonce) => this.#ask(nonce))
-      : Effect.fail(
-          new PeerError({
-            reason: { _tag: "NotSupported", what: "ping", protocolVersion: this.#options.protocolVersion }
-          })
+  get ping(): Effect.Effect<Duration.Duration, PeerError> {
+    const { nonces, protocolVersion } = this.#options
+    return this.hasPongs
+      ? Effect.flatMap(nonces.unremembered, (nonce) => this.#ask(nonce))
+      : Effect.suspend(() =>
+          Effect.fail(new PeerError({ reason: { _tag: "NotSupported", what: "ping", protocolVersion } }))
         )
-  )
+  }
 
   #ask(nonce: bigint): Effect.Effect<Duration.Duration, PeerError> {
     const { asking, keepAlive, sendQueue } = this.#options
@@ -157,7 +149,7 @@ export class Pinger {
   }
 
   /** Fails every caller that waits for a pong. */
-  fail(error: PeerError): void {
-    for (const answer of this.#waiting ?? []) Deferred.doneUnsafe(answer, Effect.fail(error))
+  fail(error: () => PeerError): void {
+    for (const answer of this.#waiting ?? []) Deferred.doneUnsafe(answer, Effect.fail(error()))
   }
 }

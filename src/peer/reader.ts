@@ -4,14 +4,14 @@
  */
 import { isReadonlyArrayNonEmpty } from "effect/Array"
 import * as Effect from "effect/Effect"
-import type { EndReason, PeerError } from "../PeerError.ts"
+import type { EndReason } from "../PeerError.ts"
 import type { ConnectionError } from "../ConnectionError.ts"
 import type { MessageConnection, MessageReceiver } from "../transport/messageConnection.ts"
 import type * as Wire from "../Wire.ts"
 import type { Dispatcher } from "./dispatcher.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import type { Lifecycle } from "./lifecycle.ts"
-import { ended, endOfConnection, endOfDropped, judge, type Served } from "./misbehavior.ts"
+import { endOfConnection, endOfDropped, judge, type Served } from "./misbehavior.ts"
 import type { Pinger } from "./pinger.ts"
 import * as RemoteState from "./remoteState.ts"
 import type { RequestTracker } from "./requests/tracker.ts"
@@ -35,7 +35,7 @@ export interface ReaderOptions<Self> {
   /** Whether a caller waits for an answer of the remote. */
   readonly isAsked: () => boolean
   /** Fails every caller that waits for the remote. */
-  readonly failWaiting: (error: PeerError) => void
+  readonly failWaiting: (reason: EndReason) => void
 }
 
 export class Reader<Self> implements MessageReceiver {
@@ -158,7 +158,7 @@ export class Reader<Self> implements MessageReceiver {
     const { dispatcher, failWaiting, lifecycle } = this.#options
     return Effect.suspend(() => {
       const holds = lifecycle.drain(reason)
-      failWaiting(ended(holds))
+      failWaiting(holds)
       return Effect.andThen(dispatcher.idle, Effect.fail(holds))
     })
   }

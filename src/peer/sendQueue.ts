@@ -68,7 +68,7 @@ export class SendQueue<E> {
   #queue: Queue.Queue<Entry> | undefined
   readonly #limit: number
   readonly #encode: (message: Message) => Result.Result<Outgoing, E>
-  #closed: Exit.Exit<void, E> | undefined
+  #closed: (() => Exit.Exit<void, E>) | undefined
   /** Senders that wait for room, the first first. Made when the first one waits. */
   #line: Set<Waiter<E>> | undefined
   /** Senders whose message was accepted and is not written yet. */
@@ -88,7 +88,7 @@ export class SendQueue<E> {
   /** Succeeds when the message was accepted, at once where there is room. Interrupting the wait withdraws it. */
   offer(message: Message): Effect.Effect<void, E> {
     return Effect.suspend(() => {
-      if (this.#closed !== undefined) return this.#closed
+      if (this.#closed !== undefined) return this.#closed()
       if (!this.#hasRoom()) return this.#wait(message, false)
       const encoded = this.#encode(message)
       if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
@@ -131,15 +131,15 @@ export class SendQueue<E> {
   }
 
   /** Fails every sender that waits or comes later with this error, and drops the messages that were not written. */
-  close(error: E): void {
+  close(error: () => E): void {
     if (this.#closed !== undefined) return
-    const closed = (this.#closed = Exit.fail(error))
+    this.#closed = () => Exit.fail(error())
     // Emptied, not shut down: a shutdown would end the writer, and the peer with it, without the reason.
     if (this.#queue !== undefined) while (Queue.takeUnsafe(this.#queue) !== undefined);
     this.#turn = []
     const waiting = [...(this.#line ?? []), ...(this.#unwritten ?? [])]
     this.#line = this.#unwritten = undefined
-    for (const { resume } of waiting) resume(closed)
+    for (const { resume } of waiting) resume(this.#closed())
   }
 
   #hasRoom(): boolean {
@@ -188,7 +188,7 @@ export class SendQueue<E> {
 
   #wait(message: Message, untilWritten: boolean): Effect.Effect<void, E> {
     return Effect.callback<void, E>((resume) => {
-      if (this.#closed !== undefined) return resume(this.#closed)
+      if (this.#closed !== undefined) return resume(this.#closed())
       const waiter: Waiter<E> = { message, untilWritten, resume }
       if (this.#hasRoom()) this.#accept(waiter)
       else (this.#line ??= new Set()).add(waiter)

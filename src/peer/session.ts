@@ -22,7 +22,7 @@ import { Announcer } from "./announcer.ts"
 import { Dispatcher, type Handled } from "./dispatcher.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import { type Ending, Lifecycle } from "./lifecycle.ts"
-import { rejectFor, servedBy } from "./misbehavior.ts"
+import { ended, rejectFor, servedBy } from "./misbehavior.ts"
 import {
   defaultDataStallTimeout,
   defaultHeadersStallTimeout,
@@ -160,7 +160,7 @@ export class Session<Self = unknown> {
       observer,
       now,
       isAsked,
-      failWaiting: (error) => this.#failWaiting(error)
+      failWaiting: (reason) => this.#failWaiting(reason)
     })
     this.#writer = new Writer({
       link,
@@ -179,9 +179,9 @@ export class Session<Self = unknown> {
   /** Forks the loops; `first` is the batch of messages that the handshake left. */
   start(first: ReadonlyArray<Wire.ParserEvent>): Effect.Effect<void> {
     const ending: Ending = {
-      failWaiting: (error) => {
-        this.#failWaiting(error)
-        this.subscribers.end()
+      failWaiting: (reason) => {
+        this.#failWaiting(reason)
+        this.#subscribers?.end()
       },
       disconnect: (reason) => this.#disconnect(reason),
       endRecording: this.#link.endRecording,
@@ -207,7 +207,11 @@ export class Session<Self = unknown> {
   }
 
   get subscribers(): Subscribers {
-    return (this.#subscribers ??= makeSubscribers())
+    if (this.#subscribers === undefined) {
+      this.#subscribers = makeSubscribers()
+      if (this.lifecycle.isEnding) this.#subscribers.end()
+    }
+    return this.#subscribers
   }
 
   get senders(): ReturnType<typeof makeSenders> {
@@ -297,9 +301,12 @@ export class Session<Self = unknown> {
   }
 
   /** Fails every caller that waits for the remote: for room in the send queue, for an answer, for a pong. */
-  #failWaiting(error: PeerError): void {
+  #failWaiting(reason: EndReason): void {
+    // Made for the first caller: a peer that nobody waits for needs none.
+    let made: PeerError | undefined
+    const error = (): PeerError => (made ??= ended(reason))
     this.sendQueue.close(error)
-    this.#requests?.fail(error)
+    this.#requests?.fail(error())
     this.pinger.fail(error)
   }
 

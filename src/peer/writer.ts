@@ -108,7 +108,7 @@ export class Writer {
     const { dispatcher, lifecycle, reader, sendQueue } = this.#options
     return Effect.gen(function* () {
       const holds = lifecycle.drain(reason)
-      sendQueue.close(ended(holds))
+      sendQueue.close(() => ended(holds))
       while (true) {
         const before = reader.batches
         yield* dispatcher.idle

@@ -76,31 +76,30 @@ const connected = (socket: net.Socket, options: DialOptions): Effect.Effect<void
  * it is adopted.
  */
 export const dial = (options: DialOptions, restore: Restore): Effect.Effect<Source, ConnectionError> =>
-  Effect.gen(function* () {
+  Effect.suspend(() => {
     const { host, port, localAddress, lookup } = options
     // Node takes an empty host as this machine.
-    if (host === "") return yield* dialFailed(options, Object.assign(new Error("no host"), { code: "ENOTFOUND" }))
+    if (host === "") {
+      return Effect.fail(dialFailed(options, Object.assign(new Error("no host"), { code: "ENOTFOUND" })))
+    }
     const detail = needsProxy(host)
-    if (detail !== undefined) return yield* refusedTarget(options, "NeedsProxy", detail)
+    if (detail !== undefined) return Effect.fail(refusedTarget(options, "NeedsProxy", detail))
     const source = makeSource()
     const { socket } = source
     // At every moment there is one listener: an error event without a listener ends the process.
     socket.on("error", noop)
-    socket.setNoDelay(options.noDelay ?? true)
-    yield* Effect.try({
+    try {
+      socket.setNoDelay(options.noDelay ?? true)
+      socket.connect({
+        host,
+        port,
+        ...(localAddress === undefined ? undefined : { localAddress }),
+        ...(lookup === undefined ? undefined : { lookup })
+      })
+    } catch (cause) {
       // Node throws for a bad port or a bad local address, and the caller has to destroy the handle.
-      try: () =>
-        socket.connect({
-          host,
-          port,
-          ...(localAddress === undefined ? undefined : { localAddress }),
-          ...(lookup === undefined ? undefined : { lookup })
-        }),
-      catch: (cause) => {
-        socket.destroy()
-        return dialFailed(options, cause)
-      }
-    })
-    yield* restore(connected(socket, options))
-    return source
+      socket.destroy()
+      return Effect.fail(dialFailed(options, cause))
+    }
+    return Effect.as(restore(connected(socket, options)), source)
   })

@@ -4,6 +4,7 @@ import * as Result from "effect/Result"
 
 /** The key of an address. IPv6 addresses count by /64, the smallest block that one customer gets. */
 const countedAs = (host: string): string => {
+  if (!host.includes(":")) return host
   const ip = NetAddress.ipFromString(host)
   if (Result.isFailure(ip) || NetAddress.isIpv4Address(ip.success)) return host
   return NetAddress.ipv6ToSegments(ip.success).slice(0, 4).join(":")

@@ -1,7 +1,8 @@
 /** A connected socket of `node:net` as a connection: its read buffer, how far it reads ahead, and how it ends. */
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as net from "node:net"
 import { unwritten } from "../../primitives/bytes.ts"
 import { closedError, type ConnectionError, type Endpoint, resetError } from "../../ConnectionError.ts"
@@ -36,9 +37,14 @@ export interface Addresses {
   readonly remote: Endpoint
 }
 
-export const addressesOf = (socket: net.Socket, remote: Endpoint): Addresses => ({
+/** `remote` is where it was dialled; undefined for a socket that was accepted. */
+export const addressesOf = (socket: net.Socket, remote?: Endpoint): Addresses => ({
   local: endpointOf(socket.localAddress, socket.localPort, unspecified),
-  remote: endpointOf(socket.remoteAddress, socket.remotePort, remote)
+  // Each question to the system takes some microseconds.
+  remote:
+    remote !== undefined && net.isIPv4(remote.host)
+      ? { host: remote.host, port: remote.port }
+      : endpointOf(socket.remoteAddress, socket.remotePort, remote ?? unspecified)
 })
 
 /**
@@ -55,10 +61,10 @@ const readBuffer = process.platform === "win32" ? undefined : new Uint8Array(65_
 const ownBufferSize = 122_880
 const largeRead = 32_768
 
-/** A socket with the function that gets its bytes. */
+/** A socket with the connection that gets its bytes. */
 export interface Source {
   readonly socket: net.Socket
-  onData: ((chunk: Uint8Array) => void) | undefined
+  onData: { readonly received: (chunk: Uint8Array) => void } | undefined
 }
 
 /** A socket that delivers bytes by data events. */
@@ -87,7 +93,7 @@ export const makeSource = (): Source => {
             chunk = free.subarray(0, size)
             free = size < largeRead ? undefined : free.subarray(size)
           }
-          source.onData?.(chunk)
+          source.onData?.received(chunk)
           return true
         }
       }
@@ -99,32 +105,41 @@ export const makeSource = (): Source => {
   return source
 }
 
+const owner = Symbol("effect-bitcoin-peer/NodeSocketConnection")
+
+/** A socket whose events go to its connection: listeners that all sockets share, in place of five functions for each. */
+interface OwnedSocket extends net.Socket {
+  [owner]: NodeSocketConnection
+}
+
+function onError(this: OwnedSocket, cause: Error): void {
+  this[owner].failed(cause)
+}
+function onEnd(this: OwnedSocket): void {
+  this[owner].ended()
+}
+function onClose(this: OwnedSocket): void {
+  this[owner].closed()
+}
+function onData(this: OwnedSocket, chunk: Uint8Array): void {
+  this[owner].received(chunk)
+}
+
 /** A connected socket as a connection. It reads at once, up to the number of bytes that are held for a puller. */
 export class NodeSocketConnection implements Closable {
   readonly localAddress: Endpoint
   readonly remoteAddress: Endpoint
   private readonly socket: net.Socket
   private readonly closeTimeout: Duration.Input
-  private readonly receiveBuffer: ReceiveBuffer<ConnectionError> = new ReceiveBuffer<ConnectionError>(() =>
-    this.onTaken()
-  )
+  private readonly receiveBuffer: ReceiveBuffer<ConnectionError>
   private paused = false
   private closing = false
   /** Node's own `closed` is true before Node reports the error. */
-  private closed = false
+  private isClosed = false
   private error: ConnectionError | undefined
-
-  private readonly drains = new WaitList<ConnectionError>(() => {
-    if (this.error !== undefined) return Effect.fail(this.error)
-    return this.socket.writableLength === 0 ? Effect.void : undefined
-  })
-  readonly over = new WaitList(() => (this.isOver() ? Effect.void : undefined))
-
-  readonly pull: ReceiveBuffer<ConnectionError>["pull"] = this.receiveBuffer.pull
-  readonly drained: Effect.Effect<void, ConnectionError> = this.drains.wait
-  // Assembled when it runs: an idle connection need not hold an Effect that is used once.
-  readonly close: Effect.Effect<void> = Effect.suspend(() => gracefulClose(this, this.closeTimeout))
-  readonly destroy: Effect.Effect<void> = Effect.sync(() => this.destroyUnsafe())
+  // Made with the first wait: most connections take all that is written.
+  private drains: WaitList<ConnectionError> | undefined
+  private overs: WaitList | undefined
 
   constructor(source: Source, { local, remote }: Addresses, closeTimeout: Duration.Input) {
     const { socket } = source
@@ -132,32 +147,58 @@ export class NodeSocketConnection implements Closable {
     this.closeTimeout = closeTimeout
     this.localAddress = local
     this.remoteAddress = remote
-    socket.on("error", this.onError)
-    socket.on("end", this.onEnd)
-    socket.on("close", this.onClose)
+    this.receiveBuffer = new ReceiveBuffer<ConnectionError>(this)
+    const owned = Object.assign(socket, { [owner]: this })
+    owned.on("error", onError)
+    owned.on("end", onEnd)
+    owned.on("close", onClose)
     // A source delivers bytes in one of the two ways.
-    source.onData = this.onData
-    socket.on("data", this.onData)
+    source.onData = this
+    owned.on("data", onData)
     // Sources are paused.
     socket.resume()
     // The socket may have ended already, and its events have been emitted. Some runtimes have no `errored`.
-    if (socket.errored) this.onError(socket.errored)
-    if (socket.destroyed) this.onClose()
+    if (socket.errored) this.failed(socket.errored)
+    if (socket.destroyed) this.closed()
   }
 
-  readonly write = (bytes: Uint8Array): number => {
-    if (this.error !== undefined) return -1
-    const socket = this.socket
-    if (bytes.length > 0) socket.write(bytes, this.onWritten)
-    return socket.destroyed ? -1 : socket.writableLength
+  get pull(): ReceiveBuffer<ConnectionError>["pull"] {
+    return this.receiveBuffer.pull
   }
 
   receive(receiver: Receiver<ConnectionError>): () => void {
     return this.receiveBuffer.receive(receiver)
   }
 
+  write(bytes: Uint8Array): number {
+    if (this.error !== undefined) return -1
+    const socket = this.socket
+    if (bytes.length > 0) socket.write(bytes, this.onWritten)
+    return socket.destroyed ? -1 : socket.writableLength
+  }
+
+  get drained(): Effect.Effect<void, ConnectionError> {
+    this.drains ??= new WaitList<ConnectionError>(() => {
+      if (this.error !== undefined) return Effect.fail(this.error)
+      return this.socket.writableLength === 0 ? Effect.void : undefined
+    })
+    return this.drains.wait
+  }
+
+  get close(): Effect.Effect<void> {
+    return Effect.suspend(() => gracefulClose(this, this.closeTimeout))
+  }
+
+  get destroy(): Effect.Effect<void> {
+    return Effect.sync(() => this.destroyUnsafe())
+  }
+
+  get over(): WaitList {
+    return (this.overs ??= new WaitList(() => (this.isOver() ? Effect.void : undefined)))
+  }
+
   isOver(): boolean {
-    return this.closed
+    return this.isClosed
   }
 
   begin(): void {
@@ -174,16 +215,18 @@ export class NodeSocketConnection implements Closable {
     this.error ??= closedError()
     this.receiveBuffer.discard(this.error)
     this.socket.destroy()
-    this.drains.wake(Effect.fail(this.error))
+    this.drains?.wake(Effect.fail(this.error))
   }
 
-  private onTaken(): void {
+  /** Bytes were taken out of the buffer. */
+  taken(): void {
     if (!this.paused) return
     this.paused = false
     this.socket.resume()
   }
 
-  private readonly onData = (chunk: Uint8Array): void => {
+  /** Bytes have arrived. */
+  received(chunk: Uint8Array): void {
     this.receiveBuffer.push(chunk)
     if (this.receiveBuffer.size < pauseAt && this.receiveBuffer.pieces < maxPieces) return
     this.paused = true
@@ -192,31 +235,31 @@ export class NodeSocketConnection implements Closable {
 
   // One function for all writes: Node then reports those of one turn together.
   private readonly onWritten = (): void => {
-    if (this.socket.writableLength === 0) this.drains.wake()
+    if (this.drains !== undefined && this.socket.writableLength === 0) this.drains.wake()
   }
 
-  // Node ends our side by itself (no allowHalfOpen), when all written bytes are flushed.
-  private readonly onEnd = (): void => {
+  /** The remote has ended. Node ends our side by itself (no allowHalfOpen), when all written bytes are flushed. */
+  ended(): void {
     this.error ??= closedError()
     this.receiveBuffer.fail(this.error)
   }
 
-  private readonly onError = (cause: Error): void => {
+  failed(cause: Error): void {
     this.error ??= resetError(cause)
     // The bytes that a paused socket still holds: Node itself does not deliver them any more.
     for (let chunk: unknown = this.socket.read(); chunk instanceof Uint8Array; chunk = this.socket.read()) {
       this.receiveBuffer.push(chunk)
     }
     this.receiveBuffer.fail(this.error)
-    this.drains.wake(Effect.fail(this.error))
+    this.drains?.wake(Effect.fail(this.error))
   }
 
-  private readonly onClose = (): void => {
-    this.closed = true
+  closed(): void {
+    this.isClosed = true
     this.error ??= closedError()
     this.receiveBuffer.fail(this.error)
-    this.drains.wake(Effect.fail(this.error))
-    this.over.wake()
+    this.drains?.wake(Effect.fail(this.error))
+    this.overs?.wake()
   }
 }
 
@@ -226,10 +269,10 @@ export const adopt = (
   addresses: Addresses,
   closeTimeout: Duration.Input = defaultCloseTimeout
 ): Effect.Effect<NodeSocketConnection, never, Scope.Scope> =>
-  Effect.suspend(() => {
+  Effect.contextWith((context: Context.Context<Scope.Scope>) => {
     const connection = new NodeSocketConnection(source, addresses, closeTimeout)
     return Effect.as(
-      Effect.addFinalizer(() => connection.close),
+      Scope.addFinalizerExit(Context.get(context, Scope.Scope), () => connection.close),
       connection
     )
   })

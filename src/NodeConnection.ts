@@ -346,9 +346,7 @@ export const listen = (options: ListenOptions): Effect.Effect<Listener, Connecti
     Effect.gen(function* () {
       const { addresses, next, stats } = yield* openListener(options, restore)
       const accept: Listener["accept"] = Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(next(restore), (socket) =>
-          adopt(streaming(socket), addressesOf(socket), options.closeTimeout)
-        )
+        Effect.flatMap(next(restore), (socket) => adopt(streaming(socket), addressesOf(socket), options.closeTimeout))
       )
       return { address: addresses[0], addresses, stats, accept }
     })

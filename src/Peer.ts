@@ -502,8 +502,7 @@ class ConnectedPeer implements Peer {
   }
 
   get disconnect(): Peer["disconnect"] {
-    return (why = "disconnect was called") =>
-      Effect.sync(() => this.session.lifecycle.end({ _tag: "Requested", why }))
+    return (why = "disconnect was called") => Effect.sync(() => this.session.lifecycle.end({ _tag: "Requested", why }))
   }
 }
 

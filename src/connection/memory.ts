@@ -92,7 +92,10 @@ export class MemoryEnd implements Closable {
     this.remoteAddress = remoteAddress
     this.options = options
     this.cutAfter = cutAfter ?? Number.POSITIVE_INFINITY
-    this.receiveBuffer = new ReceiveBuffer<ConnectionError>({ taken: () => this.other.flush() }, options.split !== undefined)
+    this.receiveBuffer = new ReceiveBuffer<ConnectionError>(
+      { taken: () => this.other.flush() },
+      options.split !== undefined
+    )
     this.pull = this.receiveBuffer.pull
     // Written bytes stay with the pair until the other end pulls them, so nothing is lost without a wait.
     this.close =

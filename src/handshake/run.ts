@@ -255,7 +255,8 @@ class Exchange implements MessageReceiver {
         const error = this.#link.write(step.send)
         return failed(error === undefined ? step.failure : { _tag: "BadOptions", error })
       }
-      const judged = before === undefined && step.state.remote !== undefined ? this.#judged(step.state.remote) : undefined
+      const judged =
+        before === undefined && step.state.remote !== undefined ? this.#judged(step.state.remote) : undefined
       const answer = (): Effect.Effect<Completed, HandshakeError> | undefined => {
         const error = this.#link.write(step.send)
         if (error !== undefined) return failed({ _tag: "BadOptions", error })
@@ -287,7 +288,8 @@ class Exchange implements MessageReceiver {
   #judged(version: Wire.Version): Effect.Effect<void, HandshakeError> | undefined {
     const judged = this.#options.onVersion?.(version)
     if (this.#options.onVersion === undefined) return undefined
-    if (!Effect.isEffect(judged)) return failed({ _tag: "BadOptions", error: bad("onVersion", "must return an Effect") })
+    if (!Effect.isEffect(judged))
+      return failed({ _tag: "BadOptions", error: bad("onVersion", "must return an Effect") })
     return Effect.catch(judged, (problem) => failed({ _tag: "Refused", problem }))
   }
 

@@ -122,7 +122,8 @@ export class Dispatcher<Self> {
       Effect.sync(() => {
         for (const [tag, handler] of Object.entries(later ?? {}) as Array<[string, Handler<Self> | undefined]>) {
           if (handler === undefined) this.#openHandlers().delete(tag)
-          else this.#openHandlers().set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), services))
+          else
+            this.#openHandlers().set(tag, (message, peer) => withServices(toEffect(handler(message, peer)), services))
         }
       })
     )
@@ -166,7 +167,11 @@ export class Dispatcher<Self> {
       }
       const message = batch.messages[batch.next++]!
       const pong = message._tag === "ping" && !batch.hasPongs ? pinger.answer(message) : undefined
-      if (pong !== undefined) return Effect.andThen(pong, Effect.suspend(() => this.#dispatch(message) ?? Effect.void))
+      if (pong !== undefined)
+        return Effect.andThen(
+          pong,
+          Effect.suspend(() => this.#dispatch(message) ?? Effect.void)
+        )
       const work = this.#dispatch(message)
       if (work !== undefined) return work
       this.#handling = undefined

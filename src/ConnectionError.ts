@@ -179,14 +179,16 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{ reado
  */
 export const isConnectionError = (value: unknown): value is ConnectionError => Predicate.hasProperty(value, TypeId)
 
+const closed = withoutStackTrace(() => new ConnectionError({ reason: { _tag: "Closed" } }))
+
 /**
- * Makes the error of a connection that the remote or this side closed, without a stack trace.
+ * The error of a connection that the remote or this side closed, without a stack trace. It says the same of all connections, so
+ * there is one.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const closedError = (): ConnectionError =>
-  withoutStackTrace(() => new ConnectionError({ reason: { _tag: "Closed" } }))
+export const closedError = (): ConnectionError => closed
 
 /**
  * Makes the error of a connection that broke, without a stack trace.

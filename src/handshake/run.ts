@@ -9,6 +9,7 @@ import { Nonce } from "../Nonce.ts"
 import * as Policy from "../Policy.ts"
 import { maxGarbageLength, maxGarbageLengthUnknown, type Transport, V1Peers } from "../Transport.ts"
 import type { ConnectionError } from "../ConnectionError.ts"
+import { startTimer } from "../primitives/timer.ts"
 import type { MessageConnection, MessageReceiver } from "../transport/messageConnection.ts"
 import * as Wire from "../Wire.ts"
 import * as Machine from "./machine.ts"
@@ -81,6 +82,7 @@ export interface Completed {
 
 const noEvents: ReadonlyArray<Wire.ParserEvent> = []
 const never = (): boolean => false
+const monotonic = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
 /**
  * One handshake. Its machine runs in callbacks of the connection: the caller's fiber waits once, for the result, unless an
@@ -89,6 +91,7 @@ const never = (): boolean => false
 class Exchange implements MessageReceiver {
   readonly #link: MessageConnection
   readonly #options: Options
+  readonly #context: Context.Context<never>
   readonly #nonces: Nonce
   readonly #clock: Clock.Clock
   readonly #v1Peers: V1Peers
@@ -96,6 +99,8 @@ class Exchange implements MessageReceiver {
   readonly #network: Network.Network
   readonly #transport: Transport
   readonly #timeout: Duration.Duration
+  /** Milliseconds of the monotonic clock. */
+  readonly #deadline: number
   readonly #supportsV2: boolean | undefined
   #config: Machine.Config
   #state = Machine.initial
@@ -113,6 +118,7 @@ class Exchange implements MessageReceiver {
     const { remoteServices } = options
     this.#link = link
     this.#options = options
+    this.#context = context
     this.#nonces = nonces
     this.#clock = Context.get(context, Clock.Clock)
     this.#v1Peers = Context.get(context, V1Peers)
@@ -128,6 +134,7 @@ class Exchange implements MessageReceiver {
     this.#isEstablished = this.#transport === "v1"
     this.#timeout =
       options.handshakeTimeout === undefined ? defaultTimeout : Duration.fromInputUnsafe(options.handshakeTimeout)
+    this.#deadline = monotonic(this.#clock) + Duration.toMillis(this.#timeout)
     const services =
       (options.services ?? 0n) | (direction === "inbound" && this.#transport !== "v1" ? Wire.Service.p2pV2 : 0n)
     this.#config = {
@@ -153,10 +160,17 @@ class Exchange implements MessageReceiver {
   }
 
   get run(): Effect.Effect<Completed, HandshakeError> {
-    return Effect.timeoutOrElse(this.#isEstablished ? this.#open(noEvents) : this.#negotiateTransport(), {
-      duration: this.#timeout,
-      orElse: () => this.#timedOut()
-    })
+    return this.#isEstablished ? this.#open(noEvents) : this.#negotiateTransport()
+  }
+
+  /** Milliseconds until the time limit of the handshake. */
+  get #timeLeft(): number {
+    return Math.max(1, Math.ceil(this.#deadline - monotonic(this.#clock)))
+  }
+
+  /** Bounds an Effect of the options, or the key exchange, by the time limit. */
+  #inTime<A>(effect: Effect.Effect<A, HandshakeError>): Effect.Effect<A, HandshakeError> {
+    return Effect.timeoutOrElse(effect, { duration: this.#timeLeft, orElse: () => this.#timedOut() })
   }
 
   #negotiateTransport(): Effect.Effect<Completed, HandshakeError> {
@@ -174,17 +188,15 @@ class Exchange implements MessageReceiver {
       silence: Math.min(longestSilence, Duration.toMillis(this.#timeout) / 2),
       transport
     })
-    return Effect.matchEffect(established, {
-      onFailure: (reason) => {
-        if (reason._tag === "V2NotSpoken" && transport === "auto") {
-          this.#v1Peers.add(this.#link.connection.remoteAddress)
-        }
-        return failed(this.#likely(reason))
-      },
-      onSuccess: (events) => {
-        this.#isEstablished = true
-        return this.#open(events)
+    const explained = Effect.catch(established, (reason) => {
+      if (reason._tag === "V2NotSpoken" && transport === "auto") {
+        this.#v1Peers.add(this.#link.connection.remoteAddress)
       }
+      return failed(this.#likely(reason))
+    })
+    return Effect.flatMap(this.#inTime(explained), (events) => {
+      this.#isEstablished = true
+      return this.#open(events)
     })
   }
 
@@ -196,7 +208,7 @@ class Exchange implements MessageReceiver {
       return error === undefined ? this.#goOn(events, 0) : failed({ _tag: "BadOptions", error })
     }
     if (startHeight === undefined) return Effect.suspend(open)
-    return Effect.flatMap(startHeight, (height) => {
+    return Effect.flatMap(this.#inTime(startHeight), (height) => {
       this.#config = { ...this.#config, version: { ...this.#config.version, startHeight: height } }
       return open()
     })
@@ -208,8 +220,20 @@ class Exchange implements MessageReceiver {
 
   get #wait(): Effect.Effect<Completed, HandshakeError> {
     return Effect.callback((resume) => {
-      this.#resume = resume
-      return Effect.sync(this.#link.receive(this))
+      let stop = (): void => {}
+      const stopTimer = startTimer(this.#context, this.#timeLeft, () => {
+        stop()
+        resume(this.#timedOut())
+      })
+      this.#resume = (next) => {
+        stopTimer()
+        resume(next)
+      }
+      stop = this.#link.receive(this)
+      return Effect.sync(() => {
+        stop()
+        stopTimer()
+      })
     })
   }
 
@@ -290,7 +314,7 @@ class Exchange implements MessageReceiver {
     if (this.#options.onVersion === undefined) return undefined
     if (!Effect.isEffect(judged))
       return failed({ _tag: "BadOptions", error: bad("onVersion", "must return an Effect") })
-    return Effect.catch(judged, (problem) => failed({ _tag: "Refused", problem }))
+    return this.#inTime(Effect.catch(judged, (problem) => failed({ _tag: "Refused", problem })))
   }
 
   #timedOut(): Effect.Effect<never, HandshakeError> {

@@ -15,7 +15,7 @@
  * 8. `awaitShutdown` returns the reason.
  *
  * 1 and 2 happen inside the call that ends the peer, so that a handler that cannot be interrupted still gets its answers.
- * 3 to 7 are the finalizers of the peer's scope.
+ * 3 to 6 are the finalizer of the peer's scope.
  *
  * The peer's scope is no child of the owner: closing a child twice returns at once, and the owner would not wait for a peer
  * that is ending already. A finalizer of the owner ends the peer and waits for it.
@@ -60,8 +60,6 @@ export interface Ending {
 }
 
 export class Lifecycle {
-  /** Closed at the end of the peer; callers fork into it. */
-  readonly scope: Scope.Scope
   #phase: Phase = open
   readonly #peer = Scope.makeUnsafe()
   readonly #owner: Scope.Scope
@@ -69,15 +67,26 @@ export class Lifecycle {
   readonly #guard: Scope.Closeable
   readonly #fibers: Array<Fiber.Fiber<never, EndReason>> = []
   readonly #shutdown = Deferred.makeUnsafe<EndReason>()
+  #scope: Scope.Closeable | undefined
   #ending: Ending | undefined
   /** Of the fibers of the peer. */
   #context: Context.Context<never> = Context.empty()
+  /** Whether step 7 has begun. */
+  #isOver = false
 
   /** The peer ends with its owner. */
   constructor(owner: Scope.Scope) {
     this.#owner = owner
     this.#guard = Scope.forkUnsafe(owner)
-    this.scope = Scope.forkUnsafe(this.#peer)
+  }
+
+  /** Closed at the end of the peer; callers fork into it. Made when it is asked for. */
+  get scope(): Scope.Scope {
+    if (this.#scope === undefined) {
+      this.#scope = Scope.makeUnsafe()
+      if (this.#isOver) Scope.closeUnsafe(this.#scope, Exit.void)
+    }
+    return this.#scope
   }
 
   /** Why the peer ends, or will end when the messages that arrived are handled; undefined while it is open. */
@@ -155,7 +164,12 @@ export class Lifecycle {
   }
 
   get #close(): Effect.Effect<void> {
+    const closeScope = Effect.suspend(() => {
+      this.#isOver = true
+      return (this.#scope && Scope.closeUnsafe(this.#scope, Exit.void)) ?? Effect.void
+    })
     return Effect.exit(Scope.close(this.#peer, Exit.void)).pipe(
+      Effect.andThen(Effect.exit(closeScope)),
       Effect.andThen(Effect.suspend(() => this.#ending!.observe(this.reason!))),
       Effect.ensuring(
         Effect.suspend(() => {
@@ -168,7 +182,7 @@ export class Lifecycle {
 
   readonly awaitShutdown: Effect.Effect<EndReason> = Effect.suspend(() => {
     // A caller that asks while `scope` closes is part of what closes: it must not wait for itself.
-    if (this.isEnding && this.scope.state._tag === "Closed") return Effect.succeed(this.reason!)
+    if (this.#isOver) return Effect.succeed(this.reason!)
     // A finalizer that was added after the peer runs before the peer's own, and would wait for ever.
     if (isClosing(this.#owner)) this.end({ _tag: "ScopeClosed" })
     return Deferred.await(this.#shutdown)

@@ -4,6 +4,7 @@ import type { Duration, Scope } from "effect"
 import { Effect, Exit, Fiber, Scope as Scopes } from "effect"
 import { TestClock } from "effect/testing"
 import type { Connection, ConnectionError } from "../../src/Connection.ts"
+import { receiverCompliance } from "./receiverCompliance.ts"
 
 type Service = Connection
 
@@ -111,6 +112,8 @@ export const compliance = (name: string, implementation: Implementation): void =
       if (exit === undefined) return written
     }
   })
+
+  receiverCompliance(name, { make, settle, test })
 
   describe(name, () => {
     test("bytes arrive in the order of the writes, for any sizes", () =>

@@ -12,21 +12,23 @@ const bytes = (length: number, command = "test"): Message => ({
 })
 
 /** Frames are payloads. `encoded` sees the commands in the order in which they are encoded; "bad" and "defect" fail. */
-const makeQueue = (limit: number, encoded: Array<string> = []) =>
-  new SendQueue<string>(limit, (message) => {
+const makeQueue = (limit: number, encoded: Array<string> = []) => {
+  const queue = new SendQueue<string>(limit, (message) => {
     if (message._tag !== "Unknown") return Result.fail("unexpected")
     if (message.command === "bad") return Result.fail("bad")
     if (message.command === "defect") throw new Error("not a message")
     encoded.push(message.command)
     return Result.succeed({ message, frame: message.payload })
   })
+  return Effect.as(queue.open, queue)
+}
 
 const fork = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { startImmediately: true })
 
 describe("SendQueue", () => {
   it.effect("accepts messages while it holds fewer bytes than the limit, then suspends the sender", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(100)
+      const queue = yield* makeQueue(100)
       yield* queue.offer(bytes(99))
       yield* queue.offer(bytes(1000))
       assert.strictEqual(queue.bytes, 1099)
@@ -41,7 +43,7 @@ describe("SendQueue", () => {
 
   it.effect("holds at most one message above the limit, however many senders wait", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(100)
+      const queue = yield* makeQueue(100)
       const senders = yield* Effect.forEach(Array.from({ length: 50 }), () => fork(queue.offer(bytes(80))))
       assert.strictEqual(queue.bytes, 160)
       while (queue.length > 0) {
@@ -55,7 +57,7 @@ describe("SendQueue", () => {
   it.effect("accepts suspended senders in the order of their calls", () =>
     Effect.gen(function* () {
       const order: Array<string> = []
-      const queue = makeQueue(1, order)
+      const queue = yield* makeQueue(1, order)
       const send = (command: string) => queue.offer(bytes(10, command))
       yield* send("0")
       const senders = yield* Effect.forEach(["1", "2", "3"], (command) => fork(send(command)))
@@ -68,7 +70,7 @@ describe("SendQueue", () => {
   it.effect("accepts suspended senders before a sender that calls again after its message was written", () =>
     Effect.gen(function* () {
       const order: Array<string> = []
-      const queue = makeQueue(1, order)
+      const queue = yield* makeQueue(1, order)
       const written = yield* fork(
         Effect.andThen(queue.offerAndWait(bytes(10, "first")), queue.offer(bytes(10, "third")))
       )
@@ -81,7 +83,7 @@ describe("SendQueue", () => {
 
   it.effect("completes offerAndWait when the message has been written, not before", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(100)
+      const queue = yield* makeQueue(100)
       const waiting = yield* fork(queue.offerAndWait(bytes(10)))
       const entries = yield* Queue.takeAll(queue.entries)
       assert.isUndefined(waiting.pollUnsafe())
@@ -92,7 +94,7 @@ describe("SendQueue", () => {
 
   it.effect("fails all waiting and all later senders when it is closed", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(10)
+      const queue = yield* makeQueue(10)
       const forWritten = yield* fork(queue.offerAndWait(bytes(10)))
       const forRoom = yield* fork(queue.offer(bytes(10)))
       const forBoth = yield* fork(queue.offerAndWait(bytes(10)))
@@ -107,7 +109,7 @@ describe("SendQueue", () => {
 
   it.effect("drops the message of a sender that is interrupted while it is suspended", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(10)
+      const queue = yield* makeQueue(10)
       yield* queue.offer(bytes(10))
       const waiting = yield* fork(queue.offer(bytes(99)))
       yield* Fiber.interrupt(waiting)
@@ -118,7 +120,7 @@ describe("SendQueue", () => {
 
   it.effect("fails only the sender of a message that cannot be encoded, suspended or not", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(10)
+      const queue = yield* makeQueue(10)
       assert.strictEqual(yield* Effect.flip(queue.offer(bytes(1, "bad"))), "bad")
       yield* queue.offer(bytes(10))
       const bad = yield* fork(queue.offer(bytes(1, "bad")))
@@ -134,7 +136,7 @@ describe("SendQueue", () => {
 
   it.effect("fails the senders in line when one that was just accepted closes the queue", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(10)
+      const queue = yield* makeQueue(10)
       yield* queue.offer(bytes(20))
       const closing = yield* fork(
         Effect.andThen(
@@ -151,7 +153,7 @@ describe("SendQueue", () => {
 
   it.effect("writes the messages of one turn of the event loop together, at its end", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(100)
+      const queue = yield* makeQueue(100)
       const writes: Array<number> = []
       queue.writeDirectly((batch) => {
         writes.push(batch.length)
@@ -170,7 +172,7 @@ describe("SendQueue", () => {
 
   it.effect("leaves the messages to the writer when the connection does not take all, in their order", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(100)
+      const queue = yield* makeQueue(100)
       queue.writeDirectly(() => 7)
       yield* queue.offer(bytes(10))
       yield* Effect.promise(() => Promise.resolve())
@@ -189,7 +191,7 @@ describe("SendQueue", () => {
 
   it.effect("drops the messages of a turn when it is closed before the end of the turn", () =>
     Effect.gen(function* () {
-      const queue = makeQueue(100)
+      const queue = yield* makeQueue(100)
       let writes = 0
       queue.writeDirectly(() => {
         writes++

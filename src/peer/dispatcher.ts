@@ -218,18 +218,19 @@ export class Dispatcher<Self> {
    * waits, pings are answered at once.
    */
   asking<A>(wait: Effect.Effect<A, PeerError>): Effect.Effect<A, PeerError> {
-    const begin = Effect.suspend(() => {
+    const begin = (): Effect.Effect<A, PeerError> => {
       this.#letRead()
-      return this.#answerPings() ?? Effect.void
-    })
+      const pongs = this.#answerPings()
+      return pongs === undefined ? wait : Effect.andThen(pongs, wait)
+    }
     return Effect.withFiber((fiber) =>
-      Context.get(fiber.context, CurrentHandler) === this.#options.lifecycle.scope
+      this.#options.lifecycle.isHandler(fiber)
         ? Effect.acquireUseRelease(
             Effect.sync(() => void this.#waitingHandlers++),
-            () => Effect.andThen(begin, wait),
+            begin,
             () => Effect.sync(() => void this.#waitingHandlers--)
           )
-        : Effect.andThen(begin, wait)
+        : begin()
     )
   }
 

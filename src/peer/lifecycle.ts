@@ -124,8 +124,14 @@ export class Lifecycle {
     return Effect.withFiber((fiber) => {
       this.end({ _tag: "ScopeClosed" })
       // A handler that closes the owner is itself waited for, and so may be the fibers that it has forked.
-      return Context.get(fiber.context, CurrentHandler) === this.scope ? Effect.void : Deferred.await(this.#shutdown)
+      return this.isHandler(fiber) ? Effect.void : Deferred.await(this.#shutdown)
     })
+  }
+
+  /** Whether a fiber runs a handler of this peer, or was forked by one. */
+  isHandler({ context }: Fiber.Fiber<unknown, unknown>): boolean {
+    const handler = Context.get(context, CurrentHandler)
+    return handler !== undefined && handler === this.#scope
   }
 
   /** Forks one more loop. */

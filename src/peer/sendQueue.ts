@@ -66,6 +66,8 @@ export class SendQueue<E> {
   #isQueueing = true
   /** Made when it is first needed: most connections take all. */
   #queue: Queue.Queue<Entry> | undefined
+  /** Entries that wait for the queue to open. */
+  #held: Array<Entry> = []
   readonly #limit: number
   readonly #encode: (message: Message) => Result.Result<Outgoing, E>
   #closed: (() => Exit.Exit<void, E>) | undefined
@@ -80,9 +82,26 @@ export class SendQueue<E> {
     this.#encode = encode
   }
 
-  /** The entries for the writer. */
-  get entries(): Queue.Queue<Entry> {
-    return (this.#queue ??= Effect.runSync(Queue.unbounded<Entry>()))
+  /**
+   * Makes the queue of the writer. Run it on the writer's fiber: the queue wakes the writer through the scheduler of the fiber that
+   * made it, in a later turn of the event loop.
+   */
+  get open(): Effect.Effect<void> {
+    return Effect.map(Queue.unbounded<Entry>(), (queue) => {
+      Queue.offerAllUnsafe(queue, this.#held)
+      this.#held = []
+      this.#queue = queue
+    })
+  }
+
+  /** The entries for the writer, once the queue is open. */
+  get entries(): Queue.Dequeue<Entry> {
+    return this.#queue!
+  }
+
+  #enqueue(entry: Entry): void {
+    if (this.#queue === undefined) this.#held.push(entry)
+    else Queue.offerUnsafe(this.#queue, entry)
   }
 
   /** Succeeds when the message was accepted, at once where there is room. Interrupting the wait withdraws it. */
@@ -137,6 +156,7 @@ export class SendQueue<E> {
     // Emptied, not shut down: a shutdown would end the writer, and the peer with it, without the reason.
     if (this.#queue !== undefined) while (Queue.takeUnsafe(this.#queue) !== undefined);
     this.#turn = []
+    this.#held = []
     const waiting = [...(this.#line ?? []), ...(this.#unwritten ?? [])]
     this.#line = this.#unwritten = undefined
     for (const { resume } of waiting) resume(this.#closed())
@@ -152,7 +172,7 @@ export class SendQueue<E> {
     const entry: Entry = { outgoing, onWritten, isWritten: false }
     // Entries of this turn that wait for its end must not be overtaken.
     if (this.#isQueueing && this.#turn.length === 0) {
-      Queue.offerUnsafe(this.entries, entry)
+      this.#enqueue(entry)
       this.#startWriter()
     } else if (this.#turn.push(entry) === 1) queueMicrotask(this.#endTurn)
   }
@@ -178,11 +198,11 @@ export class SendQueue<E> {
         this.#isQueueing = true
         for (const entry of batch) {
           entry.isWritten = true
-          Queue.offerUnsafe(this.entries, entry)
+          this.#enqueue(entry)
         }
       }
     }
-    for (; from < entries.length; from++) Queue.offerUnsafe(this.entries, entries[from]!)
+    for (; from < entries.length; from++) this.#enqueue(entries[from]!)
     if (this.#isQueueing) this.#startWriter()
   }
 

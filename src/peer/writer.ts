@@ -61,6 +61,7 @@ export class Writer {
       orElse: () => Effect.fail<EndReason>({ _tag: "WriteTimeout", after: timeout })
     })
     return Effect.gen({ self: this }, function* () {
+      yield* sendQueue.open
       while (true) {
         const entries = yield* Queue.takeAll(sendQueue.entries)
         for (let from = 0; from < entries.length;) {

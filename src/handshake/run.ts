@@ -220,9 +220,9 @@ class Exchange implements MessageReceiver {
 
   get #wait(): Effect.Effect<Completed, HandshakeError> {
     return Effect.callback((resume) => {
-      let stop = (): void => {}
+      let stop: (() => void) | undefined
       const stopTimer = startTimer(this.#context, this.#timeLeft, () => {
-        stop()
+        stop?.()
         resume(this.#timedOut())
       })
       this.#resume = (next) => {
@@ -231,7 +231,7 @@ class Exchange implements MessageReceiver {
       }
       stop = this.#link.receive(this)
       return Effect.sync(() => {
-        stop()
+        stop?.()
         stopTimer()
       })
     })

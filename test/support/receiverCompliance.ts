@@ -2,10 +2,14 @@
 import { assert, describe, type it } from "@effect/vitest"
 import { Deferred, Effect, Exit, type Scope } from "effect"
 import type { Connection, ConnectionError } from "../../src/Connection.ts"
-import type { Ends } from "./connectionCompliance.ts"
 
 interface Implementation {
-  readonly make: (options: {}) => Effect.Effect<Ends, ConnectionError, Scope.Scope>
+  /** Both ends of one connection. */
+  readonly make: (options: {}) => Effect.Effect<
+    { readonly a: Connection; readonly b: Connection },
+    ConnectionError,
+    Scope.Scope
+  >
   readonly test: typeof it.effect
   /** Waits until all pending work that needs no further call is done. */
   readonly settle: Effect.Effect<void>

@@ -225,16 +225,22 @@ class Exchange implements MessageReceiver {
         stop?.()
         resume(this.#timedOut())
       })
-      this.#resume = (next) => {
+      this.#waits((next) => {
         stopTimer()
         resume(next)
-      }
+      })
       stop = this.#link.receive(this)
       return Effect.sync(() => {
         stop?.()
         stopTimer()
       })
     })
+  }
+
+  // V8 allocates a function that is assigned to a property among the old objects, where it keeps all that it refers to until the
+  // next full collection. A function that is an argument is allocated among the young ones.
+  #waits(resume: (effect: Effect.Effect<Completed, HandshakeError>) => void): void {
+    this.#resume = resume
   }
 
   onEvents(events: ReadonlyArray<Wire.ParserEvent>): boolean {

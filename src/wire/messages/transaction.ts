@@ -242,34 +242,73 @@ const layout: Layout = {
   to: 0
 }
 
+// Most scripts, stacks and their items are shorter than 253. Stepping over them without calls halves the time to scan a block; the
+// reader steps over the others, and says what is wrong.
+
 const scanInputs = (reader: Reader, count: number): void => {
+  const { bytes, end } = reader
+  let { offset } = reader
   layout.inputCount = count
-  layout.inputs = reader.offset
+  layout.inputs = offset
   for (let i = 0; i < count; i++) {
-    reader.skip(36, "inputs.previousOutput")
-    reader.skipVarBytes("inputs.script")
-    reader.skip(4, "inputs.sequence")
+    const length = bytes[offset + 36]
+    const next = offset + 41 + length
+    if (length < 0xfd && next <= end) offset = next
+    else {
+      reader.offset = offset
+      reader.skip(36, "inputs.previousOutput")
+      reader.skipVarBytes("inputs.script")
+      reader.skip(4, "inputs.sequence")
+      offset = reader.offset
+    }
   }
-  layout.inputsEnd = reader.offset
+  layout.inputsEnd = reader.offset = offset
 }
 
 const scanOutputs = (reader: Reader, count: number): void => {
+  const { bytes, end } = reader
+  let { offset } = reader
   layout.outputCount = count
-  layout.outputs = reader.offset
+  layout.outputs = offset
   for (let i = 0; i < count; i++) {
-    reader.skip(8, "outputs.value")
-    reader.skipVarBytes("outputs.script")
+    const length = bytes[offset + 8]
+    const next = offset + 9 + length
+    if (length < 0xfd && next <= end) offset = next
+    else {
+      reader.offset = offset
+      reader.skip(8, "outputs.value")
+      reader.skipVarBytes("outputs.script")
+      offset = reader.offset
+    }
   }
-  layout.outputsEnd = reader.offset
+  layout.outputsEnd = reader.offset = offset
 }
 
 const scanStacks = (reader: Reader, inputs: number): void => {
+  const { bytes, end } = reader
+  let { offset } = reader
   let items = 0
   for (let i = 0; i < inputs; i++) {
-    const count = reader.count("inputs.witness", 1)
+    let count = bytes[offset]
+    if (count < 0xfd && count < end - offset) offset++
+    else {
+      reader.offset = offset
+      count = reader.count("inputs.witness", 1)
+      offset = reader.offset
+    }
     items += count
-    for (let j = 0; j < count; j++) reader.skipVarBytes("inputs.witness")
+    for (let j = 0; j < count; j++) {
+      const length = bytes[offset]
+      const next = offset + 1 + length
+      if (length < 0xfd && next <= end) offset = next
+      else {
+        reader.offset = offset
+        reader.skipVarBytes("inputs.witness")
+        offset = reader.offset
+      }
+    }
   }
+  reader.offset = offset
   if (items === 0) reader.badValue("inputs.witness", "is present though no input has a witness")
 }
 

@@ -14,7 +14,7 @@ import {
 } from "../../primitives/bytes.ts"
 import { maxCompactSize } from "../limits.ts"
 import { Reader } from "../reader.ts"
-import { withWriter, type Writer } from "../writer.ts"
+import { isShort, withWriter, type Writer } from "../writer.ts"
 import { checkList, type List, SequenceList, writeEach } from "../list.ts"
 import { hasValidOpcodes } from "../../primitives/scriptPush.ts"
 import { doubleSha256 } from "../../primitives/sha256.ts"
@@ -364,20 +364,35 @@ export const readTransaction = (reader: Reader): Transaction => {
 
 const writeInput = (writer: Writer, input: TransactionInput): void => {
   writer.object(input, "inputs")
-  writer.object(input.previousOutput, "inputs.previousOutput")
-  const offset = writer.reserve(36)
-  writer.setFixed(offset, input.previousOutput.txid, 32, "inputs.previousOutput.txid")
-  writer.setU32(offset + 32, input.previousOutput.index, "inputs.previousOutput.index")
-  writer.varBytes(input.script, "inputs.script")
-  writer.u32(input.sequence, "inputs.sequence")
+  const { previousOutput, script } = input
+  writer.object(previousOutput, "inputs.previousOutput")
+  // One reservation for an input with a short script.
+  const length = isShort(script) ? script.length + 1 : undefined
+  const offset = writer.reserve(length === undefined ? 36 : 40 + length)
+  writer.setFixed(offset, previousOutput.txid, 32, "inputs.previousOutput.txid")
+  writer.setU32(offset + 32, previousOutput.index, "inputs.previousOutput.index")
+  if (length === undefined) {
+    writer.varBytes(script, "inputs.script")
+    writer.u32(input.sequence, "inputs.sequence")
+  } else {
+    writer.setVarBytes(offset + 36, script)
+    writer.setU32(offset + 36 + length, input.sequence, "inputs.sequence")
+  }
   // Checked also if it is not encoded, so that a caller without TypeScript notices a missing witness.
   checkList(writer, input.witness, "inputs.witness")
 }
 
 const writeOutput = (writer: Writer, output: TransactionOutput): void => {
   writer.object(output, "outputs")
-  writer.i64(output.value, "outputs.value")
-  writer.varBytes(output.script, "outputs.script")
+  const { script, value } = output
+  if (isShort(script)) {
+    const offset = writer.reserve(9 + script.length)
+    writer.setI64(offset, value, "outputs.value")
+    writer.setVarBytes(offset + 8, script)
+  } else {
+    writer.i64(value, "outputs.value")
+    writer.varBytes(script, "outputs.script")
+  }
 }
 
 const writeItem = (writer: Writer, item: Uint8Array): void => writer.varBytes(item, "inputs.witness")
@@ -410,10 +425,11 @@ const original = (transaction: Transaction): Uint8Array | undefined => {
 
 const write = (writer: Writer, transaction: Transaction, witness: boolean): void => {
   const { inputs, outputs } = transaction
-  writer.u32(transaction.version, "version")
+  const start = writer.reserve(witness ? 6 : 4)
+  writer.setU32(start, transaction.version, "version")
   if (witness) {
-    writer.u8(0, "flags")
-    writer.u8(1, "flags")
+    writer.bytes[start + 4] = 0
+    writer.bytes[start + 5] = 1
   }
   writer.count(inputs.length, "inputs", maxCompactSize)
   if (inputs instanceof Inputs) writer.copy(inputs.bytes, inputs.start, inputs.end)

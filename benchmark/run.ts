@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process"
 import * as os from "node:os"
 import * as path from "node:path"
 
-const questions = ["codec", "lists", "parser", "transport", "tcp", "peers"]
+const questions = ["codec", "lists", "parser", "transport", "peer", "tcp", "peers"]
 const asked = process.argv.slice(2)
 const unknown = asked.filter((name) => !questions.includes(name))
 if (unknown.length > 0) {

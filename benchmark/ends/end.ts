@@ -1,0 +1,191 @@
+/**
+ * One end of the connections of `peer.ts`, in a process of its own. Every implementation has the same peer at both ends: one process
+ * serves, the other dials. The driver calls the functions of `Commands` over the IPC of Node, one at a time.
+ */
+import { createHash } from "node:crypto"
+import { block1MB, inventory } from "../data.ts"
+import type { Wire } from "../../src/index.ts"
+
+/** A connected outbound peer. Each function returns a sum over what arrived, which is the same for all implementations. */
+export interface EndPeer {
+  /** Round trips of ping and pong, one after the other. */
+  readonly pings: (count: number) => Promise<number>
+  /** Asks for blocks by getdata, so many in each, and decodes them. Sums up what `valueOfBlock` returns. */
+  readonly blocks: (hashes: ReadonlyArray<Buffer>, atOnce: number) => Promise<number>
+  /** Sends a `mempool`, waits for its `invsPerRound` invs, sends the next one. Sums up the first byte of each inv's first hash. */
+  readonly invs: (rounds: number) => Promise<number>
+  /** Ends cleanly: both sides have ended. */
+  readonly close: () => Promise<void>
+}
+
+/** One implementation. */
+export interface End {
+  /**
+   * Listens on loopback; returns the port. Answers pings, a getdata with blocks of `prepareBlocks`, and a `mempool` with the invs of
+   * `prepareInvs`. Calls `onHandshake` for each completed handshake.
+   */
+  readonly serve: (onHandshake: () => void) => Promise<number>
+  /** Dials; resolves when the handshake is completed: both sides have sent verack, ours received one. */
+  readonly connect: (port: number) => Promise<EndPeer>
+  /** Dials, completes the handshake and ends cleanly. By default `connect` and `close`. */
+  readonly handshake?: (port: number) => Promise<void>
+}
+
+/** The functions of a process, for the driver. */
+export interface Commands {
+  readonly serve: () => Promise<number>
+  /** The number of handshakes that a server has completed. */
+  readonly served: () => Promise<number>
+  readonly handshakes: (port: number, count: number, atOnce: number) => Promise<number>
+  /** Connects the peer that the next three functions use. The hashes are those of the blocks to ask for. */
+  readonly connect: (port: number, hashes?: ReadonlyArray<Uint8Array>) => Promise<void>
+  readonly pings: (count: number) => Promise<number>
+  readonly blocks: (count: number, atOnce: number) => Promise<number>
+  readonly invs: (rounds: number) => Promise<number>
+  /** Bytes of the heap and of array buffers that each of `count` connected peers takes; then ends them. */
+  readonly idle: (port: number, count: number) => Promise<number>
+}
+
+export const invsPerRound = 50
+const itemsPerInv = 1_000
+const differentBlocks = 16
+
+/** What is added for each block: fields that no implementation has without decoding it, and no walk over its transactions. */
+export const valueOfBlock = (nonce: number, transactions: number): number => nonce + transactions
+
+/** Blocks of 1 MB that differ in their nonces, with their hashes. */
+export const prepareBlocks = (): ReadonlyArray<{ readonly hash: Buffer; readonly payload: Buffer }> => {
+  const block = block1MB()
+  return Array.from({ length: differentBlocks }, (_, nonce) => {
+    const payload = Buffer.from(block)
+    payload.writeUInt32LE(nonce, 76)
+    const once = createHash("sha256").update(payload.subarray(0, 80)).digest()
+    return { hash: createHash("sha256").update(once).digest(), payload }
+  })
+}
+
+/** The items of all invs of a round; no two are the same. */
+export const prepareInvs = (): ReadonlyArray<ReadonlyArray<Wire.InventoryItem>> => {
+  const items = inventory(invsPerRound * itemsPerInv)
+  return Array.from({ length: invsPerRound }, (_, i) => items.slice(i * itemsPerInv, (i + 1) * itemsPerInv))
+}
+
+/** Collects what arrives: resolves with the sum after so many values. */
+export class Collector {
+  #left = 0
+  #sum = 0
+  #finish: ((sum: number) => void) | undefined
+
+  expect(count: number): Promise<number> {
+    this.#left = count
+    this.#sum = 0
+    return new Promise((resolve) => (this.#finish = resolve))
+  }
+
+  add(value: number): void {
+    this.#sum += value
+    if (--this.#left === 0) this.#finish?.(this.#sum)
+  }
+}
+
+/** `blocks` of `EndPeer`, for implementations with a function that asks and a listener that adds to the collector. */
+export const blocksBy =
+  (received: Collector, ask: (hashes: ReadonlyArray<Buffer>) => void): EndPeer["blocks"] =>
+  async (hashes, atOnce) => {
+    let sum = 0
+    for (let i = 0; i < hashes.length; i += atOnce) {
+      const asked = hashes.slice(i, i + atOnce)
+      const done = received.expect(asked.length)
+      ask(asked)
+      sum += await done
+    }
+    return sum
+  }
+
+/** The same for `invs`. */
+export const invsBy =
+  (received: Collector, ask: () => void): EndPeer["invs"] =>
+  async (rounds) => {
+    let sum = 0
+    for (let i = 0; i < rounds; i++) {
+      const done = received.expect(invsPerRound)
+      ask()
+      sum += await done
+    }
+    return sum
+  }
+
+const settledHeap = async (): Promise<number> => {
+  const { gc } = globalThis
+  if (gc === undefined) throw new Error("run with --expose-gc")
+  for (let i = 0; i < 4; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    gc()
+  }
+  const { arrayBuffers, heapUsed } = process.memoryUsage()
+  return heapUsed + arrayBuffers
+}
+
+const commandsOf = (end: End): Commands => {
+  let handshakes = 0
+  let peer: EndPeer | undefined
+  let hashes: ReadonlyArray<Buffer> = []
+  const connected = (): EndPeer => {
+    if (peer === undefined) throw new Error("connect comes first")
+    return peer
+  }
+  const handshake = end.handshake ?? (async (port: number) => (await end.connect(port)).close())
+  return {
+    serve: () => end.serve(() => handshakes++),
+    served: async () => handshakes,
+    handshakes: async (port, count, atOnce) => {
+      let left = count
+      const worker = async (): Promise<void> => {
+        while (left-- > 0) await handshake(port)
+      }
+      await Promise.all(Array.from({ length: atOnce }, worker))
+      return count
+    },
+    connect: async (port, wanted) => {
+      hashes = wanted?.map((hash) => Buffer.from(hash)) ?? prepareBlocks().map(({ hash }) => hash)
+      peer = await end.connect(port)
+    },
+    pings: (count) => connected().pings(count),
+    blocks: (count, atOnce) => {
+      const asked = Array.from({ length: count }, (_, i) => hashes[i % hashes.length]!)
+      return connected().blocks(asked, atOnce)
+    },
+    invs: (rounds) => connected().invs(rounds),
+    idle: async (port, count) => {
+      const before = await settledHeap()
+      const peers: Array<EndPeer> = []
+      for (let i = 0; i < count; i++) peers.push(await end.connect(port))
+      const after = await settledHeap()
+      await Promise.all(peers.map((peer) => peer.close()))
+      return (after - before) / count
+    }
+  }
+}
+
+/** A call of one of the commands, and its answer. */
+export interface Call {
+  readonly command: keyof Commands
+  readonly args: ReadonlyArray<unknown>
+}
+export type Answer = { readonly result: unknown } | { readonly error: string }
+
+/** Answers the calls of the parent process until it disconnects. */
+export const runEnd = (end: End): void => {
+  const commands = commandsOf(end)
+  process.on("message", ({ args, command }: Call) => {
+    const run = commands[command] as (...args: ReadonlyArray<unknown>) => Promise<unknown>
+    const reply = (answer: Answer): void => void process.send?.(answer)
+    Promise.resolve()
+      .then(() => run(...args))
+      .then(
+        (result) => reply({ result }),
+        (error: unknown) => reply({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+      )
+  })
+  process.on("disconnect", () => process.exit(0))
+}

@@ -33,6 +33,8 @@ const implementations: ReadonlyArray<Implementation> = [
   { name: us, file: "ours" },
   ...(other === undefined ? [] : [{ name: `effect-bitcoin-peer of ${other}`, file: "ours", args: [other] }]),
   { name: `${us}, getdata sent, not checked`, file: "ours", args: [checkout, "v1", "by hand"], onlyBlocks: true },
+  { name: "bcoin 1.0.2", file: "bcoin" },
+  { name: "bitcore-p2p 10.10.7", file: "bitcore" },
   { name: plain, file: "plain" }
 ].filter(
   ({ file, name }) => file === "ours" || asked === undefined || asked.split(",").some((part) => name.includes(part))
@@ -123,9 +125,21 @@ const rows: ReadonlyArray<Row> = [
     ofPlain: 0.9
   },
   {
-    title: "inv of 1,000 items",
+    title: "inv of 1,000 new items",
     amount: { count: 2 * invsPerRound, unit: "invs" },
-    run: ({ client }) => client.call("invs", 2),
+    run: async ({ client, server }) => {
+      await server.call("repeatInv", false)
+      return client.call("invs", 2)
+    },
+    ofPlain: 0.85
+  },
+  {
+    title: "inv of 1,000 items, always the same",
+    amount: { count: 2 * invsPerRound, unit: "invs" },
+    run: async ({ client, server }) => {
+      await server.call("repeatInv", true)
+      return client.call("invs", 2)
+    },
     ofPlain: 0.85
   }
 ]

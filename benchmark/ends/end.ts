@@ -36,6 +36,8 @@ export interface Commands {
   readonly serve: () => Promise<number>
   /** The number of handshakes that a server has completed. */
   readonly served: () => Promise<number>
+  /** Whether a server sends the first inv of a round again and again, instead of one after the other. */
+  readonly repeatInv: (repeats: boolean) => Promise<void>
   readonly handshakes: (port: number, count: number, atOnce: number) => Promise<number>
   /** Connects the peer that the next three functions use. The hashes are those of the blocks to ask for. */
   readonly connect: (port: number, hashes?: ReadonlyArray<Uint8Array>) => Promise<void>
@@ -64,10 +66,19 @@ export const prepareBlocks = (): ReadonlyArray<{ readonly hash: Buffer; readonly
   })
 }
 
-/** The items of all invs of a round; no two are the same. */
-export const prepareInvs = (): ReadonlyArray<ReadonlyArray<Wire.InventoryItem>> => {
+let repeats = false
+
+/**
+ * Prepares the invs that answer a `mempool`, with a function of the library for one; no two items are the same. The result returns
+ * those to send.
+ */
+export const prepareInvs = <A>(prepare: (items: ReadonlyArray<Wire.InventoryItem>) => A): (() => ReadonlyArray<A>) => {
   const items = inventory(invsPerRound * itemsPerInv)
-  return Array.from({ length: invsPerRound }, (_, i) => items.slice(i * itemsPerInv, (i + 1) * itemsPerInv))
+  const all = Array.from({ length: invsPerRound }, (_, i) =>
+    prepare(items.slice(i * itemsPerInv, (i + 1) * itemsPerInv))
+  )
+  const first = all.map(() => all[0]!)
+  return () => (repeats ? first : all)
 }
 
 /** Collects what arrives: resolves with the sum after so many values. */
@@ -138,6 +149,7 @@ const commandsOf = (end: End): Commands => {
   return {
     serve: () => end.serve(() => handshakes++),
     served: async () => handshakes,
+    repeatInv: async (asked) => void (repeats = asked),
     handshakes: async (port, count, atOnce) => {
       let left = count
       const worker = async (): Promise<void> => {

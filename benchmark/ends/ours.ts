@@ -42,7 +42,7 @@ const serve = async (onHandshake: () => void): Promise<number> => {
   for (const { hash, payload } of prepareBlocks()) {
     blocks.set(Wire.hashToHex(hash), Result.getOrThrow(Wire.decode("block", new Uint8Array(payload))))
   }
-  const invs = prepareInvs()
+  const invs = prepareInvs((items) => ({ _tag: "inv" as const, items }))
   const scope = await runtime.runPromise(Scope.make())
   const listener = await runtime.runPromise(Scope.provide(NodeConnection.listen({ host: "127.0.0.1", port: 0 }), scope))
   runtime.runFork(
@@ -55,7 +55,7 @@ const serve = async (onHandshake: () => void): Promise<number> => {
         handlers: {
           getdata: ({ items }, peer) =>
             Effect.forEach(items, ({ hash }) => peer.send(blocks.get(Wire.hashToHex(hash))!), { discard: true }),
-          mempool: (_, peer) => Effect.forEach(invs, (items) => peer.send({ _tag: "inv", items }), { discard: true })
+          mempool: (_, peer) => Effect.forEach(invs(), (inv) => peer.send(inv), { discard: true })
         }
       },
       onPeer: () => Effect.sync(onHandshake)

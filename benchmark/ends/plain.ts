@@ -21,7 +21,7 @@ const serve = async (onHandshake: () => void): Promise<number> => {
   for (const { hash, payload } of prepareBlocks()) {
     blocks.set(Wire.hashToHex(hash), Result.getOrThrow(Wire.decode("block", new Uint8Array(payload))))
   }
-  const invs = prepareInvs().map((items): Wire.Message => ({ _tag: "inv", items }))
+  const invs = prepareInvs((items): Wire.Message => ({ _tag: "inv", items }))
   let nonce = 0n
   const server = net.createServer({ noDelay: true }, (socket) => {
     const write = (message: Wire.Message): void => void socket.write(frames(message))
@@ -44,7 +44,7 @@ const serve = async (onHandshake: () => void): Promise<number> => {
             for (const { hash } of message.items) write(blocks.get(Wire.hashToHex(hash))!)
             return
           case "mempool":
-            for (const inv of invs) write(inv)
+            for (const inv of invs()) write(inv)
             return
           default:
         }

@@ -10,10 +10,11 @@ import { type ChildProcess, fork } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import type { Answer, Commands } from "./ends/end.ts"
-import { invsPerRound } from "./ends/end.ts"
-import { ask, type Pace, printTable, wanted } from "./harness.ts"
+import { isIsolated, startCore } from "./core.ts"
+import { type Answer, type Commands, type IdleSize, invsPerRound } from "./ends/end.ts"
+import { ask, type Competitor, factor, type Pace, printTable, quantile, row, verdict, wanted } from "./harness.ts"
 import { us } from "./shared.ts"
+import { measureStart, startTitle } from "./start.ts"
 
 const plain = "node:net, framing and decoding of the package"
 
@@ -21,7 +22,10 @@ interface Implementation {
   readonly name: string
   /** The file in `ends/`. */
   readonly file: string
-  readonly args?: ReadonlyArray<string>
+  /** Of ours: the checkout, the transport, and "by hand" for blocks without `getData`. */
+  readonly args?:
+    | readonly [checkout: string, transport: "v1" | "v2"]
+    | readonly [checkout: string, transport: "v1", "by hand"]
   /** Whether it only takes part in the rows of blocks. */
   readonly onlyBlocks?: boolean
 }
@@ -29,12 +33,24 @@ interface Implementation {
 const checkout = path.join(import.meta.dirname, "..")
 const { BENCH_ENDS: asked, BENCH_SOURCE: other } = process.env
 
+const hasCompetitors = fs.existsSync(path.join(import.meta.dirname, "node_modules/bcoin"))
+if (!hasCompetitors) console.error("without the competitors: npm ci --ignore-scripts --prefix benchmark")
+
 const implementations: ReadonlyArray<Implementation> = [
-  { name: us, file: "ours" },
-  ...(other === undefined ? [] : [{ name: `effect-bitcoin-peer of ${other}`, file: "ours", args: [other] }]),
-  { name: `${us}, getdata sent, not checked`, file: "ours", args: [checkout, "v1", "by hand"], onlyBlocks: true },
-  { name: "bcoin 1.0.2", file: "bcoin" },
-  { name: "bitcore-p2p 10.10.7", file: "bitcore" },
+  { name: us, file: "ours", args: [checkout, "v1"] as const },
+  ...(other === undefined ? [] : [{ name: `${us} of ${other}`, file: "ours", args: [other, "v1"] as const }]),
+  {
+    name: `${us}, getdata sent, not checked`,
+    file: "ours",
+    args: [checkout, "v1", "by hand"] as const,
+    onlyBlocks: true
+  },
+  ...(hasCompetitors
+    ? [
+        { name: "bcoin 1.0.2", file: "bcoin" },
+        { name: "bitcore-p2p 10.10.7", file: "bitcore" }
+      ]
+    : []),
   { name: plain, file: "plain" }
 ].filter(
   ({ file, name }) => file === "ours" || asked === undefined || asked.split(",").some((part) => name.includes(part))
@@ -44,10 +60,13 @@ const implementations: ReadonlyArray<Implementation> = [
 class EndProcess {
   readonly #child: ChildProcess
 
-  constructor({ args = [], file }: Implementation, flags: ReadonlyArray<string>) {
-    this.#child = fork(path.join(import.meta.dirname, "ends", `${file}.ts`), [...args], {
+  constructor({ args, file }: Implementation, flags: ReadonlyArray<string>) {
+    this.#child = fork(path.join(import.meta.dirname, "ends", `${file}.ts`), [...(args ?? [])], {
       execArgv: ["--conditions=@effect-bitcoin-peer/source", "--expose-gc", "--no-deprecation", ...flags],
       serialization: "advanced"
+    })
+    this.#child.on("exit", (code) => {
+      if (code !== 0) throw new Error(`ends/${file}.ts ended with exit code ${code}`)
     })
   }
 
@@ -71,6 +90,8 @@ interface Ends extends Implementation {
   readonly server: EndProcess
   readonly client: EndProcess
   readonly port: number
+  /** The number of handshakes that the client was asked for. */
+  handshakes: number
 }
 
 const start = async (implementation: Implementation, flags: ReadonlyArray<string>): Promise<Ends> => {
@@ -78,7 +99,12 @@ const start = async (implementation: Implementation, flags: ReadonlyArray<string
   const port = await server.call("serve")
   const client = new EndProcess(implementation, flags)
   await client.call("connect", port)
-  return { ...implementation, server, client, port }
+  return { ...implementation, server, client, port, handshakes: 1 }
+}
+
+const handshakes = (ends: Ends, count: number, atOnce: number): Promise<number> => {
+  ends.handshakes += count
+  return ends.client.call("handshakes", ends.port, count, atOnce)
 }
 
 interface Row {
@@ -95,13 +121,13 @@ const rows: ReadonlyArray<Row> = [
   {
     title: "handshakes, one at a time, to the clean end",
     amount: { count: 50, unit: "handshakes" },
-    run: ({ client, port }) => client.call("handshakes", port, 50, 1),
+    run: (ends) => handshakes(ends, 50, 1),
     ofPlain: 0.75
   },
   {
     title: "handshakes, 32 at once, to the clean end",
     amount: { count: 128, unit: "handshakes" },
-    run: ({ client, port }) => client.call("handshakes", port, 128, 32),
+    run: (ends) => handshakes(ends, 128, 32),
     ofPlain: 0.65
   },
   {
@@ -144,33 +170,133 @@ const rows: ReadonlyArray<Row> = [
   }
 ]
 
-const measureRows = async (ends: ReadonlyArray<Ends>, pace: Pace, suffix = ""): Promise<void> => {
+const targetsOf = (ends: ReadonlyArray<Implementation>, ofPlain: number): Record<string, number> =>
+  Object.fromEntries(
+    ends.filter(({ file }) => file !== "ours").map(({ file, name }) => [name, file === "plain" ? ofPlain : 1])
+  )
+
+const measureRows = async (ends: ReadonlyArray<Ends>, pace: Pace, suffix: string): Promise<void> => {
   for (const { amount, isBlocks = false, ofPlain, run, title } of rows) {
     const competitors = ends
       .filter(({ onlyBlocks = false }) => isBlocks || !onlyBlocks)
       .map((each) => ({ name: each.name, run: () => run(each) }))
-    const targets = Object.fromEntries(
-      ends.filter(({ file }) => file !== "ours").map(({ file, name }) => [name, file === "plain" ? ofPlain : 1])
+    await ask({
+      title: title + suffix,
+      competitors: [competitors[0]!, ...competitors.slice(1)],
+      amount,
+      targets: targetsOf(ends, ofPlain),
+      pace
+    })
+  }
+  for (const { handshakes, name, server } of ends) assert.equal(await server.call("served"), handshakes, name)
+}
+
+const pace: Pace = { rounds: 7, sampleTime: 300, warmTime: 1_200 }
+const shortPace: Pace = { rounds: 3, sampleTime: 300, warmTime: 800 }
+
+// ---- heap
+
+const idleTitle = "heap and buffers of an idle peer"
+const idlePeers = 500
+const idleLimit = 16
+
+const measureIdle = async (ends: ReadonlyArray<Ends>): Promise<void> => {
+  const compared = ends.filter(({ onlyBlocks = false }) => !onlyBlocks)
+  const sizes: Array<Array<IdleSize>> = compared.map(() => [])
+  // The first round is discarded: it includes code and caches.
+  for (let round = -1; round < 2; round++) {
+    for (const [at, { client, port }] of compared.entries()) {
+      const size = await client.call("idle", port, idlePeers)
+      if (round >= 0) sizes[at]!.push(size)
+    }
+  }
+  const kilobytes = (at: number, part: (size: IdleSize) => number): number =>
+    quantile(sizes[at]!.map(part), 0.5) / 1_000
+  const total = ({ buffers, heap }: IdleSize): number => heap + buffers
+  for (const [at, { name }] of compared.entries()) {
+    const size = kilobytes(at, total)
+    row(
+      at === 0 ? idleTitle : "",
+      name,
+      `${size.toFixed(1)} kB`,
+      `${kilobytes(at, ({ buffers }) => buffers).toFixed(1)} kB of it buffers`,
+      at === 0 ? "" : `${factor(size / kilobytes(0, total))} of ours`,
+      at === 0 ? verdict(size, idleLimit, `≤ ${idleLimit} kB`, true) : ""
     )
-    await ask({ title: title + suffix, competitors: [competitors[0]!, ...competitors.slice(1)], amount, targets, pace })
   }
 }
 
+// ---- blocks of Bitcoin Core
+
+const coreTitle = "3,000 small blocks of Bitcoin Core by getdata"
+const coreBlocks = 3_000
+const coreBatch = 1_000
+
+const measureCore = async (): Promise<void> => {
+  const { hashes, port, stop } = await startCore(coreBlocks)
+  for (const transport of ["v1", "v2"] as const) {
+    const compared = implementations
+      .filter(({ file, onlyBlocks = false }) => file !== "bitcore" && !onlyBlocks)
+      .map(({ args, file, name }): Implementation =>
+        args === undefined ? { file, name } : { file, name, args: [args[0], transport] }
+      )
+    const clients: Array<EndProcess> = []
+    const competitors: Array<Competitor> = []
+    for (const implementation of compared) {
+      const client = new EndProcess(implementation, [])
+      clients.push(client)
+      await client.call("connect", port, hashes)
+      competitors.push({ name: implementation.name, run: () => client.call("blocks", coreBlocks, coreBatch) })
+    }
+    await ask({
+      title: `${coreTitle}, ours ${transport}`,
+      competitors: [competitors[0]!, ...competitors.slice(1)],
+      amount: { count: coreBlocks, unit: "blocks" },
+      targets: Object.fromEntries(compared.filter(({ file }) => file === "bcoin").map(({ name }) => [name, 1])),
+      pace
+    })
+    for (const client of clients) client.stop()
+  }
+  await stop()
+}
+
+// ---- all
+
 const flag = "--no-allocation-site-pretenuring"
 
-for (const [flags, pace, suffix] of [
-  [[], { rounds: 7, sampleTime: 300, warmTime: 800 }, ""],
-  [[flag], { rounds: 3, sampleTime: 300, warmTime: 800 }, `, with ${flag}`]
-] as const) {
-  if (!rows.some(({ title }) => wanted(title + suffix))) continue
+/** Starts the ends of all implementations, one after the other, so that no start disturbs another. */
+const withEnds = async (
+  flags: ReadonlyArray<string>,
+  run: (ends: ReadonlyArray<Ends>) => Promise<void>
+): Promise<void> => {
   const ends: Array<Ends> = []
   for (const each of implementations) ends.push(await start(each, flags))
-  await measureRows(ends, pace, suffix)
+  await run(ends)
   for (const { client, server } of ends) {
     client.stop()
     server.stop()
   }
 }
 
+/** Whether one of these rows was asked for. */
+const isAsked = (suffix: string, ...others: ReadonlyArray<string>): boolean =>
+  [...rows.map(({ title }) => title + suffix), ...others].some(wanted)
+
+if (isAsked("", idleTitle, startTitle)) {
+  await withEnds([], async (ends) => {
+    await measureRows(ends, pace, "")
+    if (wanted(idleTitle)) await measureIdle(ends)
+    if (wanted(startTitle)) await measureStart(ends.filter(({ file, name }) => file !== "ours" || name === us))
+  })
+}
+
+if (wanted(coreTitle)) {
+  if (process.env["BITCOIND"] === undefined) console.error(`${coreTitle}: left out, BITCOIND is not set`)
+  else if (!isIsolated()) console.error(`${coreTitle}: left out, no network namespace can be made here`)
+  else await measureCore()
+}
+
+const suffix = `, with ${flag}`
+if (isAsked(suffix)) await withEnds([flag], (ends) => measureRows(ends, shortPace, suffix))
+
 printTable("peer: the same implementation at both ends, over loopback")
-void [assert, fs]

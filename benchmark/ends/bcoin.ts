@@ -1,17 +1,7 @@
 /** The peer of bcoin at both ends, without its pool and chain. */
 import { createRequire } from "node:module"
 import * as net from "node:net"
-import {
-  blocksBy,
-  Collector,
-  type End,
-  type EndPeer,
-  invsBy,
-  prepareBlocks,
-  prepareInvs,
-  runEnd,
-  valueOfBlock
-} from "./end.ts"
+import { blocksBy, Collector, invsBy, prepareBlocks, prepareInvs, runEnd, valueOfBlock, type Work } from "./end.ts"
 
 interface Item {
   readonly type: number
@@ -99,12 +89,24 @@ const serve = async (onHandshake: () => void): Promise<number> => {
   })
 }
 
-const connect = async (port: number): Promise<EndPeer> => {
+const connect = async (port: number): Promise<Peer> => {
   const peer = Peer.fromOutbound(options, NetAddress.fromHost("127.0.0.1", port, "regtest"))
+  peer.on("error", () => {})
+  await peer.open()
+  return peer
+}
+
+/** Its `destroy` does not wait for the other side, which notices some time later. */
+const close = (peer: Peer): Promise<void> =>
+  new Promise((resolve) => {
+    peer.on("close", () => resolve())
+    peer.socket.end()
+  })
+
+const use = (peer: Peer): Work => {
   const blocks = new Collector()
   const invs = new Collector()
   let pong: (() => void) | undefined
-  peer.on("error", () => {})
   peer.onPacket = async (packet) => {
     if (packet.cmd === "pong") pong?.()
     else if (packet.cmd === "block") {
@@ -113,7 +115,6 @@ const connect = async (port: number): Promise<EndPeer> => {
       blocks.add(valueOfBlock(block.nonce, block.txs.length))
     } else if (packet.cmd === "inv") invs.add(Number.parseInt(packet.items[0]!.hash.slice(0, 2), 16))
   }
-  await peer.open()
   return {
     pings: (count) =>
       new Promise((resolve, reject) => {
@@ -126,14 +127,8 @@ const connect = async (port: number): Promise<EndPeer> => {
         peer.sendPing()
       }),
     blocks: blocksBy(blocks, (hashes) => peer.getBlock(hashes.map((hash) => hash.toString("hex")))),
-    invs: invsBy(invs, () => peer.send(new packets.MempoolPacket())),
-    // Its `destroy` does not wait for the other side, which notices some time later.
-    close: () =>
-      new Promise((resolve) => {
-        peer.on("close", () => resolve())
-        peer.socket.end()
-      })
+    invs: invsBy(invs, () => peer.send(new packets.MempoolPacket()))
   }
 }
 
-runEnd({ serve, connect } satisfies End)
+runEnd({ serve, connect, close, use })

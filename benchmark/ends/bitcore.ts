@@ -7,17 +7,7 @@
  */
 import { createRequire } from "node:module"
 import * as net from "node:net"
-import {
-  blocksBy,
-  Collector,
-  type End,
-  type EndPeer,
-  invsBy,
-  prepareBlocks,
-  prepareInvs,
-  runEnd,
-  valueOfBlock
-} from "./end.ts"
+import { blocksBy, Collector, invsBy, prepareBlocks, prepareInvs, runEnd, valueOfBlock, type Work } from "./end.ts"
 
 interface Message {
   readonly command: string
@@ -105,51 +95,54 @@ const serve = async (onHandshake: () => void): Promise<number> => {
   })
 }
 
-const connect = (port: number): Promise<EndPeer> =>
+const connect = (port: number): Promise<Peer> =>
   new Promise((resolve, reject) => {
     const peer = new Peer({ host: "127.0.0.1", port, network })
-    const { messages } = peer
-    const blocks = new Collector()
-    const invs = new Collector()
-    let pong: ((nonce: Buffer) => void) | undefined
-    let ended: (() => void) | undefined
-    peer.on("error", reject)
-    peer.on("disconnect", () => (ended === undefined ? reject(new Error("disconnected")) : ended()))
-    peer.on("pong", ({ nonce }) => pong?.(nonce))
-    peer.on("block", ({ block }) => blocks.add(valueOfBlock(block.header.nonce, block.transactions.length)))
-    peer.on("inv", ({ inventory }) => invs.add(inventory[0]!.hash[0]!))
-    const connected: EndPeer = {
-      pings: (count) =>
-        new Promise((resolve, reject) => {
-          let left = count
-          let sent = messages.Ping()
-          pong = (nonce) => {
-            if (!nonce.equals(sent.nonce)) reject(new Error("a wrong pong"))
-            else if (--left === 0) resolve(count)
-            else {
-              sent = messages.Ping()
-              peer.sendMessage(sent)
-            }
-          }
-          peer.sendMessage(sent)
-        }),
-      blocks: blocksBy(blocks, (hashes) =>
-        peer.sendMessage(messages.GetData(hashes.map((hash) => ({ type: typeOfBlock, hash }))))
-      ),
-      invs: invsBy(invs, () => peer.sendMessage(messages.MemPool())),
-      // Its `disconnect` destroys the socket without waiting for the other side, which notices some time later.
-      close: () =>
-        new Promise((resolve) => {
-          ended = resolve
-          peer.socket.end()
-        })
-    }
     // A serving peer sends verack first; when its version was received, our verack was sent.
     let isReady = false
+    peer.on("error", reject)
+    peer.on("disconnect", () => reject(new Error("disconnected")))
     peer.on("ready", () => (isReady = true))
-    peer.on("version", () => (isReady ? resolve(connected) : reject(new Error("no verack before the version"))))
+    peer.on("version", () => (isReady ? resolve(peer) : reject(new Error("no verack before the version"))))
     peer.connect()
     peer.socket.setNoDelay(true)
   })
 
-runEnd({ serve, connect } satisfies End)
+/** Its `disconnect` destroys the socket without waiting for the other side, which notices some time later. */
+const close = (peer: Peer): Promise<void> =>
+  new Promise((resolve) => {
+    peer.on("disconnect", () => resolve())
+    peer.socket.end()
+  })
+
+const use = (peer: Peer): Work => {
+  const { messages } = peer
+  const blocks = new Collector()
+  const invs = new Collector()
+  let pong: ((nonce: Buffer) => void) | undefined
+  peer.on("pong", ({ nonce }) => pong?.(nonce))
+  peer.on("block", ({ block }) => blocks.add(valueOfBlock(block.header.nonce, block.transactions.length)))
+  peer.on("inv", ({ inventory }) => invs.add(inventory[0]!.hash[0]!))
+  return {
+    pings: (count) =>
+      new Promise((resolve, reject) => {
+        let left = count
+        let sent = messages.Ping()
+        pong = (nonce) => {
+          if (!nonce.equals(sent.nonce)) reject(new Error("a wrong pong"))
+          else if (--left === 0) resolve(count)
+          else {
+            sent = messages.Ping()
+            peer.sendMessage(sent)
+          }
+        }
+        peer.sendMessage(sent)
+      }),
+    blocks: blocksBy(blocks, (hashes) =>
+      peer.sendMessage(messages.GetData(hashes.map((hash) => ({ type: typeOfBlock, hash }))))
+    ),
+    invs: invsBy(invs, () => peer.sendMessage(messages.MemPool()))
+  }
+}
+
+runEnd({ serve, connect, close, use })

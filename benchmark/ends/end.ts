@@ -6,28 +6,30 @@ import { createHash } from "node:crypto"
 import { block1MB, inventory } from "../data.ts"
 import type { Wire } from "../../src/index.ts"
 
-/** A connected outbound peer. Each function returns a sum over what arrived, which is the same for all implementations. */
-export interface EndPeer {
+/** What a connected outbound peer is asked to do. Each result is a sum over what arrived, equal for all implementations. */
+export interface Work {
   /** Round trips of ping and pong, one after the other. */
   readonly pings: (count: number) => Promise<number>
-  /** Asks for blocks by getdata, so many in each, and decodes them. Sums up what `valueOfBlock` returns. */
+  /** Asks for blocks by getdata, `atOnce` in each, and decodes them. Sums up what `valueOfBlock` returns. */
   readonly blocks: (hashes: ReadonlyArray<Buffer>, atOnce: number) => Promise<number>
   /** Sends a `mempool`, waits for its `invsPerRound` invs, sends the next one. Sums up the first byte of each inv's first hash. */
   readonly invs: (rounds: number) => Promise<number>
-  /** Ends cleanly: both sides have ended. */
-  readonly close: () => Promise<void>
 }
 
-/** One implementation. */
-export interface End {
+/** One implementation, with its type of a peer. */
+export interface End<Peer> {
   /**
    * Listens on loopback; returns the port. Answers pings, a getdata with blocks of `prepareBlocks`, and a `mempool` with the invs of
    * `prepareInvs`. Calls `onHandshake` for each completed handshake.
    */
   readonly serve: (onHandshake: () => void) => Promise<number>
-  /** Dials; resolves when the handshake is completed: both sides have sent verack, ours received one. */
-  readonly connect: (port: number) => Promise<EndPeer>
-  /** Dials, completes the handshake and ends cleanly. By default `connect` and `close`. */
+  /** Dials; resolves when the handshake is completed: both sides have sent verack, and ours has received one. */
+  readonly connect: (port: number) => Promise<Peer>
+  /** Ends a peer cleanly: when it resolves, the other side has ended as well. */
+  readonly close: (peer: Peer) => Promise<void>
+  /** Adds the listeners for work. */
+  readonly use: (peer: Peer) => Work
+  /** Dials, completes the handshake and ends; by default `connect` and `close`. */
   readonly handshake?: (port: number) => Promise<void>
 }
 
@@ -44,8 +46,14 @@ export interface Commands {
   readonly pings: (count: number) => Promise<number>
   readonly blocks: (count: number, atOnce: number) => Promise<number>
   readonly invs: (rounds: number) => Promise<number>
-  /** Bytes of the heap and of array buffers that each of `count` connected peers takes; then ends them. */
-  readonly idle: (port: number, count: number) => Promise<number>
+  /** What each of `count` connected peers takes; then ends them. */
+  readonly idle: (port: number, count: number) => Promise<IdleSize>
+}
+
+/** Bytes of the heap, and of array buffers outside of it. */
+export interface IdleSize {
+  readonly heap: number
+  readonly buffers: number
 }
 
 export const invsPerRound = 50
@@ -99,9 +107,9 @@ export class Collector {
   }
 }
 
-/** `blocks` of `EndPeer`, for implementations with a function that asks and a listener that adds to the collector. */
+/** `blocks` of `Work`, for implementations with a function that asks and a listener that adds to the collector. */
 export const blocksBy =
-  (received: Collector, ask: (hashes: ReadonlyArray<Buffer>) => void): EndPeer["blocks"] =>
+  (received: Collector, ask: (hashes: ReadonlyArray<Buffer>) => void): Work["blocks"] =>
   async (hashes, atOnce) => {
     let sum = 0
     for (let i = 0; i < hashes.length; i += atOnce) {
@@ -115,7 +123,7 @@ export const blocksBy =
 
 /** The same for `invs`. */
 export const invsBy =
-  (received: Collector, ask: () => void): EndPeer["invs"] =>
+  (received: Collector, ask: () => void): Work["invs"] =>
   async (rounds) => {
     let sum = 0
     for (let i = 0; i < rounds; i++) {
@@ -126,7 +134,7 @@ export const invsBy =
     return sum
   }
 
-const settledHeap = async (): Promise<number> => {
+const settled = async (): Promise<IdleSize> => {
   const { gc } = globalThis
   if (gc === undefined) throw new Error("run with --expose-gc")
   for (let i = 0; i < 4; i++) {
@@ -134,18 +142,18 @@ const settledHeap = async (): Promise<number> => {
     gc()
   }
   const { arrayBuffers, heapUsed } = process.memoryUsage()
-  return heapUsed + arrayBuffers
+  return { heap: heapUsed, buffers: arrayBuffers }
 }
 
-const commandsOf = (end: End): Commands => {
+const commandsOf = <Peer>(end: End<Peer>): Commands => {
   let handshakes = 0
-  let peer: EndPeer | undefined
+  let work: Work | undefined
   let hashes: ReadonlyArray<Buffer> = []
-  const connected = (): EndPeer => {
-    if (peer === undefined) throw new Error("connect comes first")
-    return peer
+  const connected = (): Work => {
+    if (work === undefined) throw new Error("connect comes first")
+    return work
   }
-  const handshake = end.handshake ?? (async (port: number) => (await end.connect(port)).close())
+  const handshake = end.handshake ?? (async (port: number) => end.close(await end.connect(port)))
   return {
     serve: () => end.serve(() => handshakes++),
     served: async () => handshakes,
@@ -160,7 +168,7 @@ const commandsOf = (end: End): Commands => {
     },
     connect: async (port, wanted) => {
       hashes = wanted?.map((hash) => Buffer.from(hash)) ?? prepareBlocks().map(({ hash }) => hash)
-      peer = await end.connect(port)
+      work = end.use(await end.connect(port))
     },
     pings: (count) => connected().pings(count),
     blocks: (count, atOnce) => {
@@ -169,12 +177,12 @@ const commandsOf = (end: End): Commands => {
     },
     invs: (rounds) => connected().invs(rounds),
     idle: async (port, count) => {
-      const before = await settledHeap()
-      const peers: Array<EndPeer> = []
+      const before = await settled()
+      const peers: Array<Peer> = []
       for (let i = 0; i < count; i++) peers.push(await end.connect(port))
-      const after = await settledHeap()
-      await Promise.all(peers.map((peer) => peer.close()))
-      return (after - before) / count
+      const after = await settled()
+      await Promise.all(peers.map((peer) => end.close(peer)))
+      return { heap: (after.heap - before.heap) / count, buffers: (after.buffers - before.buffers) / count }
     }
   }
 }
@@ -187,7 +195,7 @@ export interface Call {
 export type Answer = { readonly result: unknown } | { readonly error: string }
 
 /** Answers the calls of the parent process until it disconnects. */
-export const runEnd = (end: End): void => {
+export const runEnd = <Peer>(end: End<Peer>): void => {
   const commands = commandsOf(end)
   process.on("message", ({ args, command }: Call) => {
     const run = commands[command] as (...args: ReadonlyArray<unknown>) => Promise<unknown>

@@ -2,22 +2,13 @@
  * This package at both ends. The arguments: the checkout whose sources are used (also for Effect), "v1" or "v2", and "by hand" for
  * blocks that are asked by a sent getdata and read by a handler, instead of by `getData`, which also checks them.
  */
-import type { Peer as EffectBitcoinPeer } from "../../src/index.ts"
+import type { Scope as ScopeTypes } from "effect"
+import type { Peer as PeerTypes, Wire as WireTypes } from "../../src/index.ts"
 import { createRequire } from "node:module"
 import * as path from "node:path"
 import { pathToFileURL } from "node:url"
 import { network } from "../data.ts"
-import {
-  blocksBy,
-  Collector,
-  type End,
-  type EndPeer,
-  invsBy,
-  prepareBlocks,
-  prepareInvs,
-  runEnd,
-  valueOfBlock
-} from "./end.ts"
+import { blocksBy, Collector, invsBy, prepareBlocks, prepareInvs, runEnd, valueOfBlock, type Work } from "./end.ts"
 
 const [, , checkout = path.join(import.meta.dirname, "../.."), transportName = "v1", how] = process.argv
 const require = createRequire(path.join(checkout, "package.json"))
@@ -38,7 +29,7 @@ const runtime = ManagedRuntime.make(Nonce.layer)
 const { bloom, network: fullNode, witness } = Wire.Service
 
 const serve = async (onHandshake: () => void): Promise<number> => {
-  const blocks = new Map<string, import("../../src/index.ts").Wire.Message>()
+  const blocks = new Map<string, WireTypes.Message>()
   for (const { hash, payload } of prepareBlocks()) {
     blocks.set(Wire.hashToHex(hash), Result.getOrThrow(Wire.decode("block", new Uint8Array(payload))))
   }
@@ -64,23 +55,29 @@ const serve = async (onHandshake: () => void): Promise<number> => {
   return listener.address.port
 }
 
-const dial = (port: number, handlers: EffectBitcoinPeer.Handlers = {}) =>
-  Peer.dial(NodeConnection.connect({ host: "127.0.0.1", port }), { network, transport, handlers })
+const dial = (port: number) => Peer.dial(NodeConnection.connect({ host: "127.0.0.1", port }), { network, transport })
 
-const connect = async (port: number): Promise<EndPeer> => {
+interface Dialled {
+  readonly peer: PeerTypes.Peer
+  readonly scope: ScopeTypes.Closeable
+}
+
+const connect = async (port: number): Promise<Dialled> => {
+  const scope = await runtime.runPromise(Scope.make())
+  return { peer: await runtime.runPromise(Scope.provide(dial(port), scope)), scope }
+}
+
+const use = ({ peer }: Dialled): Work => {
   const blocks = new Collector()
   const invs = new Collector()
-  const scope = await runtime.runPromise(Scope.make())
-  const peer = await runtime.runPromise(
-    Scope.provide(
-      dial(port, {
-        inv: ({ items }) => invs.add(items.at(0)!.hash[0]!),
-        ...(how === undefined
-          ? {}
-          : { block: ({ block }) => blocks.add(valueOfBlock(block.header.nonce, block.transactions.length)) })
-      }),
-      scope
-    )
+  runtime.runSync(
+    peer.handle({
+      inv: ({ items }) => invs.add(items.at(0)!.hash[0]!),
+      block:
+        how === undefined
+          ? undefined
+          : ({ block }) => blocks.add(valueOfBlock(block.header.nonce, block.transactions.length))
+    })
   )
   const itemsOf = (hashes: ReadonlyArray<Buffer>) =>
     hashes.map((hash) => ({ type: Wire.InventoryType.block | Wire.InventoryType.witnessFlag, hash }))
@@ -109,13 +106,14 @@ const connect = async (port: number): Promise<EndPeer> => {
               })
             )
         : blocksBy(blocks, (hashes) => void runtime.runFork(peer.send({ _tag: "getdata", items: itemsOf(hashes) }))),
-    invs: invsBy(invs, () => void runtime.runFork(peer.send({ _tag: "mempool" }))),
-    close: () => runtime.runPromise(Scope.close(scope, Exit.void))
+    invs: invsBy(invs, () => void runtime.runFork(peer.send({ _tag: "mempool" })))
   }
 }
 
 runEnd({
   serve,
   connect,
+  close: ({ scope }) => runtime.runPromise(Scope.close(scope, Exit.void)),
+  use,
   handshake: (port) => runtime.runPromise(Effect.scoped(Effect.asVoid(dial(port))))
-} satisfies End)
+})

@@ -3,18 +3,8 @@ import * as net from "node:net"
 import * as Result from "effect/Result"
 import { Wire } from "../../src/index.ts"
 import { frames } from "../data.ts"
-import { acknowledgement, closePlain, connectPlain, packageFraming, version } from "../plain.ts"
-import {
-  blocksBy,
-  Collector,
-  type End,
-  type EndPeer,
-  invsBy,
-  prepareBlocks,
-  prepareInvs,
-  runEnd,
-  valueOfBlock
-} from "./end.ts"
+import { acknowledgement, closePlain, connectPlain, packageFraming, type PlainClient, version } from "../plain.ts"
+import { blocksBy, Collector, invsBy, prepareBlocks, prepareInvs, runEnd, valueOfBlock, type Work } from "./end.ts"
 
 const serve = async (onHandshake: () => void): Promise<number> => {
   const blocks = new Map<string, Wire.Message>()
@@ -56,8 +46,7 @@ const serve = async (onHandshake: () => void): Promise<number> => {
   })
 }
 
-const connect = async (port: number): Promise<EndPeer> => {
-  const client = await connectPlain(port)
+const use = (client: PlainClient): Work => {
   const blocks = new Collector()
   const invs = new Collector()
   let pong: ((nonce: bigint | undefined) => void) | undefined
@@ -93,9 +82,8 @@ const connect = async (port: number): Promise<EndPeer> => {
       const type = Wire.InventoryType.block | Wire.InventoryType.witnessFlag
       client.write({ _tag: "getdata", items: hashes.map((hash) => ({ type, hash })) })
     }),
-    invs: invsBy(invs, () => client.write({ _tag: "mempool" })),
-    close: () => closePlain(client)
+    invs: invsBy(invs, () => client.write({ _tag: "mempool" }))
   }
 }
 
-runEnd({ serve, connect } satisfies End)
+runEnd({ serve, connect: connectPlain, close: closePlain, use })

@@ -191,8 +191,8 @@ const measureRows = async (ends: ReadonlyArray<Ends>, pace: Pace, suffix: string
   for (const { handshakes, name, server } of ends) assert.equal(await server.call("served"), handshakes, name)
 }
 
-const pace: Pace = { rounds: 7, sampleTime: 300, warmTime: 1_200 }
-const shortPace: Pace = { rounds: 3, sampleTime: 300, warmTime: 800 }
+const pace: Pace = { rounds: 5, sampleTime: 300, warmTime: 1_000 }
+const shortPace: Pace = { rounds: 3, sampleTime: 300, warmTime: 600 }
 
 // ---- heap
 

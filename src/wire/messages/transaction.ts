@@ -575,6 +575,11 @@ const wholeTransaction = (bytes: Uint8Array, scan: (reader: Reader) => void): Tr
   return scanned(reader.bytes)
 }
 
+const isZero = (bytes: Uint8Array): boolean => {
+  for (const byte of bytes) if (byte !== 0) return false
+  return true
+}
+
 /**
  * Whether a transaction is a coinbase, the first one of a block: its only input spends no output.
  *
@@ -583,7 +588,7 @@ const wholeTransaction = (bytes: Uint8Array, scan: (reader: Reader) => void): Tr
  */
 export const isCoinbase = ({ inputs }: Transaction): boolean => {
   const previousOutput = inputs.length === 1 ? inputs.at(0)?.previousOutput : undefined
-  return previousOutput?.index === 0xffffffff && previousOutput.txid.every((byte) => byte === 0)
+  return previousOutput?.index === 0xffffffff && isZero(previousOutput.txid)
 }
 
 const maxScriptSize = 10_000

@@ -37,13 +37,28 @@ export interface Question {
   readonly targets?: Readonly<Record<string, number>>
   /** Target rate of ours, in units of `amount` per second. */
   readonly targetRate?: number
+  readonly pace?: Pace
+}
+
+/** How long a question takes. */
+export interface Pace {
+  readonly rounds: number
+  /** Milliseconds. */
+  readonly sampleTime: number
+  readonly warmTime: number
 }
 
 const warmUp = 2
-const rounds = Number(process.env.BENCH_ROUNDS ?? 9)
-const sampleTime = Number(process.env.BENCH_SAMPLE_MS ?? 100)
-const warmTime = 10 * sampleTime
+const defaultPace: Pace = { rounds: 9, sampleTime: 100, warmTime: 1_000 }
 const only = process.env.BENCH_ONLY
+
+/** A pace, unless the environment says otherwise. */
+const paceOf = (pace: Pace = defaultPace): Pace => {
+  const { BENCH_ROUNDS: rounds = pace.rounds, BENCH_SAMPLE_MS: sampleTime } = process.env
+  return sampleTime === undefined
+    ? { ...pace, rounds: Number(rounds) }
+    : { rounds: Number(rounds), sampleTime: Number(sampleTime), warmTime: 10 * Number(sampleTime) }
+}
 
 /** Results are stored here, so that the compiler cannot remove the work as unused. */
 export let last: unknown
@@ -70,7 +85,7 @@ const sample = async (competitor: Competitor, times: number): Promise<number> =>
  * The number of runs in one sample. It is determined after a second of warm-up: the first thousand round trips run at half
  * the speed of the next ten thousand, for every competitor.
  */
-const calibrate = async (competitor: Competitor): Promise<number> => {
+const calibrate = async (competitor: Competitor, { sampleTime, warmTime }: Pace): Promise<number> => {
   let times = 1
   let spent = 0
   while (true) {
@@ -126,15 +141,20 @@ export const verdict = (value: number, wanted: number, text: string, atMost = fa
 export const wanted = (title: string): boolean => only === undefined || title.includes(only)
 
 /** Asserts that all results are equal, then measures: milliseconds per run, for each round. */
-export const measure = async (title: string, all: ReadonlyArray<Competitor>): Promise<Array<Array<number>>> => {
+export const measure = async (
+  title: string,
+  all: ReadonlyArray<Competitor>,
+  asked?: Pace
+): Promise<Array<Array<number>>> => {
+  const pace = paceOf(asked)
   const [ours, ...others] = all
   const expected = await ours?.run()
   for (const other of others) assert.deepEqual(await other.run(), expected, `${title}: ${other.name}`)
 
   const times: Array<number> = []
-  for (const competitor of all) times.push(await calibrate(competitor))
+  for (const competitor of all) times.push(await calibrate(competitor, pace))
   const samples: Array<Array<number>> = all.map(() => [])
-  for (let round = 0; round < warmUp + rounds; round++) {
+  for (let round = 0; round < warmUp + pace.rounds; round++) {
     for (let i = 0; i < all.length; i++) {
       const at = (round + i) % all.length
       const took = await sample(all[at]!, times[at]!)
@@ -145,10 +165,10 @@ export const measure = async (title: string, all: ReadonlyArray<Competitor>): Pr
 }
 
 /** Measures all competitors, and adds a row for each. */
-export const ask = async ({ amount, competitors, targetRate, targets = {}, title }: Question): Promise<void> => {
+export const ask = async ({ amount, competitors, pace, targetRate, targets = {}, title }: Question): Promise<void> => {
   if (!wanted(title)) return
   const all = competitors.filter((competitor) => competitor !== undefined)
-  const samples = await measure(title, all)
+  const samples = await measure(title, all, pace)
 
   for (const [at, competitor] of all.entries()) {
     const time = quantile(samples[at]!, 0.5)

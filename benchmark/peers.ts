@@ -32,6 +32,8 @@ const announced = 8
 const announceInterval = Duration.seconds(4)
 /** Size of a peer's known inventory. It is full before the measurement, so that all peers have the same size. */
 const knownInventory = 100
+/** The kilobytes that a peer may take among so many. */
+const memoryLimit = { peers: 10_000, kilobytes: 26 }
 /** The allowed factor of a peer's cost with ten times as many peers. */
 const proportion = 1.25
 
@@ -123,7 +125,7 @@ for (const size of sizes) {
   assert.ok(pongs >= size * (rounds - 1.5), `${pongs} pongs of ${size} peers`)
   assert.ok(after.invs > before.invs && heard > heardBefore, "nothing trickles")
 
-  const heap = ((await settledHeap()) - empty) / size / 1_024
+  const heap = ((await settledHeap()) - empty) / size / 1_000
   const processor = (system + user) / size / took
   results.push({ size, heap, processor })
   const first = results[0]!
@@ -141,10 +143,12 @@ for (const size of sizes) {
   row(
     `${size.toLocaleString("en-US")} peers: memory of a peer`,
     us,
-    `${heap.toFixed(1)} KiB`,
+    `${heap.toFixed(1)} kB`,
     `event loop late by ${(delay.percentile(50) / 1e6 - 10).toFixed(1)} ms (median), ${(delay.percentile(99) / 1e6 - 10).toFixed(1)} ms (99 %)`,
     `${(heap / first.heap).toFixed(2)} of ${first.size}'s`,
-    compared(heap, first.heap)
+    size === memoryLimit.peers
+      ? verdict(heap, memoryLimit.kilobytes, `≤ ${memoryLimit.kilobytes} kB`, true)
+      : compared(heap, first.heap)
   )
 }
 

@@ -19,7 +19,7 @@ export const version = (nonce: bigint): Wire.Version => ({
   relay: true
 })
 
-const acknowledgement: ReadonlyArray<Wire.Message> = [
+export const acknowledgement: ReadonlyArray<Wire.Message> = [
   { _tag: "wtxidrelay" },
   { _tag: "sendaddrv2" },
   { _tag: "verack" }

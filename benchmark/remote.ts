@@ -1,8 +1,7 @@
 /**
- * The other side of `tcp.ts`, in a process of its own: plain `node:net`, the same for all competitors. It completes the
- * handshake, answers pings, floods on a `flood` message (kind, count), pings on a `pings` message (count), and records the
- * messages of each connection, which its parent can request. With the argument `chatter` it also pings every peer every 10
- * seconds and sends an inv of 8 items every 4 seconds.
+ * The other side of `tcp.ts` and `peers.ts`, in a process of its own: plain `node:net`, the same for all competitors. It completes
+ * the handshake, answers pings, and floods on a `flood` message (kind, count). With the argument `chatter` it also pings every peer
+ * every 10 seconds and sends an inv of 8 items every 4 seconds.
  */
 import * as net from "node:net"
 import * as Result from "effect/Result"
@@ -20,8 +19,6 @@ const floods = [
 ]
 
 const chatters = process.argv[2] === "chatter"
-
-let lastReceived: Array<string> = []
 
 const flood = (socket: net.Socket, kind: number, count: number): void => {
   const { bytes, messages } = floods[kind]!
@@ -62,35 +59,18 @@ const chatter = (): void => {
 
 const server = net.createServer({ noDelay: true }, (socket) => {
   const parser = Wire.makeParser({ magic: network.magic })
-  const received: Array<string> = []
-  let pings = 0
   socket.on("error", () => {})
-  socket.on("close", () => {
-    talkers.delete(socket)
-    lastReceived = received
-  })
+  socket.on("close", () => talkers.delete(socket))
   socket.on("data", (chunk) => {
     for (const event of parser.push(chunk)) {
       if (event._tag === "Dropped") throw event.error
       const { message } = event
-      if (received.length < 100) received.push(Wire.command(message))
       if (message._tag === "version") socket.write(answer)
       else if (message._tag === "verack") talkers.add(socket)
       else if (message._tag === "ping") socket.write(frames({ _tag: "pong", nonce: message.nonce ?? 0n }))
-      else if (message._tag === "pong" && !chatters) {
-        if (message.nonce !== BigInt(pings)) throw new Error("an unrequested pong")
-        socket.write(
-          --pings > 0
-            ? frames({ _tag: "ping", nonce: BigInt(pings) })
-            : frames({ _tag: "Unknown", command: "pinged", payload: new Uint8Array(0) })
-        )
-      } else if (message._tag === "Unknown") {
+      else if (message._tag === "Unknown" && message.command === "flood") {
         const view = new DataView(message.payload.buffer, message.payload.byteOffset)
-        if (message.command === "flood") flood(socket, view.getUint32(0, true), view.getUint32(4, true))
-        else if (message.command === "pings") {
-          pings = view.getUint32(4, true)
-          socket.write(frames({ _tag: "ping", nonce: BigInt(pings) }))
-        }
+        flood(socket, view.getUint32(0, true), view.getUint32(4, true))
       }
     }
   })
@@ -100,5 +80,4 @@ server.listen(0, "127.0.0.1", 4_096, () => {
   const address = server.address()
   process.send?.({ port: typeof address === "object" && address !== null ? address.port : 0 })
 })
-process.on("message", () => process.send?.({ lastReceived }))
 process.on("disconnect", () => process.exit(0))

@@ -6,8 +6,7 @@
  * not make the block with this hash invalid: another peer may still send the right one (CVE-2024-52921).
  */
 import { doubleSha256 } from "./primitives/sha256.ts"
-import { OffsetList } from "./wire/list.ts"
-import { merkleTree } from "./wire/messages/block.ts"
+import { merkleTree, TransactionList } from "./wire/messages/block.ts"
 import { hasWitness } from "./wire/messages/transaction.ts"
 import * as Wire from "./Wire.ts"
 
@@ -77,11 +76,16 @@ const zeros = new Uint8Array(32)
 const commitmentPrefix = Uint8Array.of(0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed)
 const commitmentSize = 38
 
+const startsWith = (bytes: Uint8Array, prefix: Uint8Array): boolean => {
+  for (let i = 0; i < prefix.length; i++) if (bytes[i] !== prefix[i]) return false
+  return true
+}
+
 /** The hash to which the coinbase commits, in the last of its outputs that has one. */
 const commitmentOf = (coinbase: Wire.Transaction): Uint8Array | undefined => {
   let commitment: Uint8Array | undefined
   for (const { script } of coinbase.outputs) {
-    if (script.length >= commitmentSize && commitmentPrefix.every((byte, index) => script[index] === byte)) {
+    if (script.length >= commitmentSize && startsWith(script, commitmentPrefix)) {
       commitment = script.subarray(commitmentPrefix.length, commitmentSize)
     }
   }
@@ -123,8 +127,20 @@ export const height = (block: Wire.Block): number | undefined => {
   return coinbase !== undefined && Wire.isCoinbase(coinbase) ? pushedNumber(coinbase.inputs.at(0)!.script) : undefined
 }
 
-/** The txids of received blocks, as long as their lists of transactions are in use. */
-const knownTxids = new WeakMap<Wire.List<Wire.Transaction>, ReadonlyArray<Uint8Array>>()
+/** In an array. It takes half the time of `Array.from`, which for a small block is as long as hashing. */
+const arrayOf = (list: Wire.List<Wire.Transaction>): ReadonlyArray<Wire.Transaction> => {
+  if (Array.isArray(list)) return list as ReadonlyArray<Wire.Transaction>
+  const array: Array<Wire.Transaction> = []
+  for (let i = 0; i < list.length; i++) array.push(list.at(i)!)
+  return array
+}
+
+/** `transactions` are those of the list. */
+const txidsOf = (
+  list: Wire.List<Wire.Transaction>,
+  transactions: ReadonlyArray<Wire.Transaction>
+): ReadonlyArray<Uint8Array> =>
+  list instanceof TransactionList ? (list.txids ??= transactions.map(Wire.txid)) : transactions.map(Wire.txid)
 
 /**
  * The txids of all transactions of a block, in their order, each 32 bytes in wire order.
@@ -144,13 +160,8 @@ const knownTxids = new WeakMap<Wire.List<Wire.Transaction>, ReadonlyArray<Uint8A
  * @category getters
  * @since 0.1.0
  */
-export const txids = ({ transactions }: Wire.Block): ReadonlyArray<Uint8Array> => {
-  const known = knownTxids.get(transactions)
-  if (known !== undefined) return known
-  const computed = Array.from(transactions, Wire.txid)
-  if (transactions instanceof OffsetList) knownTxids.set(transactions, computed)
-  return computed
-}
+export const txids = ({ transactions }: Wire.Block): ReadonlyArray<Uint8Array> =>
+  txidsOf(transactions, arrayOf(transactions))
 
 const witnessMutation = (
   transactions: ReadonlyArray<Wire.Transaction>,
@@ -203,10 +214,10 @@ const witnessMutation = (
  * @since 0.1.0
  */
 export const mutation = (block: Wire.Block, options: CheckOptions = {}): Mutation | undefined => {
-  const transactions = Array.from(block.transactions)
+  const transactions = arrayOf(block.transactions)
   const first = transactions[0]
   if (first === undefined || !Wire.isCoinbase(first)) return "NoCoinbase"
-  const hashes = txids(block)
+  const hashes = txidsOf(block.transactions, transactions)
   const { ambiguous, root } = merkleTree(hashes)
   if (!Wire.hashEquals(root, block.header.merkleRoot)) return "OtherTransactions"
   return ambiguous ? "RepeatedTransactions" : witnessMutation(transactions, hashes, options)

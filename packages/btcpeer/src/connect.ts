@@ -1,4 +1,5 @@
 /** `btcpeer connect`: watches one peer until the peer or the user disconnects. */
+import { secp256k1 } from "@noble/curves/secp256k1.js"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -86,6 +87,8 @@ export const connect = Effect.fnUntraced(function* (
   /** The services of the node, if they are known. */
   remoteServices?: bigint
 ): Effect.fn.Return<void, Failure, Nonce | Output> {
+  // No table of multiples of the generator: it takes 40 ms, and saves 4 ms for each key pair. A dial makes one or two.
+  secp256k1.Point.BASE.precompute(1)
   const output = yield* Output
   const clock = yield* Clock.Clock
   const report = yield* makeReport(options.format)

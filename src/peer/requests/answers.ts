@@ -39,6 +39,9 @@ const notFound: Outcome = { _tag: "NotFound" }
 const noAnswer: Outcome = { _tag: "NoAnswer" }
 const doesNotConnect: Outcome = { _tag: "DoesNotConnect" }
 
+/** The kinds of requests that a block answers. */
+const blockKinds = [block, block | witnessFlag, compactBlock, "getblocktxn"] as const
+
 const hashOfBlock = (header: Wire.BlockHeader, { blockHash }: MessageHashes): Uint8Array =>
   blockHash ?? Wire.blockHash(header)
 
@@ -149,7 +152,7 @@ export class Answers {
 
   /** To be called when a caller has left: transactions are collected only while a caller waits for them. */
   left(): void {
-    if (this.#filtered?.request.subscribers.length === 0) this.#filtered = undefined
+    if (this.#filtered?.request.first === undefined) this.#filtered = undefined
   }
 
   clear(): void {
@@ -157,8 +160,8 @@ export class Answers {
     this.#filtered = undefined
   }
 
-  #answer(kind: number, key: string, outcome: Outcome, now: number): boolean {
-    const request = this.#inFlight.get(kind, key)
+  #answer(kind: number, hash: Uint8Array, outcome: Outcome, now: number): boolean {
+    const request = this.#inFlight.get(kind, hash)
     if (request === undefined) return false
     this.#inFlight.answer(request, outcome, now)
     return true
@@ -174,14 +177,13 @@ export class Answers {
         if (this.#filtered.block.isComplete) this.#endFiltered()
       }
       if (isWanted) {
-        const key = keyOf(txid)
         // If the transaction is requested both with witnesses and without, two answers come.
         const [first, second] = hasWitness(message.transaction.inputs) ? [tx | witnessFlag, tx] : [tx, tx | witnessFlag]
-        if (!this.#answer(first, key, found(message), now)) this.#answer(second, key, found(message), now)
+        if (!this.#answer(first, txid, found(message), now)) this.#answer(second, txid, found(message), now)
       }
     }
     if (inFlight.has(wtx)) {
-      this.#answer(wtx, keyOf(hashes.wtxid ?? Wire.wtxid(message.transaction)), found(message), now)
+      this.#answer(wtx, hashes.wtxid ?? Wire.wtxid(message.transaction), found(message), now)
     }
   }
 
@@ -194,22 +196,20 @@ export class Answers {
    */
   #block(message: Wire.BlockMessage, hashes: MessageHashes, now: number): BadAnswer | undefined {
     const inFlight = this.#inFlight
-    const kinds = [block, block | witnessFlag, compactBlock, "getblocktxn"] as const
-    if (!kinds.some((kind) => inFlight.has(kind))) return undefined
+    if (!blockKinds.some((kind) => inFlight.has(kind))) return undefined
     const received = message.block
     const hash = hashOfBlock(received.header, hashes)
-    const key = keyOf(hash)
-    const plain = inFlight.get(block, key)
-    const full = inFlight.get(block | witnessFlag, key)
-    const others = [inFlight.get(compactBlock, key), ...this.#transactionRequests(key)].filter(
+    const plain = inFlight.get(block, hash)
+    const full = inFlight.get(block | witnessFlag, hash)
+    const others = [inFlight.get(compactBlock, hash), ...this.#transactionRequests(hash)].filter(
       (request) => request !== undefined
     )
     const answered = found(message)
     const wantsWitness = full !== undefined || others.length > 0
     if (wantsWitness && Block.mutation(received, { segwitHeight: this.#segwitHeight }) === undefined) {
       // If it is requested without witnesses as well, two answers come. A block without witnesses is the same in both.
-      const isPlain = full === undefined || !hasWitness(received.transactions.at(0)!.inputs)
-      const first = isPlain && plain !== undefined ? plain : full
+      const isFull = full !== undefined && (plain === undefined || hasWitness(received.transactions.at(0)!.inputs))
+      const first = isFull ? full : plain
       for (const request of [first, ...others]) if (request !== undefined) inFlight.answer(request, answered, now)
       return undefined
     }
@@ -222,17 +222,19 @@ export class Answers {
 
   #compactBlock(message: Wire.CmpctBlock, hashes: MessageHashes, now: number): void {
     if (!this.#inFlight.has(compactBlock)) return
-    this.#answer(compactBlock, keyOf(hashOfBlock(message.header, hashes)), found(message), now)
+    this.#answer(compactBlock, hashOfBlock(message.header, hashes), found(message), now)
   }
 
   /** Requests for transactions of a block, the oldest first. */
-  #transactionRequests(blockKey: string): ReadonlyArray<Request> {
+  #transactionRequests(blockHash: Uint8Array): ReadonlyArray<Request> {
+    if (!this.#inFlight.has("getblocktxn")) return []
+    const blockKey = keyOf(blockHash)
     return this.#inFlight.written("getblocktxn").filter(({ key }) => key.startsWith(blockKey))
   }
 
   #blockTransactions(message: Wire.BlockTxn, now: number): BadAnswer | undefined {
     if (!this.#inFlight.has("getblocktxn")) return undefined
-    const [oldest] = this.#transactionRequests(keyOf(message.blockHash))
+    const [oldest] = this.#transactionRequests(message.blockHash)
     if (oldest === undefined) return undefined
     const expected = indexCount(oldest.key)
     const count = message.transactions.length
@@ -250,14 +252,14 @@ export class Answers {
   #filteredBlock(message: Wire.MerkleBlock, hashes: MessageHashes, now: number): BadAnswer | undefined {
     if (!this.#inFlight.has(filteredBlock)) return undefined
     const hash = hashOfBlock(message.header, hashes)
-    const request = this.#inFlight.get(filteredBlock, keyOf(hash))
+    const request = this.#inFlight.get(filteredBlock, hash)
     if (request === undefined) return undefined
     const matches = MerkleBlock.verify(message)
     if (Result.isFailure(matches)) return badAnswer("merkleblock", hash, matches.failure.message)
     // Answers come in order, so the filtered block before is complete.
     this.#endFiltered()
     this.#inFlight.close(request, now)
-    if (request.subscribers.length === 0) return undefined
+    if (request.first === undefined) return undefined
     this.#filtered = { block: new FilteredBlock(message, matches.success), request }
     if (this.#filtered.block.isComplete) this.#endFiltered()
     return undefined
@@ -277,15 +279,14 @@ export class Answers {
       // Some remotes leave the witness flag out.
       const other = type ^ witnessFlag
       if (!inFlight.has(type) && !inFlight.has(other)) continue
-      const key = keyOf(hash)
-      if (!this.#answer(type, key, notFound, now)) this.#answer(other, key, notFound, now)
+      if (!this.#answer(type, hash, notFound, now)) this.#answer(other, hash, notFound, now)
     }
   }
 
   /** The last wtxid is the one of the requested transaction (BIP331). */
   #packageInfo(message: Wire.AncPkgInfo, now: number): void {
     const wtxid = message.wtxids.at(-1)
-    if (wtxid !== undefined) this.#answer(ancestorPackageInfo, keyOf(wtxid), found(message), now)
+    if (wtxid !== undefined) this.#answer(ancestorPackageInfo, wtxid, found(message), now)
   }
 
   /**

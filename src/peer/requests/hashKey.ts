@@ -24,20 +24,21 @@ export const keyOf = (h: Uint8Array): string =>
     h[30] | (h[31] << 8)
   )
 
-export const hashOf = (key: string): Uint8Array => {
+/** The key of the block, then the indexes. */
+export const blockTransactionsKey = ({ blockHash, indexes }: Wire.GetBlockTxn): string => {
+  let key = keyOf(blockHash)
+  for (const index of indexes) key += String.fromCharCode(index)
+  return key
+}
+
+/** The hash of the block in a `blockTransactionsKey`. */
+export const blockHashOf = (key: string): Uint8Array => {
   const hash = new Uint8Array(keyLength * 2)
   for (let i = 0; i < keyLength; i++) {
     hash[i * 2] = key.charCodeAt(i)
     hash[i * 2 + 1] = key.charCodeAt(i) >> 8
   }
   return hash
-}
-
-/** The key of the block, then the indexes. */
-export const blockTransactionsKey = ({ blockHash, indexes }: Wire.GetBlockTxn): string => {
-  let key = keyOf(blockHash)
-  for (const index of indexes) key += String.fromCharCode(index)
-  return key
 }
 
 /** How many indexes a `blockTransactionsKey` has. */

@@ -9,6 +9,7 @@
  * first request in line has to be looked at.
  */
 import type * as Wire from "../../Wire.ts"
+import { type Entry, ItemTable } from "./itemTable.ts"
 
 /** What a request asks for: an item of a `getdata` by its inventory type, anything else by the command of its message. */
 export type Kind = number | "getblocktxn" | "getheaders" | "getblocks" | "getaddr"
@@ -28,17 +29,18 @@ export type Outcome =
   /** The same, and the headers that came do not connect to the locator. */
   | { readonly _tag: "DoesNotConnect" }
 
-export type Subscriber = (outcome: Outcome) => void
-
 /** One requested item or message, shared by all callers that want it. */
-export interface Request {
+export interface Request extends Entry {
   readonly kind: Kind
-  /** Tells it from the others of its kind. */
+  /** Of an item. */
+  readonly hash: Uint8Array
+  /** Of a message: tells it from the others of its kind. */
   readonly key: string
   /** Milliseconds that the remote has; `Infinity` where silence is an answer. */
   readonly timeout: number
-  /** Empty for a request that a program sent with `send`, and when all callers have left. */
-  readonly subscribers: Array<Subscriber>
+  /** The callers that wait, in a chain; no caller waits for what a program sent with `send`, or when all have left. */
+  first: Subscription | undefined
+  last: Subscription | undefined
   /** Grows from one written request to the next; 0 until it is written. */
   order: number
   /** How often it was written: each time is answered. */
@@ -54,10 +56,30 @@ export interface Request {
   later: Request | undefined
 }
 
+/** Takes the outcome of one of the requests of a caller, which gave each an index. */
+export type Receive = (index: number, outcome: Outcome) => void
+
+/** A caller that waits for a request. */
+export interface Subscription {
+  readonly request: Request
+  /** Whether the caller has to send the request; otherwise it was sent, or another caller does. */
+  readonly isNew: boolean
+  readonly receive: Receive
+  readonly index: number
+  /** The caller that came next. */
+  next: Subscription | undefined
+}
+
+/** The hash of an item, or what tells a message from the others of its kind. */
+type Key = Uint8Array | string
+
 /** The most requests of one kind that are tracked without a caller that waits: two full `getdata` messages. */
 export const maxUnwatchedItems = 100_000
 /** The same for other messages. A `getheaders` holds a locator of up to 3 KB. */
 export const maxUnwatchedMessages = 100
+
+/** Of a message. */
+const noHash = new Uint8Array(0)
 
 export class InFlight {
   /** The first request in line. */
@@ -68,8 +90,11 @@ export class InFlight {
   size = 0
   #newest: Request | undefined
   readonly #timeoutOf: (kind: Kind) => number
-  /** Made when the first request of a kind is. */
-  readonly #tables = new Map<Kind, Map<string, Request>>()
+  readonly #items = new ItemTable<Request>()
+  /** The messages, by kind and key. A table is made when the first request of its kind is. */
+  readonly #messages = new Map<Kind, Map<string, Request>>()
+  /** How many requests of each kind are open. */
+  readonly #counts = new Map<Kind, number>()
 
   constructor(timeoutOf: (kind: Kind) => number) {
     this.#timeoutOf = timeoutOf
@@ -77,48 +102,59 @@ export class InFlight {
 
   /** Whether a request of that kind is open. */
   has(kind: Kind): boolean {
-    return (this.#tables.get(kind)?.size ?? 0) > 0
+    return this.#count(kind) > 0
   }
 
-  get(kind: Kind, key: string): Request | undefined {
-    return this.#tables.get(kind)?.get(key)
+  get(kind: Kind, key: Key): Request | undefined {
+    return typeof key === "string" ? this.#messages.get(kind)?.get(key) : this.#items.get(kind, key)
   }
 
-  /** The written requests of a kind, the oldest first. For kinds of which few are open at a time. */
+  /** The written messages of a kind, the oldest first. */
   written(kind: Kind): ReadonlyArray<Request> {
-    const table = this.#tables.get(kind)
+    const table = this.#messages.get(kind)
     if (table === undefined || table.size === 0) return []
     return Array.from(table.values())
       .filter(({ order }) => order > 0)
       .toSorted((one, other) => one.order - other.order)
   }
 
-  /** Waits for an answer. `isNew` says that the caller has to send the request; otherwise it was sent, or another caller does. */
-  subscribe(kind: Kind, key: string, subscriber: Subscriber): { readonly request: Request; readonly isNew: boolean } {
+  /** Waits for an answer. */
+  subscribe(kind: Kind, key: Key, receive: Receive, index = 0): Subscription {
     const open = this.get(kind, key)
     const request = open ?? this.#add(kind, key)
-    request.subscribers.push(subscriber)
-    return { request, isNew: open === undefined }
+    const subscription: Subscription = { request, isNew: open === undefined, receive, index, next: undefined }
+    if (request.last === undefined) request.first = subscription
+    else request.last.next = subscription
+    request.last = subscription
+    return subscription
   }
 
   /**
    * Waits no longer. A request that was written stays open where it has a deadline: it is still to be answered, and the answer
    * must not be taken for that of another request.
    */
-  unsubscribe(request: Request, subscriber: Subscriber): void {
-    const index = request.subscribers.indexOf(subscriber)
-    if (index < 0) return
-    request.subscribers.splice(index, 1)
-    if (request.subscribers.length === 0 && request.isOpen && !request.isInLine) this.#remove(request)
+  unsubscribe(subscription: Subscription): void {
+    const { next, request } = subscription
+    let before: Subscription | undefined
+    let other = request.first
+    while (other !== undefined && other !== subscription) {
+      before = other
+      other = other.next
+    }
+    if (other === undefined) return
+    if (before === undefined) request.first = next
+    else before.next = next
+    if (next === undefined) request.last = before
+    if (request.first === undefined && request.isOpen && !request.isInLine) this.#remove(request)
   }
 
   /** The request was written, by the peer or by a caller. */
-  markWritten(kind: Kind, key: string, now: number): void {
+  markWritten(kind: Kind, key: Key, now: number): void {
     let request = this.get(kind, key)
     if (request === undefined) {
       const limit = typeof kind === "number" ? maxUnwatchedItems : maxUnwatchedMessages
       // Nobody waits for it, so it matters only for its deadline.
-      if (this.#timeoutOf(kind) === Infinity || (this.#tables.get(kind)?.size ?? 0) >= limit) return
+      if (this.#timeoutOf(kind) === Infinity || this.#count(kind) >= limit) return
       request = this.#add(kind, key)
     }
     request.timesWritten++
@@ -148,8 +184,12 @@ export class InFlight {
   }
 
   tell(request: Request, outcome: Outcome): void {
-    // A subscriber may make another one leave, which must not be told then. So they are taken out one at a time.
-    for (let next = request.subscribers.shift(); next !== undefined; next = request.subscribers.shift()) next(outcome)
+    // A caller may make another one leave, which must not be told then. So they are taken out one at a time.
+    for (let next = request.first; next !== undefined; next = request.first) {
+      request.first = next.next
+      if (request.first === undefined) request.last = undefined
+      next.receive(next.index, outcome)
+    }
   }
 
   /** The remote is at work on something else: the time of the first request in line begins now if it was written after `order`. */
@@ -159,15 +199,23 @@ export class InFlight {
 
   /** Closes all requests without answering them. */
   clear(): void {
-    for (const table of this.#tables.values()) for (const request of table.values()) this.#remove(request)
+    for (const request of this.#items) this.#remove(request)
+    for (const table of this.#messages.values()) for (const request of table.values()) this.#remove(request)
   }
 
-  #add(kind: Kind, key: string): Request {
+  #count(kind: Kind): number {
+    return this.#counts.get(kind) ?? 0
+  }
+
+  #add(kind: Kind, key: Key): Request {
     const request: Request = {
       kind,
-      key,
+      // A copy: callers may use their bytes again, and those of a received message keep all of it alive.
+      hash: typeof key === "string" ? noHash : new Uint8Array(key),
+      key: typeof key === "string" ? key : "",
       timeout: this.#timeoutOf(kind),
-      subscribers: [],
+      first: undefined,
+      last: undefined,
       order: 0,
       timesWritten: 0,
       since: 0,
@@ -175,11 +223,16 @@ export class InFlight {
       candidate: undefined,
       isInLine: false,
       earlier: undefined,
-      later: undefined
+      later: undefined,
+      chained: undefined
     }
-    let table = this.#tables.get(kind)
-    if (table === undefined) this.#tables.set(kind, (table = new Map()))
-    table.set(key, request)
+    if (typeof key !== "string") this.#items.add(request)
+    else {
+      let table = this.#messages.get(kind)
+      if (table === undefined) this.#messages.set(kind, (table = new Map()))
+      table.set(key, request)
+    }
+    this.#counts.set(kind, this.#count(kind) + 1)
     this.size++
     return request
   }
@@ -187,7 +240,10 @@ export class InFlight {
   #remove(request: Request): void {
     if (!request.isOpen) return
     request.isOpen = false
-    this.#tables.get(request.kind)?.delete(request.key)
+    const { hash, key, kind } = request
+    if (hash === noHash) this.#messages.get(kind)?.delete(key)
+    else this.#items.remove(request)
+    this.#counts.set(kind, this.#count(kind) - 1)
     this.size--
     if (!request.isInLine) return
     const { earlier, later } = request

@@ -193,7 +193,7 @@ export class Requests {
       }
       const wanted = Array.from(items)
       if (wanted.length === 0) return Effect.succeed([])
-      const results = wanted.map((item): DataResult => ({ _tag: "TimedOut", item }))
+      const results: Array<DataResult | undefined> = wanted.map(() => undefined)
       return Effect.flatMap(check(getdatas(wanted), options?.timeout ?? defaultTimeout), (after) =>
         this.#request(after, () => {
           const answer = Deferred.makeUnsafe<ReadonlyArray<DataResult>, PeerError>()
@@ -201,14 +201,15 @@ export class Requests {
           const { leave, newItems } = this.#options.tracker.askItems(wanted, (index, outcome) => {
             const item = wanted[index]!
             results[index] = outcome._tag === "Found" ? { ...outcome, item } : { _tag: "NotFound", item }
-            if (--left === 0) Deferred.doneUnsafe(answer, Effect.succeed(results))
+            if (--left === 0) Deferred.doneUnsafe(answer, Effect.succeed(results as ReadonlyArray<DataResult>))
           })
           return {
             answer,
             messages: getdatas(newItems),
             // Every node says which transactions it does not have.
             pings: !newItems.every(isTransaction),
-            late: () => Effect.succeed(results),
+            late: () =>
+              Effect.succeed(results.map((result, index) => result ?? { _tag: "TimedOut", item: wanted[index]! })),
             leave: (accepted) => getdatas(leave(accepted * maxBatch))
           }
         })

@@ -8,8 +8,8 @@
 import * as Wire from "../../Wire.ts"
 import type { MessageHashes } from "../remoteState.ts"
 import { Answers, type BadAnswer } from "./answers.ts"
-import { blockTransactionsKey, hashOf, keyOf, locatorKey } from "./hashKey.ts"
-import { InFlight, type Kind, type Outcome, type Request, type Subscriber } from "./inFlight.ts"
+import { blockHashOf, blockTransactionsKey, locatorKey } from "./hashKey.ts"
+import { InFlight, type Kind, type Outcome, type Receive, type Request } from "./inFlight.ts"
 import type { FilterQuestion, FilterReceiver, FilterRequest } from "./compactFilters.ts"
 
 export interface TrackerOptions {
@@ -103,7 +103,7 @@ const keyOfQuestion = (question: Question): string => {
 }
 
 /** Whether others wait for a request that is not written. */
-const isUnsent = ({ isOpen, order, subscribers }: Request): boolean => isOpen && order === 0 && subscribers.length > 0
+const isUnsent = ({ first, isOpen, order }: Request): boolean => isOpen && order === 0 && first !== undefined
 
 export class RequestTracker {
   readonly #options: TrackerOptions
@@ -148,7 +148,7 @@ export class RequestTracker {
     const inFlight = this.#inFlight
     switch (message._tag) {
       case "getdata":
-        for (const { hash, type } of message.items) inFlight.markWritten(type, keyOf(hash), now)
+        for (const { hash, type } of message.items) inFlight.markWritten(type, hash, now)
         return
       case "getblocktxn":
       case "getheaders":
@@ -203,49 +203,45 @@ export class RequestTracker {
       if (ping === undefined) return { _tag: "Ping" }
       if (now - ping.writtenAt < oldest.timeout) return undefined
     }
-    const { key, kind, since } = oldest
+    const { kind, since } = oldest
     // A getaddr has no deadline, so it is never in line.
     if (kind === "getaddr") return undefined
     const command = typeof kind === "number" ? "getdata" : kind
-    const hash = typeof kind === "number" || kind === "getblocktxn" ? hashOf(key) : undefined
+    const hash = kind === "getblocktxn" ? blockHashOf(oldest.key) : typeof kind === "number" ? oldest.hash : undefined
     return { _tag: "Stalled", command, hash, waited: now - since }
   }
 
   // ---- callers
 
   /** Asks for the answer to a message. Callers with the same question share one request. */
-  ask(question: Question, subscriber: (outcome: Outcome) => void): Asked {
-    const own: Subscriber = (outcome) => subscriber(outcome)
-    const { isNew, request } = this.#inFlight.subscribe(question._tag, keyOfQuestion(question), own)
+  ask(question: Question, receive: (outcome: Outcome) => void): Asked {
+    const subscription = this.#inFlight.subscribe(question._tag, keyOfQuestion(question), (_, outcome) =>
+      receive(outcome)
+    )
+    const { isNew, request } = subscription
     return {
       isNew,
       candidate: () => request.candidate,
       leave: () => {
-        this.#inFlight.unsubscribe(request, own)
+        this.#inFlight.unsubscribe(subscription)
         return isNew && isUnsent(request)
       }
     }
   }
 
-  /** Asks for items; `subscriber` is called once for each of them, with its index. */
-  askItems(
-    items: ReadonlyArray<Wire.InventoryItem>,
-    subscriber: (index: number, outcome: Outcome) => void
-  ): AskedItems {
-    const all = items.map((item, index) => {
-      const own: Subscriber = (outcome) => subscriber(index, outcome)
-      return { item, own, ...this.#inFlight.subscribe(item.type, keyOf(item.hash), own) }
-    })
+  /** Asks for items; `receive` is called once for each of them, with its index. */
+  askItems(items: ReadonlyArray<Wire.InventoryItem>, receive: Receive): AskedItems {
+    const all = items.map(({ hash, type }, index) => this.#inFlight.subscribe(type, hash, receive, index))
     const mine = all.filter(({ isNew }) => isNew)
     return {
-      newItems: mine.map(({ item }) => item),
+      newItems: mine.map(({ index }) => items[index]!),
       leave: (accepted = 0) => {
-        for (const { own, request } of all) this.#inFlight.unsubscribe(request, own)
+        for (const subscription of all) this.#inFlight.unsubscribe(subscription)
         this.#answers.left()
         return mine
           .slice(accepted)
           .filter(({ request }) => isUnsent(request))
-          .map(({ item }) => item)
+          .map(({ index }) => items[index]!)
       }
     }
   }

@@ -7,7 +7,7 @@ import { maxCompactSize } from "../limits.ts"
 import { Reader } from "../reader.ts"
 import { withWriter, type Writer } from "../writer.ts"
 import { type List, OffsetList, writeList } from "../list.ts"
-import { doubleSha256 } from "../../primitives/sha256.ts"
+import { doubleSha256, doubleSha256Pairs } from "../../primitives/sha256.ts"
 import {
   measureTransaction,
   minTransactionSize,
@@ -87,6 +87,17 @@ export const writeHeader = (writer: Writer, header: BlockHeader): void => {
 const transactionAt = (bytes: Uint8Array, offset: number): Transaction =>
   readTransaction(new Reader(bytes, "block", offset))
 
+/** The transactions of a decoded message. */
+export class TransactionList extends OffsetList<Transaction> {
+  /** Kept from the first call of `Block.txids`. */
+  declare txids: ReadonlyArray<Uint8Array> | undefined
+
+  constructor(bytes: Uint8Array, start: number, end: number, offsets: ArrayLike<number>) {
+    super(bytes, start, end, offsets, transactionAt)
+    this.txids = undefined
+  }
+}
+
 /** Reads a list of transactions, as a view. */
 export const readTransactions = (reader: Reader): List<Transaction> => {
   const count = reader.count("transactions", minTransactionSize)
@@ -96,7 +107,7 @@ export const readTransactions = (reader: Reader): List<Transaction> => {
     offsets[i] = reader.offset
     skipTransaction(reader)
   }
-  return new OffsetList(reader.bytes, first, reader.offset, offsets, transactionAt)
+  return new TransactionList(reader.bytes, first, reader.offset, offsets)
 }
 
 export const writeTransactions = (writer: Writer, transactions: List<Transaction>): void =>
@@ -167,7 +178,7 @@ const sameHash = (bytes: Uint8Array, one: number, other: number): boolean => {
 export const merkleTree = (
   txids: ReadonlyArray<Uint8Array>
 ): { readonly root: Uint8Array; readonly ambiguous: boolean } => {
-  if (txids.length === 0) return { root: new Uint8Array(32), ambiguous: false }
+  if (txids.length <= 1) return { root: new Uint8Array(txids[0] ?? 32), ambiguous: false }
   const level = new Uint8Array(32 * (txids.length + 1))
   for (let i = 0; i < txids.length; i++) level.set(txids[i], i * 32)
   let count = txids.length
@@ -175,9 +186,9 @@ export const merkleTree = (
   while (count > 1) {
     for (let i = 0; i + 1 < count; i += 2) ambiguous ||= sameHash(level, i * 32, i * 32 + 32)
     // An odd level pairs its last hash with itself.
-    if (count % 2 === 1) level.copyWithin(count * 32, (count - 1) * 32, count * 32)
-    count = Math.ceil(count / 2)
-    for (let i = 0; i < count; i++) level.set(doubleSha256(level.subarray(i * 64, i * 64 + 64)), i * 32)
+    if (count % 2 === 1) level.copyWithin(count * 32, (count - 1) * 32, count++ * 32)
+    doubleSha256Pairs(level, count)
+    count /= 2
   }
   return { root: level.slice(0, 32), ambiguous }
 }

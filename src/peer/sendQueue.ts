@@ -70,7 +70,7 @@ export class SendQueue<E> {
   #held: Array<Entry> = []
   readonly #limit: number
   readonly #encode: (message: Message) => Result.Result<Outgoing, E>
-  #closed: (() => Exit.Exit<void, E>) | undefined
+  #closed: (() => E) | undefined
   /** Senders that wait for room, the first first. Made when the first one waits. */
   #line: Set<Waiter<E>> | undefined
   /** Senders whose message was accepted and is not written yet. */
@@ -107,7 +107,7 @@ export class SendQueue<E> {
   /** Succeeds when the message was accepted, at once where there is room. Interrupting the wait withdraws it. */
   offer(message: Message): Effect.Effect<void, E> {
     return Effect.suspend(() => {
-      if (this.#closed !== undefined) return this.#closed()
+      if (this.#closed !== undefined) return Effect.fail(this.#closed())
       if (!this.#hasRoom()) return this.#wait(message, false)
       const encoded = this.#encode(message)
       if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
@@ -152,14 +152,14 @@ export class SendQueue<E> {
   /** Fails every sender that waits or comes later with this error, and drops the messages that were not written. */
   close(error: () => E): void {
     if (this.#closed !== undefined) return
-    this.#closed = () => Exit.fail(error())
+    this.#closed = error
     // Emptied, not shut down: a shutdown would end the writer, and the peer with it, without the reason.
     if (this.#queue !== undefined) while (Queue.takeUnsafe(this.#queue) !== undefined);
     this.#turn = []
     this.#held = []
     const waiting = [...(this.#line ?? []), ...(this.#unwritten ?? [])]
     this.#line = this.#unwritten = undefined
-    for (const { resume } of waiting) resume(this.#closed())
+    for (const { resume } of waiting) resume(Exit.fail(error()))
   }
 
   #hasRoom(): boolean {
@@ -208,7 +208,7 @@ export class SendQueue<E> {
 
   #wait(message: Message, untilWritten: boolean): Effect.Effect<void, E> {
     return Effect.callback<void, E>((resume) => {
-      if (this.#closed !== undefined) return resume(this.#closed())
+      if (this.#closed !== undefined) return resume(Exit.fail(this.#closed()))
       const waiter: Waiter<E> = { message, untilWritten, resume }
       if (this.#hasRoom()) this.#accept(waiter)
       else (this.#line ??= new Set()).add(waiter)

@@ -22,6 +22,8 @@ let connected = 0
 let made = 0
 let answered = 0
 let announced = 0
+/** How often a peer failed, by reason. */
+const failures = new Map<string, number>()
 
 const { gc } = globalThis
 assert.ok(gc !== undefined, "run with --expose-gc")
@@ -56,6 +58,13 @@ const visitor = (port: number, { hashes }: RegtestChain.Chain) =>
           yield* Effect.sleep("1 second")
         }
       })
+    ).pipe(
+      // On a machine with other work a dial may take too long.
+      Effect.catch((error) =>
+        Effect.sync(() => {
+          failures.set(error.message, (failures.get(error.message) ?? 0) + 1)
+        })
+      )
     )
   )
 
@@ -73,7 +82,8 @@ const program = Effect.gen(function* () {
     const heap = yield* settledHeap
     heaps.push(heap)
     console.log(
-      `minute ${minute}: ${heap.toFixed(1)} MiB, ${connected} peers connected, ${made} made, ${announced} announcements, ${answered} blocks`
+      `minute ${minute}: ${heap.toFixed(1)} MiB, ${connected} peers connected, ${made} made, ${announced} announcements, ${answered} blocks`,
+      ...failures
     )
     if (minute < minutes) yield* Effect.sleep(Duration.minutes(1))
   }

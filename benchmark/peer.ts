@@ -12,11 +12,21 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { isIsolated, startCore } from "./core.ts"
 import { type Answer, type Commands, type IdleSize, invsPerRound } from "./ends/end.ts"
-import { ask, type Competitor, factor, type Pace, printTable, quantile, row, verdict, wanted } from "./harness.ts"
+import {
+  ask,
+  type Competitor,
+  duration,
+  factor,
+  type Pace,
+  pretenuringFlag,
+  printTable,
+  quantile,
+  row,
+  verdict,
+  wanted
+} from "./harness.ts"
 import { us } from "./shared.ts"
 import { measureStart, startTitle } from "./start.ts"
-
-const plain = "node:net, framing and decoding of the package"
 
 interface Implementation {
   readonly name: string
@@ -26,8 +36,8 @@ interface Implementation {
   readonly args?:
     | readonly [checkout: string, transport: "v1" | "v2"]
     | readonly [checkout: string, transport: "v1", "by hand"]
-  /** Whether it only takes part in the rows of blocks. */
-  readonly onlyBlocks?: boolean
+  /** Whether it does not check the blocks that it asked for; it only takes part in rows of such blocks. */
+  readonly unchecked?: boolean
 }
 
 const checkout = path.join(import.meta.dirname, "..")
@@ -36,22 +46,22 @@ const { BENCH_ENDS: asked, BENCH_SOURCE: other } = process.env
 const hasCompetitors = fs.existsSync(path.join(import.meta.dirname, "node_modules/bcoin"))
 if (!hasCompetitors) console.error("without the competitors: npm ci --ignore-scripts --prefix benchmark")
 
+/** Our package in a checkout, with and without the check of blocks. */
+const oursOf = (name: string, checkout: string): ReadonlyArray<Implementation> => [
+  { name, file: "ours", args: [checkout, "v1"] },
+  { name: `${name}, not checked`, file: "ours", args: [checkout, "v1", "by hand"], unchecked: true }
+]
+
 const implementations: ReadonlyArray<Implementation> = [
-  { name: us, file: "ours", args: [checkout, "v1"] as const },
-  ...(other === undefined ? [] : [{ name: `${us} of ${other}`, file: "ours", args: [other, "v1"] as const }]),
-  {
-    name: `${us}, getdata sent, not checked`,
-    file: "ours",
-    args: [checkout, "v1", "by hand"] as const,
-    onlyBlocks: true
-  },
+  ...oursOf(us, checkout),
+  ...(other === undefined ? [] : oursOf(`${us} of ${other}`, other)),
   ...(hasCompetitors
     ? [
         { name: "bcoin 1.0.2", file: "bcoin" },
         { name: "bitcore-p2p 10.10.7", file: "bitcore" }
       ]
     : []),
-  { name: plain, file: "plain" }
+  { name: "node:net", file: "plain" }
 ].filter(
   ({ file, name }) => file === "ours" || asked === undefined || asked.split(",").some((part) => name.includes(part))
 )
@@ -111,7 +121,8 @@ interface Row {
   readonly title: string
   /** The work of one run: about 0.1 s. */
   readonly amount: { readonly count: number; readonly unit: string }
-  readonly isBlocks?: boolean
+  /** Whether ours does not check blocks, as the others. */
+  readonly unchecked?: boolean
   readonly run: (ends: Ends) => Promise<number>
   /** The target compared with plain. */
   readonly ofPlain: number
@@ -136,20 +147,25 @@ const rows: ReadonlyArray<Row> = [
     run: ({ client }) => client.call("pings", 500),
     ofPlain: 0.9
   },
-  {
-    title: "blocks of 1 MB, one asked at a time",
-    amount: { count: 16, unit: "MB" },
-    isBlocks: true,
-    run: ({ client }) => client.call("blocks", 16, 1),
-    ofPlain: 0.85
-  },
-  {
-    title: "blocks of 1 MB, 16 asked at once",
-    amount: { count: 16, unit: "MB" },
-    isBlocks: true,
-    run: ({ client }) => client.call("blocks", 16, 16),
-    ofPlain: 0.9
-  },
+  ...[false, true].flatMap((unchecked): ReadonlyArray<Row> => {
+    const how = unchecked ? ", not checked" : ""
+    return [
+      {
+        title: `blocks of 1 MB, one asked at a time${how}`,
+        amount: { count: 16, unit: "MB" },
+        unchecked,
+        run: ({ client }) => client.call("blocks", 16, 1),
+        ofPlain: 0.85
+      },
+      {
+        title: `blocks of 1 MB, 16 asked at once${how}`,
+        amount: { count: 16, unit: "MB" },
+        unchecked,
+        run: ({ client }) => client.call("blocks", 16, 16),
+        ofPlain: 0.9
+      }
+    ]
+  }),
   {
     title: "inv of 1,000 new items",
     amount: { count: 2 * invsPerRound, unit: "invs" },
@@ -170,29 +186,53 @@ const rows: ReadonlyArray<Row> = [
   }
 ]
 
+/** Those that take part in most rows. */
+const checking = <A extends Implementation>(all: ReadonlyArray<A>): ReadonlyArray<A> =>
+  all.filter(({ unchecked = false }) => !unchecked)
+
 const targetsOf = (ends: ReadonlyArray<Implementation>, ofPlain: number): Record<string, number> =>
   Object.fromEntries(
     ends.filter(({ file }) => file !== "ours").map(({ file, name }) => [name, file === "plain" ? ofPlain : 1])
   )
 
+const processorTime = async ({ client, server }: Ends): Promise<number> =>
+  (await client.call("processorTime")) + (await server.call("processorTime"))
+
+/**
+ * Measures a row, and adds the processor time of both ends, warm-up included. It tells how much work is done, also on a busy machine,
+ * where the wall time of two processes that wait for each other depends on the other load.
+ */
+const measureRow = async (
+  { amount, ofPlain, run, title, unchecked = false }: Row,
+  ends: ReadonlyArray<Ends>,
+  pace: Pace,
+  suffix: string
+): Promise<void> => {
+  const compared = ends.filter((each) => each.file !== "ours" || (each.unchecked ?? false) === unchecked)
+  const runs = compared.map(() => 0)
+  const [first, ...others] = compared.map((each, at): Competitor => {
+    const count = (): Promise<number> => {
+      runs[at]!++
+      return run(each)
+    }
+    return { name: each.name, run: count }
+  })
+  const before = await Promise.all(compared.map(processorTime))
+  const targets = targetsOf(ends, ofPlain)
+  await ask({ title: title + suffix, competitors: [first!, ...others], amount, targets, pace })
+  const after = await Promise.all(compared.map(processorTime))
+  const [ours = 0, ...theirs] = after.map((time, at) => (time - before[at]!) / runs[at]! / amount.count)
+  const ratios = theirs.map((time, at) => `${factor(time / ours)} ${others[at]!.name}`)
+  row("", "processor time of both ends", `${duration(ours)} each`, "", ratios.join(", "), "")
+}
+
 const measureRows = async (ends: ReadonlyArray<Ends>, pace: Pace, suffix: string): Promise<void> => {
-  for (const { amount, isBlocks = false, ofPlain, run, title } of rows) {
-    const competitors = ends
-      .filter(({ onlyBlocks = false }) => isBlocks || !onlyBlocks)
-      .map((each) => ({ name: each.name, run: () => run(each) }))
-    await ask({
-      title: title + suffix,
-      competitors: [competitors[0]!, ...competitors.slice(1)],
-      amount,
-      targets: targetsOf(ends, ofPlain),
-      pace
-    })
-  }
+  for (const each of rows) if (wanted(each.title + suffix)) await measureRow(each, ends, pace, suffix)
   for (const { handshakes, name, server } of ends) assert.equal(await server.call("served"), handshakes, name)
 }
 
-const pace: Pace = { rounds: 5, sampleTime: 300, warmTime: 1_000 }
-const shortPace: Pace = { rounds: 3, sampleTime: 300, warmTime: 600 }
+const pace: Pace = { rounds: 5, sampleTime: 250, warmTime: 800 }
+const shortPace: Pace = { rounds: 3, sampleTime: 250, warmTime: 400 }
 
 // ---- heap
 
@@ -201,7 +241,7 @@ const idlePeers = 500
 const idleLimit = 16
 
 const measureIdle = async (ends: ReadonlyArray<Ends>): Promise<void> => {
-  const compared = ends.filter(({ onlyBlocks = false }) => !onlyBlocks)
+  const compared = checking(ends)
   const sizes: Array<Array<IdleSize>> = compared.map(() => [])
   // The first round is discarded: it includes code and caches.
   for (let round = -1; round < 2; round++) {
@@ -235,8 +275,8 @@ const coreBatch = 1_000
 const measureCore = async (): Promise<void> => {
   const { hashes, port, stop } = await startCore(coreBlocks)
   for (const transport of ["v1", "v2"] as const) {
-    const compared = implementations
-      .filter(({ file, onlyBlocks = false }) => file !== "bitcore" && !onlyBlocks)
+    const compared = checking(implementations)
+      .filter(({ file }) => file !== "bitcore")
       .map(({ args, file, name }): Implementation =>
         args === undefined ? { file, name } : { file, name, args: [args[0], transport] }
       )
@@ -261,8 +301,6 @@ const measureCore = async (): Promise<void> => {
 }
 
 // ---- all
-
-const flag = "--no-allocation-site-pretenuring"
 
 /** Starts the ends of all implementations, one after the other, so that no start disturbs another. */
 const withEnds = async (
@@ -296,7 +334,7 @@ if (wanted(coreTitle)) {
   else await measureCore()
 }
 
-const suffix = `, with ${flag}`
-if (isAsked(suffix)) await withEnds([flag], (ends) => measureRows(ends, shortPace, suffix))
+const suffix = `, with ${pretenuringFlag}`
+if (isAsked(suffix)) await withEnds([pretenuringFlag], (ends) => measureRows(ends, shortPace, suffix))
 
 printTable("peer: the same implementation at both ends, over loopback")

@@ -21,12 +21,17 @@ const mostBuckets = 1 << 17
 const emptyBuckets = (count: number): Array<undefined> => Array.from({ length: count })
 
 /** One for each 16 bits of a hash. Made when first needed: some runtimes have no randomness while modules are loaded. */
-let multipliers: Int32Array | undefined
+let secret: Int32Array | undefined
 
 export class ItemTable<A extends Entry> {
   size = 0
   #buckets: Array<A | undefined> = emptyBuckets(leastBuckets)
-  readonly #multipliers = (multipliers ??= crypto.getRandomValues(new Int32Array(16)))
+  readonly #multipliers: Int32Array
+
+  /** `multipliers` are 16 secret random numbers; by default those of the process. */
+  constructor(multipliers: Int32Array = (secret ??= crypto.getRandomValues(new Int32Array(16)))) {
+    this.#multipliers = multipliers
+  }
 
   get(kind: number | string, hash: Uint8Array): A | undefined {
     let entry = this.#buckets[this.#bucketOf(hash)]
@@ -82,7 +87,7 @@ export class ItemTable<A extends Entry> {
 
   #grow(): void {
     const entries = [...this]
-    this.#buckets = emptyBuckets(this.#buckets.length * 8)
+    this.#buckets = emptyBuckets(this.#buckets.length * 4)
     for (const entry of entries) this.#enchain(entry)
   }
 }

@@ -160,7 +160,8 @@ for (const [size, payload, witnesses] of [
   await ask({
     title: `encode a block of ${size} made of plain objects`,
     competitors: [{ name: us, run: () => Result.getOrThrow(Wire.encode(objects)).length }, ...encoders],
-    amount
+    amount,
+    targets: targetsOf(able)
   })
 
   await askHandOut(size, decoded)

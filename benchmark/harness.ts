@@ -13,12 +13,15 @@
  * collection would return the pages of the young generation to the system; allocating them again took as long as decoding a
  * block.
  *
- * `npm run bench` sets `--no-allocation-site-pretenuring`. The preparation of a question keeps whole blocks as objects. V8
- * infers that such objects live long and allocates later ones in the old generation, with all objects that they refer to.
- * The same code then decoded a block of 1 MB in 1.5 ms instead of 0.54 in some runs, and the competitors varied likewise.
+ * V8 infers that objects live long where earlier ones of the same place in the code did, and allocates them in the old generation,
+ * with all objects that they refer to. The preparation of a question keeps whole blocks as objects, as some programs do. The
+ * same code then decodes a block of 1 MB in 0.54 ms or in 1.5, differently in each run and for each competitor. So `codec`, `lists`
+ * and `peer` are measured as programs run, and once more with the flag that turns this off.
  */
 import assert from "node:assert/strict"
 import { performance } from "node:perf_hooks"
+
+export const pretenuringFlag = "--no-allocation-site-pretenuring"
 
 /** One implementation of the measured work. */
 export interface Competitor {
@@ -205,7 +208,8 @@ export const printTable = (title: string): void => {
   const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)))
   const line = (cells: ReadonlyArray<string>): string =>
     `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`
-  console.log(`\n### ${title}\n`)
+  const flag = process.execArgv.includes(pretenuringFlag) ? `, with ${pretenuringFlag}` : ""
+  console.log(`\n### ${title}${flag}\n`)
   console.log(line(head))
   console.log(`|${widths.map((width) => "-".repeat(width + 2)).join("|")}|`)
   for (const cells of rows) console.log(line(cells))

@@ -12,7 +12,18 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { isIsolated, startCore } from "./core.ts"
 import { type Answer, type Commands, type IdleSize, invsPerRound } from "./ends/end.ts"
-import { ask, type Competitor, factor, type Pace, printTable, quantile, row, verdict, wanted } from "./harness.ts"
+import {
+  ask,
+  type Competitor,
+  factor,
+  type Pace,
+  pretenuringFlag,
+  printTable,
+  quantile,
+  row,
+  verdict,
+  wanted
+} from "./harness.ts"
 import { us } from "./shared.ts"
 import { measureStart, startTitle } from "./start.ts"
 
@@ -262,8 +273,6 @@ const measureCore = async (): Promise<void> => {
 
 // ---- all
 
-const flag = "--no-allocation-site-pretenuring"
-
 /** Starts the ends of all implementations, one after the other, so that no start disturbs another. */
 const withEnds = async (
   flags: ReadonlyArray<string>,
@@ -296,7 +305,7 @@ if (wanted(coreTitle)) {
   else await measureCore()
 }
 
-const suffix = `, with ${flag}`
-if (isAsked(suffix)) await withEnds([flag], (ends) => measureRows(ends, shortPace, suffix))
+const suffix = `, with ${pretenuringFlag}`
+if (isAsked(suffix)) await withEnds([pretenuringFlag], (ends) => measureRows(ends, shortPace, suffix))
 
 printTable("peer: the same implementation at both ends, over loopback")

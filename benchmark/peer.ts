@@ -15,6 +15,7 @@ import { type Answer, type Commands, type IdleSize, invsPerRound } from "./ends/
 import {
   ask,
   type Competitor,
+  duration,
   factor,
   type Pace,
   pretenuringFlag,
@@ -26,8 +27,6 @@ import {
 } from "./harness.ts"
 import { us } from "./shared.ts"
 import { measureStart, startTitle } from "./start.ts"
-
-const plain = "node:net, framing and decoding of the package"
 
 interface Implementation {
   readonly name: string
@@ -62,7 +61,7 @@ const implementations: ReadonlyArray<Implementation> = [
         { name: "bitcore-p2p 10.10.7", file: "bitcore" }
       ]
     : []),
-  { name: plain, file: "plain" }
+  { name: "node:net", file: "plain" }
 ].filter(
   ({ file, name }) => file === "ours" || asked === undefined || asked.split(",").some((part) => name.includes(part))
 )
@@ -186,19 +185,39 @@ const targetsOf = (ends: ReadonlyArray<Implementation>, ofPlain: number): Record
     ends.filter(({ file }) => file !== "ours").map(({ file, name }) => [name, file === "plain" ? ofPlain : 1])
   )
 
+const processorTime = async ({ client, server }: Ends): Promise<number> =>
+  (await client.call("processorTime")) + (await server.call("processorTime"))
+
+/**
+ * Measures a row, and adds the processor time of both ends, warm-up included. It tells how much work is done, also on a busy machine,
+ * where the wall time of two processes that wait for each other depends on the other load.
+ */
+const measureRow = async (
+  { amount, isBlocks = false, ofPlain, run, title }: Row,
+  ends: ReadonlyArray<Ends>,
+  pace: Pace,
+  suffix: string
+): Promise<void> => {
+  const compared = ends.filter(({ onlyBlocks = false }) => isBlocks || !onlyBlocks)
+  const runs = compared.map(() => 0)
+  const [first, ...others] = compared.map((each, at): Competitor => {
+    const count = (): Promise<number> => {
+      runs[at]!++
+      return run(each)
+    }
+    return { name: each.name, run: count }
+  })
+  const before = await Promise.all(compared.map(processorTime))
+  const targets = targetsOf(ends, ofPlain)
+  await ask({ title: title + suffix, competitors: [first!, ...others], amount, targets, pace })
+  const after = await Promise.all(compared.map(processorTime))
+  const [ours = 0, ...theirs] = after.map((time, at) => (time - before[at]!) / runs[at]! / amount.count)
+  const ratios = theirs.map((time, at) => `${factor(time / ours)} ${others[at]!.name}`)
+  row("", "processor time of both ends", `${duration(ours)} each`, "", ratios.join(", "), "")
+}
+
 const measureRows = async (ends: ReadonlyArray<Ends>, pace: Pace, suffix: string): Promise<void> => {
-  for (const { amount, isBlocks = false, ofPlain, run, title } of rows) {
-    const competitors = ends
-      .filter(({ onlyBlocks = false }) => isBlocks || !onlyBlocks)
-      .map((each) => ({ name: each.name, run: () => run(each) }))
-    await ask({
-      title: title + suffix,
-      competitors: [competitors[0]!, ...competitors.slice(1)],
-      amount,
-      targets: targetsOf(ends, ofPlain),
-      pace
-    })
-  }
+  for (const each of rows) if (wanted(each.title + suffix)) await measureRow(each, ends, pace, suffix)
   for (const { handshakes, name, server } of ends) assert.equal(await server.call("served"), handshakes, name)
 }
 

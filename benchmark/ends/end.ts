@@ -38,6 +38,8 @@ export interface Commands {
   readonly serve: () => Promise<number>
   /** The number of handshakes that a server has completed. */
   readonly served: () => Promise<number>
+  /** Milliseconds of processor time that the process has used. */
+  readonly processorTime: () => Promise<number>
   /** Whether a server sends the first inv of a round again and again, instead of one after the other. */
   readonly repeatInv: (repeats: boolean) => Promise<void>
   readonly handshakes: (port: number, count: number, atOnce: number) => Promise<number>
@@ -157,6 +159,10 @@ const commandsOf = <Peer>(end: End<Peer>): Commands => {
   return {
     serve: () => end.serve(() => handshakes++),
     served: async () => handshakes,
+    processorTime: async () => {
+      const { system, user } = process.cpuUsage()
+      return (system + user) / 1_000
+    },
     repeatInv: async (asked) => void (repeats = asked),
     handshakes: async (port, count, atOnce) => {
       let left = count

@@ -36,8 +36,8 @@ interface Implementation {
   readonly args?:
     | readonly [checkout: string, transport: "v1" | "v2"]
     | readonly [checkout: string, transport: "v1", "by hand"]
-  /** Whether it only takes part in the rows of blocks. */
-  readonly onlyBlocks?: boolean
+  /** Whether it does not check the blocks that it asked for; it only takes part in rows of such blocks. */
+  readonly unchecked?: boolean
 }
 
 const checkout = path.join(import.meta.dirname, "..")
@@ -46,15 +46,15 @@ const { BENCH_ENDS: asked, BENCH_SOURCE: other } = process.env
 const hasCompetitors = fs.existsSync(path.join(import.meta.dirname, "node_modules/bcoin"))
 if (!hasCompetitors) console.error("without the competitors: npm ci --ignore-scripts --prefix benchmark")
 
+/** Our package in a checkout, with and without the check of blocks. */
+const oursOf = (name: string, checkout: string): ReadonlyArray<Implementation> => [
+  { name, file: "ours", args: [checkout, "v1"] },
+  { name: `${name}, not checked`, file: "ours", args: [checkout, "v1", "by hand"], unchecked: true }
+]
+
 const implementations: ReadonlyArray<Implementation> = [
-  { name: us, file: "ours", args: [checkout, "v1"] as const },
-  ...(other === undefined ? [] : [{ name: `${us} of ${other}`, file: "ours", args: [other, "v1"] as const }]),
-  {
-    name: `${us}, getdata sent, not checked`,
-    file: "ours",
-    args: [checkout, "v1", "by hand"] as const,
-    onlyBlocks: true
-  },
+  ...oursOf(us, checkout),
+  ...(other === undefined ? [] : oursOf(`${us} of ${other}`, other)),
   ...(hasCompetitors
     ? [
         { name: "bcoin 1.0.2", file: "bcoin" },
@@ -121,7 +121,8 @@ interface Row {
   readonly title: string
   /** The work of one run: about 0.1 s. */
   readonly amount: { readonly count: number; readonly unit: string }
-  readonly isBlocks?: boolean
+  /** Whether ours does not check blocks, as the others. */
+  readonly unchecked?: boolean
   readonly run: (ends: Ends) => Promise<number>
   /** The target compared with plain. */
   readonly ofPlain: number
@@ -146,20 +147,25 @@ const rows: ReadonlyArray<Row> = [
     run: ({ client }) => client.call("pings", 500),
     ofPlain: 0.9
   },
-  {
-    title: "blocks of 1 MB, one asked at a time",
-    amount: { count: 16, unit: "MB" },
-    isBlocks: true,
-    run: ({ client }) => client.call("blocks", 16, 1),
-    ofPlain: 0.85
-  },
-  {
-    title: "blocks of 1 MB, 16 asked at once",
-    amount: { count: 16, unit: "MB" },
-    isBlocks: true,
-    run: ({ client }) => client.call("blocks", 16, 16),
-    ofPlain: 0.9
-  },
+  ...[false, true].flatMap((unchecked): ReadonlyArray<Row> => {
+    const how = unchecked ? ", not checked" : ""
+    return [
+      {
+        title: `blocks of 1 MB, one asked at a time${how}`,
+        amount: { count: 16, unit: "MB" },
+        unchecked,
+        run: ({ client }) => client.call("blocks", 16, 1),
+        ofPlain: 0.85
+      },
+      {
+        title: `blocks of 1 MB, 16 asked at once${how}`,
+        amount: { count: 16, unit: "MB" },
+        unchecked,
+        run: ({ client }) => client.call("blocks", 16, 16),
+        ofPlain: 0.9
+      }
+    ]
+  }),
   {
     title: "inv of 1,000 new items",
     amount: { count: 2 * invsPerRound, unit: "invs" },
@@ -180,6 +186,10 @@ const rows: ReadonlyArray<Row> = [
   }
 ]
 
+/** Those that take part in most rows. */
+const checking = <A extends Implementation>(all: ReadonlyArray<A>): ReadonlyArray<A> =>
+  all.filter(({ unchecked = false }) => !unchecked)
+
 const targetsOf = (ends: ReadonlyArray<Implementation>, ofPlain: number): Record<string, number> =>
   Object.fromEntries(
     ends.filter(({ file }) => file !== "ours").map(({ file, name }) => [name, file === "plain" ? ofPlain : 1])
@@ -193,12 +203,12 @@ const processorTime = async ({ client, server }: Ends): Promise<number> =>
  * where the wall time of two processes that wait for each other depends on the other load.
  */
 const measureRow = async (
-  { amount, isBlocks = false, ofPlain, run, title }: Row,
+  { amount, ofPlain, run, title, unchecked = false }: Row,
   ends: ReadonlyArray<Ends>,
   pace: Pace,
   suffix: string
 ): Promise<void> => {
-  const compared = ends.filter(({ onlyBlocks = false }) => isBlocks || !onlyBlocks)
+  const compared = ends.filter((each) => each.file !== "ours" || (each.unchecked ?? false) === unchecked)
   const runs = compared.map(() => 0)
   const [first, ...others] = compared.map((each, at): Competitor => {
     const count = (): Promise<number> => {
@@ -231,7 +241,7 @@ const idlePeers = 500
 const idleLimit = 16
 
 const measureIdle = async (ends: ReadonlyArray<Ends>): Promise<void> => {
-  const compared = ends.filter(({ onlyBlocks = false }) => !onlyBlocks)
+  const compared = checking(ends)
   const sizes: Array<Array<IdleSize>> = compared.map(() => [])
   // The first round is discarded: it includes code and caches.
   for (let round = -1; round < 2; round++) {
@@ -265,8 +275,8 @@ const coreBatch = 1_000
 const measureCore = async (): Promise<void> => {
   const { hashes, port, stop } = await startCore(coreBlocks)
   for (const transport of ["v1", "v2"] as const) {
-    const compared = implementations
-      .filter(({ file, onlyBlocks = false }) => file !== "bitcore" && !onlyBlocks)
+    const compared = checking(implementations)
+      .filter(({ file }) => file !== "bitcore")
       .map(({ args, file, name }): Implementation =>
         args === undefined ? { file, name } : { file, name, args: [args[0], transport] }
       )

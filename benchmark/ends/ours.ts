@@ -14,6 +14,7 @@ const [, , checkout = path.join(import.meta.dirname, "../.."), transportName = "
 const require = createRequire(path.join(checkout, "package.json"))
 const load = (specifier: string): Promise<unknown> => import(pathToFileURL(require.resolve(specifier)).href)
 
+const Duration = (await load("effect/Duration")) as typeof import("effect/Duration")
 const Effect = (await load("effect/Effect")) as typeof import("effect/Effect")
 const Exit = (await load("effect/Exit")) as typeof import("effect/Exit")
 const ManagedRuntime = (await load("effect/ManagedRuntime")) as typeof import("effect/ManagedRuntime")
@@ -55,7 +56,13 @@ const serve = async (onHandshake: () => void): Promise<number> => {
   return listener.address.port
 }
 
-const dial = (port: number) => Peer.dial(NodeConnection.connect({ host: "127.0.0.1", port }), { network, transport })
+const dial = (port: number) =>
+  Peer.dial(NodeConnection.connect({ host: "127.0.0.1", port }), {
+    network,
+    transport,
+    // A peer that gives the remote any time does not remember that a block was asked for, and so does not check it.
+    dataStallTimeout: how === undefined ? undefined : Duration.infinity
+  })
 
 interface Dialled {
   readonly peer: PeerTypes.Peer

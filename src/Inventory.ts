@@ -24,7 +24,7 @@ export const defaultKnownInventory = 1_000
 export const maxTrickleBatch = 1_000
 
 /**
- * A set of at most `limit` hashes, which forgets the least recently used one. An entry takes about 50 bytes, in typed
+ * A set of at most `limit` hashes, which forgets the least recently used one. An entry takes about 40 bytes, in typed
  * arrays that grow with the number of entries.
  *
  * @category models
@@ -42,15 +42,14 @@ export interface Known {
 }
 
 const none = -1
-
-const wider = <A extends Uint8Array | Int32Array>(from: A, to: A): A => {
-  to.set(from)
-  return to
-}
+const hashSize = 32
+const leastCapacity = 16
+/** From this capacity on, the numbers of slots do not fit 16 bits. */
+const wideCapacity = 1 << 15
 
 // Shared by all empty sets.
 const noHashes = new Uint8Array(0)
-const noSlots = new Int32Array(0)
+const noLinks = new Int16Array(0)
 
 class KnownSet implements Known {
   size = 0
@@ -59,12 +58,11 @@ class KnownSet implements Known {
   #capacity = 0
   /** 32 bytes for each slot. */
   #hashes: Uint8Array = noHashes
-  /** The neighbours of each slot in the order of use. */
-  #older: Int32Array = noSlots
-  #newer: Int32Array = noSlots
-  /** The next slot of the same bucket of the table. */
-  #chained: Int32Array = noSlots
-  #table: Int32Array = noSlots
+  /**
+   * Numbers of slots, in one array, because each has some 250 bytes of its own. First the neighbours of each slot in the order of use,
+   * `#capacity` older ones, then as many newer ones; then the next slot of the same bucket of the table; then the table.
+   */
+  #links: Int16Array | Int32Array = noLinks
   #oldest = none
   #newest = none
 
@@ -92,79 +90,89 @@ class KnownSet implements Known {
       this.#unchain(slot)
       this.#unlink(slot)
     } else this.size++
-    this.#hashes.set(hash, slot * 32)
+    this.#hashes.set(hash, slot * hashSize)
     this.#enchain(slot)
     this.#linkAsNewest(slot)
     return true
   }
 
-  #placeOf(bytes: Uint8Array, at: number): number {
+  /** Where the bucket of the hash at an offset is, in `#links`. */
+  #bucketOf(bytes: Uint8Array, at: number): number {
     let mixed = this.#seed | 0
-    for (let word = 0; word < 32; word += 4) {
+    for (let word = 0; word < hashSize; word += 4) {
       const value =
         bytes[at + word]! | (bytes[at + word + 1]! << 8) | (bytes[at + word + 2]! << 16) | (bytes[at + word + 3]! << 24)
       mixed = Math.imul(mixed ^ value, 0x9e3779b1)
       mixed ^= mixed >>> 15
     }
-    return mixed & (this.#table.length - 1)
+    const table = this.#capacity * 3
+    return table + (mixed & (this.#links.length - table - 1))
   }
 
   #isAt(slot: number, hash: Uint8Array): boolean {
     const hashes = this.#hashes
-    const at = slot * 32
-    for (let index = 0; index < 32; index++) if (hashes[at + index] !== hash[index]) return false
+    const at = slot * hashSize
+    for (let index = 0; index < hashSize; index++) if (hashes[at + index] !== hash[index]) return false
     return true
   }
 
   #find(hash: Uint8Array): number {
     if (this.size === 0) return none
-    let slot = this.#table[this.#placeOf(hash, 0)]!
-    while (slot !== none && !this.#isAt(slot, hash)) slot = this.#chained[slot]!
+    const links = this.#links
+    const chained = this.#capacity * 2
+    let slot = links[this.#bucketOf(hash, 0)]!
+    while (slot !== none && !this.#isAt(slot, hash)) slot = links[chained + slot]!
     return slot
   }
 
   #enchain(slot: number): void {
-    const place = this.#placeOf(this.#hashes, slot * 32)
-    this.#chained[slot] = this.#table[place]!
-    this.#table[place] = slot
+    const links = this.#links
+    const bucket = this.#bucketOf(this.#hashes, slot * hashSize)
+    links[this.#capacity * 2 + slot] = links[bucket]!
+    links[bucket] = slot
   }
 
   #unchain(slot: number): void {
-    const place = this.#placeOf(this.#hashes, slot * 32)
-    const chained = this.#chained
-    let before = this.#table[place]!
-    if (before === slot) this.#table[place] = chained[slot]!
-    else {
-      while (chained[before] !== slot) before = chained[before]!
-      chained[before] = chained[slot]!
-    }
+    const links = this.#links
+    const chained = this.#capacity * 2
+    let before = this.#bucketOf(this.#hashes, slot * hashSize)
+    while (links[before] !== slot) before = chained + links[before]!
+    links[before] = links[chained + slot]!
   }
 
   #unlink(slot: number): void {
-    const older = this.#older
-    const newer = this.#newer
-    if (older[slot] === none) this.#oldest = newer[slot]!
-    else newer[older[slot]!] = newer[slot]!
-    if (newer[slot] === none) this.#newest = older[slot]!
-    else older[newer[slot]!] = older[slot]!
+    const links = this.#links
+    const capacity = this.#capacity
+    const older = links[slot]!
+    const newer = links[capacity + slot]!
+    if (older === none) this.#oldest = newer
+    else links[capacity + older] = newer
+    if (newer === none) this.#newest = older
+    else links[newer] = older
   }
 
   #linkAsNewest(slot: number): void {
-    this.#older[slot] = this.#newest
-    this.#newer[slot] = none
+    const links = this.#links
+    const capacity = this.#capacity
+    links[slot] = this.#newest
+    links[capacity + slot] = none
     if (this.#newest === none) this.#oldest = slot
-    else this.#newer[this.#newest] = slot
+    else links[capacity + this.#newest] = slot
     this.#newest = slot
   }
 
   #grow(): void {
-    const capacity = Math.min(this.#limit, Math.max(16, this.#capacity * 2))
+    const before = this.#capacity
+    const capacity = Math.min(this.#limit, Math.max(leastCapacity, before * 2))
+    const size = capacity * 3 + (1 << Math.ceil(Math.log2(capacity)))
+    const links = (capacity < wideCapacity ? new Int16Array(size) : new Int32Array(size)).fill(none)
+    links.set(this.#links.subarray(0, before))
+    links.set(this.#links.subarray(before, before * 2), capacity)
+    const hashes = new Uint8Array(capacity * hashSize)
+    hashes.set(this.#hashes)
     this.#capacity = capacity
-    this.#hashes = wider(this.#hashes, new Uint8Array(capacity * 32))
-    this.#older = wider(this.#older, new Int32Array(capacity))
-    this.#newer = wider(this.#newer, new Int32Array(capacity))
-    this.#chained = new Int32Array(capacity)
-    this.#table = new Int32Array(1 << Math.ceil(Math.log2(capacity))).fill(none)
+    this.#links = links
+    this.#hashes = hashes
     for (let slot = 0; slot < this.size; slot++) this.#enchain(slot)
   }
 }

@@ -6,7 +6,7 @@ import { isIn, prefixes } from "../../address/ranges.ts"
 import { addressLengths, formatHostAndPort } from "../../address/text.ts"
 import { type List, OffsetList, readList, writeList } from "../list.ts"
 import type { Codec } from "../codec.ts"
-import { addressFieldsOf, type NetworkAddress, writeAddress } from "./control.ts"
+import { addressFieldsOf, type NetworkAddress, setAddress } from "./control.ts"
 
 /**
  * An `addr` or `addrv2` has at most 1,000 addresses.
@@ -94,8 +94,9 @@ const addressFields = addressFieldsOf("addresses")
 
 const writeTimestampedAddress = (writer: Writer, address: TimestampedAddress): void => {
   writer.object(address, "addresses")
-  writer.u32(address.timestamp, "addresses.timestamp")
-  writeAddress(writer, address, addressFields)
+  const offset = writer.reserve(addressSize)
+  writer.setU32(offset, address.timestamp, "addresses.timestamp")
+  setAddress(writer, offset + 4, address, addressFields)
 }
 
 export const addr: Codec<Addr> = {

@@ -319,9 +319,15 @@ export const addressFieldsOf = (whole: string): AddressFields => ({
 const receiverFields = addressFieldsOf("receiver")
 const senderFields = addressFieldsOf("sender")
 
+const networkAddressSize = 26
+
 export const writeAddress = (writer: Writer, address: NetworkAddress, fields: AddressFields): void => {
   writer.object(address, fields.whole)
-  const offset = writer.reserve(26)
+  setAddress(writer, writer.reserve(networkAddressSize), address, fields)
+}
+
+/** Writes an address at an offset where there is room for its 26 bytes. */
+export const setAddress = (writer: Writer, offset: number, address: NetworkAddress, fields: AddressFields): void => {
   writer.setU64(offset, address.services, fields.services)
   writer.setFixed(offset + 8, address.address, 16, fields.address)
   writer.setU16be(offset + 24, address.port, fields.port)

@@ -7,7 +7,7 @@
  */
 import { doubleSha256 } from "./primitives/sha256.ts"
 import { merkleTree, TransactionList } from "./wire/messages/block.ts"
-import { hasWitness } from "./wire/messages/transaction.ts"
+import { coinbaseInput, hasWitness } from "./wire/messages/transaction.ts"
 import * as Wire from "./Wire.ts"
 
 /**
@@ -124,7 +124,8 @@ const pushedNumber = (script: Uint8Array): number | undefined => {
  */
 export const height = (block: Wire.Block): number | undefined => {
   const coinbase = block.transactions.at(0)
-  return coinbase !== undefined && Wire.isCoinbase(coinbase) ? pushedNumber(coinbase.inputs.at(0)!.script) : undefined
+  const input = coinbase && coinbaseInput(coinbase)
+  return input && pushedNumber(input.script)
 }
 
 /** In an array. It takes half the time of `Array.from`, which for a small block is as long as hashing. */
@@ -163,14 +164,15 @@ const txidsOf = (
 export const txids = ({ transactions }: Wire.Block): ReadonlyArray<Uint8Array> =>
   txidsOf(transactions, arrayOf(transactions))
 
+/** `input` is that of the coinbase. */
 const witnessMutation = (
   transactions: ReadonlyArray<Wire.Transaction>,
+  input: Wire.TransactionInput,
   txids: ReadonlyArray<Uint8Array>,
   { segwitHeight, wtxids }: CheckOptions
 ): Mutation | undefined => {
   const coinbase = transactions[0]!
-  const input = coinbase.inputs.at(0)!
-  const hasAny = transactions.some(({ inputs }) => hasWitness(inputs))
+  const hasAny = hasWitness(coinbase.inputs) || transactions.some(({ inputs }) => hasWitness(inputs))
   const commitment = commitmentOf(coinbase)
   const stated = segwitHeight === undefined ? undefined : pushedNumber(input.script)
   // Without a known height, a witness in the block shows that segregated witness is active.
@@ -215,12 +217,12 @@ const witnessMutation = (
  */
 export const mutation = (block: Wire.Block, options: CheckOptions = {}): Mutation | undefined => {
   const transactions = arrayOf(block.transactions)
-  const first = transactions[0]
-  if (first === undefined || !Wire.isCoinbase(first)) return "NoCoinbase"
+  const input = transactions[0] && coinbaseInput(transactions[0])
+  if (input === undefined) return "NoCoinbase"
   const hashes = txidsOf(block.transactions, transactions)
   const { ambiguous, root } = merkleTree(hashes)
   if (!Wire.hashEquals(root, block.header.merkleRoot)) return "OtherTransactions"
-  return ambiguous ? "RepeatedTransactions" : witnessMutation(transactions, hashes, options)
+  return ambiguous ? "RepeatedTransactions" : witnessMutation(transactions, input, hashes, options)
 }
 
 /**

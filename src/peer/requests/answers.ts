@@ -39,6 +39,8 @@ const notFound: Outcome = { _tag: "NotFound" }
 const noAnswer: Outcome = { _tag: "NoAnswer" }
 const doesNotConnect: Outcome = { _tag: "DoesNotConnect" }
 
+const noRequests: ReadonlyArray<Request> = []
+
 /** The kinds of requests that a block answers. */
 const blockKinds = [block, block | witnessFlag, compactBlock, "getblocktxn"] as const
 
@@ -201,19 +203,20 @@ export class Answers {
     const hash = hashOfBlock(received.header, hashes)
     const plain = inFlight.get(block, hash)
     const full = inFlight.get(block | witnessFlag, hash)
-    const others = [inFlight.get(compactBlock, hash), ...this.#transactionRequests(hash)].filter(
-      (request) => request !== undefined
-    )
+    const compact = inFlight.get(compactBlock, hash)
+    const parts = this.#transactionRequests(hash)
+    const wantsWitness = full !== undefined || compact !== undefined || parts.length > 0
+    if (!wantsWitness && plain === undefined) return undefined
     const answered = found(message)
-    const wantsWitness = full !== undefined || others.length > 0
     if (wantsWitness && Block.mutation(received, { segwitHeight: this.#segwitHeight }) === undefined) {
       // If it is requested without witnesses as well, two answers come. A block without witnesses is the same in both.
       const isFull = full !== undefined && (plain === undefined || hasWitness(received.transactions.at(0)!.inputs))
       const first = isFull ? full : plain
-      for (const request of [first, ...others]) if (request !== undefined) inFlight.answer(request, answered, now)
+      if (first !== undefined) inFlight.answer(first, answered, now)
+      if (compact !== undefined) inFlight.answer(compact, answered, now)
+      for (const request of parts) inFlight.answer(request, answered, now)
       return undefined
     }
-    if (!wantsWitness && plain === undefined) return undefined
     const mutation = Block.mutation(received, plain === undefined ? { segwitHeight: this.#segwitHeight } : {})
     if (mutation !== undefined) return badAnswer("block", hash, Block.describeMutation(mutation))
     if (plain !== undefined) inFlight.answer(plain, answered, now)
@@ -227,7 +230,7 @@ export class Answers {
 
   /** Requests for transactions of a block, the oldest first. */
   #transactionRequests(blockHash: Uint8Array): ReadonlyArray<Request> {
-    if (!this.#inFlight.has("getblocktxn")) return []
+    if (!this.#inFlight.has("getblocktxn")) return noRequests
     const blockKey = keyOf(blockHash)
     return this.#inFlight.written("getblocktxn").filter(({ key }) => key.startsWith(blockKey))
   }

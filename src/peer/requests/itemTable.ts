@@ -82,7 +82,7 @@ export class ItemTable<A extends Entry> {
 
   #grow(): void {
     const entries = [...this]
-    this.#buckets = emptyBuckets(this.#buckets.length * 8)
+    this.#buckets = emptyBuckets(this.#buckets.length * 4)
     for (const entry of entries) this.#enchain(entry)
   }
 }

@@ -5,7 +5,7 @@ import { attempt } from "../fail.ts"
 import { i32At, plainBytes, u32At, viewOf } from "../../primitives/bytes.ts"
 import { maxCompactSize } from "../limits.ts"
 import { Reader } from "../reader.ts"
-import { withWriter, type Writer } from "../writer.ts"
+import { Writer } from "../writer.ts"
 import { type List, OffsetList, writeList } from "../list.ts"
 import { doubleSha256, doubleSha256Pairs } from "../../primitives/sha256.ts"
 import {
@@ -159,27 +159,44 @@ export const block: Codec<BlockMessage> = {
  * @category getters
  * @since 0.1.0
  */
-export const blockHash = (header: BlockHeader): Uint8Array =>
-  withWriter((writer) => {
-    writer.begin("block")
-    writeHeader(writer, header)
-    return doubleSha256(writer.bytes.subarray(0, writer.offset))
-  })
+export const blockHash = (header: BlockHeader): Uint8Array => {
+  const writer = headerWriter ?? new Writer(headerSize)
+  // A field of the header may be a function of the caller, which may make another hash.
+  headerWriter = undefined
+  writer.offset = 0
+  writer.begin("block")
+  writeHeader(writer, header)
+  headerWriter = writer
+  return doubleSha256(writer.bytes)
+}
+
+/** Its bytes are those of one header, so that they can be hashed without a view of them. */
+let headerWriter: Writer | undefined
 
 const sameHash = (bytes: Uint8Array, one: number, other: number): boolean => {
   for (let i = 0; i < 32; i++) if (bytes[one + i] !== bytes[other + i]) return false
   return true
 }
 
+/** The level of a tree that is being computed. Kept, because V8 allocates a buffer above 64 bytes outside of its heap. */
+let kept = new Uint8Array(0)
+const keptLevel = 32 * 4_096
+
+const levelFor = (size: number): Uint8Array => {
+  if (size > keptLevel) return new Uint8Array(size)
+  if (kept.length < size) kept = new Uint8Array(Math.max(1_024, size * 2))
+  return kept
+}
+
 /**
  * The merkle root, and whether a hash in the tree is paired with an equal one: then another list, longer or shorter, has the same
- * root (CVE-2012-2459).
+ * root (CVE-2012-2459). The root of one hash is that object.
  */
 export const merkleTree = (
   txids: ReadonlyArray<Uint8Array>
 ): { readonly root: Uint8Array; readonly ambiguous: boolean } => {
-  if (txids.length <= 1) return { root: new Uint8Array(txids[0] ?? 32), ambiguous: false }
-  const level = new Uint8Array(32 * (txids.length + 1))
+  if (txids.length <= 1) return { root: txids[0] ?? new Uint8Array(32), ambiguous: false }
+  const level = levelFor(32 * (txids.length + 1))
   for (let i = 0; i < txids.length; i++) level.set(txids[i], i * 32)
   let count = txids.length
   let ambiguous = false
@@ -209,7 +226,7 @@ export const merkleTree = (
  * @category combinators
  * @since 0.1.0
  */
-export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merkleTree(txids).root
+export const merkleRoot = (txids: ReadonlyArray<Uint8Array>): Uint8Array => merkleTree(txids).root.slice()
 
 /**
  * The header in the first 80 bytes of a block, `merkleblock` or `cmpctblock`. The other bytes are not read, which saves a program

@@ -529,7 +529,7 @@ const hashOf = (transaction: Transaction, witness: boolean): Uint8Array => {
   return withWriter((writer) => {
     writer.begin("tx")
     write(writer, transaction, witness && hasWitness(transaction.inputs))
-    return doubleSha256(writer.bytes.subarray(0, writer.offset))
+    return doubleSha256(viewOf(writer.bytes, 0, writer.offset))
   })
 }
 
@@ -635,16 +635,19 @@ const isZero = (bytes: Uint8Array): boolean => {
   return true
 }
 
+/** The input of a coinbase; `undefined` for another transaction. */
+export const coinbaseInput = ({ inputs }: Transaction): TransactionInput | undefined => {
+  const input = inputs.length === 1 ? inputs.at(0) : undefined
+  return input?.previousOutput?.index === 0xffffffff && isZero(input.previousOutput.txid) ? input : undefined
+}
+
 /**
  * Whether a transaction is a coinbase, the first one of a block: its only input spends no output.
  *
  * @category predicates
  * @since 0.1.0
  */
-export const isCoinbase = ({ inputs }: Transaction): boolean => {
-  const previousOutput = inputs.length === 1 ? inputs.at(0)?.previousOutput : undefined
-  return previousOutput?.index === 0xffffffff && isZero(previousOutput.txid)
-}
+export const isCoinbase = (transaction: Transaction): boolean => coinbaseInput(transaction) !== undefined
 
 const maxScriptSize = 10_000
 

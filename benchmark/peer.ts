@@ -231,8 +231,8 @@ const measureRows = async (ends: ReadonlyArray<Ends>, pace: Pace, suffix: string
   for (const { handshakes, name, server } of ends) assert.equal(await server.call("served"), handshakes, name)
 }
 
-const pace: Pace = { rounds: 5, sampleTime: 300, warmTime: 1_000 }
-const shortPace: Pace = { rounds: 3, sampleTime: 300, warmTime: 600 }
+const pace: Pace = { rounds: 5, sampleTime: 250, warmTime: 800 }
+const shortPace: Pace = { rounds: 3, sampleTime: 250, warmTime: 400 }
 
 // ---- heap
 

@@ -220,19 +220,18 @@ class Exchange implements MessageReceiver {
 
   get #wait(): Effect.Effect<Completed, HandshakeError> {
     return Effect.callback((resume) => {
-      let stop: (() => void) | undefined
+      let stop: Effect.Effect<void> = Effect.void
       const stopTimer = startTimer(this.#context, this.#timeLeft, () => {
-        stop?.()
-        resume(this.#timedOut())
+        resume(Effect.andThen(stop, this.#timedOut()))
       })
       this.#waits((next) => {
         stopTimer()
         resume(next)
       })
       stop = this.#link.receive(this)
-      return Effect.sync(() => {
-        stop?.()
+      return Effect.suspend(() => {
         stopTimer()
+        return stop
       })
     })
   }

@@ -59,7 +59,7 @@ export class Reader<Self> implements MessageReceiver {
   get #wait(): Effect.Effect<never, EndReason> {
     return Effect.callback((resume) => {
       this.#resume = resume
-      return Effect.sync(this.#options.link.receive(this))
+      return this.#options.link.receive(this)
     })
   }
 

@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { Connection, ConnectionError, Receiver } from "../Connection.ts"
@@ -137,10 +138,12 @@ export class MessageConnection implements Receiver<ConnectionError> {
     return Effect.map(this.#pull, (chunks) => this.#parse(chunks))
   }
 
-  /** Hands the messages to `receiver`, those of bytes that are held at once. The returned function stops that. */
-  receive(receiver: MessageReceiver): () => void {
+  /** Hands the messages to `receiver`, those of bytes that are held at once. The returned Effect stops that. */
+  receive(receiver: MessageReceiver): Effect.Effect<void> {
     this.#receiver = receiver
-    if (this.connection.receive !== undefined && this.#recording === undefined) return this.connection.receive(this)
+    if (this.connection.receive !== undefined && this.#recording === undefined) {
+      return Effect.sync(this.connection.receive(this))
+    }
     // A connection of the caller's own, or a recording, which may have to be waited for: a fiber pulls.
     const loop: Effect.Effect<void> = Effect.matchCauseEffect(this.#pull, {
       onSuccess: (chunks) => (this.onBytes(chunks) ? loop : Effect.void),
@@ -151,8 +154,8 @@ export class MessageConnection implements Receiver<ConnectionError> {
         return Effect.void
       }
     })
-    const fiber = Effect.runForkWith(this.#context)(loop)
-    return () => fiber.interruptUnsafe()
+    // Waits for the end of the fiber, since a connection of the caller's own may have to finish something.
+    return Fiber.interrupt(Effect.runForkWith(this.#context)(loop))
   }
 
   onBytes(chunks: ReadonlyArray<Uint8Array>): boolean {

@@ -231,7 +231,7 @@ const measureRows = async (ends: ReadonlyArray<Ends>, pace: Pace, suffix: string
   for (const { handshakes, name, server } of ends) assert.equal(await server.call("served"), handshakes, name)
 }
 
-const pace: Pace = { rounds: 5, sampleTime: 250, warmTime: 800 }
+const pace: Pace = { rounds: 5, sampleTime: 250, warmTime: 1_500 }
 const shortPace: Pace = { rounds: 3, sampleTime: 250, warmTime: 400 }
 
 // ---- heap

@@ -5,6 +5,7 @@
  * and streams, a writer sends the messages that wait, a pinger keeps the connection alive, and announcements trickle. The first of
  * these fibers to end ends the peer; so do `disconnect` and the close of the scope. `awaitShutdown` then returns the reason.
  */
+import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -535,29 +536,35 @@ const badOptions = (error: Wire.WireError): Effect.Effect<never, Handshake.Hands
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function* <H extends Handlers<unknown> = Handlers>(
+export const make = <H extends Handlers<unknown> = Handlers>(
   connection: Connection,
   options: Options<H> = {}
-): Effect.fn.Return<Peer, Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> {
-  const wrong = badOption(options)
-  if (wrong !== undefined) {
-    yield* Effect.uninterruptible(connection.close)
-    return yield* badOptions(wrong)
-  }
+): Effect.Effect<Peer, Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> =>
+  Effect.suspend(() => {
+    const wrong = badOption(options)
+    return wrong === undefined
+      ? makeChecked(connection, options)
+      : Effect.andThen(Effect.uninterruptible(connection.close), badOptions(wrong))
+  })
+
+/** `make` with options that `badOption` has checked. */
+const makeChecked = <H extends Handlers<unknown>>(
+  connection: Connection,
+  options: Options<H>
+): Effect.Effect<Peer, Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H>> => {
   const { magic } = options.network ?? Network.mainnet
-  const link = yield* MessageConnection.open(connection, magic, options.policy ?? Policy.core, options)
-  // After the handshake nothing may be interrupted until the fibers run: otherwise nothing would close the connection.
-  return yield* Effect.uninterruptibleMask((restore) =>
-    restore(runHandshake(link, options)).pipe(
-      Effect.onExit((exit) =>
-        Exit.isSuccess(exit)
-          ? Effect.void
-          : Effect.andThen(Exit.hasInterrupts(exit) ? connection.destroy : connection.close, link.endRecording)
-      ),
-      Effect.flatMap(({ negotiated, rest }) => startSession(link, rest, negotiated, options, fromSession))
+  return Effect.flatMap(MessageConnection.open(connection, magic, options.policy ?? Policy.core, options), (link) =>
+    // After the handshake nothing may be interrupted until the fibers run: otherwise nothing would close the connection.
+    Effect.uninterruptibleMask((restore) =>
+      restore(runHandshake(link, options)).pipe(
+        Effect.onError((cause) =>
+          Effect.andThen(Cause.hasInterrupts(cause) ? connection.destroy : connection.close, link.endRecording)
+        ),
+        Effect.flatMap(({ negotiated, rest }) => startSession(link, rest, negotiated, options, fromSession))
+      )
     )
   )
-})
+}
 
 /**
  * Dials and makes an outbound peer, encrypted where the node can: `transport` is "auto" by default. A node that does not
@@ -590,17 +597,16 @@ export const dial = <E, R, H extends Handlers<unknown> = Handlers>(
   options: Options<H> = {}
 ): Effect.Effect<Peer, E | Handshake.HandshakeError, Scope.Scope | Nonce | HandlerServices<H> | R> => {
   const attempt = (transport: Transport.Transport) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function* () {
-        // Of its own, so that a connection that is of no use is gone before the next one is made.
-        const scope = yield* Scope.fork(yield* Effect.scope)
-        return yield* restore(connect).pipe(
-          Effect.flatMap((connection) => restore(make(connection, { ...options, direction: "outbound", transport }))),
-          Scope.provide(scope),
-          Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
-        )
-      })
-    )
+    Effect.contextWith((context: Context.Context<Scope.Scope>) => {
+      // Of its own, so that a connection that is of no use is gone before the next one is made.
+      const scope = Scope.forkUnsafe(Context.get(context, Scope.Scope))
+      return Effect.flatMap(connect, (connection) =>
+        makeChecked(connection, { ...options, direction: "outbound", transport })
+      ).pipe(
+        Scope.provide(scope),
+        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+      )
+    })
   return Effect.suspend(() => {
     const wrong = badOption(options)
     if (wrong !== undefined) return badOptions(wrong)

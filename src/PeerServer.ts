@@ -5,7 +5,7 @@ import * as FiberSet from "effect/FiberSet"
 import * as Scope from "effect/Scope"
 import type { Connection, ConnectionError } from "./Connection.ts"
 import type { HandshakeError } from "./HandshakeError.ts"
-import { makeSharedTurns } from "./Inventory.ts"
+import { makeSharedTurns, type SharedTurns } from "./Inventory.ts"
 import type { Nonce } from "./Nonce.ts"
 import * as Peer from "./Peer.ts"
 import { networkGroup } from "./peer/sending.ts"
@@ -70,22 +70,19 @@ export const acceptEach = Effect.fnUntraced(function* <R>(
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const fibers = yield* FiberSet.make()
-      const accepting = Effect.gen(function* () {
-        while (true) {
-          const scope = yield* Scope.make()
-          // An interruption between accepting and forking would leave a connection that no scope closes.
-          yield* Effect.uninterruptibleMask((restore) =>
-            Effect.gen(function* () {
-              const connection = yield* Scope.provide(restore(listener.accept), scope)
-              const one = attend(connection).pipe(
-                Scope.provide(scope),
-                Effect.onExit((exit) => Scope.close(scope, exit))
-              )
-              yield* FiberSet.run(fibers, restore(one))
-            })
-          ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-        }
+      // An interruption between accepting and forking would leave a connection that no scope closes.
+      const acceptOne = Effect.uninterruptibleMask((restore) => {
+        const scope = Scope.makeUnsafe()
+        return restore(listener.accept).pipe(
+          Scope.provide(scope),
+          Effect.flatMap((connection) => {
+            const attended = Effect.onExit(Scope.provide(attend(connection), scope), (exit) => Scope.close(scope, exit))
+            return FiberSet.run(fibers, restore(attended))
+          }),
+          Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+        )
       })
+      const accepting = Effect.forever(acceptOne, { disableYield: true })
       yield* Effect.raceFirst(accepting, until)
       yield* FiberSet.awaitEmpty(fibers)
     })
@@ -127,14 +124,23 @@ export const serve = Effect.fnUntraced(function* <
   options: ServeOptions<H, E, R> = {}
 ): Effect.fn.Return<never, ConnectionError, Nonce | Peer.HandlerServices<H> | Exclude<R, Scope.Scope>> {
   const { onPeer, onRefused, peer: peerOptions } = options
-  const turns = makeSharedTurns(inboundTrickle)
+  const ofGroups = makeSharedTurns(inboundTrickle)
+  /** The turns of the network group of a host, which takes a while to find: most peers are gone before they need one. */
+  const turns: SharedTurns = {
+    get size() {
+      return ofGroups.size
+    },
+    next: (host, now, random) => ofGroups.next(networkGroup(host), now, random)
+  }
   const attend = (connection: Connection) => {
     const own = typeof peerOptions === "function" ? peerOptions(connection) : peerOptions
-    const shared = { _tag: "Shared", turns, group: networkGroup(connection.remoteAddress.host) } as const
+    const shared = { _tag: "Shared", turns, group: connection.remoteAddress.host } as const
     return Peer.make(connection, { ...own, trickle: own?.trickle ?? shared, direction: "inbound" }).pipe(
       Effect.tapError((error) => onRefused?.(error, connection) ?? Effect.void),
       Effect.flatMap((peer) =>
-        Effect.raceFirst(Effect.andThen(onPeer?.(peer) ?? Effect.void, Effect.never), peer.awaitShutdown)
+        onPeer === undefined
+          ? peer.awaitShutdown
+          : Effect.raceFirst(Effect.andThen(onPeer(peer), Effect.never), peer.awaitShutdown)
       )
     )
   }

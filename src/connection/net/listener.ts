@@ -161,16 +161,16 @@ export const openListener = (
     const address = first ?? { host, port }
     yield* Effect.addFinalizer(() => close)
 
+    const next = (restore: Restore): Effect.Effect<net.Socket, ConnectionError> =>
+      Effect.flatMap(restore(arrivals.wait), () => {
+        // Another fiber that was woken as well may have been faster.
+        const socket = pending.shift()
+        return socket === undefined || socket.destroyed ? next(restore) : Effect.succeed(socket)
+      })
+
     return {
       addresses: [address, ...others],
       stats: Effect.sync(() => ({ open: count.open(), pending: pending.length, refused })),
-      next: Effect.fnUntraced(function* (restore: Restore) {
-        while (true) {
-          yield* restore(arrivals.wait)
-          // Another fiber that was woken as well may have been faster.
-          const socket = pending.shift()
-          if (socket !== undefined && !socket.destroyed) return socket
-        }
-      })
+      next
     }
   })

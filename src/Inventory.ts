@@ -24,8 +24,8 @@ export const defaultKnownInventory = 1_000
 export const maxTrickleBatch = 1_000
 
 /**
- * A set of at most `limit` hashes, which forgets the least recently used one. An entry takes about 40 bytes, in typed
- * arrays that grow with the number of entries.
+ * A set of at most `limit` hashes, which forgets the least recently used one. An entry takes about 18 bytes, in typed
+ * arrays that grow with the number of entries. It holds marks of 64 bits instead of the hashes themselves.
  *
  * @category models
  * @since 0.1.0
@@ -39,6 +39,8 @@ export interface Known {
    * hash was new.
    */
   add(hash: Uint8Array): boolean
+  /** Adds the hash of 32 bytes that begins at this offset of `bytes`: a view of it takes as long to make as to add. */
+  addAt(bytes: Uint8Array, offset: number): boolean
 }
 
 const none = -1
@@ -48,16 +50,23 @@ const leastCapacity = 16
 const wideCapacity = 1 << 15
 
 // Shared by all empty sets.
-const noHashes = new Uint8Array(0)
+const noMarks = new Int32Array(0)
 const noLinks = new Int16Array(0)
 
+/**
+ * A hash is remembered by a mark of 64 bits, which depends on all its bytes and the seed. Of 1,000 known hashes, one has the mark of
+ * another hash with a probability of 2^-54. The remote chooses hashes but does not know the seed.
+ */
 class KnownSet implements Known {
   size = 0
   readonly #limit: number
   readonly #seed: number
   #capacity = 0
-  /** 32 bytes for each slot. */
-  #hashes: Uint8Array = noHashes
+  /** The halves of the mark that is looked for. */
+  #low = 0
+  #high = 0
+  /** The mark of each slot, in two halves. */
+  #marks: Int32Array = noMarks
   /**
    * Numbers of slots, in one array, because each has some 250 bytes of its own. First the neighbours of each slot in the order of use,
    * `#capacity` older ones, then as many newer ones; then the next slot of the same bucket of the table; then the table.
@@ -68,19 +77,28 @@ class KnownSet implements Known {
 
   constructor(limit: number, seed: number) {
     this.#limit = limit
-    this.#seed = seed
+    this.#seed = seed | 0
   }
 
   has(hash: Uint8Array): boolean {
-    return this.#find(hash) !== none
+    if (this.size === 0) return false
+    this.#look(hash, 0)
+    return this.#find() !== none
   }
 
   add(hash: Uint8Array): boolean {
+    return this.addAt(hash, 0)
+  }
+
+  addAt(bytes: Uint8Array, offset: number): boolean {
     if (this.#limit <= 0) return true
-    const known = this.#find(hash)
+    this.#look(bytes, offset)
+    const known = this.#find()
     if (known !== none) {
-      this.#unlink(known)
-      this.#linkAsNewest(known)
+      if (known !== this.#newest) {
+        this.#unlink(known)
+        this.#linkAsNewest(known)
+      }
       return false
     }
     if (this.size === this.#capacity && this.#capacity < this.#limit) this.#grow()
@@ -90,44 +108,49 @@ class KnownSet implements Known {
       this.#unchain(slot)
       this.#unlink(slot)
     } else this.size++
-    this.#hashes.set(hash, slot * hashSize)
+    this.#marks[slot * 2] = this.#low
+    this.#marks[slot * 2 + 1] = this.#high
     this.#enchain(slot)
     this.#linkAsNewest(slot)
     return true
   }
 
-  /** Where the bucket of the hash at an offset is, in `#links`. */
-  #bucketOf(bytes: Uint8Array, at: number): number {
-    let mixed = this.#seed | 0
-    for (let word = 0; word < hashSize; word += 4) {
-      const value =
-        bytes[at + word]! | (bytes[at + word + 1]! << 8) | (bytes[at + word + 2]! << 16) | (bytes[at + word + 3]! << 24)
-      mixed = Math.imul(mixed ^ value, 0x9e3779b1)
-      mixed ^= mixed >>> 15
+  /** Looks for the hash at an offset from now on. */
+  #look(bytes: Uint8Array, offset: number): void {
+    let low = this.#seed
+    let high = ~low
+    for (let from = offset; from < offset + hashSize; from += 4) {
+      const word = bytes[from]! | (bytes[from + 1]! << 8) | (bytes[from + 2]! << 16) | (bytes[from + 3]! << 24)
+      low = Math.imul(low ^ word, 0x9e3779b1)
+      low ^= low >>> 15
+      high = Math.imul((high + word) | 0, 0x85ebca6b)
+      high ^= high >>> 13
     }
+    this.#low = low
+    this.#high = high
+  }
+
+  /** Where the bucket of a mark with this lower half is, in `#links`. */
+  #bucketOf(low: number): number {
     const table = this.#capacity * 3
-    return table + (mixed & (this.#links.length - table - 1))
+    return table + (low & (this.#links.length - table - 1))
   }
 
-  #isAt(slot: number, hash: Uint8Array): boolean {
-    const hashes = this.#hashes
-    const at = slot * hashSize
-    for (let index = 0; index < hashSize; index++) if (hashes[at + index] !== hash[index]) return false
-    return true
-  }
-
-  #find(hash: Uint8Array): number {
+  #find(): number {
     if (this.size === 0) return none
     const links = this.#links
+    const marks = this.#marks
+    const low = this.#low
+    const high = this.#high
     const chained = this.#capacity * 2
-    let slot = links[this.#bucketOf(hash, 0)]!
-    while (slot !== none && !this.#isAt(slot, hash)) slot = links[chained + slot]!
+    let slot = links[this.#bucketOf(low)]!
+    while (slot !== none && !(marks[slot * 2] === low && marks[slot * 2 + 1] === high)) slot = links[chained + slot]!
     return slot
   }
 
   #enchain(slot: number): void {
     const links = this.#links
-    const bucket = this.#bucketOf(this.#hashes, slot * hashSize)
+    const bucket = this.#bucketOf(this.#marks[slot * 2]!)
     links[this.#capacity * 2 + slot] = links[bucket]!
     links[bucket] = slot
   }
@@ -135,7 +158,7 @@ class KnownSet implements Known {
   #unchain(slot: number): void {
     const links = this.#links
     const chained = this.#capacity * 2
-    let before = this.#bucketOf(this.#hashes, slot * hashSize)
+    let before = this.#bucketOf(this.#marks[slot * 2]!)
     while (links[before] !== slot) before = chained + links[before]!
     links[before] = links[chained + slot]!
   }
@@ -168,11 +191,11 @@ class KnownSet implements Known {
     const links = (capacity < wideCapacity ? new Int16Array(size) : new Int32Array(size)).fill(none)
     links.set(this.#links.subarray(0, before))
     links.set(this.#links.subarray(before, before * 2), capacity)
-    const hashes = new Uint8Array(capacity * hashSize)
-    hashes.set(this.#hashes)
+    const marks = new Int32Array(capacity * 2)
+    marks.set(this.#marks)
     this.#capacity = capacity
     this.#links = links
-    this.#hashes = hashes
+    this.#marks = marks
     for (let slot = 0; slot < this.size; slot++) this.#enchain(slot)
   }
 }

@@ -7,6 +7,7 @@
  */
 import type { Known } from "../Inventory.ts"
 import * as Wire from "../Wire.ts"
+import { visitItems } from "../wire/messages/inventory.ts"
 
 /** Every hash pushes out an older one, and making it costs two SHA-256: of a long list only the end is looked at. */
 const headersRemembered = 8
@@ -65,17 +66,20 @@ export const make = ({ known, knownLimit, relay, wantsHeaders, wtxidRelay }: Rem
 /** Shared by all messages without a hash. */
 const noHashes: MessageHashes = {}
 
-/** Remembers the last items of a list; returns the hash of the last block among them. */
+/** Remembers the last items of a list; returns a copy of the hash of the last block among them. */
 const rememberItems = (state: RemoteState, items: Wire.List<Wire.InventoryItem>): Uint8Array | undefined => {
-  let lastBlock: Uint8Array | undefined
-  const length = items.length
+  let block: Uint8Array | undefined
+  let blockOffset = 0
   const looked = Math.max(state.knownLimit, itemsSearchedForBlock)
-  for (let index = Math.max(0, length - looked); index < length; index++) {
-    const { hash, type } = items.at(index)!
-    state.known.add(hash)
-    if (type === Wire.InventoryType.block) lastBlock = hash
-  }
-  return lastBlock
+  visitItems(items, Math.max(0, items.length - looked), (type, bytes, offset) => {
+    state.known.addAt(bytes, offset)
+    if (type === Wire.InventoryType.block) {
+      block = bytes
+      blockOffset = offset
+    }
+  })
+  // A view would keep the whole message alive.
+  return block?.slice(blockOffset, blockOffset + 32)
 }
 
 /** Remembers the last headers of a list; returns the hash of the last one. */
@@ -111,8 +115,7 @@ export const observe = (state: RemoteState, message: Wire.Message): MessageHashe
   switch (message._tag) {
     case "inv": {
       const hash = rememberItems(state, message.items)
-      // A copy, for the hash is a view that keeps the whole message alive.
-      if (hash !== undefined) state.lastBlockAnnounced = hash.slice()
+      if (hash !== undefined) state.lastBlockAnnounced = hash
       return noHashes
     }
     case "getdata":

@@ -172,6 +172,29 @@ const readItems = (reader: Reader): List<InventoryItem> => {
 const writeItems = (writer: Writer, message: { readonly items: List<InventoryItem> }): void =>
   writeList(writer, message.items, "items", maxInventoryItems, itemSize, readItem, writeItem)
 
+/**
+ * Calls `visit` for each item from index `from` on, with the bytes and offset where its hash begins. Of a decoded message, no view of
+ * the hash is made.
+ */
+export const visitItems = (
+  items: List<InventoryItem>,
+  from: number,
+  visit: (type: number, bytes: Uint8Array, offset: number) => void
+): void => {
+  const { length } = items
+  if (items instanceof FixedList && items.read === readItem) {
+    const { bytes, end, start } = items
+    for (let offset = start + from * itemSize; offset < end; offset += itemSize) {
+      visit(u32At(bytes, offset), bytes, offset + 4)
+    }
+  } else {
+    for (let index = from; index < length; index++) {
+      const { hash, type } = items.at(index)!
+      visit(type, hash, 0)
+    }
+  }
+}
+
 export const inv: Codec<Inv> = {
   decode: (reader) => ({ _tag: "inv", items: readItems(reader) }),
   encode: writeItems

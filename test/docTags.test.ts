@@ -6,7 +6,7 @@ import * as path from "node:path"
 const src = path.resolve(import.meta.dirname, "../src")
 
 /** The public modules: the files that `exports` of package.json opens. */
-const modules = ["", "testing/"].flatMap((folder) =>
+const modules = ["", "server/", "testing/"].flatMap((folder) =>
   fs
     .readdirSync(path.join(src, folder))
     .filter((name) => name.endsWith(".ts") && name !== "index.ts")

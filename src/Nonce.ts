@@ -135,3 +135,12 @@ export const layerNoDeps: Layer.Layer<Nonce, never, SecureRandom.SecureRandom> =
  * @since 0.1.0
  */
 export const layer: Layer.Layer<Nonce> = Layer.provide(layerNoDeps, SecureRandom.layerWebCrypto)
+
+/**
+ * The same, and remembers this number of nonces: at least as many as handshakes run at once. `Server` remembers 64 more than that.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerWith = (options: { readonly capacity: number }): Layer.Layer<Nonce> =>
+  Layer.provide(Layer.effect(Nonce, make(options)), SecureRandom.layerWebCrypto)

@@ -20,7 +20,7 @@ import * as Handshake from "./Handshake.ts"
 import type { Announced, Announcement } from "./Inventory.ts"
 import type { CompactFilterHeaderRange, CompactFilterRange } from "./peer/requests/compactFilters.ts"
 import { MessageConnection } from "./transport/messageConnection.ts"
-import type { EndReason, PeerError } from "./PeerError.ts"
+import type { EndReason, OwnerReason, PeerError } from "./PeerError.ts"
 import type { AskOptions, DataResult, TransactionOptions } from "./peer/requests/requests.ts"
 import type * as Dispatcher from "./peer/dispatcher.ts"
 import { badOption, type SessionOptions } from "./peer/options.ts"
@@ -41,6 +41,7 @@ export {
   describeEnd,
   type EndReason,
   isPeerError,
+  type OwnerReason,
   PeerError,
   type PeerReason
 } from "./PeerError.ts"
@@ -236,10 +237,10 @@ export interface Peer {
   /** Sends a ping and returns the round trip. Fails with `Ended`, or `NotSupported` up to version 60000 (BIP31). */
   readonly ping: Effect.Effect<Duration.Duration, PeerError>
   /**
-   * Begins the end of the peer and returns at once; `awaitShutdown` waits for it. The first call fixes the reason. A handler may
-   * call it.
+   * Begins the end of the peer and returns at once; `awaitShutdown` waits for it. The first call fixes the reason: `Requested` with
+   * the text, or the reason that a server of many peers gives. A handler may call it.
    */
-  readonly disconnect: (why?: string) => Effect.Effect<void>
+  readonly disconnect: (why?: string | OwnerReason) => Effect.Effect<void>
   /** Waits until all fibers have ended, the finalizers of `scope` have run and the connection is closed. Returns the reason. */
   readonly awaitShutdown: Effect.Effect<EndReason>
   /**
@@ -503,7 +504,8 @@ class ConnectedPeer implements Peer {
   }
 
   get disconnect(): Peer["disconnect"] {
-    return (why = "disconnect was called") => Effect.sync(() => this.session.lifecycle.end({ _tag: "Requested", why }))
+    return (why = "disconnect was called") =>
+      Effect.sync(() => this.session.lifecycle.end(typeof why === "string" ? { _tag: "Requested", why } : why))
   }
 }
 

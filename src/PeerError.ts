@@ -21,6 +21,12 @@ export type EndReason =
   | { readonly _tag: "ConnectionLost"; readonly error: ConnectionError }
   /** `disconnect` was called. */
   | { readonly _tag: "Requested"; readonly why: string }
+  /** A server ended the peer to make room for another one. */
+  | { readonly _tag: "Evicted"; readonly why: string }
+  /** A server banned or discouraged the address of the peer. */
+  | { readonly _tag: "Banned"; readonly why: string }
+  /** A server keeps another connection to the same address. */
+  | { readonly _tag: "Replaced"; readonly why: string }
   /** Our side closed the peer's scope, or interrupted the fiber that owned it. */
   | { readonly _tag: "ScopeClosed" }
   /** A handler failed, died or interrupted itself; `cause` is its cause. */
@@ -60,6 +66,14 @@ export type EndReason =
   | { readonly _tag: "Defect"; readonly cause: Cause.Cause<unknown> }
 
 /**
+ * The reasons for which the owner of a peer ends it, besides a text of its own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OwnerReason = Extract<EndReason, { readonly _tag: "Evicted" | "Banned" | "Replaced" }>
+
+/**
  * One line, for a person, that says how a peer ended.
  *
  * @category getters
@@ -73,6 +87,12 @@ export const describeEnd = (end: EndReason): string => {
       return `connection lost: ${end.error.message}`
     case "Requested":
       return end.why
+    case "Evicted":
+      return `evicted: ${end.why}`
+    case "Banned":
+      return `banned: ${end.why}`
+    case "Replaced":
+      return `replaced: ${end.why}`
     case "ScopeClosed":
       return "closed by this side"
     case "HandlerFailed":
@@ -217,6 +237,9 @@ const assessments: { readonly [Tag in (EndReason | HandshakeReason)["_tag"]]: As
   RemoteClosed: theirs,
   ConnectionLost: theirs,
   Requested: ours,
+  Evicted: ours,
+  Banned: oursForGood,
+  Replaced: oursForGood,
   ScopeClosed: ours,
   HandlerFailed: ours,
   Defect: oursForGood,

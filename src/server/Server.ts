@@ -2,22 +2,22 @@
  * Many peers: a server keeps outbound connections, accepts inbound ones, and replaces those that end. It does what `net` does in
  * Bitcoin Core, and `server` and `connmgr` in btcd.
  *
+ *
  * @example
  * ```ts
  * import { Effect, Layer } from "effect"
  * import { Network } from "effect-bitcoin-peer"
  * import { Dialer, Server } from "effect-bitcoin-peer/server"
  *
- * const program = Effect.gen(function*() {
- *   const server = yield* Server.Server
- *   const [first] = yield* server.awaitPeers(1)
- *   yield* Effect.log(`connected to ${first?.peer.info.userAgent}`)
- * })
- *
- * export const runnable = program.pipe(
- *   Effect.provide(Server.layer({ network: Network.regtest, added: ["127.0.0.1:18444"] })),
- *   Effect.provideService(Dialer.Dialer, Dialer.none)
- * )
+ * // A program on Node provides `NodeDialer.layerDirect()`.
+ * export const peers = (dialer: Dialer.Dialer) =>
+ *   Effect.gen(function*() {
+ *     const server = yield* Server.Server
+ *     return yield* server.awaitPeers(1)
+ *   }).pipe(
+ *     Effect.provide(Server.layer({ network: Network.regtest, added: ["127.0.0.1"] })),
+ *     Effect.provideService(Dialer.Dialer, dialer)
+ *   )
  * ```
  */
 import * as Context from "effect/Context"

@@ -154,7 +154,7 @@ describe("the slots of a server", () => {
       for (const kind of ["outbound-full-relay", "block-relay-only", "feeler", "manual", "inbound"] as const) {
         assert.strictEqual(registry.count(kind), counted[kind] ?? 0)
       }
-      assert.deepStrictEqual([...registry.entries.keys()].toSorted(), [...live].toSorted())
+      assert.deepStrictEqual(new Set(registry.entries.keys()), live)
       assert.isAtMost(registry.count("outbound-full-relay"), 8)
       assert.isAtMost(registry.count("block-relay-only"), 2)
       assert.isAtMost(registry.count("feeler"), 1)

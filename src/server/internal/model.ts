@@ -132,17 +132,24 @@ export class ServerError extends Data.TaggedError("ServerError")<{ readonly reas
  */
 export class DialError extends Data.TaggedError("DialError")<{
   readonly target: string
-  readonly error: ConnectionError | Duplicate | HandshakeError | Unreachable | "badTarget" | "inactive" | "ended"
+  readonly error:
+    | ConnectionError
+    | Duplicate
+    | HandshakeError
+    | Unreachable
+    | "inactive"
+    | "ended"
+    | { readonly problem: string }
 }> {
   override get message(): string {
+    const { error } = this
+    if (typeof error === "object" && "problem" in error) return error.problem
     const why =
-      this.error === "badTarget"
-        ? "it is no address and no host name"
-        : this.error === "inactive"
-          ? "the network of the server is switched off"
-          : this.error === "ended"
-            ? "the server ended the connection"
-            : this.error.message
+      error === "inactive"
+        ? "the network of the server is switched off"
+        : error === "ended"
+          ? "the server ended the connection"
+          : error.message
     return `cannot dial ${this.target}: ${why}`
   }
 }

@@ -331,7 +331,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const parsed = parseTarget(text, network.port)
     return Result.isSuccess(parsed)
       ? Effect.succeed(parsed.success)
-      : Effect.fail(new DialError({ target: text, error: "badTarget" }))
+      : Effect.fail(new DialError({ target: text, error: { problem: parsed.failure } }))
   }
 
   const forEach: Server["forEach"] = (f, where = () => true) =>

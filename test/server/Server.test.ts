@@ -1,0 +1,308 @@
+/** A server of many peers, over connections in memory and in virtual time. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
+import { Dialer, Server } from "effect-bitcoin-peer/server"
+import { memoryNetwork } from "../support/memoryNetwork.ts"
+
+const network = Network.regtest
+const randomKey = new Uint8Array(16).fill(7)
+
+/** A node that accepts everybody. Returns its peers. */
+const node = Effect.fnUntraced(function* (
+  net: ReturnType<typeof memoryNetwork>,
+  at: string,
+  options: Peer.Options = {}
+) {
+  const peers: Array<Peer.Peer> = []
+  const listener = yield* net.listen(at)
+  yield* Effect.forkScoped(
+    Effect.provide(
+      PeerServer.serve(listener, {
+        peer: { network, services: 1n | 8n | 1_024n, ...options },
+        onPeer: (peer) => Effect.sync(() => void peers.push(peer))
+      }),
+      Nonce.layer
+    )
+  )
+  return peers
+})
+
+const start = (net: ReturnType<typeof memoryNetwork>, options: Server.Options = {}, from = "10.0.0.1") =>
+  Effect.provideService(
+    Server.make({ network, randomKey, feelers: false, ...options }),
+    Dialer.Dialer,
+    net.dialer(from)
+  )
+
+/** Lets all fibers run that can run now, and then for a time. */
+const pass = (time: number) => TestClock.adjust(time)
+
+const collect = Effect.fnUntraced(function* (server: Server.Server) {
+  const events: Array<Server.ServerEvent> = []
+  yield* Effect.forkScoped(Stream.runForEach(server.events, (event) => Effect.sync(() => void events.push(event))))
+  yield* Effect.yieldNow
+  return events
+})
+const tagsOf = (events: ReadonlyArray<Server.ServerEvent>) => events.map(({ _tag }) => _tag)
+
+describe("a server", () => {
+  it.effect("stays connected to an added node: it dials again when the peer ends, later each time", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const remote = yield* node(net, "10.0.0.2:18444")
+      const server = yield* start(net, { added: ["10.0.0.2"] })
+      const [first] = yield* server.awaitPeers(1)
+      yield* pass(10)
+      assert.strictEqual(first?.kind, "manual")
+      assert.isTrue((yield* server.added)[0]?.connected)
+      const times: Array<number> = []
+      for (let i = 1; i <= 4; i++) {
+        yield* remote.at(-1)!.disconnect("bye")
+        const from = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+        while (remote.length === i) yield* pass(100)
+        times.push((yield* Effect.clockWith((clock) => clock.currentTimeMillis)) - from)
+      }
+      assert.isAbove(times[3]!, times[0]! * 3)
+      assert.isAtMost(times[3]!, 8_400)
+    })
+  )
+
+  it.effect("looks the name of an added node up at each try", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const events = yield* Effect.flatMap(start(net, { added: ["node.example"] }), collect)
+      yield* pass(1_000)
+      assert.include(tagsOf(events), "DialFailed")
+      const peers = yield* node(net, "10.0.0.9:18444")
+      net.names.set("node.example", { networkId: 1, address: Uint8Array.of(10, 0, 0, 9), port: 18_444 })
+      yield* pass(10_000)
+      assert.strictEqual(peers.length, 1)
+    })
+  )
+
+  it.effect("keeps one connection where a name is the address of another added node", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const peers = yield* node(net, "10.0.0.9:18444")
+      net.names.set("node.example", { networkId: 1, address: Uint8Array.of(10, 0, 0, 9), port: 18_444 })
+      const server = yield* start(net, { added: ["10.0.0.9"] })
+      const events = yield* collect(server)
+      yield* server.awaitPeers(1)
+      yield* pass(10)
+      yield* server.add("node.example")
+      yield* pass(5_000)
+      const failed = events.find((event) => event._tag === "DialFailed")
+      assert.strictEqual(failed?._tag === "DialFailed" && failed.error._tag, "Duplicate")
+      assert.strictEqual(peers.length, 1)
+      assert.strictEqual((yield* server.peers).length, 1)
+    })
+  )
+
+  it.effect("ends the peer of a node that is removed, and does not dial it again", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const remote = yield* node(net, "10.0.0.2:18444")
+      const server = yield* start(net, { added: ["10.0.0.2"] })
+      yield* server.awaitPeers(1)
+      yield* pass(10)
+      assert.isFalse(yield* server.add("10.0.0.2:18444"))
+      assert.isTrue(yield* server.remove("10.0.0.2"))
+      assert.isFalse(yield* server.remove("10.0.0.2"))
+      yield* pass(600_000)
+      assert.strictEqual(remote.length, 1)
+      assert.deepStrictEqual(yield* server.peers, [])
+    })
+  )
+
+  it.effect("dials once for a caller, whose scope the peer lives in", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const remote = yield* node(net, "10.0.0.2:18444")
+      const server = yield* start(net)
+      const scope = yield* Scope.make()
+      const connected = yield* Scope.provide(server.dialOnce("10.0.0.2:18444"), scope)
+      assert.strictEqual(connected.peer.info.userAgent, "/effect-bitcoin-peer:0.1.0/")
+      yield* pass(10)
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual((yield* connected.peer.awaitShutdown)._tag, "Requested")
+      yield* pass(600_000)
+      assert.strictEqual(remote.length, 1)
+    })
+  )
+
+  it.effect("tells a caller why a dial failed", () =>
+    Effect.gen(function* () {
+      const server = yield* start(memoryNetwork())
+      const refused = yield* Effect.flip(Effect.scoped(server.dialOnce("10.0.0.3")))
+      assert.match(refused.message, /^cannot dial 10\.0\.0\.3:18444: .*refused/)
+      const bad = yield* Effect.flip(Effect.scoped(server.dialOnce("10.0.0.3:99999")))
+      assert.match(bad.message, /the port "99999" is not a number/)
+      yield* server.setNetworkActive(false)
+      const off = yield* Effect.flip(Effect.scoped(server.dialOnce("10.0.0.3")))
+      assert.match(off.message, /switched off/)
+    })
+  )
+
+  it.effect("gives a caller that leaves while it dials its slot back, and connects to nobody", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net)
+      // A listener that nobody accepts at: the handshake never ends.
+      yield* net.listen("10.0.0.4:18444")
+      const fiber = yield* Effect.forkScoped(Effect.scoped(server.dialOnce("10.0.0.4")))
+      yield* pass(1_000)
+      yield* Fiber.interrupt(fiber)
+      yield* pass(1_000)
+      assert.strictEqual(yield* server.disconnect("10.0.0.4"), 0)
+    })
+  )
+
+  it.effect("accepts inbound peers up to its limit, and counts them apart", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net, {
+        maxInbound: 3,
+        binds: [{ listen: net.listen("10.0.0.1:18444") }],
+        peer: { services: 1n | 8n }
+      })
+      const events = yield* collect(server)
+      for (let i = 0; i < 5; i++) {
+        yield* Effect.forkScoped(
+          Effect.provide(
+            Peer.dial(Effect.orDie(net.dialer(`10.1.${i}.1`).dial(address("10.0.0.1"), "manual")), { network }),
+            Nonce.layer
+          )
+        )
+      }
+      const peers = yield* server.awaitPeers(3)
+      assert.deepStrictEqual(
+        peers.map(({ kind }) => kind),
+        ["inbound", "inbound", "inbound"]
+      )
+      // Two clients, which dial once more in version 1.
+      assert.strictEqual(events.filter(({ _tag }) => _tag === "Refused").length, 4)
+      yield* peers[0]!.peer.disconnect()
+      yield* pass(1_000)
+      assert.strictEqual((yield* server.peers).length, 2)
+    })
+  )
+
+  it.effect("ends all peers and stands still while the network is switched off", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const remote = yield* node(net, "10.0.0.2:18444")
+      const server = yield* start(net, { added: ["10.0.0.2"], binds: [{ listen: net.listen("10.0.0.1:18444") }] })
+      yield* server.awaitPeers(1)
+      yield* pass(10)
+      yield* server.setNetworkActive(false)
+      yield* pass(600_000)
+      assert.deepStrictEqual(yield* server.peers, [])
+      assert.strictEqual(remote.length, 1)
+      yield* server.setNetworkActive(true)
+      yield* pass(6_000)
+      assert.strictEqual((yield* server.peers).length, 1)
+    })
+  )
+
+  it.effect("finds that it dialled itself, and keeps neither end", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net, { added: ["10.0.0.1"], binds: [{ listen: net.listen("10.0.0.1:18444") }] })
+      const events = yield* collect(server)
+      yield* pass(60_000)
+      assert.deepStrictEqual(yield* server.peers, [])
+      const failures = events.flatMap((event) => (event._tag === "DialFailed" ? [event.error.message] : []))
+      assert.isTrue(
+        failures.some((message) => message.includes("ourselves") || message.includes("self")),
+        failures.join()
+      )
+      assert.isBelow(failures.length, 6, "no dial in a row")
+    })
+  )
+
+  it.effect("runs onPeer beside each peer, and the handlers of the options", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const remote = yield* node(net, "10.0.0.2:18444")
+      const pings: Array<bigint | undefined> = []
+      let interrupted = false
+      const server = yield* start(net, {
+        added: ["10.0.0.2"],
+        handlers: { ping: ({ nonce }) => Effect.sync(() => void pings.push(nonce)) },
+        onPeer: () =>
+          Effect.onInterrupt(Effect.never, () =>
+            Effect.sync(() => {
+              interrupted = true
+            })
+          )
+      })
+      yield* server.awaitPeers(1)
+      yield* pass(10)
+      yield* Effect.yieldNow
+      yield* remote[0]!.ping
+      assert.strictEqual(pings.length, 1)
+      yield* remote[0]!.disconnect()
+      yield* pass(100)
+      assert.isTrue(interrupted)
+    })
+  )
+
+  it.effect("ends its peers and its listener with its scope", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const remote = yield* node(net, "10.0.0.2:18444")
+      const scope = yield* Scope.make()
+      const server = yield* Scope.provide(
+        start(net, { added: ["10.0.0.2"], binds: [{ listen: net.listen("10.0.0.1:18444") }] }),
+        scope
+      )
+      const [one] = yield* server.awaitPeers(1)
+      yield* pass(10)
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual((yield* one!.peer.awaitShutdown)._tag, "ScopeClosed")
+      assert.strictEqual((yield* remote[0]!.awaitShutdown)._tag, "RemoteClosed")
+      const late = yield* Effect.flip(Effect.scoped(net.dialer("10.0.0.9").dial(address("10.0.0.1"), "manual")))
+      assert.include(late.message, "refused")
+    })
+  )
+
+  it.effect("names a wrong option and does not start", () =>
+    Effect.gen(function* () {
+      const problem = (options: Server.Options) =>
+        Effect.map(Effect.flip(Effect.scoped(start(memoryNetwork(), options))), ({ message }) => message)
+      assert.strictEqual(
+        yield* problem({ added: ["1.2.3.4:99999"] }),
+        'bad option: added: "1.2.3.4:99999": the port "99999" is not a number from 0 to 65535'
+      )
+      assert.match(yield* problem({ added: ["not an address"] }), /^bad option: added: "not an address" is no address/)
+      assert.match(yield* problem({ fullRelay: -1 }), /^bad option: fullRelay must be a whole number/)
+    })
+  )
+
+  it.effect("is a service in a Layer", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      yield* node(net, "10.0.0.2:18444")
+      const live = Layer.provide(
+        Server.layer({ network, added: ["10.0.0.2"] }),
+        Layer.succeed(Dialer.Dialer, net.dialer("10.0.0.1"))
+      )
+      const agents = yield* Effect.provide(
+        Effect.gen(function* () {
+          const server = yield* Server.Server
+          return (yield* server.awaitPeers(1)).map(({ peer }) => peer.info.userAgent)
+        }),
+        live
+      )
+      assert.deepStrictEqual(agents, ["/effect-bitcoin-peer:0.1.0/"])
+    })
+  )
+})
+
+const address = (host: string) => ({
+  networkId: 1,
+  address: Uint8Array.from(host.split("."), Number),
+  port: network.port
+})

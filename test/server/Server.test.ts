@@ -268,6 +268,30 @@ describe("a server", () => {
     })
   )
 
+  it.effect("shows itself and its peers with the names of Bitcoin Core", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      yield* node(net, "10.0.0.2:18444")
+      const server = yield* start(net, { added: ["10.0.0.2"], onlyNetworks: ["ipv4"] })
+      yield* server.awaitPeers(1)
+      yield* pass(10)
+      const [peer] = yield* server.peerInfo
+      assert.strictEqual(peer?.addr, "10.0.0.2:18444")
+      assert.strictEqual(peer?.connection_type, "manual")
+      assert.strictEqual(peer?.services, "0000000000000409")
+      assert.strictEqual(peer?.network, "not_publicly_routable")
+      assert.isFalse(peer?.inbound)
+      assert.isFalse("mapped_as" in peer!)
+      assert.isAbove(peer!.bytesrecv_per_msg["version"]!, 100)
+      const info = yield* server.networkInfo
+      assert.strictEqual(info.connections_out, 1)
+      assert.deepStrictEqual(
+        info.networks.filter(({ limited }) => !limited).map(({ name }) => name),
+        ["ipv4"]
+      )
+    })
+  )
+
   it.effect("names a wrong option and does not start", () =>
     Effect.gen(function* () {
       const problem = (options: Server.Options) =>

@@ -14,6 +14,8 @@ import type * as PeerServer from "../../PeerServer.ts"
 import type * as Wire from "../../Wire.ts"
 import type { ConnectionKind } from "../ConnectionKind.ts"
 import type { NetworkName, Target, Unreachable } from "../Dialer.ts"
+import type { NetworkInfo } from "../NetworkInfo.ts"
+import type { PeerInfo } from "../PeerInfo.ts"
 import type { Duplicate, ServerEvent } from "../ServerEvent.ts"
 
 /**
@@ -163,6 +165,10 @@ export class DialError extends Data.TaggedError("DialError")<{
 export interface Server {
   /** The peers whose handshakes were completed, the oldest first. */
   readonly peers: Effect.Effect<ReadonlyArray<ConnectedPeer>>
+  /** The peers as `getpeerinfo` of Bitcoin Core prints them. */
+  readonly peerInfo: Effect.Effect<ReadonlyArray<PeerInfo>>
+  /** The server as `getnetworkinfo` of Bitcoin Core prints a node. */
+  readonly networkInfo: Effect.Effect<NetworkInfo>
   /** What happens, from now on. A reader that is slow misses the oldest events and stalls nothing. */
   readonly events: Stream.Stream<ServerEvent>
   /** Waits until this number of peers that fit are connected, and returns them. */

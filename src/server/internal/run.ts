@@ -18,11 +18,15 @@ import * as Address from "../../Address.ts"
 import type { Connection } from "../../Connection.ts"
 import { ConnectionError } from "../../ConnectionError.ts"
 import { HandshakeError } from "../../HandshakeError.ts"
+import * as Handshake from "../../Handshake.ts"
 import * as Network from "../../Network.ts"
 import * as Nonce from "../../Nonce.ts"
 import * as Peer from "../../Peer.ts"
+import * as Wire from "../../Wire.ts"
 import { kinds } from "../ConnectionKind.ts"
-import { Dialer, formatTarget, isName, type NetworkName, type Target, Unreachable } from "../Dialer.ts"
+import { Dialer, formatTarget, isName, type NetworkName, networkNameOf, type Target, Unreachable } from "../Dialer.ts"
+import { NetworkInfo } from "../NetworkInfo.ts"
+import * as PeerInfo from "../PeerInfo.ts"
 import { Duplicate, type ServerEvent } from "../ServerEvent.ts"
 import { targetKey } from "./backoff.ts"
 import { addressKey } from "./keys.ts"
@@ -342,8 +346,55 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       })
     )
 
+  const peerInfo = ({ address, id, kind, peer }: ConnectedPeer) =>
+    Effect.map(peer.stats, (stats) =>
+      PeerInfo.make(peer.info, stats, {
+        id,
+        kind,
+        network: address === undefined ? "not_publicly_routable" : networkNameOf(address),
+        mappedAs: undefined,
+        addressLocal: undefined,
+        lastTransaction: 0,
+        lastBlock: 0,
+        relaysAddresses: kinds[kind].relaysAddresses,
+        addressesProcessed: 0,
+        addressesRateLimited: 0,
+        permissions: []
+      })
+    )
+
+  const networkInfo = (): NetworkInfo => {
+    const services = options.peer?.services ?? 0n
+    const peers = connected()
+    const inbound = peers.filter(({ kind }) => kind === "inbound").length
+    return new NetworkInfo({
+      version: 100,
+      subversion: options.peer?.userAgent ?? Handshake.defaultUserAgent,
+      protocolversion: options.peer?.protocolVersion ?? Handshake.defaultProtocolVersion,
+      localservices: services.toString(16).padStart(16, "0"),
+      localservicesnames: Wire.serviceNames(services),
+      localrelay: options.peer?.relay ?? true,
+      timeoffset: 0,
+      networkactive: registry.isActive,
+      connections: peers.length,
+      connections_in: inbound,
+      connections_out: peers.length - inbound,
+      networks: (["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const).map((name) => ({
+        name,
+        limited: !reachable.has(name),
+        reachable: dialer.ways.has(name),
+        proxy: "",
+        proxy_randomize_credentials: false
+      })),
+      localaddresses: [],
+      warnings: []
+    })
+  }
+
   const server: Server = {
     peers: Effect.sync(connected),
+    peerInfo: Effect.suspend(() => Effect.forEach(connected(), peerInfo)),
+    networkInfo: Effect.sync(networkInfo),
     events: Stream.fromPubSub(events),
     awaitPeers: (count, where = () => true) =>
       Effect.gen(function* () {

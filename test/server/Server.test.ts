@@ -278,7 +278,8 @@ describe("a server", () => {
       const [peer] = yield* server.peerInfo
       assert.strictEqual(peer?.addr, "10.0.0.2:18444")
       assert.strictEqual(peer?.connection_type, "manual")
-      assert.strictEqual(peer?.services, "0000000000000409")
+      // With P2P_V2.
+      assert.strictEqual(peer?.services, "0000000000000c09")
       assert.strictEqual(peer?.network, "not_publicly_routable")
       assert.isFalse(peer?.inbound)
       assert.isFalse("mapped_as" in peer!)

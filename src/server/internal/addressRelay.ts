@@ -180,7 +180,10 @@ export class AddressRelay {
     const known = this.#enable(state)
     const entries = Array.from(addresses)
     if (entries.length > maxAddresses) {
-      return { _tag: "Misbehaved", problem: `${entries.length} addresses in a message, at most ${maxAddresses} are allowed` }
+      return {
+        _tag: "Misbehaved",
+        problem: `${entries.length} addresses in a message, at most ${maxAddresses} are allowed`
+      }
     }
     const { desirableServices, isReachable, isRefused, random, store } = this.#options
     const isLimited = !state.peer.permissions.has("addr")

@@ -32,15 +32,7 @@ export type Permission = "bloomfilter" | "noban" | "forcerelay" | "relay" | "mem
 export type Permissions = ReadonlySet<Permission>
 
 /** In the order in which Core prints them. */
-const names: ReadonlyArray<Permission> = [
-  "bloomfilter",
-  "noban",
-  "forcerelay",
-  "relay",
-  "mempool",
-  "download",
-  "addr"
-]
+const names: ReadonlyArray<Permission> = ["bloomfilter", "noban", "forcerelay", "relay", "mempool", "download", "addr"]
 
 const implied: { readonly [name in Permission]?: Permission } = { noban: "download", forcerelay: "relay" }
 
@@ -307,8 +299,6 @@ export const forInbound = (
  */
 export const forManual = (host: Address.Host, whitelist: ReadonlyArray<WhitelistEntry>): Permissions =>
   union(
-    whitelist
-      .filter((entry) => entry.out && subnetContains(entry.subnet, host))
-      .map(({ permissions }) => permissions),
+    whitelist.filter((entry) => entry.out && subnetContains(entry.subnet, host)).map(({ permissions }) => permissions),
     undefined
   )

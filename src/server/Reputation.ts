@@ -221,11 +221,7 @@ export class Reputation {
   }
 
   /** Begins with a connection. A host that is remembered has the score that it had. */
-  track(peer: {
-    readonly kind: ConnectionKind
-    readonly permissions: Permissions
-    readonly host: Host
-  }): Tracked {
+  track(peer: { readonly kind: ConnectionKind; readonly permissions: Permissions; readonly host: Host }): Tracked {
     const { kind, permissions } = peer
     const host = canonical(peer.host)
     const known = this.#isRemembered(peer) ? this.#scores.get(hostKey(host)) : undefined
@@ -293,4 +289,5 @@ export class Reputation {
 }
 
 /** Whether it is ended at most. Private broadcast never reaches the policy: its remotes are chosen anew each time. */
-const isSpared = ({ kind, permissions }: Omit<Tracked, "score">): boolean => !kinds[kind].isDiscouraged || permissions.has("noban")
+const isSpared = ({ kind, permissions }: Omit<Tracked, "score">): boolean =>
+  !kinds[kind].isDiscouraged || permissions.has("noban")

@@ -122,7 +122,7 @@ export const protectByRatio = <Id>(
   const networks = disadvantaged
     .map((belongs) => ({ belongs, left: byUptime.filter(belongs).length }))
     .sort((a, b) => a.left - b.left)
-  for (let progress = true; progress && protectedOnes.size < forNetworks; ) {
+  for (let progress = true; progress && protectedOnes.size < forNetworks;) {
     progress = false
     const present = networks.filter(({ left }) => left > 0)
     if (present.length === 0) break
@@ -175,7 +175,11 @@ export const selectKeyed = <Id>(of: ReadonlyArray<KeyedCandidate<Id>>): Id | und
 /** The first 53 bits of the SipHash of a group, which is text of one byte a character. */
 const hashGroup = (key: SipKey, group: string): number => {
   const out = new Uint32Array(2)
-  sipHash(key, Uint8Array.from(group, (character) => character.charCodeAt(0)), out)
+  sipHash(
+    key,
+    Uint8Array.from(group, (character) => character.charCodeAt(0)),
+    out
+  )
   return out[1]! * 0x20_0000 + (out[0]! >>> 11)
 }
 

@@ -32,9 +32,7 @@ export class RollingFilter {
     const logRate = Math.log(falsePositives)
     this.#hashes = Math.max(1, Math.min(Math.round(logRate / Math.log(0.5)), 50))
     this.#perGeneration = Math.ceil(elements / 2)
-    const bits = Math.ceil(
-      (-this.#hashes * this.#perGeneration * 3) / Math.log(1 - Math.exp(logRate / this.#hashes))
-    )
+    const bits = Math.ceil((-this.#hashes * this.#perGeneration * 3) / Math.log(1 - Math.exp(logRate / this.#hashes)))
     const words = Math.ceil(bits / 64) * 2
     this.#low = new Uint32Array(words)
     this.#high = new Uint32Array(words)

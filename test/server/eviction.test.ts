@@ -184,7 +184,7 @@ describe("protection by ratio", () => {
       const left = new Set(protectByRatio(all).map(({ id }) => id))
       assert.deepStrictEqual(
         upTo(given.peers).filter((id) => !left.has(id)),
-        [...given.kept].sort((a, b) => a - b)
+        given.kept.toSorted((a, b) => a - b)
       )
     }
   })
@@ -374,7 +374,9 @@ describe("the key of the groups", () => {
   })
 
   it("keeps peers of one group together", () => {
-    const crowded = plain(60).map((one, id) => (id >= 40 && id < 50 ? { ...one, group: "020102" } : one))
+    const crowded = plain(60).map((one, id) =>
+      id >= 40 && id < 50 ? Object.assign({}, one, { group: "020102" }) : one
+    )
     const chosen = Array.from({ length: 20 }, (_, k) => selectToEvict(crowded, [k, 2, 3, 4]))
     // Unless its hash is among the 4 highest, in which case 4 of its members are protected: it is still the largest.
     assert.isTrue(chosen.every((id) => Number(id!.slice(5)) >= 40 && Number(id!.slice(5)) < 50))
@@ -386,7 +388,11 @@ const slowly = (of: ReadonlyArray<KeyedCandidate<number>>): number | undefined =
   type One = KeyedCandidate<number>
   let left = [...of]
   /** `rank` has the most important property first. The `count` highest are protected if `only` holds for them. */
-  const protect = (count: number, rank: (one: One) => ReadonlyArray<number>, only = (_: One) => true) => {
+  const protect = (
+    count: number,
+    rank: (one: One) => ReadonlyArray<number>,
+    only: (one: One) => boolean = () => true
+  ) => {
     left.sort((a, b) => {
       const [x, y] = [rank(a), rank(b)]
       const at = x.findIndex((value, i) => value !== y[i])

@@ -219,6 +219,8 @@ const listed = ({ created, reason, subnet, until }: Ban, now: number): ListedBan
   ...(reason === undefined ? undefined : { reason })
 })
 
+const failed = (reason: BanReason) => Effect.fail(new BanError({ reason }))
+
 /**
  * Makes a list without bans, with the `SecureRandom` of the context for the key of the filter of discouraged hosts.
  *
@@ -252,7 +254,6 @@ export const make = Effect.fnUntraced(function* (
     return add(ban)
   }
 
-  const failed = (reason: BanReason) => Effect.fail(new BanError({ reason }))
   const withSubnet = <A>(
     subnet: string | Subnet,
     f: (subnet: Subnet) => Effect.Effect<A, BanError>

@@ -171,7 +171,10 @@ describe("a server", () => {
       for (let i = 0; i < 5; i++) {
         yield* Effect.forkScoped(
           Effect.provide(
-            Peer.dial(Effect.orDie(net.dialer(`10.1.${i}.1`).dial(address("10.0.0.1"), "manual")), { network }),
+            Peer.dial(Effect.orDie(net.dialer(`10.1.${i}.1`).dial(address("10.0.0.1"), "manual")), {
+              network,
+              relay: false
+            }),
             Nonce.layer
           )
         )

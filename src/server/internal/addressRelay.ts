@@ -5,7 +5,7 @@
  */
 import * as Address from "../../Address.ts"
 import { type SipKey, sipHash } from "../../primitives/siphash.ts"
-import { type AddressV2, maxAddresses, Service } from "../../Wire.ts"
+import { type Addr, type AddrV2, type AddressV2, maxAddresses, Service, type TimestampedAddress } from "../../Wire.ts"
 import { type ConnectionKind, kinds } from "../ConnectionKind.ts"
 import type { Permissions } from "../Permissions.ts"
 import { exponential, type Random, shuffle } from "./random.ts"
@@ -118,6 +118,14 @@ const keyOf = ({ address, networkId, port }: AddressV2): Uint8Array => {
   return key
 }
 
+/** Core's internal names and Tor v2 stay IPv6 addresses: they are not routable, so they are neither relayed nor stored. */
+const fromAddr = ({ address, port, services, timestamp }: TimestampedAddress): AddressV2 => ({
+  timestamp,
+  services,
+  port,
+  ...Address.canonical({ networkId: Address.NetworkId.ipv6, address })
+})
+
 /** Whether `addr` can carry it, as `addrv2` can any. */
 const fitsV1 = ({ networkId }: Address.Host): boolean =>
   networkId === Address.NetworkId.ipv4 || networkId === Address.NetworkId.ipv6
@@ -174,11 +182,11 @@ export class AddressRelay {
   }
 
   /** An `addr` or `addrv2` of a peer. */
-  received(id: number, addresses: Iterable<AddressV2>, now: number): Received {
+  received(id: number, message: Addr | AddrV2, now: number): Received {
     const state = this.#states.get(id)
     if (state === undefined || !kinds[state.peer.kind].relaysAddresses) return { _tag: "Ignored" }
     const known = this.#enable(state)
-    const entries = Array.from(addresses)
+    const entries = message._tag === "addr" ? Array.from(message.addresses, fromAddr) : Array.from(message.addresses)
     if (entries.length > maxAddresses) {
       return {
         _tag: "Misbehaved",
@@ -297,8 +305,10 @@ export class AddressRelay {
         runnerUpHash = peerHash
       }
     }
-    if (best !== undefined) this.#push(best, entry, now)
-    if (runnerUp !== undefined && count === 2) this.#push(runnerUp, entry, now)
+    // The entry is a view of bytes that were received, and may wait for long.
+    const copy = { ...entry, address: entry.address.slice() }
+    if (best !== undefined) this.#push(best, copy, now)
+    if (runnerUp !== undefined && count === 2) this.#push(runnerUp, copy, now)
   }
 
   #push(state: State, entry: AddressV2, now: number): void {

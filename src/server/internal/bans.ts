@@ -89,7 +89,7 @@ export class Bans {
 
   #rebuild(): void {
     // A sorted array is a heap.
-    this.#heap = this.#trie.values().sort((a, b) => a.until - b.until)
+    this.#heap = this.#trie.values().toSorted((a, b) => a.until - b.until)
   }
 
   #push(ban: Ban): void {

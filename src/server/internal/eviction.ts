@@ -121,7 +121,7 @@ export const protectByRatio = <Id>(
   /** `left` counts a local peer of an onion service in both networks until its own one protects it, as in Core. */
   const networks = disadvantaged
     .map((belongs) => ({ belongs, left: byUptime.filter(belongs).length }))
-    .sort((a, b) => a.left - b.left)
+    .toSorted((a, b) => a.left - b.left)
   for (let progress = true; progress && protectedOnes.size < forNetworks;) {
     progress = false
     const present = networks.filter(({ left }) => left > 0)

@@ -71,8 +71,14 @@ const maskLength = (text: string, width: number): number | undefined => {
   return /^1*0*$/.test(bits) ? bits.lastIndexOf("1") + 1 : undefined
 }
 
-/** The host with zeros after the prefix. */
-const masked = ({ address, networkId }: Address.Host, prefixLength: number): Subnet => {
+/** All CJDNS addresses begin with these bits. */
+const cjdnsPrefixLength = 8
+
+/** The host with zeros after the prefix. A subnet that is larger than CJDNS is one of IPv6. */
+const masked = (of: Address.Host, prefixLength: number): Subnet => {
+  const { address } = of
+  const isLarger = of.networkId === NetworkId.cjdns && prefixLength < cjdnsPrefixLength
+  const networkId = isLarger ? NetworkId.ipv6 : of.networkId
   const network =
     networkId === NetworkId.ipv4
       ? IpNetwork.fromAddressUnsafe(NetAddress.ipv4FromBytesUnsafe(address), prefixLength)
@@ -294,6 +300,13 @@ export class SubnetTrie<V> {
     }
     for (const root of this.#roots.values()) collect(root)
     return values
+  }
+
+  /** Nodes in memory, for tests of the bound: at most two for each entry, and the roots. */
+  get nodes(): number {
+    const count = (node: Node<V> | undefined): number =>
+      node === undefined ? 0 : 1 + count(node.zero) + count(node.one)
+    return Array.from(this.#roots.values(), count).reduce((sum, one) => sum + one)
   }
 
   clear(): void {

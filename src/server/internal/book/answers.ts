@@ -56,9 +56,12 @@ export class Answers {
     for (const [key, { until }] of this.#answers) if (until <= now) this.#answers.delete(key)
     if (this.#answers.size >= mostAnswers) this.#forgetOne()
     const seconds = Math.floor(now / 1_000)
-    const addresses = draw().map((address) => ({
-      ...address,
-      timestamp: blurred(address.timestamp, seconds, this.#random)
+    const addresses = draw().map(({ address, networkId, port, services, timestamp }): AddressV2 => ({
+      timestamp: blurred(timestamp, seconds, this.#random),
+      services,
+      networkId,
+      address,
+      port
     }))
     this.#answers.set(key, { until: now + shortestLife + this.#random.next() * longerLife, addresses })
     return addresses

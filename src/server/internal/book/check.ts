@@ -1,6 +1,6 @@
 /** Whether the parts of a book agree: for tests, and after a file was read. */
-import type { Book } from "./book.ts"
-import { mostReferences } from "./book.ts"
+import type { Tables } from "./tables.ts"
+import { mostReferences } from "./tables.ts"
 import { networks } from "./entries.ts"
 import { bucketSize, newBuckets } from "./hash.ts"
 
@@ -8,8 +8,8 @@ import { bucketSize, newBuckets } from "./hash.ts"
  * What is wrong with a book; `undefined` if nothing is. `isHashed` computes each place again, which takes two to four hashes for each
  * address.
  */
-export const check = (book: Book, isHashed = true): string | undefined => {
-  const { counts, entries, masks, places, sizes } = book
+export const check = (tables: Tables, isHashed = true): string | undefined => {
+  const { counts, entries, masks, places, sizes } = tables
   const { isTried, lastSuccess, network, order, references } = entries
   /** In how many places an entry was found. */
   const found = new Uint8Array(entries.capacity)
@@ -21,7 +21,7 @@ export const check = (book: Book, isHashed = true): string | undefined => {
     const bucket = Math.floor(place / bucketSize)
     if (isTried[id] !== (bucket < newBuckets ? 0 : 1)) return `entry ${id} is in the wrong table`
     if (isTried[id] === 1 && found[id] !== 0) return `entry ${id} is tried, and in another place`
-    if (isHashed && !isInPlace(book, id, place)) return `entry ${id} does not belong to place ${place}`
+    if (isHashed && !isInPlace(tables, id, place)) return `entry ${id} does not belong to place ${place}`
     if (found[id] === 0) foundSize++
     found[id]!++
     foundCounts[bucket * networks.length + network[id]!]!++
@@ -30,7 +30,8 @@ export const check = (book: Book, isHashed = true): string | undefined => {
   for (let at = 0; at < counts.length; at++) {
     const bucket = Math.floor(at / networks.length)
     if (counts[at] !== foundCounts[at]) return `the count ${at} is wrong`
-    if (((masks[bucket]! >> (at % networks.length)) & 1) !== (counts[at] === 0 ? 0 : 1)) return `mask ${bucket} is wrong`
+    if (((masks[bucket]! >> (at % networks.length)) & 1) !== (counts[at] === 0 ? 0 : 1))
+      return `mask ${bucket} is wrong`
   }
 
   const foundSizes = new Int32Array(sizes.length)
@@ -45,16 +46,16 @@ export const check = (book: Book, isHashed = true): string | undefined => {
     foundSizes[(isTried[id] === 1 ? networks.length : 0) + network[id]!]!++
   }
   for (let at = 0; at < sizes.length; at++) if (sizes[at] !== foundSizes[at]) return `the size ${at} is wrong`
-  for (const id of book.collisions) {
+  for (const id of tables.collisions) {
     if (found[id] === 0 || isTried[id] === 1) return `entry ${id} waits for a place, but is not new`
   }
   return undefined
 }
 
-const isInPlace = (book: Book, id: number, place: number): boolean => {
-  const address = book.entries.address(id)
+const isInPlace = (tables: Tables, id: number, place: number): boolean => {
+  const address = tables.entries.address(id)
   const bucket = Math.floor(place / bucketSize)
   return bucket < newBuckets
-    ? book.hash.position(false, bucket, address) === place % bucketSize
-    : book.triedPlace(address) === place
+    ? tables.hash.position(false, bucket, address) === place % bucketSize
+    : tables.triedPlace(address) === place
 }

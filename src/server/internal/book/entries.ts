@@ -24,8 +24,8 @@ const lengths: ReadonlyArray<number> = [0, 4, 16, 0, 32, 32, 16]
 export const isWellFormed = ({ address, networkId }: Address.Host): boolean =>
   lengths[networkId] === address.length && address.length > 0
 
-/** The unspecified address, for a source that cannot be stored, as in Bitcoin Core. */
-const unspecified: Address.Host = { networkId: Address.NetworkId.ipv6, address: new Uint8Array(16) }
+/** The unspecified address, which stands for a source that cannot be stored, as in Bitcoin Core. */
+export const unspecified: Address.Host = { networkId: Address.NetworkId.ipv6, address: new Uint8Array(16) }
 
 const grown = <A extends { readonly length: number; set: (from: A) => void }>(from: A, to: A): A => {
   to.set(from)
@@ -123,7 +123,7 @@ export class Entries {
     this.order = grown(this.order, new Int32Array(capacity))
   }
 
-  /** Adds an address that is well formed. Returns its number, or -1 if it is there already. */
+  /** Adds an address; it and its source are well formed. Returns its number, or -1 if it is there already. */
   create(of: Address.Address, source: Address.Host, network = networkOf(of)): number {
     const slot = this.#slotOf(of)
     if (this.#index[slot] !== -1) return -1
@@ -132,9 +132,8 @@ export class Entries {
     this.#address.set(of.address, id * stride)
     this.#networkId[id] = of.networkId
     this.#port[id] = of.port
-    const kept = isWellFormed(source) ? source : unspecified
-    this.#source.set(kept.address, id * stride)
-    this.#sourceNetworkId[id] = kept.networkId
+    this.#source.set(source.address, id * stride)
+    this.#sourceNetworkId[id] = source.networkId
     this.network[id] = network
     this.services[id] = 0n
     this.time[id] = 0

@@ -8,10 +8,10 @@
  */
 import * as Address from "../../../Address.ts"
 import { doubleSha256 } from "../../../primitives/sha256.ts"
-import { Book, type BookOptions, mostReferences } from "./book.ts"
+import { Tables, type TablesOptions, mostReferences } from "./tables.ts"
 import { check } from "./check.ts"
 import { type DiskAddress, DiskReader, DiskWriter } from "./disk.ts"
-import { networkOf } from "./entries.ts"
+import { networkOf, unspecified } from "./entries.ts"
 import { bucketSize, newBuckets, triedBuckets } from "./hash.ts"
 
 const ourFormat = 4
@@ -34,18 +34,18 @@ export const noAsmap: Uint8Array = new Uint8Array(hashSize)
 // ---- writing
 
 /** The file of a book. `asmapVersion` is the hash of the map by which it finds groups. */
-export const write = (book: Book, magic: Uint8Array, asmapVersion: Uint8Array = noAsmap): Uint8Array => {
-  const { entries, places } = book
+export const write = (tables: Tables, magic: Uint8Array, asmapVersion: Uint8Array = noAsmap): Uint8Array => {
+  const { entries, places } = tables
   const writer = new DiskWriter(4_096 + 80 * entries.size + 4 * newBuckets)
   writer.raw(magic)
   writer.u8(ourFormat)
   writer.u8(compatibilityBase + ourFormat)
-  writer.raw(book.hash.key)
-  writer.u32(book.newSize)
-  writer.u32(book.triedSize)
+  writer.raw(tables.hash.key)
+  writer.u32(tables.newSize)
+  writer.u32(tables.triedSize)
   writer.u32(newBuckets ^ bucketsFlag)
 
-  const ids = entries.order.slice(0, entries.size).sort()
+  const ids = entries.order.subarray(0, entries.size).toSorted()
   const numbers = new Int32Array(entries.capacity)
   let next = 0
   for (const isTried of [0, 1]) {
@@ -100,8 +100,6 @@ export type Unreadable =
   | { readonly _tag: "NotPeersDat"; readonly problem: string }
   | { readonly _tag: "OtherNetwork"; readonly magic: Uint8Array }
   | { readonly _tag: "OtherFormat"; readonly format: number; readonly isNewer: boolean }
-
-const unspecified: Address.Host = { networkId: Address.NetworkId.ipv6, address: new Uint8Array(16) }
 
 const readEntry = (reader: DiskReader, isTried: boolean): DiskEntry | undefined => {
   const address = reader.address()
@@ -164,14 +162,14 @@ export const read = (bytes: Uint8Array, magic: Uint8Array | undefined): Contents
 
 /** A book out of a file. */
 export interface Restored {
-  readonly book: Book
+  readonly tables: Tables
   /** How many entries of the file are not in the book. */
   readonly lost: number
   /** What is wrong with the file; its entries are all in the new table then, under a new key. */
   readonly damage: string | undefined
 }
 
-export interface RestoreOptions extends BookOptions {
+export interface RestoreOptions extends TablesOptions {
   /** For a damaged file. */
   readonly now: number
   readonly asmapVersion?: Uint8Array | undefined
@@ -180,62 +178,67 @@ export interface RestoreOptions extends BookOptions {
 /** Fills a book with what a file holds. `options.key` is the key of the book for a damaged file. */
 export const restore = (contents: Contents, options: RestoreOptions): Restored => {
   if (contents.damage !== undefined) return salvage(contents, contents.damage, options)
-  const book = new Book({ ...options, key: contents.key.slice(), expected: contents.entries.length })
+  const tables = new Tables({ ...options, key: contents.key.slice(), expected: contents.entries.length })
   const tried: Array<number> = []
   const ids = contents.entries.map((entry) => {
     if (entry === undefined) return -1
     const network = networkOf(entry.address)
     // Network 0 is that of all addresses that are not routable. Core keeps those of them that can exist.
     if (network === 0 && !Address.isValid(entry.address)) return -1
-    const place = entry.isTried ? book.triedPlace(entry.address) : -1
-    if (entry.isTried && book.places[place] !== -1) return -1
-    const id = book.create(entry.address, entry.source, network)
+    const place = entry.isTried ? tables.triedPlace(entry.address) : -1
+    if (entry.isTried && tables.places[place] !== -1) return -1
+    const id = tables.create(entry.address, entry.source, network)
     if (id === -1) return -1
-    book.entries.services[id] = entry.address.services
-    book.entries.time[id] = entry.address.timestamp
-    book.entries.lastSuccess[id] = Math.max(entry.isTried ? 1 : 0, entry.lastSuccess)
-    book.entries.attempts[id] = Math.max(0, entry.attempts)
+    tables.entries.services[id] = entry.address.services
+    tables.entries.time[id] = entry.address.timestamp
+    tables.entries.lastSuccess[id] = Math.max(entry.isTried ? 1 : 0, entry.lastSuccess)
+    tables.entries.attempts[id] = Math.max(0, entry.attempts)
     if (entry.isTried) {
-      book.putTried(place, id)
+      tables.putTried(place, id)
       tried.push(id)
     }
     return id
   })
-  putInBuckets(book, contents, ids, options.asmapVersion ?? noAsmap)
+  putInBuckets(tables, contents, ids, options.asmapVersion ?? noAsmap)
   for (const id of ids) {
-    if (id !== -1 && book.entries.isTried[id] === 0 && book.entries.references[id] === 0) book.remove(id)
+    if (id !== -1 && tables.entries.isTried[id] === 0 && tables.entries.references[id] === 0) tables.remove(id)
   }
-  const problem = check(book, false)
+  const problem = check(tables, false)
   return problem === undefined
-    ? { book, lost: contents.entries.length - book.entries.size, damage: undefined }
+    ? { tables, lost: contents.entries.length - tables.entries.size, damage: undefined }
     : salvage(contents, problem, options)
 }
 
 /** Puts new entries where they were; if the buckets mean something else now, where their first sources put them. */
-const putInBuckets = (book: Book, contents: Contents, ids: ReadonlyArray<number>, asmapVersion: Uint8Array): void => {
+const putInBuckets = (
+  tables: Tables,
+  contents: Contents,
+  ids: ReadonlyArray<number>,
+  asmapVersion: Uint8Array
+): void => {
   const { buckets, bucketCount } = contents
   const isSame = bucketCount === newBuckets && isEqual(contents.asmapVersion, asmapVersion)
   for (let i = 0; i < buckets.length; i += 2) {
     const bucket = buckets[i]!
     const id = ids[buckets[i + 1]!]!
-    if (id === -1 || book.entries.references[id]! >= mostReferences) continue
+    if (id === -1 || tables.entries.references[id]! >= mostReferences) continue
     const place = isSame
-      ? bucket * bucketSize + book.hash.position(false, bucket, book.entries.address(id))
-      : book.homePlace(id)
-    if (book.places[place] === -1) book.putNew(place, id)
+      ? bucket * bucketSize + tables.hash.position(false, bucket, tables.entries.address(id))
+      : tables.homePlace(id)
+    if (tables.places[place] === -1) tables.putNew(place, id)
     else if (isSame) {
-      const home = book.homePlace(id)
-      if (book.places[home] === -1) book.putNew(home, id)
+      const home = tables.homePlace(id)
+      if (tables.places[home] === -1) tables.putNew(home, id)
     }
   }
 }
 
 /** A damaged file may have wrong buckets and a wrong key, so its addresses are told to a new book, each by its source. */
 const salvage = (contents: Contents, damage: string, options: RestoreOptions): Restored => {
-  const book = new Book(options)
-  for (const entry of contents.entries) if (entry !== undefined) book.add([entry.address], entry.source, options.now)
+  const tables = new Tables(options)
+  for (const entry of contents.entries) if (entry !== undefined) tables.add([entry.address], entry.source, options.now)
   const { newCount, triedCount } = contents
   const isCounted = newCount >= 0 && newCount <= mostNew && triedCount >= 0 && triedCount <= mostTried
   const count = isCounted ? newCount + triedCount : contents.entries.length
-  return { book, lost: count - book.entries.size, damage }
+  return { tables, lost: count - tables.entries.size, damage }
 }

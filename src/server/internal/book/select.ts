@@ -1,7 +1,7 @@
 /** Draws addresses from a book: one to dial, or many to tell others. */
 import * as Address from "../../../Address.ts"
 import type { NetworkName } from "../networkNames.ts"
-import { type Book, seconds } from "./book.ts"
+import { type Tables, seconds } from "./tables.ts"
 import { networks } from "./entries.ts"
 import { bucketSize, newBuckets } from "./hash.ts"
 
@@ -23,7 +23,7 @@ const maskOf = (names: ReadonlySet<NetworkName> | undefined): number => {
   return mask
 }
 
-const sizeOf = ({ sizes }: Book, isTried: boolean, mask: number): number => {
+const sizeOf = ({ sizes }: Tables, isTried: boolean, mask: number): number => {
   let size = 0
   for (let network = 0; network < networks.length; network++) {
     if ((mask & (1 << network)) !== 0) size += sizes[(isTried ? networks.length : 0) + network]!
@@ -32,7 +32,7 @@ const sizeOf = ({ sizes }: Book, isTried: boolean, mask: number): number => {
 }
 
 /** Collects the buckets that have an entry of the networks, and returns their number. */
-const collect = ({ masks }: Book, isTried: boolean, mask: number): number => {
+const collect = ({ masks }: Tables, isTried: boolean, mask: number): number => {
   const end = isTried ? masks.length : newBuckets
   let found = 0
   for (let bucket = isTried ? newBuckets : 0; bucket < end; bucket++) {
@@ -48,15 +48,19 @@ const collect = ({ masks }: Book, isTried: boolean, mask: number): number => {
  * The smallest chance of an entry is 0.01 × 0.66^8 and grows by a fifth with each miss, so that there are at most 44 misses. Bitcoin Core
  * draws from all buckets until it finds one that is not empty, which gives the same distribution.
  */
-export const select = (book: Book, at: number, { networks: names, newOnly = false }: SelectOptions = {}): number => {
-  const { entries, places, random } = book
+export const select = (
+  tables: Tables,
+  at: number,
+  { networks: names, newOnly = false }: SelectOptions = {}
+): number => {
+  const { entries, places, random } = tables
   const now = seconds(at)
   const mask = maskOf(names)
-  const ofNew = sizeOf(book, false, mask)
-  const ofTried = newOnly ? 0 : sizeOf(book, true, mask)
+  const ofNew = sizeOf(tables, false, mask)
+  const ofTried = newOnly ? 0 : sizeOf(tables, true, mask)
   if (ofNew + ofTried === 0) return -1
   const isTried = ofTried > 0 && (ofNew === 0 || random.below(2) === 1)
-  const count = collect(book, isTried, mask)
+  const count = collect(tables, isTried, mask)
   for (let factor = 1; ; factor *= 1.2) {
     const start = candidates[random.below(count)]! * bucketSize
     let position = random.below(bucketSize)
@@ -65,7 +69,7 @@ export const select = (book: Book, at: number, { networks: names, newOnly = fals
       position = (position + 1) % bucketSize
       id = places[start + position]!
     }
-    if (random.next() < factor * book.chance(id, now)) return id
+    if (random.next() < factor * tables.chance(id, now)) return id
   }
 }
 
@@ -84,11 +88,11 @@ const classOf = (host: Address.Host): number => Number.parseInt(Address.group(ho
 
 /** Draws entries to tell others, each with the same chance. */
 export const getAddresses = (
-  book: Book,
+  tables: Tables,
   at: number,
   { maximum = Infinity, network, percent = 100, unfiltered = false }: GetAddressesOptions = {}
 ): Array<number> => {
-  const { entries, random } = book
+  const { entries, random } = tables
   const now = seconds(at)
   const most = Math.min(maximum, Math.floor((Math.min(percent, 100) * entries.size) / 100))
   const wanted = network === undefined ? -1 : networks.indexOf(network)
@@ -97,7 +101,7 @@ export const getAddresses = (
     entries.swap(i, i + random.below(entries.size - i))
     const id = entries.order[i]!
     if (wanted !== -1 && classOf(entries.address(id)) !== wanted) continue
-    if (unfiltered || !book.isTerrible(id, now)) found.push(id)
+    if (unfiltered || !tables.isTerrible(id, now)) found.push(id)
   }
   return found
 }

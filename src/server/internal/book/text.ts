@@ -3,7 +3,7 @@ import * as Result from "effect/Result"
 import * as Address from "../../../Address.ts"
 import type { AddressV2 } from "../../../Wire.ts"
 import { bucketSize, newBuckets } from "./hash.ts"
-import type { Book } from "./book.ts"
+import type { Tables } from "./tables.ts"
 import { type NetworkName, networkNameOf } from "../networkNames.ts"
 
 /** An address to take into a book. */
@@ -178,12 +178,10 @@ export const nodeAddress = ({ services, timestamp, ...address }: AddressV2): Nod
 const btcdTriedBuckets = 64
 /** btcd has 64 tried buckets of 256 instead of 256 of 64, and cannot read addresses of I2P and CJDNS. */
 const isOfBtcd = ({ networkId }: Address.Host): boolean =>
-  networkId === Address.NetworkId.ipv4 ||
-  networkId === Address.NetworkId.ipv6 ||
-  networkId === Address.NetworkId.torV3
+  networkId === Address.NetworkId.ipv4 || networkId === Address.NetworkId.ipv6 || networkId === Address.NetworkId.torV3
 
 /** A book as `peers.json` of btcd, version 2. */
-export const peersJson = ({ entries, hash, places }: Book): unknown => {
+export const peersJson = ({ entries, hash, places }: Tables): unknown => {
   const textOf = (id: number): string | undefined => {
     const address = entries.address(id)
     return id !== -1 && isOfBtcd(address) ? Address.format(address) : undefined

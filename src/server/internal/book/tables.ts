@@ -8,7 +8,7 @@
 import * as Address from "../../../Address.ts"
 import type { AddressV2 } from "../../../Wire.ts"
 import type { Random } from "../random.ts"
-import { Entries, networks } from "./entries.ts"
+import { Entries, isWellFormed, networks, unspecified } from "./entries.ts"
 import { BookHash, bucketSize, type GroupOf, newBuckets, triedBuckets } from "./hash.ts"
 
 /** The most entries that the two tables can hold: each of them is in a place. */
@@ -46,7 +46,7 @@ export const canonical = (of: Address.Address): Address.Address => {
   return { networkId, address, port: of.port }
 }
 
-export interface BookOptions {
+export interface TablesOptions {
   readonly key: Uint8Array
   readonly random: Random
   readonly groupOf?: GroupOf | undefined
@@ -54,7 +54,7 @@ export interface BookOptions {
   readonly expected?: number | undefined
 }
 
-export class Book {
+export class Tables {
   readonly hash: BookHash
   readonly random: Random
   readonly entries: Entries
@@ -74,7 +74,7 @@ export class Book {
   /** When anything was reached last, in seconds. Not 0, so that "never" is earlier. */
   #lastGood = 1
 
-  constructor({ expected, groupOf, key, random }: BookOptions) {
+  constructor({ expected, groupOf, key, random }: TablesOptions) {
     this.hash = new BookHash(key, groupOf)
     this.random = random
     // One more while a new entry takes the place of another.
@@ -171,7 +171,7 @@ export class Book {
    * or one more place.
    */
   add(addresses: Iterable<AddressV2>, source: Address.Host, now: number, penalty = 0): number {
-    const from = Address.canonical(source)
+    const from = isWellFormed(source) ? Address.canonical(source) : unspecified
     const sourceGroup = this.hash.groupOf(from)
     let added = 0
     for (const address of addresses) if (this.#addOne(address, from, sourceGroup, seconds(now), penalty)) added++
@@ -302,9 +302,8 @@ export class Book {
   resolveCollisions(at: number): void {
     const now = seconds(at)
     const { lastSuccess, lastTry } = this.entries
-    for (const id of [...this.collisions]) {
-      // It was removed from the book while the one before it moved.
-      if (!this.collisions.has(id)) continue
+    // A set may lose elements while it is iterated.
+    for (const id of this.collisions) {
       const place = this.triedPlace(this.entries.address(id))
       const occupant = this.places[place]!
       if (occupant === -1 || now - lastSuccess[occupant]! < replacement) this.collisions.delete(id)

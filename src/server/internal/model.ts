@@ -12,6 +12,7 @@ import type * as Network from "../../Network.ts"
 import type * as Peer from "../../Peer.ts"
 import type * as PeerServer from "../../PeerServer.ts"
 import type * as Wire from "../../Wire.ts"
+import type { Book } from "../AddressBook.ts"
 import type { BanList } from "../BanList.ts"
 import type { ConnectionKind } from "../ConnectionKind.ts"
 import type { NetworkName, Target, Unreachable } from "../Dialer.ts"
@@ -210,6 +211,8 @@ export interface Server {
   readonly mark: (id: number, what: "block" | "transaction") => Effect.Effect<void>
   /** The bans and the discouraged hosts. A ban ends the peers of its subnet. */
   readonly bans: BanList
+  /** The address book. */
+  readonly book: Book
   /** Ends all peers and dials and accepts nothing, or begins again. */
   readonly setNetworkActive: (isActive: boolean) => Effect.Effect<void>
   readonly networkActive: Effect.Effect<boolean>

@@ -22,6 +22,7 @@ import * as Nonce from "../../Nonce.ts"
 import * as Peer from "../../Peer.ts"
 import { sipKey } from "../../primitives/siphash.ts"
 import * as Wire from "../../Wire.ts"
+import * as AddressBook from "../AddressBook.ts"
 import * as BanList from "../BanList.ts"
 import { kinds } from "../ConnectionKind.ts"
 import { Dialer, formatTarget, isName, type NetworkName, networkNameOf, Unreachable } from "../Dialer.ts"
@@ -29,11 +30,13 @@ import { forManual } from "../Permissions.ts"
 import { Reputation } from "../Reputation.ts"
 import * as Reputations from "../Reputation.ts"
 import { Duplicate, type ServerEvent } from "../ServerEvent.ts"
+import * as Store from "../Store.ts"
 import { AddressRelay } from "./addressRelay.ts"
 import { Conduct } from "./conduct.ts"
 import { Inbound } from "./inbound.ts"
 import { type Bind, type ConnectedPeer, DialError, type Options, ServerError } from "./model.ts"
 import { checked } from "./options.ts"
+import { Persistence } from "./persistence.ts"
 import { makeRandom } from "./random.ts"
 import { desirable, type End, type Entry, Registry } from "./registry.ts"
 import { Relaying } from "./relaying.ts"
@@ -46,6 +49,8 @@ const eventCapacity = 1_024
 const askInterval = 50
 /** Nonces are remembered for this many handshakes more than run at once. */
 const spareNonces = 64
+/** How much of the book an answer to `getaddr` has at most. */
+const answerPercent = 23
 
 type Failure = ConnectionError | Duplicate | HandshakeError | Unreachable
 
@@ -93,8 +98,21 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
 
   const events = yield* PubSub.sliding<ServerEvent>(eventCapacity)
   const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, event))
-  const bans = yield* Effect.provide(BanList.BanList, BanList.layer)
+  const given = {
+    book: yield* Effect.serviceOption(AddressBook.AddressBook),
+    bans: yield* Effect.serviceOption(BanList.BanList),
+    store: yield* Effect.serviceOption(Store.Store)
+  }
+  const bans = Option.isSome(given.bans) ? given.bans.value : yield* Effect.provide(BanList.BanList, BanList.layer)
+  const store = Option.getOrElse(given.store, Store.makeMemory)
+  const persistence = new Persistence({ store, network, bans, emit, now })
+  yield* persistence.loadBans
+  const book = Option.isSome(given.book) ? given.book.value.book : yield* persistence.loadBook({ network, random })
   const groupOf = Address.group
+
+  const asked = yield* Latch.make()
+  /** Asks the registry again: something changed. */
+  const wake = (): void => void asked.openUnsafe()
 
   const reachable = new Set<NetworkName>([...dialer.ways].filter((way) => options.onlyNetworks?.includes(way) ?? true))
   if (options.allowUnroutable === true) reachable.add("not_publicly_routable")
@@ -110,7 +128,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       dialBurst: options.dialRate?.burst ?? 8
     },
     random,
-    book: undefined,
+    book,
     reachable,
     groupOf,
     isAllowed: (address, at) => !bans.has(address, at) && !bans.isDiscouraged(address),
@@ -124,12 +142,24 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       )
   })
   for (const target of settings.added) registry.added.add(target, now())
+  for (const { services, ...address } of yield* persistence.takeAnchors) {
+    registry.anchors.push({ address, services, lastTry: 0 })
+  }
 
   const nonces = yield* Effect.provide(
     Nonce.Nonce,
     Nonce.layerWith({ capacity: pendingDials + maxPending + spareNonces })
   )
-  // Closed in the reverse order: attempts and peers end before what they tell of their ends.
+  /** Block-relay peers: others cannot learn of them, so they are dialled first after a restart. */
+  const anchors = (): ReadonlyArray<Wire.AddressV2> =>
+    connections.peers.flatMap(({ address, kind, peer }) =>
+      kind === "block-relay-only"
+        ? [{ ...address, services: peer.info.services, timestamp: Math.floor(now() / 1_000) }]
+        : []
+    )
+  let lastAnchors: ReadonlyArray<Wire.AddressV2> | undefined
+  // The scope closes in the reverse order: attempts and peers end, and then the files are saved.
+  yield* persistence.run(book, () => lastAnchors ?? anchors())
   const tasks = yield* FiberSet.make()
   const fork = yield* FiberSet.runtime(tasks)<never>()
   const runFork = (effect: Effect.Effect<unknown>): void => void fork(effect)
@@ -153,14 +183,30 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     evictionKey: sipKey(secret()),
     groupOf
   })
+  /** The answer to `getaddr` is the same for all peers of a network that came in at the same address of ours. */
+  const requesterOf = (id: number): AddressBook.Requester => {
+    const one = connections.get(id)
+    const local = one?.connected?.peer.info.localAddress
+    return {
+      network: one?.pool?.network === "onion" ? "onion" : networkNameOf(one!.entry.address!),
+      bind: local === undefined ? "" : `${local.host}:${local.port}`
+    }
+  }
   const relaying = new Relaying({
     relay: new AddressRelay({
       random,
       key: sipKey(secret()),
       isReachable: (host) => reachable.has(networkNameOf(host)),
       isRefused: (host, at) => bans.has(host, at) || bans.isDiscouraged(host),
-      store: () => {},
-      answer: () => [],
+      store: (entries, source, penalty) => {
+        if (book.add(entries, source, now(), penalty / 1_000) === 0) return
+        registry.bookChanged()
+        wake()
+      },
+      answer: (peer, at) =>
+        peer.permissions.has("addr")
+          ? book.getAddresses(at, { maximum: Wire.maxAddresses, percent: answerPercent })
+          : book.answer(requesterOf(peer.id), at, (address) => bans.has(address, at) || bans.isDiscouraged(address)),
       ownAddress: () => undefined,
       ownServices: options.peer?.services ?? 0n,
       announces: () => false,
@@ -172,9 +218,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     now
   })
 
-  const asked = yield* Latch.make()
-  /** Asks the registry again: something changed. */
-  const wake = (): void => void asked.openUnsafe()
   const peersChanged = yield* Latch.make()
 
   // ---- one connection
@@ -362,6 +405,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       )
     )
   })
+  // The first of these to run at the end: the peers are still there.
+  yield* Effect.addFinalizer(() => Effect.sync(() => (lastAnchors = anchors())))
   for (const pooled of settings.binds) yield* listen(pooled.bind, pooled)
   yield* Effect.forkScoped(relaying.loop)
   yield* Effect.forkScoped(planner)
@@ -372,6 +417,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     registry,
     connections,
     bans,
+    book,
     conduct,
     relaying,
     events,

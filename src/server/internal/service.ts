@@ -9,6 +9,7 @@ import * as Stream from "effect/Stream"
 import * as Address from "../../Address.ts"
 import * as Handshake from "../../Handshake.ts"
 import * as Wire from "../../Wire.ts"
+import type { Book } from "../AddressBook.ts"
 import type { BanList } from "../BanList.ts"
 import { type Dialer, formatTarget, type NetworkName, networkNameOf, type Target } from "../Dialer.ts"
 import { NetworkInfo } from "../NetworkInfo.ts"
@@ -33,6 +34,7 @@ export interface Parts {
   readonly registry: Registry
   readonly connections: Connections
   readonly bans: BanList
+  readonly book: Book
   readonly conduct: Conduct
   readonly relaying: Relaying
   readonly events: PubSub.PubSub<ServerEvent>
@@ -47,8 +49,20 @@ export interface Parts {
 }
 
 export const makeService = (parts: Parts): Server => {
-  const { bans, conduct, connections, dialer, events, now, options, peersChanged, reachable, registry, relaying } =
-    parts
+  const {
+    bans,
+    book,
+    conduct,
+    connections,
+    dialer,
+    events,
+    now,
+    options,
+    peersChanged,
+    reachable,
+    registry,
+    relaying
+  } = parts
   const { settings, waiters, wake } = parts
   const { port } = settings.network
 
@@ -199,6 +213,7 @@ export const makeService = (parts: Parts): Server => {
         else one.lastTransaction = now()
       }),
     bans,
+    book,
     setNetworkActive: (isActive) =>
       Effect.suspend(() => {
         registry.setActive(isActive, now())

@@ -221,6 +221,15 @@ const listed = ({ created, reason, subnet, until }: Ban, now: number): ListedBan
 
 const failed = (reason: BanReason) => Effect.fail(new BanError({ reason }))
 
+const withSubnet = <A>(
+  subnet: string | Subnet,
+  f: (subnet: Subnet) => Effect.Effect<A, BanError>
+): Effect.Effect<A, BanError> => {
+  if (typeof subnet !== "string") return f(subnet)
+  const parsed = parseSubnet(subnet)
+  return Result.isFailure(parsed) ? failed({ _tag: "InvalidSubnet", error: parsed.failure }) : f(parsed.success)
+}
+
 /**
  * Makes a list without bans, with the `SecureRandom` of the context for the key of the filter of discouraged hosts.
  *
@@ -252,15 +261,6 @@ export const make = Effect.fnUntraced(function* (
   const addNow = (ban: Ban, now: number): Ban => {
     sweep(now)
     return add(ban)
-  }
-
-  const withSubnet = <A>(
-    subnet: string | Subnet,
-    f: (subnet: Subnet) => Effect.Effect<A, BanError>
-  ): Effect.Effect<A, BanError> => {
-    if (typeof subnet !== "string") return f(subnet)
-    const parsed = parseSubnet(subnet)
-    return Result.isFailure(parsed) ? failed({ _tag: "InvalidSubnet", error: parsed.failure }) : f(parsed.success)
   }
 
   const isBanned = (subnet: Subnet, now: number): boolean => {

@@ -90,8 +90,6 @@ export const make = (options: Options): Book =>
  * Reads a book from `peers.dat`, with the key of the file: every address stands where it stood. A file that is damaged or cut off gives
  * all addresses that can be read: see `Parsed`. Fails if nothing can be read, or must not be.
  *
- * `options.key` is for the book of a damaged file only.
- *
  * @example
  * ```ts
  * import { Network } from "effect-bitcoin-peer"
@@ -106,11 +104,14 @@ export const make = (options: Options): Book =>
  * @category decoding
  * @since 0.1.0
  */
-export const parse = (bytes: Uint8Array, now: number, options: Options): Result.Result<Parsed, AddressBookError> => {
+export const parse = (
+  bytes: Uint8Array,
+  now: number,
+  options: Omit<Options, "key">
+): Result.Result<Parsed, AddressBookError> => {
   const contents = PeersDat.read(bytes, options.network.magic)
   if ("_tag" in contents) return Result.fail(unreadable(contents))
-  const key = options.key ?? bytesOf(options.random, keySize)
-  const { damage, lost, tables } = PeersDat.restore(contents, { ...options, key, now })
+  const { damage, lost, tables } = PeersDat.restore(contents, { ...options, now })
   return Result.succeed({ book: fromTables(tables, options), lost, damage })
 }
 

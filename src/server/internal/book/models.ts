@@ -309,8 +309,8 @@ export interface Parsed {
   /** Entries of the file that are not in the book. */
   readonly lost: number
   /**
-   * What is wrong with the file; `undefined` if it is whole. Then all addresses that could be read are in the new table, under a new key.
-   * Set the file aside before it is overwritten.
+   * What is wrong with the file; `undefined` if it is whole. All addresses of a damaged file that could be read are in the new table, as
+   * if their sources had told of them again. Set the file aside before it is overwritten.
    */
   readonly damage: string | undefined
 }

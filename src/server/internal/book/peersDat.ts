@@ -116,8 +116,8 @@ export const read = (bytes: Uint8Array, magic: Uint8Array | undefined): Contents
   const format = reader.u8()
   const compatible = reader.u8() - compatibilityBase
   if (reader.failed) return { _tag: "NotPeersDat", problem: `has ${bytes.length} bytes` }
-  if (magic !== undefined && !isEqual(found, magic)) return { _tag: "OtherNetwork", magic: found }
   if (compatible < 0) return { _tag: "NotPeersDat", problem: "does not say which programs can read it" }
+  if (magic !== undefined && !isEqual(found, magic)) return { _tag: "OtherNetwork", magic: found }
   if (compatible > ourFormat) return { _tag: "OtherFormat", format, isNewer: true }
   if (format < oldestFormat) return { _tag: "OtherFormat", format, isNewer: false }
   const key = reader.view(keySize)
@@ -165,17 +165,17 @@ export interface Restored {
   readonly tables: Tables
   /** How many entries of the file are not in the book. */
   readonly lost: number
-  /** What is wrong with the file; its entries are all in the new table then, under a new key. */
+  /** What is wrong with the file; its entries are all in the new table then. */
   readonly damage: string | undefined
 }
 
-export interface RestoreOptions extends TablesOptions {
+export interface RestoreOptions extends Omit<TablesOptions, "key"> {
   /** For a damaged file. */
   readonly now: number
   readonly asmapVersion?: Uint8Array | undefined
 }
 
-/** Fills a book with what a file holds. `options.key` is the key of the book for a damaged file. */
+/** Fills a book with what a file holds. */
 export const restore = (contents: Contents, options: RestoreOptions): Restored => {
   if (contents.damage !== undefined) return salvage(contents, contents.damage, options)
   const tables = new Tables({ ...options, key: contents.key.slice(), expected: contents.entries.length })
@@ -233,9 +233,12 @@ const putInBuckets = (
   }
 }
 
-/** A damaged file may have wrong buckets and a wrong key, so its addresses are told to a new book, each by its source. */
+/**
+ * A damaged file may have wrong buckets, so its addresses are told to an empty book, each by its source. Under the same key most of them
+ * get their old places. A damaged key is as secret as the right one.
+ */
 const salvage = (contents: Contents, damage: string, options: RestoreOptions): Restored => {
-  const tables = new Tables(options)
+  const tables = new Tables({ ...options, key: contents.key.slice() })
   for (const entry of contents.entries) if (entry !== undefined) tables.add([entry.address], entry.source, options.now)
   const { newCount, triedCount } = contents
   const isCounted = newCount >= 0 && newCount <= mostNew && triedCount >= 0 && triedCount <= mostTried

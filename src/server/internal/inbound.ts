@@ -9,8 +9,7 @@ import type { BanList } from "../BanList.ts"
 import { type WhitelistEntry, forInbound, type Permissions } from "../Permissions.ts"
 import { type Candidate, selectToEvict } from "./eviction.ts"
 import { type Admission, Gate, gateDefaults } from "./gate.ts"
-import type { Connections, Pool, Running } from "./running.ts"
-import { networkNameOf } from "./networkNames.ts"
+import { type Connections, networkOf, type Pool, type Running } from "./running.ts"
 
 export interface InboundOptions {
   readonly connections: Connections
@@ -90,7 +89,7 @@ export class Inbound {
   }
 
   #candidate(one: Running): Candidate<number> {
-    const { connected, entry, isDiscouraged, lastBlock, lastTransaction, permissions, pool } = one
+    const { connected, entry, isDiscouraged, lastBlock, lastTransaction, permissions } = one
     const stats = connected === undefined ? undefined : Effect.runSync(connected.peer.stats)
     const info = connected?.peer.info
     const address = entry.address!
@@ -112,7 +111,7 @@ export class Inbound {
       group: this.#options.groupOf(address),
       preferEvict: isDiscouraged,
       isLocal,
-      network: pool?.network === "onion" || pool?.network === "i2p" ? pool.network : networkNameOf(address)
+      network: networkOf(one)
     }
   }
 }

@@ -103,6 +103,10 @@ export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = n
   readonly requiredServices?: ReadonlyArray<bigint> | undefined
   /** Where to listen; nowhere by default. */
   readonly binds?: ReadonlyArray<Bind> | undefined
+  /** Our addresses as others can reach them, "host" or "host:port": they are announced, and no others are looked for. */
+  readonly external?: ReadonlyArray<string> | undefined
+  /** Whether peers tell us our address; by default if the server listens and `external` is empty. */
+  readonly discover?: boolean | undefined
   /** The handlers of every peer. */
   readonly handlers?: H | undefined
   /** Options of every peer: user agent, services, pings and the like. */

@@ -1,6 +1,7 @@
 /** The options of a server with their defaults, checked before it starts. */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import * as Address from "../../Address.ts"
 import * as Network from "../../Network.ts"
 import type * as Peer from "../../Peer.ts"
 import { parseWhitelist, parseWhitebind, type Permissions, type WhitelistEntry } from "../Permissions.ts"
@@ -25,6 +26,7 @@ export interface Checked {
   readonly seedNodes: ReadonlyArray<Target>
   readonly whitelist: ReadonlyArray<WhitelistEntry>
   readonly binds: ReadonlyArray<CheckedBind>
+  readonly external: ReadonlyArray<Address.Address>
   readonly randomKey: Uint8Array
   readonly isConnectOnly: boolean
   readonly fullRelay: number
@@ -75,6 +77,12 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
       if (Result.isFailure(entry)) return yield* bad(`whitelist: ${entry.failure.message}`)
       whitelist.push(entry.success)
     }
+    const external: Array<Address.Address> = []
+    for (const text of options.external ?? []) {
+      const address = Address.parse(text, network.port)
+      if (Result.isFailure(address)) return yield* bad(`external: ${address.failure.message}`)
+      external.push(address.success)
+    }
     const randomKey: unknown = options.randomKey ?? crypto.getRandomValues(new Uint8Array(16))
     if (!(randomKey instanceof Uint8Array && randomKey.length === 16)) return yield* bad("randomKey must be 16 bytes")
 
@@ -106,6 +114,7 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
       seedNodes: yield* targets("seedNodes"),
       whitelist,
       binds: pooled,
+      external,
       randomKey,
       isConnectOnly,
       fullRelay: isConnectOnly ? 0 : (options.fullRelay ?? 8),

@@ -4,7 +4,9 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import { SecureRandom } from "effect/crypto"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
@@ -15,17 +17,20 @@ import * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Address from "../../Address.ts"
-import type { Connection } from "../../Connection.ts"
+import type { Connection, Endpoint } from "../../Connection.ts"
 import { ConnectionError } from "../../ConnectionError.ts"
 import type { HandshakeError } from "../../HandshakeError.ts"
 import * as Nonce from "../../Nonce.ts"
 import * as Peer from "../../Peer.ts"
+import type * as PeerServer from "../../PeerServer.ts"
 import { sipKey } from "../../primitives/siphash.ts"
 import * as Wire from "../../Wire.ts"
 import * as AddressBook from "../AddressBook.ts"
 import * as BanList from "../BanList.ts"
+import { ChainView } from "../ChainView.ts"
 import { kinds } from "../ConnectionKind.ts"
 import { Dialer, formatTarget, isName, type NetworkName, networkNameOf, Unreachable } from "../Dialer.ts"
+import * as LocalAddresses from "../LocalAddresses.ts"
 import { forManual } from "../Permissions.ts"
 import { Reputation } from "../Reputation.ts"
 import * as Reputations from "../Reputation.ts"
@@ -34,13 +39,13 @@ import * as Store from "../Store.ts"
 import { AddressRelay } from "./addressRelay.ts"
 import { Conduct } from "./conduct.ts"
 import { Inbound } from "./inbound.ts"
-import { type Bind, type ConnectedPeer, DialError, type Options, ServerError } from "./model.ts"
+import { type ConnectedPeer, DialError, type Options, ServerError } from "./model.ts"
 import { checked } from "./options.ts"
 import { Persistence } from "./persistence.ts"
 import { makeRandom } from "./random.ts"
 import { desirable, type End, type Entry, Registry } from "./registry.ts"
 import { Relaying } from "./relaying.ts"
-import { Connections, makeRunning, type Pool, type Running } from "./running.ts"
+import { Connections, makeRunning, networkOf, type Pool, type Running } from "./running.ts"
 import { makeService } from "./service.ts"
 
 /** Events that wait for a reader; a slower one misses the oldest. */
@@ -49,6 +54,8 @@ const eventCapacity = 1_024
 const askInterval = 50
 /** Nonces are remembered for this many handshakes more than run at once. */
 const spareNonces = 64
+/** How long a seed may take to send addresses. */
+const addrFetchTimeout = Duration.minutes(5)
 /** How much of the book an answer to `getaddr` has at most. */
 const answerPercent = 23
 
@@ -90,6 +97,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const settings = yield* checked(options)
   const { maxInbound, maxPending, network, pendingDials } = settings
   const dialer = yield* Dialer
+  const chain = yield* ChainView
   const clock = yield* Clock.Clock
   const now = (): number => clock.currentTimeMillisUnsafe()
   const random = makeRandom(settings.randomKey)
@@ -101,14 +109,40 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const given = {
     book: yield* Effect.serviceOption(AddressBook.AddressBook),
     bans: yield* Effect.serviceOption(BanList.BanList),
+    local: yield* Effect.serviceOption(LocalAddresses.LocalAddresses),
     store: yield* Effect.serviceOption(Store.Store)
   }
-  const bans = Option.isSome(given.bans) ? given.bans.value : yield* Effect.provide(BanList.BanList, BanList.layer)
+  const secure = SecureRandom.make((size) => Uint8Array.from({ length: size }, () => random.below(256)))
+  const bans = Option.isSome(given.bans)
+    ? given.bans.value
+    : yield* Effect.provideService(BanList.make(), SecureRandom.SecureRandom, secure)
   const store = Option.getOrElse(given.store, Store.makeMemory)
   const persistence = new Persistence({ store, network, bans, emit, now })
   yield* persistence.loadBans
   const book = Option.isSome(given.book) ? given.book.value.book : yield* persistence.loadBook({ network, random })
   const groupOf = Address.group
+
+  const listeners: Array<{ readonly listener: PeerServer.Listener; readonly pool: Pool; readonly address?: Endpoint }> =
+    []
+  for (const { bind, ...pool } of settings.binds) {
+    const listener = yield* Effect.mapError(
+      bind.listen,
+      (error) => new ServerError({ reason: { _tag: "ListenFailed", error } })
+    )
+    listeners.push({ listener, pool, ...(listener.address !== undefined && { address: listener.address }) })
+  }
+  const local = Option.isSome(given.local)
+    ? given.local.value
+    : yield* LocalAddresses.make({
+        port: listeners[0]?.address?.port ?? network.port,
+        listens: listeners.length > 0,
+        external: settings.external,
+        discovers: options.discover,
+        networks: dialer.ways
+      }).pipe(
+        Effect.provideService(SecureRandom.SecureRandom, secure),
+        Effect.mapError(({ message }) => new ServerError({ reason: { _tag: "BadOptions", problem: message } }))
+      )
 
   const asked = yield* Latch.make()
   /** Asks the registry again: something changed. */
@@ -131,7 +165,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     book,
     reachable,
     groupOf,
-    isAllowed: (address, at) => !bans.has(address, at) && !bans.isDiscouraged(address),
+    isAllowed: (address, at) => !local.has(address) && !bans.has(address, at) && !bans.isDiscouraged(address),
     isBadPort: () => false,
     requiredServices,
     emit: (event) =>
@@ -142,6 +176,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       )
   })
   for (const target of settings.added) registry.added.add(target, now())
+  if (book.size === 0) for (const target of settings.seedNodes) registry.fetchAddresses(target)
   for (const { services, ...address } of yield* persistence.takeAnchors) {
     registry.anchors.push({ address, services, lastTry: 0 })
   }
@@ -188,10 +223,16 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const one = connections.get(id)
     const local = one?.connected?.peer.info.localAddress
     return {
-      network: one?.pool?.network === "onion" ? "onion" : networkNameOf(one!.entry.address!),
+      network: one === undefined ? "not_publicly_routable" : networkOf(one),
       bind: local === undefined ? "" : `${local.host}:${local.port}`
     }
   }
+  const remoteOf = (one: Running): LocalAddresses.Remote => ({
+    host: one.entry.address!,
+    network: networkOf(one),
+    isInbound: one.entry.kind === "inbound",
+    says: one.addressLocal
+  })
   const relaying = new Relaying({
     relay: new AddressRelay({
       random,
@@ -207,9 +248,12 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
         peer.permissions.has("addr")
           ? book.getAddresses(at, { maximum: Wire.maxAddresses, percent: answerPercent })
           : book.answer(requesterOf(peer.id), at, (address) => bans.has(address, at) || bans.isDiscouraged(address)),
-      ownAddress: () => undefined,
+      ownAddress: ({ id }) => {
+        const one = connections.get(id)
+        return one === undefined ? undefined : Option.getOrUndefined(local.bestFor(remoteOf(one)))
+      },
       ownServices: options.peer?.services ?? 0n,
-      announces: () => false,
+      announces: () => listeners.length > 0 && chain?.isInitialSync() !== true,
       desirableServices: requiredServices.reduce((all, mask) => all | mask, 0n)
     }),
     connections,
@@ -257,6 +301,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     one.connected = connected
     if (kind === "manual") one.permissions = forManual(address, settings.whitelist)
     one.tracked = conduct.track(one, address)
+    if (one.addressLocal !== undefined) local.seen(remoteOf(one))
     const { services, transport, userAgent } = peer.info
     emit({ _tag: "Ready", id, kind, target, userAgent, services, transport })
     wake()
@@ -266,6 +311,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     if (kind === "feeler") return Effect.andThen(peer.disconnect("the address answers"), peer.awaitShutdown)
     const evicted = kind === "inbound" ? inbound.overTransactionShare(one) : undefined
     if (evicted !== undefined) evict(evicted, id)
+    if (kind === "addr-fetch") runFork(Effect.delay(connections.end(one, "it sent no addresses"), addrFetchTimeout))
     const greeted = relaying.ready(one) ? Effect.ignore(peer.send({ _tag: "getaddr" })) : Effect.void
     const { onPeer } = options
     const attended =
@@ -387,11 +433,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     )
   }
 
-  const listen = Effect.fnUntraced(function* (bind: Bind, pool: Pool) {
-    const listener = yield* Effect.mapError(
-      bind.listen,
-      (error) => new ServerError({ reason: { _tag: "ListenFailed", error } })
-    )
+  const acceptAll = (listener: PeerServer.Listener, pool: Pool) => {
     const acceptOne = Effect.uninterruptibleMask((restore) => {
       const scope = Scope.makeUnsafe()
       return restore(Scope.provide(listener.accept, scope)).pipe(
@@ -399,15 +441,13 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
         Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
       )
     })
-    yield* Effect.forkScoped(
-      Effect.catch(Effect.forever(acceptOne, { disableYield: true }), (error) =>
-        Effect.sync(() => emit({ _tag: "Warning", message: `a listener has failed: ${error.message}` }))
-      )
+    return Effect.catch(Effect.forever(acceptOne, { disableYield: true }), (error) =>
+      Effect.sync(() => emit({ _tag: "Warning", message: `a listener has failed: ${error.message}` }))
     )
-  })
+  }
   // The first of these to run at the end: the peers are still there.
   yield* Effect.addFinalizer(() => Effect.sync(() => (lastAnchors = anchors())))
-  for (const pooled of settings.binds) yield* listen(pooled.bind, pooled)
+  for (const { listener, pool } of listeners) yield* Effect.forkScoped(acceptAll(listener, pool))
   yield* Effect.forkScoped(relaying.loop)
   yield* Effect.forkScoped(planner)
 
@@ -418,6 +458,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     connections,
     bans,
     book,
+    local,
     conduct,
     relaying,
     events,

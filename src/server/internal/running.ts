@@ -8,7 +8,7 @@ import type { Permissions } from "../Permissions.ts"
 import type { Tracked } from "../Reputation.ts"
 import type { Ticket } from "./gate.ts"
 import type { ConnectedPeer, DialError } from "./model.ts"
-import type { NetworkName } from "./networkNames.ts"
+import { type NetworkName, networkNameOf } from "./networkNames.ts"
 import type { Entry } from "./registry.ts"
 
 /** A connection from the moment its slot is taken. */
@@ -57,6 +57,14 @@ export const makeRunning = (entry: Entry, more: Partial<Running> = {}): Running 
   lastTransaction: 0,
   ...more
 })
+
+/** The network that a connection came through: of an onion or I2P bind, the address is that of this machine. */
+export const networkOf = ({ entry: { address }, pool }: Running): NetworkName =>
+  pool?.network === "onion" || pool?.network === "i2p"
+    ? pool.network
+    : address === undefined
+      ? "not_publicly_routable"
+      : networkNameOf(address)
 
 export class Connections extends Map<number, Running> {
   readonly #interrupt: (id: number) => Effect.Effect<void>

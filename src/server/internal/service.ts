@@ -11,7 +11,8 @@ import * as Handshake from "../../Handshake.ts"
 import * as Wire from "../../Wire.ts"
 import type { Book } from "../AddressBook.ts"
 import type { BanList } from "../BanList.ts"
-import { type Dialer, formatTarget, type NetworkName, networkNameOf, type Target } from "../Dialer.ts"
+import { type Dialer, formatTarget, type NetworkName, type Target } from "../Dialer.ts"
+import type { LocalAddresses } from "../LocalAddresses.ts"
 import { NetworkInfo } from "../NetworkInfo.ts"
 import * as PeerInfo from "../PeerInfo.ts"
 import type { ServerEvent } from "../ServerEvent.ts"
@@ -22,7 +23,7 @@ import { type ConnectedPeer, DialError, type Options, type Server } from "./mode
 import type { Checked } from "./options.ts"
 import type { Registry } from "./registry.ts"
 import type { Relaying } from "./relaying.ts"
-import type { Connections, Running } from "./running.ts"
+import { type Connections, networkOf, type Running } from "./running.ts"
 import { parseTarget } from "./targets.ts"
 
 /** 0.1.0, as Bitcoin Core writes versions as numbers. */
@@ -35,6 +36,7 @@ export interface Parts {
   readonly connections: Connections
   readonly bans: BanList
   readonly book: Book
+  readonly local: LocalAddresses
   readonly conduct: Conduct
   readonly relaying: Relaying
   readonly events: PubSub.PubSub<ServerEvent>
@@ -63,7 +65,7 @@ export const makeService = (parts: Parts): Server => {
     registry,
     relaying
   } = parts
-  const { settings, waiters, wake } = parts
+  const { local, settings, waiters, wake } = parts
   const { port } = settings.network
 
   const targetOf = (text: string): Effect.Effect<Target, DialError> => {
@@ -81,14 +83,14 @@ export const makeService = (parts: Parts): Server => {
       })
     )
 
-  const peerInfo = ({ entry, ...one }: Running & { readonly connected: ConnectedPeer }) =>
+  const peerInfo = (one: Running & { readonly connected: ConnectedPeer }) =>
     Effect.map(one.connected.peer.stats, (stats) => {
+      const { entry } = one
       const relay = relaying.counters(entry.id)
-      const isPrivate = one.pool?.network === "onion" || one.pool?.network === "i2p"
       return PeerInfo.make(one.connected.peer.info, stats, {
         id: entry.id,
         kind: entry.kind,
-        network: isPrivate ? one.pool!.network : networkNameOf(one.connected.address),
+        network: networkOf(one),
         mappedAs: undefined,
         addressLocal: one.addressLocal === undefined ? undefined : Address.format(one.addressLocal),
         lastTransaction: one.lastTransaction,
@@ -125,7 +127,11 @@ export const makeService = (parts: Parts): Server => {
         proxy: "",
         proxy_randomize_credentials: false
       })),
-      localaddresses: [],
+      localaddresses: local.all().map(({ address, score }) => ({
+        address: Address.formatHost(address),
+        port: address.port,
+        score
+      })),
       warnings: []
     })
   }

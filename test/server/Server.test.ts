@@ -305,6 +305,12 @@ describe("a server", () => {
         'bad option: added: "1.2.3.4:99999": the port "99999" is not a number from 0 to 65535'
       )
       assert.match(yield* problem({ added: ["not an address"] }), /^bad option: added: "not an address" is no address/)
+      assert.match(yield* problem({ whitelist: ["nonsense@1.2.3.4"] }), /^bad option: whitelist: .*nonsense/)
+      assert.match(yield* problem({ external: ["192.168.0.1"] }), /^bad option: .*192\.168\.0\.1/)
+      assert.match(
+        yield* problem({ maxInbound: 2, binds: [{ listen: Effect.never, slots: 3 }] }),
+        /^bad option: .*slots/
+      )
       assert.match(yield* problem({ fullRelay: -1 }), /^bad option: fullRelay must be a whole number/)
     })
   )

@@ -148,9 +148,9 @@ describe("a damaged peers.dat", () => {
     assert.strictEqual(most, kept)
   })
 
-  it("of which any byte is another one gives addresses or an error", () => {
+  it("of which one byte is another gives addresses or an error", () => {
     const random = dice(9)
-    for (let offset = 0; offset < file.length; offset++) {
+    for (let offset = 0; offset < file.length; offset += offset < headerSize ? 1 : 3) {
       const bytes = file.slice()
       bytes[offset]! ^= 1 + random.below(255)
       const result = parse(bytes)

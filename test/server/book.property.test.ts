@@ -57,7 +57,10 @@ describe("drawing", () => {
     book.attempt(told(names[3]!), false, start - minute)
     const networks = new Set(["ipv4"] as const)
     /** The addresses of the network by bucket and position, with their chances. */
-    const places: Array<{ readonly text: string; readonly chance: number } | undefined> = []
+    const places = Array.from(
+      { length: 1_024 * 64 },
+      (): { readonly text: string; readonly chance: number } | undefined => undefined
+    )
     for (const [place, { address: text, network, port }] of Object.entries(book.entries().new)) {
       if (network !== "ipv4") continue
       const [bucket, position] = place.split("/").map(Number)

@@ -176,7 +176,7 @@ export class BookModel {
   }
 
   resolveCollisions(now: number): void {
-    for (const text of [...this.waiting]) {
+    for (const text of this.waiting.slice()) {
       const newcomer = this.known.get(text)
       if (newcomer === undefined || !this.waiting.includes(text)) continue
       const occupant = this.known.get(this.places.get(this.triedPlace(newcomer.address))!)!

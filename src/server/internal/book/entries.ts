@@ -77,7 +77,7 @@ export class Entries {
 
   /** Room for `expected` entries is made at once, and for `maximum` at most. */
   constructor(key: Uint8Array, maximum: number, expected = 0) {
-    const capacity = Math.min(Math.max(1_024, expected), maximum)
+    const capacity = Math.min(Math.max(64, expected), maximum)
     this.#maximum = maximum
     this.capacity = capacity
     this.#sipKey = sipKey(key)
@@ -97,7 +97,7 @@ export class Entries {
     this.isTried = new Uint8Array(capacity)
     this.#place = new Int32Array(capacity)
     this.order = new Int32Array(capacity)
-    let slots = 2_048
+    let slots = 128
     while (capacity * 3 > slots * 2) slots *= 2
     this.#index = new Int32Array(slots).fill(-1)
   }

@@ -116,7 +116,9 @@ export const read = (bytes: Uint8Array, magic: Uint8Array | undefined): Contents
   const format = reader.u8()
   const compatible = reader.u8() - compatibilityBase
   if (reader.failed) return { _tag: "NotPeersDat", problem: `has ${bytes.length} bytes` }
-  if (compatible < 0) return { _tag: "NotPeersDat", problem: "does not say which programs can read it" }
+  if (compatible < 0 || compatible > format || format >= compatibilityBase) {
+    return { _tag: "NotPeersDat", problem: "does not say which programs can read it" }
+  }
   if (magic !== undefined && !isEqual(found, magic)) return { _tag: "OtherNetwork", magic: found }
   if (compatible > ourFormat) return { _tag: "OtherFormat", format, isNewer: true }
   if (format < oldestFormat) return { _tag: "OtherFormat", format, isNewer: false }

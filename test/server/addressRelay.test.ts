@@ -257,7 +257,8 @@ describe("the rate of addresses", () => {
   it("bounds what 1,000,000 addresses of one source leave in memory", () => {
     const { add, relay, stored } = rig()
     add(1, "inbound")
-    for (let i = 0; i < 1_000; i++) relay.received(1, v2(entries(1_000)), start + i * second)
+    const spam = v2(entries(1_000))
+    for (let i = 0; i < 1_000; i++) relay.received(1, spam, start + i * second)
     assert.strictEqual(stored.flatMap(({ entries }) => entries).length, 100)
     assert.strictEqual(relay.counters(1)!.addr_rate_limited, 999_900)
   })

@@ -4,7 +4,7 @@ import { RollingFilter } from "../../src/server/internal/rollingFilter.ts"
 
 const random = makeRandom(new Uint8Array(16).fill(3))
 
-const key = (): Uint8Array => Uint8Array.from({ length: 19 }, () => random.below(256))
+const key = (): Uint8Array => new Uint8Array(Uint32Array.of(random.below(2 ** 32), random.below(2 ** 32)).buffer)
 const keys = (count: number): ReadonlyArray<Uint8Array> => Array.from({ length: count }, key)
 
 const found = (filter: RollingFilter, count: number): number => keys(count).filter((one) => filter.has(one)).length

@@ -14,7 +14,6 @@ import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
-import * as TestClock from "effect/testing/TestClock"
 import * as Address from "../Address.ts"
 import * as Connection from "../Connection.ts"
 import { ConnectionError, type DialProblem, type Endpoint } from "../ConnectionError.ts"
@@ -26,6 +25,7 @@ import { describeBytes, type Event, formatEvent, Journal } from "./internal/jour
 import { Line, systemError } from "./internal/line.ts"
 import { Link, type LinkNumbers } from "./internal/links.ts"
 import { Timers } from "./internal/timers.ts"
+import * as VirtualClock from "./VirtualClock.ts"
 
 export { type Event, formatEvent } from "./internal/journal.ts"
 
@@ -744,7 +744,7 @@ export const run = <A, E, R>(
     if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
     const events = (yield* simulation.events).slice(-printedEvents)
     return yield* new SimulationFailed({ seed, events, cause: exit.cause })
-  }).pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(TestClock.layer())) as Effect.Effect<
+  }).pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(VirtualClock.layer)) as Effect.Effect<
     A,
     SimulationFailed,
     Exclude<R, Scope.Scope | SecureRandom.SecureRandom>

@@ -2,3 +2,4 @@
 export * as RegtestChain from "./RegtestChain.ts"
 export * as ServingPeer from "./ServingPeer.ts"
 export * as Simulation from "./Simulation.ts"
+export * as VirtualClock from "./VirtualClock.ts"

@@ -31,6 +31,35 @@ export type Hosts = Host | ReadonlyArray<Host>
 /**
  * A network of hosts in memory. What it does takes no time but that of its Clock.
  *
+ * @example
+ * ```ts
+ * import { Effect, Fiber } from "effect"
+ * import { TestClock } from "effect/testing"
+ * import { Network, Peer } from "effect-bitcoin-peer"
+ * import { RegtestChain, ScriptedPeer, Simulation } from "effect-bitcoin-peer/testing"
+ *
+ * const chain = RegtestChain.extend(RegtestChain.start, 100)
+ * const downloads = Simulation.run(42, (simulation) => Effect.gen(function*() {
+ *   const node = yield* simulation.host({ name: "node" })
+ *   const wallet = yield* simulation.host({ name: "wallet" })
+ *   yield* ScriptedPeer.attach(node, ScriptedPeer.slow(ScriptedPeer.honest(chain), "2 seconds"))
+ *   // The program under test. It gets a function that dials, here `wallet.dial`.
+ *   const program = Effect.gen(function*() {
+ *     const peer = yield* Peer.make(yield* wallet.dial(node.addresses[0]), { network: Network.regtest })
+ *     return yield* peer.getBlock(chain.hashes[50], { timeout: "1 minute" })
+ *   })
+ *   const fiber = yield* program.pipe(Effect.scoped, Effect.provide(wallet.layer), Effect.forkChild)
+ *   yield* TestClock.adjust("6 seconds")
+ *   const heal = yield* simulation.cut(wallet, node) // in the middle of the download
+ *   yield* TestClock.adjust("30 seconds")
+ *   yield* heal
+ *   yield* TestClock.adjust("30 seconds")
+ *   return (yield* Fiber.join(fiber)).transactions.length // 1
+ * }))
+ *
+ * await Effect.runPromise(downloads)
+ * ```
+ *
  * @category models
  * @since 0.1.0
  */

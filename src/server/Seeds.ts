@@ -72,7 +72,7 @@ const maximumHosts = 32
  * @example
  * ```ts
  * import { Wire } from "effect-bitcoin-peer"
- * import { Seeds } from "effect-bitcoin-peer/server"
+ * import * as Seeds from "effect-bitcoin-peer/server/Seeds"
  *
  * console.log(Seeds.nameOf("seed.example", Wire.Service.network | Wire.Service.witness)) // x9.seed.example
  * ```
@@ -159,7 +159,7 @@ export const makeDns = (
  * import { Effect, Layer } from "effect"
  * import { Dns } from "effect/net"
  * import { Address, Network, Wire } from "effect-bitcoin-peer"
- * import { Seeds } from "effect-bitcoin-peer/server"
+ * import * as Seeds from "effect-bitcoin-peer/server/Seeds"
  *
  * const program = Effect.gen(function*() {
  *   const seeds = yield* Seeds.Seeds

@@ -6,9 +6,10 @@ import { TestClock } from "effect/testing"
 import * as Address from "../../src/Address.ts"
 import * as Network from "../../src/Network.ts"
 import { isBadPort } from "../../src/server/internal/badPorts.ts"
+import { addressKey } from "../../src/server/internal/keys.ts"
 import { loadFixedSeeds } from "../../src/server/internal/fixedSeeds.ts"
 import { makeRandom } from "../../src/server/internal/random.ts"
-import { dnsEntries, fixedEntries } from "../../src/server/internal/seedEntries.ts"
+import { dnsEntries, fixedEntries, loadFixedEntries } from "../../src/server/internal/seedEntries.ts"
 import * as Seeds from "../../src/server/Seeds.ts"
 import * as Wire from "../../src/Wire.ts"
 
@@ -165,43 +166,57 @@ describe("fixed seeds", () => {
   const networks = ["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const
 
   for (const network of [Network.mainnet, Network.testnet4, Network.signet]) {
-    it(`of ${network.name} are routable addresses, at most 512 of a network`, async () => {
-      const seeds = await loadFixedSeeds(network.name)
-      for (const name of networks) {
-        const entries = fixedEntries(seeds, new Set([name]), now, random())
-        assert.strictEqual(entries.length, seeds[name]?.length, "every text is an address of its network")
-        assert.isAtLeast(entries.length, 1)
-        assert.isAtMost(entries.length, 512)
-        for (const entry of entries) {
-          assert.isTrue(Address.isRoutable(entry))
-          assert.strictEqual(entry.port, name === "i2p" ? 0 : network.port)
+    it.effect(`of ${network.name} are routable addresses, at most 512 of a network`, () =>
+      Effect.gen(function* () {
+        const seeds = yield* Effect.promise(() => loadFixedSeeds(network.name))
+        for (const name of networks) {
+          const entries = yield* loadFixedEntries(network.name, new Set([name]), random())
+          assert.strictEqual(entries.length, seeds[name]?.length, "every text is an address of its network")
+          assert.isAtLeast(entries.length, 1)
+          assert.isAtMost(entries.length, 512)
+          for (const entry of entries) {
+            assert.isTrue(Address.isRoutable(entry))
+            assert.strictEqual(entry.port, name === "i2p" ? 0 : network.port)
+          }
+          assert.strictEqual(new Set(entries.map(addressKey)).size, entries.length)
         }
-        assert.strictEqual(new Set(entries.map(Address.format)).size, entries.length)
-      }
-    })
+      })
+    )
   }
 
-  it("of mainnet are many of each large network", async () => {
-    const seeds = await loadFixedSeeds("mainnet")
-    for (const name of ["ipv4", "ipv6", "onion", "i2p"] as const) assert.strictEqual(seeds[name]?.length, 512)
-  })
+  it.effect("of mainnet are many of each large network", () =>
+    Effect.gen(function* () {
+      const seeds = yield* Effect.promise(() => loadFixedSeeds("mainnet"))
+      for (const name of ["ipv4", "ipv6", "onion", "i2p"] as const) assert.strictEqual(seeds[name]?.length, 512)
+    })
+  )
 
-  it("are none for other networks", async () => {
-    for (const name of ["regtest", "my signet", "toString"]) {
-      assert.deepStrictEqual(await loadFixedSeeds(name), {})
-    }
-  })
+  it.effect("are none for other networks", () =>
+    Effect.gen(function* () {
+      for (const name of ["regtest", "my signet", "toString"]) {
+        assert.deepStrictEqual(yield* loadFixedEntries(name, new Set(networks), random()), [])
+      }
+    })
+  )
 
-  it("are entries of the wanted networks with an age of 7 to 14 days", () => {
-    const seeds = { ipv4: ["8.8.8.8:8333", "nonsense", "[::1]:1"], ipv6: ["[2001:db9::1]:8333"], onion: ["8.8.8.8:1"] }
-    const entries = fixedEntries(seeds, new Set(["ipv4", "onion", "i2p"]), now, random())
-    assert.deepStrictEqual(entries.map(Address.format), ["8.8.8.8:8333"])
-    for (let i = 0; i < 50; i++) {
-      const [entry] = fixedEntries(seeds, new Set(["ipv6"]), now, makeRandom(new Uint8Array(16).fill(i)))
-      assert.isAtLeast(days(entry!.timestamp), 7)
-      assert.isAtMost(days(entry!.timestamp), 14.001)
-    }
-  })
+  it.effect("are entries of the wanted networks with an age of 7 to 14 days", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(now)
+      const seeds = {
+        ipv4: ["8.8.8.8:8333", "nonsense", "[::1]:1"],
+        ipv6: ["[2001:db9::1]:8333"],
+        onion: ["8.8.8.8:1"]
+      }
+      const entries = yield* fixedEntries(seeds, new Set(["ipv4", "onion", "i2p"]), random())
+      assert.deepStrictEqual(entries.map(Address.format), ["8.8.8.8:8333"])
+      const many = { ipv6: Array.from({ length: 200 }, () => "[2001:db9::1]:8333") }
+      const ages = (yield* fixedEntries(many, new Set(["ipv6"]), random())).map(({ timestamp }) => days(timestamp))
+      assert.strictEqual(ages.length, 200)
+      assert.isAtLeast(Math.min(...ages), 7)
+      assert.isAtMost(Math.max(...ages), 14.001)
+      assert.isAbove(Math.max(...ages) - Math.min(...ages), 5)
+    })
+  )
 })
 
 describe("bad ports", () => {

@@ -1,8 +1,10 @@
 /** Entries for the address book, of addresses that come from seeds. */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { type Address, type Host, parse } from "../../Address.ts"
 import { type AddressV2, Service } from "../../Wire.ts"
-import type { FixedSeeds } from "./fixedSeeds.ts"
+import { type FixedSeeds, loadFixedSeeds } from "./fixedSeeds.ts"
 import { type NetworkName, wayOf } from "./networkNames.ts"
 import type { Random } from "./random.ts"
 
@@ -35,21 +37,36 @@ export const dnsEntries = (
 ): ReadonlyArray<AddressV2> =>
   hosts.map(({ address, networkId }) => entry({ address, networkId, port }, 3, 7, now, random))
 
-/** Entries of the fixed seeds of some networks: seen 7 to 14 days ago. A text that is no address of its network is left out. */
-export const fixedEntries = (
+/** Addresses that are read in one turn of the event loop. Each name of an onion service has a checksum that takes 50 µs. */
+const sliceSize = 64
+
+/** Entries of fixed seeds: seen 7 to 14 days ago. A text that is no address of its network is left out. */
+export const fixedEntries = Effect.fnUntraced(function* (
   seeds: FixedSeeds,
   networks: ReadonlySet<NetworkName>,
-  now: number,
   random: Random
-): ReadonlyArray<AddressV2> => {
+) {
+  const now = yield* Clock.currentTimeMillis
   const entries: Array<AddressV2> = []
   for (const network of networks) {
-    for (const text of seeds[network] ?? []) {
+    for (const [index, text] of (seeds[network] ?? []).entries()) {
+      if (index % sliceSize === sliceSize - 1) yield* Effect.yieldNow
       const address = parse(text)
       if (Result.isSuccess(address) && wayOf(address.success) === network) {
         entries.push(entry(address.success, 7, 14, now, random))
       }
     }
   }
-  return entries
-}
+  return entries as ReadonlyArray<AddressV2>
+})
+
+/** Entries of the fixed seeds that the package has for a Bitcoin network. */
+export const loadFixedEntries = (
+  name: string,
+  networks: ReadonlySet<NetworkName>,
+  random: Random
+): Effect.Effect<ReadonlyArray<AddressV2>> =>
+  Effect.flatMap(
+    Effect.promise(() => loadFixedSeeds(name)),
+    (seeds) => fixedEntries(seeds, networks, random)
+  )

@@ -3,34 +3,12 @@
  *
  * This module needs Node, so it is not in the barrel: `import * as NodeStore from "effect-bitcoin-peer/server/NodeStore"`.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
-import { mkdirSync } from "node:fs"
 import * as fs from "node:fs/promises"
-import * as path from "node:path"
-import { type Files, loadFile, renameFile, saveFile } from "./internal/files.ts"
-import { takeLock } from "./internal/lock.ts"
-import { Locked, make as makeStore, Store, StoreError, type StoreProblem } from "./Store.ts"
-
-const problems: { readonly [code: string]: StoreProblem | undefined } = {
-  ENOSPC: "Full",
-  EDQUOT: "Full",
-  EACCES: "NoPermission",
-  EPERM: "NoPermission",
-  EROFS: "NoPermission",
-  ENOENT: "NotFound"
-}
-
-const failure = (operation: StoreError["operation"], name: string, cause: unknown): StoreError =>
-  new StoreError({
-    operation,
-    name,
-    problem: problems[(cause as NodeJS.ErrnoException).code ?? ""] ?? "Other",
-    cause
-  })
+import { makeDirectoryStore } from "./internal/directoryStore.ts"
+import { type Locked, Store, type StoreError } from "./Store.ts"
 
 /**
  * Opens a directory, for as long as the scope lives, and makes it if it is missing. One process at a time has it open: the file
@@ -45,44 +23,7 @@ const failure = (operation: StoreError["operation"], name: string, cause: unknow
  * @since 0.1.0
  */
 export const makeDirectory = (directory: string): Effect.Effect<Store, Locked | StoreError, Scope.Scope> =>
-  makeWith(directory, fs)
-
-/** @internal A store whose operations of files are given, for tests that interrupt a save at each of them. */
-export const makeWith = Effect.fnUntraced(function* (
-  directory: string,
-  files: Files
-): Effect.fn.Return<Store, Locked | StoreError, Scope.Scope> {
-  const opened = yield* Effect.acquireRelease(
-    Effect.try({
-      try: () => {
-        mkdirSync(directory, { recursive: true, mode: 0o700 })
-        return takeLock(path.join(directory, ".lock"))
-      },
-      catch: (cause) => failure("open", directory, cause)
-    }),
-    (opened) => Effect.sync(() => typeof opened === "function" && opened())
-  )
-  if (typeof opened !== "function") return yield* new Locked({ path: directory, pid: opened.pid })
-
-  // Two saves of one name would write the same new file.
-  const turn = yield* Semaphore.make(1)
-  const attempt = <A>(operation: StoreError["operation"], name: string, run: (path: string) => Promise<A>) =>
-    Effect.tryPromise({
-      try: () => run(path.join(directory, name)),
-      catch: (cause) => failure(operation, name, cause)
-    }).pipe(Effect.uninterruptible, (effect) => turn.withPermit(effect))
-
-  return makeStore({
-    load: (name) =>
-      Effect.map(
-        attempt("load", name, (path) => loadFile(files, path)),
-        Option.fromUndefinedOr
-      ),
-    save: (name, bytes) => attempt("save", name, (path) => saveFile(files, path, bytes)),
-    rename: (name, newName) =>
-      attempt("quarantine", name, (from) => renameFile(files, from, path.join(directory, newName)))
-  })
-})
+  makeDirectoryStore(directory, fs)
 
 /**
  * The store of `makeDirectory`.

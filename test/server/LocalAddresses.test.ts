@@ -13,6 +13,7 @@ import {
 import { networkNameOf } from "../../src/server/internal/networkNames.ts"
 import type { Random } from "../../src/server/internal/random.ts"
 import * as LocalAddresses from "../../src/server/LocalAddresses.ts"
+import * as NodeLocalAddresses from "../../src/server/NodeLocalAddresses.ts"
 
 const parse = (text: string, port = 8333): Address.Address => Result.getOrThrow(Address.parse(text, port))
 
@@ -320,6 +321,27 @@ const make = (options: LocalAddresses.Options) =>
       SecureRandom.make((size) => new Uint8Array(size))
     )
   )
+
+describe("the interfaces of this machine", () => {
+  it("give their routable addresses, with the port on which we listen", () => {
+    const interfaces = {
+      lo: [{ address: "127.0.0.1" }, { address: "::1" }],
+      eth0: [{ address: "10.0.0.5" }, { address: "1.2.3.4" }, { address: "fe80::1" }, { address: "2001:db9::1" }],
+      gone: undefined
+    }
+    assert.deepStrictEqual(NodeLocalAddresses.interfaceAddresses(8333, interfaces).map(Address.format), [
+      "1.2.3.4:8333",
+      "[2001:db9::1]:8333"
+    ])
+  })
+
+  it.effect("are taken only by a server that discovers addresses", () =>
+    Effect.gen(function* () {
+      const local = yield* LocalAddresses.LocalAddresses
+      assert.deepStrictEqual(local.all(), [{ address: ours.onion, score: 4 }])
+    }).pipe(Effect.provide(NodeLocalAddresses.layer({ port: 8333, external: [ours.onion] })))
+  )
+})
 
 describe("the service", () => {
   it.effect("has an address for as long as its scope lives", () =>

@@ -7,6 +7,7 @@ import * as promises from "node:fs/promises"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as NodeStore from "../../src/server/NodeStore.ts"
+import { makeDirectoryStore } from "../../src/server/internal/directoryStore.ts"
 import type { Files } from "../../src/server/internal/files.ts"
 import { storeCompliance } from "../support/storeCompliance.ts"
 
@@ -61,7 +62,7 @@ describe("a save", () => {
     Effect.gen(function* () {
       const folder = yield* temporary
       const { files, steps } = killedAt(Infinity)
-      const store = yield* NodeStore.makeWith(folder, files)
+      const store = yield* makeDirectoryStore(folder, files)
       yield* store.save("peers.dat", new Uint8Array(10))
       assert.deepStrictEqual(steps, [
         "rm",
@@ -86,7 +87,7 @@ describe("a save", () => {
         const folder = yield* temporary
         const load = Effect.flatMap(NodeStore.makeDirectory(folder), (store) => store.load("peers.dat"))
         yield* Effect.scoped(Effect.flatMap(NodeStore.makeDirectory(folder), (store) => store.save("peers.dat", old)))
-        const exit = yield* NodeStore.makeWith(folder, killedAt(last).files).pipe(
+        const exit = yield* makeDirectoryStore(folder, killedAt(last).files).pipe(
           Effect.flatMap((store) => store.save("peers.dat", next)),
           Effect.scoped,
           Effect.exit
@@ -113,7 +114,7 @@ describe("a save", () => {
           return { writeFile: () => Promise.reject(full), sync: () => handle.sync(), close: () => handle.close() }
         }
       } as unknown as Files
-      const store = yield* NodeStore.makeWith(folder, files)
+      const store = yield* makeDirectoryStore(folder, files)
       const error = yield* Effect.flip(store.save("peers.dat", next))
       assert.strictEqual(error.problem, "Full")
       assert.deepStrictEqual(fs.readdirSync(folder), [".lock"])

@@ -158,7 +158,7 @@ export interface Options {
   /** Reads the cookie file at this path, of which at most 33 bytes are wanted. Without it SAFECOOKIE is not used. */
   readonly readCookie?: ((path: string) => Effect.Effect<Uint8Array, unknown>) | undefined
   /**
-   * Runs each time the service comes up, in a scope that ends as soon as it is lost: an address that it adds to the local addresses is
+   * Runs each time the service comes up, before the status says so, in a scope that ends as soon as it is lost: an address that it adds to the local addresses is
    * then removed.
    */
   readonly onUp?: ((service: OnionService) => Effect.Effect<unknown, never, Scope.Scope>) | undefined
@@ -412,8 +412,8 @@ export const make = Effect.fnUntraced(function* (
     yield* keepKey(made)
     delay = firstDelay
     const service: OnionService = { address, socks, powDefenses }
-    yield* SubscriptionRef.set(status, { _tag: "Up", ...service })
     if (onUp !== undefined) yield* onUp(service)
+    yield* SubscriptionRef.set(status, { _tag: "Up", ...service })
     return yield* control.untilEnd
   })
 

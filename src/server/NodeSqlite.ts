@@ -1,7 +1,7 @@
 /**
  * Effect's `SqlClient` over the SQLite of Node itself (`node:sqlite`): no package and no native code to install.
  *
- * The drivers of `@effect/sql-*` for SQLite do not load with Effect 4.1 (July 2026): their newest versions import modules that 4.1
+ * The drivers of `@effect/sql-*` for SQLite do not load with Effect 4.1: their newest versions import modules that 4.1
  * does not have. Replace this module by `@effect/sql-sqlite-node` once a version for 4.1 is out; the service is the same.
  *
  * This module needs Node, so it is not in the barrel: `import * as NodeSqlite from "effect-bitcoin-peer/server/NodeSqlite"`.

@@ -68,8 +68,8 @@ const isGood = (entry: Entry, network: Network): boolean => {
   )
 }
 
-/** The name as sipa's seeder writes it: without brackets where there is no port. */
-const addressText = (address: Address): string => (address.port === 0 ? formatHost(address) : format(address))
+/** Always with a port: Bitcoin Core's makeseeds.py wants the 0 of I2P. */
+const addressText = (address: Address): string => (address.port === 0 ? `${formatHost(address)}:0` : format(address))
 
 const quoted = (text: string): string => JSON.stringify(text).replace(/[\x7f-\uffff]/g, "?")
 

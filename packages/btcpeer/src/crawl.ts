@@ -159,7 +159,7 @@ const withProgress = <A, E, R>(
 ): Effect.Effect<A, E, R | Output> =>
   Effect.flatMap(Output, ({ columns, flush, paint }) => {
     const width = columns()
-    if (width === undefined || process.env["TERM"] === "dumb") return use
+    if (width === undefined || width === 0 || process.env["TERM"] === "dumb") return use
     const bar = new SingleBar({
       stream: process.stdout,
       format: `${paint("cyan", "crawling")} {bar} {value} of {total}  {reached} reached  {visiting} at once`,

@@ -93,13 +93,14 @@ export interface Summary {
 const sorted = (counts: ReadonlyMap<string, number>): Tally =>
   Object.fromEntries([...counts].toSorted((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1)))
 
+const add = (counts: Map<string, number>, key: string): void => void counts.set(key, (counts.get(key) ?? 0) + 1)
+
 export const summaryEvent = ({ entries, millis, network, reached, stopped, visited }: Found): Summary => {
   const networks: Record<string, NetworkCounts> = {}
   const userAgents = new Map<string, number>()
   const versions = new Map<string, number>()
   const transports = new Map<string, number>()
   const failed = new Map<string, number>()
-  const add = (counts: Map<string, number>, key: string): void => void counts.set(key, (counts.get(key) ?? 0) + 1)
   for (const entry of entries) {
     const counts = (networks[networkNameOf(entry.address)] ??= { found: 0, visited: 0, reached: 0 })
     counts.found++
@@ -166,7 +167,8 @@ export const summaryLines = (
   output: Pick<Output["Service"], "paint" | "columns">,
   summary: Summary
 ): ReadonlyArray<string> => {
-  const columns = output.columns() ?? Infinity
+  // A terminal may say 0 where it does not know its width.
+  const columns = output.columns() || Infinity
   const { failed, found, networks, protocolVersions, reached, seconds, stopped, userAgents, visited } = summary
   const headline = `${output.paint("bold", `Crawled ${summary.network}`)} for ${seconds} s: found ${counted(found, "address")}, visited ${grouped(visited)}, reached ${counted(reached, "node")}${stopped === undefined ? "" : `; ${stopped}`}`
   const byNetwork = Object.entries(networks)

@@ -20,7 +20,7 @@ import type { Connection } from "effect/sql/SqlConnection"
 import { classifySqliteError, SqlError } from "effect/sql/SqlError"
 import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
-import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from "node:sqlite"
+import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from "node:sqlite"
 
 /**
  * The database, and how to open it.
@@ -159,6 +159,8 @@ export const make = Effect.fnUntraced(function* (
   const { busyTimeout = "5 seconds", filename, readonly: readOnly = false } = options
   const database = yield* Effect.acquireRelease(
     attempt(`open ${filename}`, () => {
+      // Loaded when it is needed: Node 22 warns on stderr that it is new, which would meet every user of the command `btcpeer`.
+      const { DatabaseSync } = process.getBuiltinModule("node:sqlite")
       const database = new DatabaseSync(filename, { readOnly, timeout: Duration.toMillis(busyTimeout) })
       try {
         if (!readOnly) database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")

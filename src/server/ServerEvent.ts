@@ -71,6 +71,8 @@ export type ServerEvent =
   /** No dial left this machine for a while: nothing counts against addresses until one does. */
   | { readonly _tag: "Offline" }
   | { readonly _tag: "Online" }
+  /** Our tip has not changed for half an hour: one more peer is looked for. */
+  | { readonly _tag: "StaleTip" }
   /** Addresses of a seed came into the book. */
   | { readonly _tag: "Seeded"; readonly source: string; readonly addresses: number }
   /** The files of the server were written. */

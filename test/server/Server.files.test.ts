@@ -135,7 +135,13 @@ describe("the files of a server", () => {
       })
       const server = yield* Effect.provideService(
         Effect.provideService(
-          Server.make({ network, added: [textOf(hosts[0]!)], feelers: false, peer: { transport: "v1" } }),
+          Server.make({
+            network,
+            added: [textOf(hosts[0]!)],
+            feelers: false,
+            fixedSeeds: false,
+            peer: { transport: "v1" }
+          }),
           Dialer.Dialer,
           dialerOf(client)
         ),

@@ -17,6 +17,7 @@ export const serverOn = (host: Simulation.Host, key: number, options: Server.Opt
     Server.make({
       network: Network.mainnet,
       randomKey: new Uint8Array(16).fill(key & 0xff, 0, 8).fill(key >> 8, 8),
+      fixedSeeds: false,
       binds: [{ listen: host.listen() }],
       ...options,
       peer: { services: 1n | 8n, transport: "v1", ...options.peer }

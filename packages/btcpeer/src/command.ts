@@ -24,6 +24,7 @@ import { demo } from "./demo.ts"
 import { Failure } from "./failure.ts"
 import { forms } from "./scan.ts"
 import { listen } from "./listen.ts"
+import { defaultUrl, net, parseUrl } from "./net.ts"
 import { Output } from "./output.ts"
 import { parseHostPort, parseProxy } from "./proxy.ts"
 import { recordIn } from "./record.ts"
@@ -487,10 +488,45 @@ Exit code 0: each address was visited, or ended after --for, or by Ctrl-C or SIG
   ])
 )
 
+const netCommand = Command.make(
+  "net",
+  {
+    url: Flag.String("url").pipe(
+      Flag.withMetavar("URL"),
+      Flag.withDescription(`Where the program serves its status; ${defaultUrl} by default`),
+      Flag.withDefault(defaultUrl)
+    ),
+    watch: Flag.Boolean("watch").pipe(
+      Flag.withAlias("w"),
+      Flag.withDescription("Show it anew every 2 seconds, until Ctrl-C"),
+      Flag.withDefault(false)
+    )
+  },
+  // Flags repeat their input in errors, and a URL may hold a password.
+  ({ url, watch }) =>
+    Effect.flatMap(
+      orFailure("--url", () => parseUrl(url)),
+      (from) => net(from, watch, version)
+    )
+).pipe(
+  Command.withShortDescription("Show the peers of a running server"),
+  Command.withDescription(
+    `Show the peers of a server in a running program, in the table of bitcoin-cli -netinfo 4. The program serves its status with StatusApi of effect-bitcoin-peer.
+
+serv: n NETWORK, b BLOOM, w WITNESS, c COMPACT_FILTERS, l NETWORK_LIMITED, 2 P2P_V2, u unknown. mping, ping: the smallest and the last round trip. send, recv: since the last message. txn, blk: since the last new transaction and block; * no transactions are relayed to the peer. hb: . we chose it for high-bandwidth compact blocks, * it chose us. addrp, addrl: addresses taken and refused; . none are relayed to the peer. age: since the handshake.
+
+Exit code 0: shown, or stopped by Ctrl-C. 1: nothing answers, or no status of a server.`
+  ),
+  Command.withExamples([
+    { command: "btcpeer net", description: "The program of examples/server.ts" },
+    { command: "btcpeer net --url http://127.0.0.1:9000 --watch", description: "A live view" }
+  ])
+)
+
 /** The command tree. */
 export const btcpeer = Command.make("btcpeer").pipe(
   Command.withDescription("A Bitcoin peer for the command line"),
-  Command.withSubcommands([connectCommand, listenCommand, crawlCommand, replayCommand, decodeCommand, demo])
+  Command.withSubcommands([connectCommand, listenCommand, crawlCommand, netCommand, replayCommand, decodeCommand, demo])
 )
 
 const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())

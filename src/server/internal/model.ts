@@ -75,6 +75,11 @@ export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = n
   readonly connect?: ReadonlyArray<string> | undefined
   /** Nodes that are asked for addresses when the book has few, "host" or "host:port". */
   readonly seedNodes?: ReadonlyArray<string> | undefined
+  /**
+   * Whether the addresses that this package has for mainnet, testnet4 and signet are used, as the last source of addresses, if the book
+   * has none of a network; true. DNS seeds are asked if the context has the service `Seeds`.
+   */
+  readonly fixedSeeds?: boolean | undefined
   /** Permissions of peers by their subnets, as Bitcoin Core's `whitelist`: "noban,relay@192.168.0.0/16". */
   readonly whitelist?: ReadonlyArray<string> | undefined
   /** What happens to peers that misbehave; `Reputation.core`. */

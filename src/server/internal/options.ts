@@ -23,7 +23,6 @@ export interface CheckedBind extends Pool {
 export interface Checked {
   readonly network: Network.Network
   readonly added: ReadonlyArray<Target>
-  readonly seedNodes: ReadonlyArray<Target>
   readonly whitelist: ReadonlyArray<WhitelistEntry>
   readonly binds: ReadonlyArray<CheckedBind>
   readonly external: ReadonlyArray<Address.Address>
@@ -108,10 +107,11 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
         bindPermissions
       })
     }
+    // Only checked here: their texts are read again when it is their turn.
+    yield* targets("seedNodes")
     return {
       network,
       added: [...(yield* targets("connect")), ...(yield* targets("added"))],
-      seedNodes: yield* targets("seedNodes"),
       whitelist,
       binds: pooled,
       external,

@@ -27,20 +27,24 @@ import { sipKey } from "../../primitives/siphash.ts"
 import * as Wire from "../../Wire.ts"
 import * as AddressBook from "../AddressBook.ts"
 import * as BanList from "../BanList.ts"
-import { ChainView } from "../ChainView.ts"
+import * as ChainViews from "../ChainView.ts"
 import { kinds } from "../ConnectionKind.ts"
 import { Dialer, formatTarget, isName, type NetworkName, networkNameOf, Unreachable } from "../Dialer.ts"
 import * as LocalAddresses from "../LocalAddresses.ts"
 import { forManual } from "../Permissions.ts"
 import { Reputation } from "../Reputation.ts"
 import * as Reputations from "../Reputation.ts"
+import * as Seeds from "../Seeds.ts"
 import { Duplicate, type ServerEvent } from "../ServerEvent.ts"
 import * as Store from "../Store.ts"
 import { AddressRelay } from "./addressRelay.ts"
+import { isBadPort } from "./badPorts.ts"
 import { Conduct } from "./conduct.ts"
+import { findFirstPeers } from "./firstPeers.ts"
 import { Inbound } from "./inbound.ts"
 import { type ConnectedPeer, DialError, type Options, ServerError } from "./model.ts"
 import { checked } from "./options.ts"
+import { OutboundWatch } from "./outboundWatch.ts"
 import { Persistence } from "./persistence.ts"
 import { makeRandom } from "./random.ts"
 import { desirable, type End, type Entry, Registry } from "./registry.ts"
@@ -54,6 +58,8 @@ const eventCapacity = 1_024
 const askInterval = 50
 /** Nonces are remembered for this many handshakes more than run at once. */
 const spareNonces = 64
+/** How often the chains of outbound peers are compared with ours. */
+const watchInterval = Duration.seconds(5)
 /** How long a seed may take to send addresses. */
 const addrFetchTimeout = Duration.minutes(5)
 /** How much of the book an answer to `getaddr` has at most. */
@@ -97,12 +103,14 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const settings = yield* checked(options)
   const { maxInbound, maxPending, network, pendingDials } = settings
   const dialer = yield* Dialer
-  const chain = yield* ChainView
+  const chain = yield* ChainViews.ChainView
   const clock = yield* Clock.Clock
   const now = (): number => clock.currentTimeMillisUnsafe()
   const random = makeRandom(settings.randomKey)
   const secret = (): Uint8Array => Uint8Array.from({ length: 16 }, () => random.below(256))
   const requiredServices = options.requiredServices ?? desirable
+  /** One service of each mask: NETWORK and WITNESS by default. */
+  const desirableServices = requiredServices.reduce((all, mask) => all | (mask & -mask), 0n)
 
   const events = yield* PubSub.sliding<ServerEvent>(eventCapacity)
   const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, event))
@@ -110,6 +118,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     book: yield* Effect.serviceOption(AddressBook.AddressBook),
     bans: yield* Effect.serviceOption(BanList.BanList),
     local: yield* Effect.serviceOption(LocalAddresses.LocalAddresses),
+    seeds: yield* Effect.serviceOption(Seeds.Seeds),
     store: yield* Effect.serviceOption(Store.Store)
   }
   const secure = SecureRandom.make((size) => Uint8Array.from({ length: size }, () => random.below(256)))
@@ -166,7 +175,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     reachable,
     groupOf,
     isAllowed: (address, at) => !local.has(address) && !bans.has(address, at) && !bans.isDiscouraged(address),
-    isBadPort: () => false,
+    isBadPort,
     requiredServices,
     emit: (event) =>
       emit(
@@ -176,7 +185,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       )
   })
   for (const target of settings.added) registry.added.add(target, now())
-  if (book.size === 0) for (const target of settings.seedNodes) registry.fetchAddresses(target)
   for (const { services, ...address } of yield* persistence.takeAnchors) {
     registry.anchors.push({ address, services, lastTry: 0 })
   }
@@ -254,7 +262,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       },
       ownServices: options.peer?.services ?? 0n,
       announces: () => listeners.length > 0 && chain?.isInitialSync() !== true,
-      desirableServices: requiredServices.reduce((all, mask) => all | mask, 0n)
+      desirableServices
     }),
     connections,
     conduct,
@@ -407,6 +415,35 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     }
   })
 
+  /** Ends outbound peers with a bad chain, and looks for another one while the tip is old. */
+  const watchChain = (chain: ChainViews.ChainView): Effect.Effect<never> => {
+    const { blockRelay, fullRelay } = settings
+    const watch = new OutboundWatch({ fullRelay, blockRelay }, now())
+    const turn = Effect.suspend(() => {
+      const watched = [...connections.values()].flatMap((one) => {
+        const { id, isEnding, kind, readyAt } = one.entry
+        const isWatched = kind === "outbound-full-relay" || kind === "block-relay-only" || kind === "manual"
+        return isWatched && readyAt !== undefined && !isEnding
+          ? [{ id, kind, readyAt, network: networkOf(one), lastBlock: one.lastBlock }]
+          : []
+      })
+      for (const action of watch.tick(watched, chain, now())) {
+        const one = connections.get(action.id)
+        if (action._tag === "AskForHeaders") chain.askForHeaders(action.id)
+        else if (one !== undefined) {
+          emit({ _tag: "Evicted", id: action.id, by: undefined })
+          runFork(connections.end(one, { _tag: "Evicted", why: action.why }))
+        }
+      }
+      if (watch.wantsExtraFullRelay && !registry.wantsExtraFullRelay) emit({ _tag: "StaleTip" })
+      registry.wantsExtraFullRelay = watch.wantsExtraFullRelay
+      registry.wantsExtraBlockRelay = !chain.isInitialSync()
+      wake()
+      return Effect.sleep(watchInterval)
+    })
+    return Effect.forever(turn)
+  }
+
   // ---- inbound
 
   const accept = (connection: Connection, scope: Scope.Closeable, pool: Pool) => {
@@ -450,6 +487,24 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   for (const { listener, pool } of listeners) yield* Effect.forkScoped(acceptAll(listener, pool))
   yield* Effect.forkScoped(relaying.loop)
   yield* Effect.forkScoped(planner)
+  if (chain !== undefined) yield* Effect.forkScoped(watchChain(chain))
+  if (!settings.isConnectOnly) {
+    const first = findFirstPeers({
+      network,
+      seedNodes: options.seedNodes ?? [],
+      seeds: Option.getOrUndefined(given.seeds),
+      fixedSeeds: options.fixedSeeds ?? true,
+      services: desirableServices,
+      reachable,
+      registry,
+      book,
+      random,
+      emit,
+      wake,
+      now
+    })
+    yield* Effect.forkScoped(first)
+  }
 
   return makeService({
     options,

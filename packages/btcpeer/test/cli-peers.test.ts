@@ -118,7 +118,12 @@ describe("btcpeer peers", () => {
         for (const second of ["peers.dat", "json", "lines"]) {
           const again = fresh()
           yield* btcpeer(file, "--network", "regtest", "--to", second, "--output", again)
-          assert.deepStrictEqual(yield* addresses(again), expected, `${first} to ${second}`)
+          const found = yield* addresses(again)
+          // A new book has a random key. One in 70 times two of these addresses want the same place.
+          if (first !== "peers.dat" && second === "peers.dat") {
+            assert.isAtLeast(found.length, expected.length - 2)
+            assert.includeMembers([...expected], [...found])
+          } else assert.deepStrictEqual(found, expected, `${first} to ${second}`)
         }
       }
       const same = fresh()

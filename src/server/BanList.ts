@@ -353,7 +353,7 @@ export const layerNoDeps = (options?: Options): Layer.Layer<BanList, never, Secu
  * @example
  * ```ts
  * import { Effect } from "effect"
- * import { BanList } from "effect-bitcoin-peer/server"
+ * import * as BanList from "effect-bitcoin-peer/server/BanList"
  *
  * const program = Effect.gen(function*() {
  *   const bans = yield* BanList.BanList

@@ -156,6 +156,10 @@ describe("BanList", () => {
         until: 10_800,
         reason: "third"
       })
+      assert.deepInclude(bans.banHost(visitor, { for: "3 hours", reason: "same" }, 0), {
+        until: 10_800,
+        reason: "third"
+      })
       assert.isUndefined(bans.banHost({ networkId: 99, address: new Uint8Array(4) }, { for: "1 hour" }, 0))
       assert.lengthOf(yield* bans.entries, 1)
     })
@@ -412,6 +416,16 @@ describe("banlist.json", () => {
 })
 
 describe("Bans", () => {
+  it("does not grow while the same subnet is banned and unbanned", () => {
+    const bans = new Bans(100_000)
+    const one = subnet("1.2.3.0/24")
+    for (let round = 0; round < 10_000; round++) {
+      bans.add({ subnet: one, created: round, until: round + 1_000 })
+      if (round % 2 === 0) bans.remove(one)
+      assert.isAtMost(bans.remembered, 20)
+    }
+  })
+
   it("agrees with a plain map, whatever is added and removed", () => {
     const random = makeRandom(new Uint8Array(16).fill(2))
     const bans = new Bans(20)

@@ -90,7 +90,7 @@ const masked = ({ address, networkId }: Address.Host, prefixLength: number): Sub
  * @example
  * ```ts
  * import { Result } from "effect"
- * import { BanList } from "effect-bitcoin-peer/server"
+ * import * as BanList from "effect-bitcoin-peer/server/BanList"
  *
  * console.log(BanList.formatSubnet(Result.getOrThrow(BanList.parseSubnet("1.2.3.4/255.255.0.0")))) // 1.2.0.0/16
  * const wrong = BanList.parseSubnet("1.2.3.4/99")

@@ -87,7 +87,9 @@ describe("BanList", () => {
       }
       // A subnet within another one is another ban, as in Core.
       yield* bans.ban("127.0.0.0/25")
-      assert.lengthOf(yield* bans.entries, 2)
+      yield* bans.ban("127.0.0.1/32")
+      yield* bans.ban(subnet("127.0.0.2"))
+      assert.lengthOf(yield* bans.entries, 4)
     })
   )
 
@@ -278,6 +280,13 @@ describe("banlist.json", () => {
       assert.isTrue(bans.has(host(onion), madeAt))
       assert.isFalse(bans.has(host("1.2.4.1"), madeAt))
       assert.strictEqual(text(bans.encode(madeAt)), text(written))
+    })
+  )
+
+  it.effect("without bans is that of Core, too", () =>
+    Effect.gen(function* () {
+      const { bans } = yield* load('{"banned_nets": []}')
+      assert.match(text(bans.encode(0)), /^\{\n {4}"_warning_": "[^\n]*",\n {4}"banned_nets": \[\n {4}\]\n\}\n$/)
     })
   )
 

@@ -329,7 +329,10 @@ export class Network {
     else {
       const parsed = Address.parseHost(host)
       hosts = Result.isSuccess(parsed) ? [parsed.success] : (this.names.get(host.toLowerCase()) ?? [])
-      if (hosts.length === 0 && /\.(?:onion|i2p)$/i.test(host)) return dialFailed("NeedsProxy", goal)
+      // No resolver is asked for such a name (RFC 7686), and here it is no address.
+      if (hosts.length === 0 && from.proxied.size === 0 && /\.(?:onion|i2p)$/i.test(host)) {
+        return dialFailed("NeedsProxy", goal)
+      }
     }
     if (hosts.length === 0) {
       return dialFailed("HostNotFound", goal, systemError("ENOTFOUND", `getaddrinfo ${host}`))

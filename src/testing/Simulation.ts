@@ -135,11 +135,7 @@ export const make = (options: Options = {}): Effect.Effect<Simulation, never, Sc
           for (const machine of machinesOf(hosts)) network.kill(machine)
         }),
       connections: Effect.sync(() =>
-        network.machines.flatMap((machine) =>
-          Array.from(machine.lines)
-            .filter((line) => line.hosts[0] === machine.number)
-            .map((line) => [machine, network.machines[line.hosts[1]]!] as const)
-        )
+        Array.from(network.lines, ({ hosts: [from, to] }) => [network.machines[from]!, network.machines[to]!] as const)
       ),
       note: (text) => Effect.sync(() => network.event(undefined, "", text)),
       events: Effect.sync(() => network.journal.events),

@@ -362,7 +362,11 @@ const netCommand = Command.make(
     )
   },
   // Flags repeat their input in errors, and a URL may hold a password.
-  ({ url, watch }) => Effect.flatMap(orFailure("--url", () => parseUrl(url)), (from) => net(from, watch, version))
+  ({ url, watch }) =>
+    Effect.flatMap(
+      orFailure("--url", () => parseUrl(url)),
+      (from) => net(from, watch, version)
+    )
 ).pipe(
   Command.withShortDescription("Show the peers of a running server"),
   Command.withDescription(

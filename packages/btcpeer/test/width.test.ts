@@ -76,7 +76,7 @@ describe("help", () => {
     return (yield* TestConsole.logLines).slice(before.length).join("\n")
   })
 
-  const commands = [[], ["connect"], ["listen"], ["replay"], ["decode"], ["demo"]]
+  const commands = [[], ["connect"], ["listen"], ["replay"], ["decode"], ["net"], ["demo"]]
 
   it.effect.each(widths)("fits into %i columns, with the same words", (columns) =>
     Effect.gen(function* () {

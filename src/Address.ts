@@ -395,8 +395,15 @@ export const isRoutable = (of: Host): boolean => {
   return host.networkId !== NetworkId.ipv6 || !isReservedIPv6(host.address)
 }
 
-/** The IPv4 address of a routable host, or of the tunnel that it is. */
-const linkedIPv4 = ({ address, networkId }: Host): Uint8Array | undefined => {
+/**
+ * The 4 bytes of the IPv4 address of a host: its own, or the one of the tunnel that an IPv6 address is (IPv4-mapped, 6to4, Teredo, NAT64,
+ * SIIT). `undefined` for other hosts.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const linkedIPv4 = (host: Host): Uint8Array | undefined => {
+  const { address, networkId } = canonical(host)
   if (networkId === NetworkId.ipv4) return address
   if (networkId !== NetworkId.ipv6) return undefined
   if (isIn(address, prefixes.rfc6052) || isIn(address, prefixes.rfc6145)) return address.subarray(12)

@@ -115,6 +115,8 @@ export const Connection: Context.Service<Connection, Connection> = Context.Servi
 export interface PairOptions {
   /** The addresses of the first and the second end; 192.0.2.1:50001 and 192.0.2.2:8333 by default. */
   readonly addresses?: readonly [Endpoint, Endpoint] | undefined
+  /** What each end knows as the address of the other one, where that is not its address, as through a proxy. */
+  readonly remoteAddresses?: readonly [Endpoint, Endpoint] | undefined
   /** How long bytes and ends travel in each direction, on the Clock. Their order is kept. */
   readonly delay?: Duration.Input | undefined
   /**
@@ -203,6 +205,7 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
       { host: "192.0.2.1", port: 50001 },
       { host: "192.0.2.2", port: 8333 }
     ]
+    const [firstRemote, secondRemote] = options.remoteAddresses ?? [secondAddress, firstAddress]
     const cutAfter = options.cutAfter
     const shared = {
       window: Math.max(1, options.window ?? 65_536),
@@ -217,8 +220,8 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
       split: splitterOf(options.split),
       carry: carry && ((bytes: Uint8Array | undefined, arrive: () => void) => carry(index, bytes, arrive))
     })
-    const first = new MemoryEnd(firstAddress, secondAddress, cutOf(0), optionsOf(0))
-    const second = new MemoryEnd(secondAddress, firstAddress, cutOf(1), optionsOf(1))
+    const first = new MemoryEnd(firstAddress, firstRemote, cutOf(0), optionsOf(0))
+    const second = new MemoryEnd(secondAddress, secondRemote, cutOf(1), optionsOf(1))
     first.connect(second)
     second.connect(first)
     // No fiber sees a graceful end now, and a wait could be for a TestClock that does not move any more.

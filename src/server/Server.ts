@@ -38,7 +38,7 @@ export {
   ServerError,
   type ServerReason
 } from "./internal/model.ts"
-export type { RefusedStep, ServerEvent } from "./ServerEvent.ts"
+export type { GateStep, ServerEvent } from "./ServerEvent.ts"
 
 /**
  * Many peers.

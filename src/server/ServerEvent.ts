@@ -5,6 +5,9 @@ import type { HandshakeError } from "../HandshakeError.ts"
 import type { Assessment, EndReason } from "../Peer.ts"
 import type { ConnectionKind } from "./ConnectionKind.ts"
 import type { Target, Unreachable } from "./Dialer.ts"
+import type { GateStep } from "./internal/gate.ts"
+
+export type { GateStep } from "./internal/gate.ts"
 
 /**
  * A host name turned out to be the address of another connection of the server, so this one was closed.
@@ -36,8 +39,11 @@ export type ServerEvent =
     }
   /** A connection came in, and its handshake begins. */
   | { readonly _tag: "Accepted"; readonly id: number; readonly host: string; readonly port: number }
-  /** A connection came in and was closed before a byte was read. `step` is the rule that refused it. */
-  | { readonly _tag: "Refused"; readonly host: string; readonly step: RefusedStep }
+  /**
+   * A connection came in and was closed before a byte was read. `step` is the rule that refused it. Three refusals of a rule are events,
+   * then one in 30 seconds, with the number of those in between.
+   */
+  | { readonly _tag: "Refused"; readonly host: string; readonly step: GateStep; readonly unlogged: number }
   /** The handshake was completed. */
   | {
       readonly _tag: "Ready"
@@ -65,28 +71,11 @@ export type ServerEvent =
   /** No dial left this machine for a while: nothing counts against addresses until one does. */
   | { readonly _tag: "Offline" }
   | { readonly _tag: "Online" }
+  /** Our tip has not changed for half an hour: one more peer is looked for. */
+  | { readonly _tag: "StaleTip" }
   /** Addresses of a seed came into the book. */
   | { readonly _tag: "Seeded"; readonly source: string; readonly addresses: number }
   /** The files of the server were written. */
   | { readonly _tag: "Persisted" }
   /** Something that an operator should look at; the server goes on. */
   | { readonly _tag: "Warning"; readonly message: string }
-
-/**
- * Why an inbound connection was refused before a byte of it was read.
- *
- * @category models
- * @since 0.1.0
- */
-export type RefusedStep =
-  /** The network is switched off. */
-  | "inactive"
-  | "banned"
-  /** The address misbehaved, and the slots are nearly used up. */
-  | "discouraged"
-  /** Eight connections of its network are in their handshakes. */
-  | "subnet"
-  /** As many connections as are allowed are in their handshakes. */
-  | "pending"
-  /** All slots are taken, and no peer is worse than the newcomer. */
-  | "full"

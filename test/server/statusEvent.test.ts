@@ -35,7 +35,7 @@ const events: ReadonlyArray<readonly [Server.ServerEvent, Omit<StatusEvent, "eve
     { id: 2, connection_type: "inbound", addr: "[::1]:5" }
   ],
   [
-    { _tag: "Refused", host: "1.2.3.4", step: "full" },
+    { _tag: "Refused", host: "1.2.3.4", step: "full", unlogged: 0 },
     { connection_type: "inbound", addr: "1.2.3.4", message: "full" }
   ],
   [

@@ -151,6 +151,21 @@ describe("dial", () => {
   )
 })
 
+it.effect("a host without an address gets a routable one of a group of its own", () =>
+  Effect.gen(function* () {
+    const simulation = yield* Simulation.make()
+    const groups = new Set<string>()
+    for (let i = 0; i < 500; i++) {
+      const [address] = (yield* simulation.host()).addresses
+      assert.isTrue(Address.isRoutable(address), Address.format(address))
+      groups.add(Address.group(address))
+    }
+    assert.strictEqual(groups.size, 500)
+    const twice = yield* Effect.exit(simulation.host({ addresses: [(yield* simulation.hosts)[7]!.addresses[0]] }))
+    assert.isTrue(Exit.hasDies(twice))
+  })
+)
+
 describe("listen", () => {
   it.effect("takes an address once, and only one of the host", () =>
     Effect.gen(function* () {
@@ -370,13 +385,13 @@ it.effect("the end of a scope sends what was written, and takes no time", () =>
 )
 
 /** A node that serves a chain, and three wallets that download a block; one is cut off for a while. */
-const wallets = (simulation: Simulation.Simulation) =>
+const wallets = (simulation: Simulation.Simulation, transport: "v1" | "v2" = "v1") =>
   Effect.gen(function* () {
     const chain = yield* RegtestChain.mineChain(20)
     const node = ServingPeer.serveChain(chain)
     const server = yield* simulation.host({ name: "node" })
     const listener = yield* server.listen()
-    yield* PeerServer.serve(listener, { peer: node.options, onPeer: node.onPeer }).pipe(
+    yield* PeerServer.serve(listener, { peer: { ...node.options, transport: "auto" }, onPeer: node.onPeer }).pipe(
       Effect.provide(server.layer),
       Effect.forkScoped({ startImmediately: true })
     )
@@ -387,7 +402,7 @@ const wallets = (simulation: Simulation.Simulation) =>
         yield* fork(
           Effect.gen(function* () {
             const connection = yield* host.dial(server.addresses[0])
-            const peer = yield* Peer.make(connection, { network: Network.regtest })
+            const peer = yield* Peer.make(connection, { network: Network.regtest, transport })
             yield* Effect.sleep("10 minutes")
             return (yield* peer.getBlock(chain.hashes[7]!)).transactions.length
           }).pipe(Effect.provide(host.layer))
@@ -403,12 +418,12 @@ const wallets = (simulation: Simulation.Simulation) =>
   })
 
 describe("run", () => {
-  const traced = (seed: number) =>
+  const traced = (seed: number, transport?: "v2") =>
     Simulation.run(
       seed,
       (simulation) =>
         Effect.gen(function* () {
-          const result = yield* wallets(simulation)
+          const result = yield* wallets(simulation, transport)
           return { result, events: yield* simulation.events, digest: yield* simulation.digest }
         }),
       { link: { latency: { minimum: 10, maximum: 200 } }, maximumEvents: 100_000 }
@@ -418,11 +433,20 @@ describe("run", () => {
     Effect.gen(function* () {
       const first = yield* traced(1)
       assert.deepStrictEqual(first.result, [1, 1, 1])
-      assert.isTrue(first.events.some(({ what }) => what.startsWith("sends block")))
+      assert.isTrue(first.events.some(({ what }) => /^sends .*\bblock\b/.test(what)))
       const again = yield* traced(1)
       assert.deepStrictEqual(again.events, first.events)
       assert.strictEqual(again.digest, first.digest)
       assert.notStrictEqual((yield* traced(2)).digest, first.digest)
+    })
+  )
+
+  it.live("gives the same run with encrypted peers, too", () =>
+    Effect.gen(function* () {
+      const first = yield* traced(3, "v2")
+      assert.deepStrictEqual(first.result, [1, 1, 1])
+      assert.isTrue(first.events.some(({ what }) => what === "sends 64 bytes" || /^sends \d{2,4} bytes$/.test(what)))
+      assert.deepStrictEqual((yield* traced(3, "v2")).events, first.events)
     })
   )
 
@@ -441,7 +465,7 @@ describe("run", () => {
       const { cause, message, seed } = yield* Effect.flip(failing)
       assert.strictEqual(seed, 42)
       assert.match(message, /seed 42/)
-      assert.match(message, /0\.000 s {2}alice → bob {2}dials 21\.0\.7\.1:8333/)
+      assert.match(message, /0\.000 s {2}alice → bob {2}dials 12\.0\.7\.1:8333/)
       assert.match(message, /0\.100 s {2}bob → alice {2}refuses/)
       assert.match(message, /it was refused/)
       assert.isTrue(Cause.isCause(cause))

@@ -13,10 +13,12 @@ import { defaultUserAgent } from "effect-bitcoin-peer/Handshake"
 import * as Network from "effect-bitcoin-peer/Network"
 import * as Nonce from "effect-bitcoin-peer/Nonce"
 import * as Policy from "effect-bitcoin-peer/Policy"
+import * as Crawler from "effect-bitcoin-peer/server/Crawler"
 import * as Transport from "effect-bitcoin-peer/Transport"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import { parseAddress, unbracketed } from "./address.ts"
 import { connect, type Way } from "./connect.ts"
+import { crawl } from "./crawl.ts"
 import { decode } from "./decode.ts"
 import { demo } from "./demo.ts"
 import { Failure } from "./failure.ts"
@@ -89,6 +91,13 @@ const limitFlag = (description: string) =>
 const timeoutFlag = (description: string) =>
   durationFlag("timeout").pipe(positive, Flag.withDescription(description), Flag.optional)
 
+const userAgentFlag = (byDefault: string) =>
+  Flag.String("user-agent").pipe(
+    Flag.filter(isUserAgent, () => `at most ${Wire.maxUserAgentLength} characters of ASCII`),
+    Flag.withDescription(`The user agent that we send, '' for an empty one; ${byDefault} by default`),
+    Flag.optional
+  )
+
 const peerFlags = {
   network: Flag.Literals("network", Network.names).pipe(
     Flag.withAlias("n"),
@@ -104,11 +113,7 @@ const peerFlags = {
     Flag.withDescription("Encrypted (v2, BIP324), plain (v1), or v2 with nodes that speak it (auto, the default)"),
     Flag.withDefault("auto")
   ),
-  userAgent: Flag.String("user-agent").pipe(
-    Flag.filter(isUserAgent, () => `at most ${Wire.maxUserAgentLength} characters of ASCII`),
-    Flag.withDescription(`The user agent that we send, '' for an empty one; ${defaultUserAgent} by default`),
-    Flag.optional
-  ),
+  userAgent: userAgentFlag(defaultUserAgent),
   json
 }
 
@@ -347,6 +352,142 @@ Exit code 1: the input cannot be read, or a part of it is damaged.`
   ])
 )
 
+const crawlCommand = Command.make(
+  "crawl",
+  {
+    network: peerFlags.network,
+    seeds: Flag.String("seed").pipe(
+      Flag.withMetavar("HOST[:PORT]"),
+      Flag.withDescription("A node to start from, as often as you like; a name stands for all its addresses"),
+      Flag.atLeast(0)
+    ),
+    dns: Flag.Boolean("dns").pipe(
+      Flag.withDescription(
+        "Ask the DNS seeds of the network for nodes to start from; without this no DNS seed is asked"
+      ),
+      Flag.withDefault(false)
+    ),
+    db: Flag.String("db").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.filter(
+        (file) => file !== "",
+        () => "a file"
+      ),
+      Flag.withDescription("Keep the crawl in this SQLite database, and go on where an earlier one was"),
+      Flag.optional
+    ),
+    every: durationFlag("every").pipe(
+      Flag.filter(
+        (every) => Duration.toMillis(every) >= 600_000,
+        () => "a duration of at least 10m"
+      ),
+      Flag.withDescription(
+        "Go on for ever, and visit each address again after this time, at least 10m; without it, once"
+      ),
+      Flag.optional
+    ),
+    limit: limitFlag("End the crawl after this time"),
+    concurrency: Flag.Int("concurrency").pipe(
+      Flag.filter(
+        (count) => count >= 1 && count <= 100_000,
+        () => "a number from 1 to 100000"
+      ),
+      Flag.withDescription("Visits at once, for each of IPv4, IPv6 and Tor; 64 by default"),
+      Flag.withDefault(64)
+    ),
+    rate: Flag.Finite("rate").pipe(
+      Flag.filter(
+        (rate) => rate > 0,
+        () => "a number above 0"
+      ),
+      Flag.withDescription("Dials each second; 50 by default"),
+      Flag.withDefault(50)
+    ),
+    answerTimeout: durationFlag("answer-timeout").pipe(
+      positive,
+      Flag.withDescription("How long to wait for the addresses of a node; 70s by default, and 90s through a proxy"),
+      Flag.optional
+    ),
+    proxy: Flag.String("proxy").pipe(
+      Flag.withMetavar("URL"),
+      Flag.withDescription(
+        "Visit all nodes, onion services too, through this SOCKS5 proxy. Tor: socks5://127.0.0.1:9050"
+      ),
+      Flag.optional
+    ),
+    allowPrivate: Flag.Boolean("allow-private").pipe(
+      Flag.withDescription("Visit addresses such as 127.0.0.1 and 192.168.0.1, too; for networks of your own"),
+      Flag.withDefault(false)
+    ),
+    contact: Flag.String("contact").pipe(
+      Flag.withMetavar("TEXT"),
+      Flag.withDescription("How an operator can reach you: a comment in the user agent, without / : ( and )"),
+      Flag.optional
+    ),
+    userAgent: userAgentFlag(Crawler.defaultUserAgent),
+    transport: peerFlags.transport,
+    snapshot: Flag.String("snapshot").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.withDescription("Write the nodes that were reached as JSON, in the form of bitnodes"),
+      Flag.optional
+    ),
+    seedDump: Flag.String("seed-dump").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.withDescription("Write the nodes that were ever reached in the form of dnsseed.dump"),
+      Flag.optional
+    ),
+    json: Flag.Literals("json", ["summary", "full"]).pipe(
+      Flag.withOptionalValue("summary"),
+      Flag.withDescription(
+        "Print one JSON object a visit, and a summary; with --json=full also the addresses of each node"
+      ),
+      Flag.optional
+    )
+  },
+  Effect.fnUntraced(function* ({ network: name, ...flags }) {
+    const network = Network.fromName(name)
+    const seeds = yield* Effect.forEach(flags.seeds, (seed) =>
+      orFailure(`--seed "${seed}"`, () => parseAddress(seed, network.port))
+    )
+    return yield* crawl({
+      network,
+      seeds,
+      dns: flags.dns,
+      db: Option.getOrUndefined(flags.db),
+      every: Option.getOrUndefined(flags.every),
+      limit: Option.getOrUndefined(flags.limit),
+      concurrency: flags.concurrency,
+      rate: flags.rate,
+      answerTimeout: Option.getOrUndefined(flags.answerTimeout),
+      proxy: yield* orFailure("--proxy", () => Option.getOrUndefined(Option.map(flags.proxy, parseProxy))),
+      allowPrivate: flags.allowPrivate,
+      contact: Option.getOrUndefined(flags.contact),
+      userAgent: Option.getOrUndefined(flags.userAgent),
+      transport: flags.transport,
+      snapshot: Option.getOrUndefined(flags.snapshot),
+      seedDump: Option.getOrUndefined(flags.seedDump),
+      format: formatOf(flags.json)
+    })
+  })
+).pipe(
+  Command.withShortDescription("Visit all nodes of a network and count them"),
+  Command.withDescription(
+    `Visit the seeds, ask each node for the addresses that it knows, visit these, and so on. A node answers after half a minute on average. With manners: no more than 2 visits at once in a /24 or /64, no address twice within 10 minutes.
+
+Exit code 0: each address was visited, or ended after --for, or by Ctrl-C or SIGTERM. 1: wrong flags, no address to start from, no node reached, or the database or a file cannot be written.`
+  ),
+  Command.withExamples([
+    {
+      command: "btcpeer crawl --dns --db mainnet.db --contact me@example.org",
+      description: "All of mainnet, in several sittings"
+    },
+    {
+      command: "btcpeer crawl -n regtest --seed 127.0.0.1 --allow-private --json",
+      description: "A network on this machine, for a program"
+    }
+  ])
+)
+
 const netCommand = Command.make(
   "net",
   {
@@ -385,7 +526,7 @@ Exit code 0: shown, or stopped by Ctrl-C. 1: nothing answers, or no status of a 
 /** The command tree. */
 export const btcpeer = Command.make("btcpeer").pipe(
   Command.withDescription("A Bitcoin peer for the command line"),
-  Command.withSubcommands([connectCommand, listenCommand, replayCommand, decodeCommand, netCommand, demo])
+  Command.withSubcommands([connectCommand, listenCommand, crawlCommand, netCommand, replayCommand, decodeCommand, demo])
 )
 
 const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())

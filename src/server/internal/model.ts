@@ -12,10 +12,13 @@ import type * as Network from "../../Network.ts"
 import type * as Peer from "../../Peer.ts"
 import type * as PeerServer from "../../PeerServer.ts"
 import type * as Wire from "../../Wire.ts"
+import type { Book } from "../AddressBook.ts"
+import type { BanList } from "../BanList.ts"
 import type { ConnectionKind } from "../ConnectionKind.ts"
 import type { NetworkName, Target, Unreachable } from "../Dialer.ts"
 import type { NetworkInfo } from "../NetworkInfo.ts"
 import type { PeerInfo } from "../PeerInfo.ts"
+import type { Policy } from "../Reputation.ts"
 import type { Duplicate, ServerEvent } from "../ServerEvent.ts"
 
 /**
@@ -31,8 +34,8 @@ export interface ConnectedPeer {
   readonly peer: Peer.Peer
   /** What was dialled, or the address that an inbound connection came from. */
   readonly target: Target
-  /** The address of the remote, where it is one that `Address` can express. */
-  readonly address: Address.Address | undefined
+  /** The address of the remote. */
+  readonly address: Address.Address
   /** Milliseconds of Unix time when the handshake was completed. */
   readonly connectedAt: number
 }
@@ -51,6 +54,10 @@ export interface Bind {
    * this machine, so they are not counted by address.
    */
   readonly kind?: "clearnet" | "onion" | "i2p" | undefined
+  /** How many of the inbound slots are for this bind: a bind never takes a slot of another one. Equal parts by default. */
+  readonly slots?: number | undefined
+  /** The permissions of all peers that come here, by Bitcoin Core's names with commas: "noban,relay". */
+  readonly permissions?: string | undefined
 }
 
 /**
@@ -66,6 +73,17 @@ export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = n
   readonly added?: ReadonlyArray<string> | undefined
   /** If set, these nodes are the only ones that are dialled: no address of the book is. */
   readonly connect?: ReadonlyArray<string> | undefined
+  /** Nodes that are asked for addresses when the book has few, "host" or "host:port". */
+  readonly seedNodes?: ReadonlyArray<string> | undefined
+  /**
+   * Whether the addresses that this package has for mainnet, testnet4 and signet are used, as the last source of addresses, if the book
+   * has none of a network; true. DNS seeds are asked if the context has the service `Seeds`.
+   */
+  readonly fixedSeeds?: boolean | undefined
+  /** Permissions of peers by their subnets, as Bitcoin Core's `whitelist`: "noban,relay@192.168.0.0/16". */
+  readonly whitelist?: ReadonlyArray<string> | undefined
+  /** What happens to peers that misbehave; `Reputation.core`. */
+  readonly reputation?: Policy | undefined
   /** Outbound peers that relay transactions; 8. */
   readonly fullRelay?: number | undefined
   /** Outbound peers that relay blocks only; 2. */
@@ -90,6 +108,10 @@ export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = n
   readonly requiredServices?: ReadonlyArray<bigint> | undefined
   /** Where to listen; nowhere by default. */
   readonly binds?: ReadonlyArray<Bind> | undefined
+  /** Our addresses as others can reach them, "host" or "host:port": they are announced, and no others are looked for. */
+  readonly external?: ReadonlyArray<string> | undefined
+  /** Whether peers tell us our address; by default if the server listens and `external` is empty. */
+  readonly discover?: boolean | undefined
   /** The handlers of every peer. */
   readonly handlers?: H | undefined
   /** Options of every peer: user agent, services, pings and the like. */
@@ -189,6 +211,17 @@ export interface Server {
   ) => Effect.Effect<ConnectedPeer, DialError, Scope.Scope>
   /** Ends the peers of an address ("1.2.3.4:8333") or with a number; returns how many. */
   readonly disconnect: (who: number | string, why?: string) => Effect.Effect<number>
+  /**
+   * Says that a peer misbehaved. At 100 points the policy `Reputation.core` discourages its host,
+   * and ends all its connections.
+   */
+  readonly misbehaved: (id: number, points: number, why: string) => Effect.Effect<void>
+  /** Says that a peer sent a block or a transaction that was valid and new: such peers are evicted last. */
+  readonly mark: (id: number, what: "block" | "transaction") => Effect.Effect<void>
+  /** The bans and the discouraged hosts. A ban ends the peers of its subnet. */
+  readonly bans: BanList
+  /** The address book. */
+  readonly book: Book
   /** Ends all peers and dials and accepts nothing, or begins again. */
   readonly setNetworkActive: (isActive: boolean) => Effect.Effect<void>
   readonly networkActive: Effect.Effect<boolean>

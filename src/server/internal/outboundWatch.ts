@@ -53,18 +53,11 @@ export class OutboundWatch {
     this.#staleAt = now + staleTipInterval
   }
 
-  ended(id: number): void {
-    this.#syncs.delete(id)
-    this.#protected.delete(id)
-  }
-
-  /** The time of the next regular check. */
-  get nextAt(): number {
-    return Math.min(this.#extraAt, this.#staleAt)
-  }
-
   tick(peers: ReadonlyArray<Watched>, chain: ChainView, now: number): ReadonlyArray<WatchAction> {
     const actions: Array<WatchAction> = []
+    const live = new Set(peers.map(({ id }) => id))
+    for (const id of this.#syncs.keys()) if (!live.has(id)) this.#syncs.delete(id)
+    for (const id of this.#protected) if (!live.has(id)) this.#protected.delete(id)
     for (const peer of peers) {
       const action = peer.kind === "manual" ? undefined : this.#judgeChain(peer, chain, now)
       if (action !== undefined) actions.push(action)

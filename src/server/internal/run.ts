@@ -4,36 +4,53 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import { SecureRandom } from "effect/crypto"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
+import * as FiberSet from "effect/FiberSet"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import * as Address from "../../Address.ts"
-import type { Connection } from "../../Connection.ts"
+import type { Connection, Endpoint } from "../../Connection.ts"
 import { ConnectionError } from "../../ConnectionError.ts"
-import { HandshakeError } from "../../HandshakeError.ts"
-import * as Handshake from "../../Handshake.ts"
-import * as Network from "../../Network.ts"
+import type { HandshakeError } from "../../HandshakeError.ts"
 import * as Nonce from "../../Nonce.ts"
 import * as Peer from "../../Peer.ts"
+import type * as PeerServer from "../../PeerServer.ts"
+import { sipKey } from "../../primitives/siphash.ts"
 import * as Wire from "../../Wire.ts"
+import * as AddressBook from "../AddressBook.ts"
+import * as BanList from "../BanList.ts"
+import * as ChainViews from "../ChainView.ts"
 import { kinds } from "../ConnectionKind.ts"
-import { Dialer, formatTarget, isName, type NetworkName, networkNameOf, type Target, Unreachable } from "../Dialer.ts"
-import { NetworkInfo } from "../NetworkInfo.ts"
-import * as PeerInfo from "../PeerInfo.ts"
+import { Dialer, formatTarget, isName, type NetworkName, networkNameOf, Unreachable } from "../Dialer.ts"
+import * as LocalAddresses from "../LocalAddresses.ts"
+import { forManual } from "../Permissions.ts"
+import { Reputation } from "../Reputation.ts"
+import * as Reputations from "../Reputation.ts"
+import * as Seeds from "../Seeds.ts"
 import { Duplicate, type ServerEvent } from "../ServerEvent.ts"
-import { targetKey } from "./backoff.ts"
-import { addressKey } from "./keys.ts"
-import { type Bind, type ConnectedPeer, DialError, type Options, type Server, ServerError } from "./model.ts"
+import * as Store from "../Store.ts"
+import { AddressRelay } from "./addressRelay.ts"
+import { isBadPort } from "./badPorts.ts"
+import { Conduct } from "./conduct.ts"
+import { findFirstPeers } from "./firstPeers.ts"
+import { Inbound } from "./inbound.ts"
+import { type ConnectedPeer, DialError, type Options, ServerError } from "./model.ts"
+import { checked } from "./options.ts"
+import { OutboundWatch } from "./outboundWatch.ts"
+import { Persistence } from "./persistence.ts"
 import { makeRandom } from "./random.ts"
 import { desirable, type End, type Entry, Registry } from "./registry.ts"
-import { parseTarget } from "./targets.ts"
+import { Relaying } from "./relaying.ts"
+import { Connections, makeRunning, networkOf, type Pool, type Running } from "./running.ts"
+import { makeService } from "./service.ts"
 
 /** Events that wait for a reader; a slower one misses the oldest. */
 const eventCapacity = 1_024
@@ -41,36 +58,17 @@ const eventCapacity = 1_024
 const askInterval = 50
 /** Nonces are remembered for this many handshakes more than run at once. */
 const spareNonces = 64
+/** How often the chains of outbound peers are compared with ours. */
+const watchInterval = Duration.seconds(5)
+/** How long a seed may take to send addresses. */
+const addrFetchTimeout = Duration.minutes(5)
+/** How much of the book an answer to `getaddr` has at most. */
+const answerPercent = 23
 
 type Failure = ConnectionError | Duplicate | HandshakeError | Unreachable
 
-/** A connection, with what its fiber and its waiting caller need. */
-interface Running {
-  readonly entry: Entry
-  peer: ConnectedPeer | undefined
-  /** Why this side ends the peer. */
-  readonly waiter: Deferred.Deferred<ConnectedPeer, DialError> | undefined
-}
-
-const bad = (problem: string): ServerError => new ServerError({ reason: { _tag: "BadOptions", problem } })
-
-const targetsOf = (
-  texts: ReadonlyArray<string> | undefined,
-  option: string,
-  port: number
-): Effect.Effect<ReadonlyArray<Target>, ServerError> =>
-  Effect.forEach(texts ?? [], (text) => {
-    const target = parseTarget(text, port)
-    return Result.isSuccess(target) ? Effect.succeed(target.success) : Effect.fail(bad(`${option}: ${target.failure}`))
-  })
-
-const wholeNumber = (value: unknown, option: string, maximum = 1_000_000): Effect.Effect<void, ServerError> =>
-  value === undefined || (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= maximum)
-    ? Effect.void
-    : Effect.fail(bad(`${option} must be a whole number from 0 to ${maximum.toLocaleString("en")}`))
-
 /** Whether a dial failed because of this machine, and says nothing about the address. */
-const isLocal = (error: unknown): boolean =>
+const isLocal = (error: Failure): boolean =>
   error instanceof ConnectionError &&
   error.reason._tag === "DialFailed" &&
   ((error.reason.problem === "Unreachable" && error.reason.proxy === undefined) ||
@@ -93,49 +91,92 @@ const endOf = (exit: Exit.Exit<Peer.EndReason, Failure>): End => {
   return { isInterrupted: false, isLocal: isLocal(error), retry: Peer.assess(error).retry }
 }
 
-export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>, R>(options: Options<H, R>) {
-  const network = options.network ?? Network.mainnet
-  const isConnectOnly = options.connect !== undefined
-  for (const option of ["fullRelay", "blockRelay", "maxManual", "maxInbound", "maxPending", "pendingDials"] as const) {
-    yield* wholeNumber(options[option], option)
-  }
-  const added = yield* targetsOf(
-    [...(options.connect ?? []), ...(options.added ?? [])],
-    isConnectOnly ? "connect" : "added",
-    network.port
-  )
-  const randomKey = options.randomKey ?? crypto.getRandomValues(new Uint8Array(16))
-  if (!(randomKey instanceof Uint8Array && randomKey.length === 16)) return yield* bad("randomKey must be 16 bytes")
+/** The address of an endpoint; one that nobody can have for a host that is no address, such as that of a socket of this machine. */
+const addressOf = ({ host, port }: { readonly host: string; readonly port: number }): Address.Address => {
+  const parsed = Address.parseHost(host)
+  return Result.isSuccess(parsed)
+    ? { ...parsed.success, port }
+    : { networkId: Address.NetworkId.ipv6, address: new Uint8Array(16), port }
+}
 
+export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>, R>(options: Options<H, R>) {
+  const settings = yield* checked(options)
+  const { maxInbound, maxPending, network, pendingDials } = settings
   const dialer = yield* Dialer
+  const chain = yield* ChainViews.ChainView
   const clock = yield* Clock.Clock
   const now = (): number => clock.currentTimeMillisUnsafe()
-  const random = makeRandom(randomKey)
+  const random = makeRandom(settings.randomKey)
+  const secret = (): Uint8Array => Uint8Array.from({ length: 16 }, () => random.below(256))
+  const requiredServices = options.requiredServices ?? desirable
+  /** One service of each mask: NETWORK and WITNESS by default. */
+  const desirableServices = requiredServices.reduce((all, mask) => all | (mask & -mask), 0n)
+
   const events = yield* PubSub.sliding<ServerEvent>(eventCapacity)
   const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, event))
-  const pendingDials = options.pendingDials ?? 4
-  const maxPending = options.maxPending ?? 128
+  const given = {
+    book: yield* Effect.serviceOption(AddressBook.AddressBook),
+    bans: yield* Effect.serviceOption(BanList.BanList),
+    local: yield* Effect.serviceOption(LocalAddresses.LocalAddresses),
+    seeds: yield* Effect.serviceOption(Seeds.Seeds),
+    store: yield* Effect.serviceOption(Store.Store)
+  }
+  const secure = SecureRandom.make((size) => Uint8Array.from({ length: size }, () => random.below(256)))
+  const bans = Option.isSome(given.bans)
+    ? given.bans.value
+    : yield* Effect.provideService(BanList.make(), SecureRandom.SecureRandom, secure)
+  const store = Option.getOrElse(given.store, Store.makeMemory)
+  const persistence = new Persistence({ store, network, bans, emit, now })
+  yield* persistence.loadBans
+  const book = Option.isSome(given.book) ? given.book.value.book : yield* persistence.loadBook({ network, random })
+  const groupOf = Address.group
+
+  const listeners: Array<{ readonly listener: PeerServer.Listener; readonly pool: Pool; readonly address?: Endpoint }> =
+    []
+  for (const { bind, ...pool } of settings.binds) {
+    const listener = yield* Effect.mapError(
+      bind.listen,
+      (error) => new ServerError({ reason: { _tag: "ListenFailed", error } })
+    )
+    listeners.push({ listener, pool, ...(listener.address !== undefined && { address: listener.address }) })
+  }
+  const local = Option.isSome(given.local)
+    ? given.local.value
+    : yield* LocalAddresses.make({
+        port: listeners[0]?.address?.port ?? network.port,
+        listens: listeners.length > 0,
+        external: settings.external,
+        discovers: options.discover,
+        networks: dialer.ways
+      }).pipe(
+        Effect.provideService(SecureRandom.SecureRandom, secure),
+        Effect.mapError(({ message }) => new ServerError({ reason: { _tag: "BadOptions", problem: message } }))
+      )
+
+  const asked = yield* Latch.make()
+  /** Asks the registry again: something changed. */
+  const wake = (): void => void asked.openUnsafe()
 
   const reachable = new Set<NetworkName>([...dialer.ways].filter((way) => options.onlyNetworks?.includes(way) ?? true))
   if (options.allowUnroutable === true) reachable.add("not_publicly_routable")
   const registry = new Registry({
     limits: {
-      fullRelay: isConnectOnly ? 0 : (options.fullRelay ?? 8),
-      blockRelay: isConnectOnly ? 0 : (options.blockRelay ?? 2),
-      manual: isConnectOnly ? Number.POSITIVE_INFINITY : (options.maxManual ?? 8),
-      inbound: options.maxInbound ?? 189,
-      feelers: !isConnectOnly && (options.feelers ?? true),
+      fullRelay: settings.fullRelay,
+      blockRelay: settings.blockRelay,
+      manual: settings.maxManual,
+      inbound: maxInbound,
+      feelers: !settings.isConnectOnly && (options.feelers ?? true),
       pendingDials,
       dialsPerSecond: options.dialRate?.perSecond ?? 4,
       dialBurst: options.dialRate?.burst ?? 8
     },
     random,
-    book: undefined,
+    book,
     reachable,
-    groupOf: Address.group,
-    isAllowed: () => true,
-    isBadPort: () => false,
-    requiredServices: options.requiredServices ?? desirable,
+    groupOf,
+    isAllowed: (address, at) => !local.has(address) && !bans.has(address, at) && !bans.isDiscouraged(address),
+    isBadPort,
+    requiredServices,
     emit: (event) =>
       emit(
         event._tag === "AddedUnreachable"
@@ -143,60 +184,153 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
           : event
       )
   })
-  for (const target of added) registry.added.add(target, now())
-
-  const nonces = yield* Nonce.layerWith({ capacity: pendingDials + maxPending + spareNonces }).pipe((layer) =>
-    Effect.provide(Nonce.Nonce, layer)
-  )
-  const running = new Map<number, Running>()
-  const fibers = yield* FiberMap.make<number>()
-  const asked = yield* Latch.make()
-  /** Asks the registry again: something changed. */
-  const wake = (): void => void asked.openUnsafe()
-  const changed = yield* Latch.make()
-  const peersChanged = (): void => {
-    changed.openUnsafe()
-    changed.closeUnsafe()
+  for (const target of settings.added) registry.added.add(target, now())
+  for (const { services, ...address } of yield* persistence.takeAnchors) {
+    registry.anchors.push({ address, services, lastTry: 0 })
   }
+
+  const nonces = yield* Effect.provide(
+    Nonce.Nonce,
+    Nonce.layerWith({ capacity: pendingDials + maxPending + spareNonces })
+  )
+  /** Block-relay peers: others cannot learn of them, so they are dialled first after a restart. */
+  const anchors = (): ReadonlyArray<Wire.AddressV2> =>
+    connections.peers.flatMap(({ address, kind, peer }) =>
+      kind === "block-relay-only"
+        ? [{ ...address, services: peer.info.services, timestamp: Math.floor(now() / 1_000) }]
+        : []
+    )
+  let lastAnchors: ReadonlyArray<Wire.AddressV2> | undefined
+  // The scope closes in the reverse order: attempts and peers end, and then the files are saved.
+  yield* persistence.run(book, () => lastAnchors ?? anchors())
+  const tasks = yield* FiberSet.make()
+  const fork = yield* FiberSet.runtime(tasks)<never>()
+  const runFork = (effect: Effect.Effect<unknown>): void => void fork(effect)
+  const fibers = yield* FiberMap.make<number>()
+  const connections = new Connections((id) => FiberMap.remove(fibers, id))
+  const conduct = new Conduct({
+    connections,
+    bans,
+    reputation: new Reputation(options.reputation ?? Reputations.core),
+    emit,
+    runFork,
+    now
+  })
+  yield* Effect.addFinalizer(() => Effect.sync(conduct.stop))
+  const inbound = new Inbound({
+    connections,
+    bans,
+    whitelist: settings.whitelist,
+    maxInbound,
+    maxPending,
+    evictionKey: sipKey(secret()),
+    groupOf
+  })
+  /** The answer to `getaddr` is the same for all peers of a network that came in at the same address of ours. */
+  const requesterOf = (id: number): AddressBook.Requester => {
+    const one = connections.get(id)
+    const local = one?.connected?.peer.info.localAddress
+    return {
+      network: one === undefined ? "not_publicly_routable" : networkOf(one),
+      bind: local === undefined ? "" : `${local.host}:${local.port}`
+    }
+  }
+  const remoteOf = (one: Running): LocalAddresses.Remote => ({
+    host: one.entry.address!,
+    network: networkOf(one),
+    isInbound: one.entry.kind === "inbound",
+    says: one.addressLocal
+  })
+  const relaying = new Relaying({
+    relay: new AddressRelay({
+      random,
+      key: sipKey(secret()),
+      isReachable: (host) => reachable.has(networkNameOf(host)),
+      isRefused: (host, at) => bans.has(host, at) || bans.isDiscouraged(host),
+      store: (entries, source, penalty) => {
+        if (book.add(entries, source, now(), penalty / 1_000) === 0) return
+        registry.bookChanged()
+        wake()
+      },
+      answer: (peer, at) =>
+        peer.permissions.has("addr")
+          ? book.getAddresses(at, { maximum: Wire.maxAddresses, percent: answerPercent })
+          : book.answer(requesterOf(peer.id), at, (address) => bans.has(address, at) || bans.isDiscouraged(address)),
+      ownAddress: ({ id }) => {
+        const one = connections.get(id)
+        return one === undefined ? undefined : Option.getOrUndefined(local.bestFor(remoteOf(one)))
+      },
+      ownServices: options.peer?.services ?? 0n,
+      announces: () => listeners.length > 0 && chain?.isInitialSync() !== true,
+      desirableServices
+    }),
+    connections,
+    conduct,
+    runFork,
+    now
+  })
+
+  const peersChanged = yield* Latch.make()
 
   // ---- one connection
 
-  const peerOptions = (entry: Entry, services: bigint | undefined): Peer.Options<H> => ({
-    ...options.peer,
-    network,
-    handlers: options.handlers,
-    remoteServices: services,
-    relay: kinds[entry.kind].relaysTransactions && (options.peer?.relay ?? true),
-    requiredServices: kinds[entry.kind].needsServices ? (options.requiredServices ?? desirable) : []
-  })
+  const observe = (one: Running, event: Wire.ParserEvent): void => {
+    options.peer?.onRead?.(event)
+    if (event._tag === "Dropped") return
+    const { message } = event
+    if (message._tag === "version") {
+      const host = Address.fromBytes(message.receiver.address)
+      if (host !== undefined && Address.isValid(host)) one.addressLocal = { ...host, port: message.receiver.port }
+    } else relaying.received(one, message)
+  }
+
+  const peerOptions = (one: Running, services: bigint | undefined): Peer.Options<H> => {
+    const rules = kinds[one.entry.kind]
+    return {
+      ...options.peer,
+      network,
+      handlers: options.handlers,
+      onRead: (event) => observe(one, event),
+      remoteServices: services,
+      relay: rules.relaysTransactions && (options.peer?.relay ?? true),
+      requiredServices: rules.needsServices ? requiredServices : []
+    }
+  }
 
   /** From the handshake to the end. */
   const attend = (one: Running, peer: Peer.Peer): Effect.Effect<Peer.EndReason, never, Scope.Scope | R> => {
     const { entry } = one
-    registry.ready(entry.id, peer.info.services, now())
-    const connected: ConnectedPeer = {
-      id: entry.id,
-      kind: entry.kind,
-      peer,
-      target: entry.target,
-      address: entry.address,
-      connectedAt: now()
-    }
-    one.peer = connected
+    const { id, kind, target } = entry
+    if (one.ticket !== undefined) inbound.gate.settled(one.ticket)
+    registry.ready(id, peer.info.services, now())
+    const address = entry.address ?? addressOf(peer.info.remoteAddress)
+    entry.address ??= address
+    const connected: ConnectedPeer = { id, kind, peer, target, address, connectedAt: now() }
+    one.connected = connected
+    if (kind === "manual") one.permissions = forManual(address, settings.whitelist)
+    one.tracked = conduct.track(one, address)
+    if (one.addressLocal !== undefined) local.seen(remoteOf(one))
     const { services, transport, userAgent } = peer.info
-    emit({ _tag: "Ready", id: entry.id, kind: entry.kind, target: entry.target, userAgent, services, transport })
+    emit({ _tag: "Ready", id, kind, target, userAgent, services, transport })
     wake()
-    peersChanged()
+    peersChanged.openUnsafe()
+    peersChanged.closeUnsafe()
     if (one.waiter !== undefined) Deferred.doneUnsafe(one.waiter, Effect.succeed(connected))
-    if (entry.kind === "feeler") return Effect.andThen(peer.disconnect("the address answers"), peer.awaitShutdown)
+    if (kind === "feeler") return Effect.andThen(peer.disconnect("the address answers"), peer.awaitShutdown)
+    const evicted = kind === "inbound" ? inbound.overTransactionShare(one) : undefined
+    if (evicted !== undefined) evict(evicted, id)
+    if (kind === "addr-fetch") runFork(Effect.delay(connections.end(one, "it sent no addresses"), addrFetchTimeout))
+    const greeted = relaying.ready(one) ? Effect.ignore(peer.send({ _tag: "getaddr" })) : Effect.void
     const { onPeer } = options
-    const greeted = kinds[entry.kind].sendsGetaddr ? Effect.ignore(peer.send({ _tag: "getaddr" })) : Effect.void
     const attended =
       onPeer === undefined
         ? peer.awaitShutdown
         : Effect.raceFirst(
             Effect.andThen(
-              Effect.ignoreCause(onPeer(connected), { log: "Debug", message: "onPeer failed" }),
+              Effect.ignoreCause(
+                Effect.suspend(() => onPeer(connected)),
+                { log: "Debug", message: "onPeer failed" }
+              ),
               Effect.never
             ),
             peer.awaitShutdown
@@ -204,70 +338,76 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     return Effect.andThen(greeted, attended)
   }
 
+  const evict = (id: number, by: number | undefined): void => {
+    const one = connections.get(id)
+    if (one === undefined) return
+    emit({ _tag: "Evicted", id, by })
+    runFork(connections.end(one, { _tag: "Evicted", why: "another peer needs its slot" }))
+  }
+
+  const finished = (one: Running, exit: Exit.Exit<Peer.EndReason, Failure>): void => {
+    const { id, kind, readyAt, target } = one.entry
+    if (one.ticket !== undefined) inbound.gate.settled(one.ticket)
+    relaying.ended(id)
+    const error = Exit.isFailure(exit) ? failureOf(exit.cause) : undefined
+    if (Exit.isSuccess(exit)) {
+      const reason = exit.value
+      const assessment = Peer.assess(reason)
+      emit({ _tag: "Ended", id, kind, target, reason, assessment, age: now() - (readyAt ?? now()) })
+      conduct.judge(one, assessment, Peer.describeEnd(reason))
+    } else if (error !== undefined) emit({ _tag: "DialFailed", id, kind, target, error })
+    connections.delete(id)
+    registry.ended(id, endOf(exit), now())
+    if (one.waiter !== undefined) {
+      const failed = new DialError({ target: formatTarget(target), error: error ?? "ended" })
+      Deferred.doneUnsafe(one.waiter, Effect.fail(failed))
+    }
+    wake()
+    peersChanged.openUnsafe()
+    peersChanged.closeUnsafe()
+  }
+
   /** Runs an attempt or a peer to its end, and gives its slot back. */
   const start = (
     one: Running,
     body: Effect.Effect<Peer.EndReason, Failure, Scope.Scope | Nonce.Nonce | Peer.HandlerServices<H> | R>
   ) => {
-    const { entry } = one
-    running.set(entry.id, one)
-    const finished = (exit: Exit.Exit<Peer.EndReason, Failure>): void => {
-      running.delete(entry.id)
-      const end = endOf(exit)
-      const { id, kind, target } = entry
-      const error = Exit.isFailure(exit) ? failureOf(exit.cause) : undefined
-      if (Exit.isSuccess(exit)) {
-        const age = now() - (entry.readyAt ?? now())
-        emit({ _tag: "Ended", id, kind, target, reason: exit.value, assessment: Peer.assess(exit.value), age })
-      } else if (error !== undefined) emit({ _tag: "DialFailed", id, kind, target, error })
-      registry.ended(id, end, now())
-      if (one.waiter !== undefined) {
-        Deferred.doneUnsafe(
-          one.waiter,
-          Effect.fail(new DialError({ target: formatTarget(target), error: error ?? "ended" }))
-        )
-      }
-      wake()
-      peersChanged()
-    }
+    connections.set(one.entry.id, one)
     return FiberMap.run(
       fibers,
-      entry.id,
-      Effect.scoped(Effect.provideService(body, Nonce.Nonce, nonces)).pipe(
-        Effect.onExit((exit) => Effect.sync(() => finished(exit)))
+      one.entry.id,
+      Effect.onExit(Effect.scoped(Effect.provideService(body, Nonce.Nonce, nonces)), (exit) =>
+        Effect.sync(() => finished(one, exit))
       )
     )
   }
 
-  const dial = (entry: Entry, services: bigint | undefined, waiter: Running["waiter"]) => {
-    const one: Running = { entry, peer: undefined, waiter }
-    emit({ _tag: "Dialing", id: entry.id, kind: entry.kind, target: entry.target })
-    const connect = Effect.tap(dialer.dial(entry.target, entry.kind), (connection) => {
-      if (!isName(entry.target)) return Effect.void
-      const { host, port } = connection.remoteAddress
-      const address = Address.parseHost(host)
-      return Result.isFailure(address) || registry.resolved(entry.id, { ...address.success, port })
+  // ---- outbound
+
+  const waiters = new Map<number, Deferred.Deferred<ConnectedPeer, DialError>>()
+
+  const dial = (entry: Entry, services: bigint | undefined) => {
+    const one = makeRunning(entry, { waiter: waiters.get(entry.id) })
+    waiters.delete(entry.id)
+    const { id, kind, target } = entry
+    emit({ _tag: "Dialing", id, kind, target })
+    const connect = Effect.tap(dialer.dial(target, kind), ({ remoteAddress }) =>
+      !isName(target) || registry.resolved(id, addressOf(remoteAddress))
         ? Effect.void
-        : Effect.fail(new Duplicate({ address: `${host}:${port}` }))
-    })
+        : Effect.fail(new Duplicate({ address: `${remoteAddress.host}:${remoteAddress.port}` }))
+    )
     return start(
       one,
-      Effect.flatMap(Peer.dial(connect, peerOptions(entry, services)), (peer) => attend(one, peer))
+      Effect.flatMap(Peer.dial(connect, peerOptions(one, services)), (peer) => attend(one, peer))
     )
   }
 
-  // ---- the planner
-
-  const waiters = new Map<number, Deferred.Deferred<ConnectedPeer, DialError>>()
   const planner = Effect.gen(function* () {
     while (true) {
       asked.closeUnsafe()
       const action = registry.next(now())
-      if (action._tag === "Dial") {
-        const waiter = waiters.get(action.entry.id)
-        waiters.delete(action.entry.id)
-        yield* dial(action.entry, action.services, waiter)
-      } else {
+      if (action._tag === "Dial") yield* dial(action.entry, action.services)
+      else {
         const wait = action.until - now()
         yield* Number.isFinite(wait) ? Effect.raceFirst(asked.await, Effect.sleep(Math.max(wait, 0))) : asked.await
         yield* Effect.sleep(askInterval)
@@ -275,209 +415,113 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     }
   })
 
+  /** Ends outbound peers with a bad chain, and looks for another one while the tip is old. */
+  const watchChain = (chain: ChainViews.ChainView): Effect.Effect<never> => {
+    const { blockRelay, fullRelay } = settings
+    const watch = new OutboundWatch({ fullRelay, blockRelay }, now())
+    const turn = Effect.suspend(() => {
+      const watched = [...connections.values()].flatMap((one) => {
+        const { id, isEnding, kind, readyAt } = one.entry
+        const isWatched = kind === "outbound-full-relay" || kind === "block-relay-only" || kind === "manual"
+        return isWatched && readyAt !== undefined && !isEnding
+          ? [{ id, kind, readyAt, network: networkOf(one), lastBlock: one.lastBlock }]
+          : []
+      })
+      for (const action of watch.tick(watched, chain, now())) {
+        const one = connections.get(action.id)
+        if (action._tag === "AskForHeaders") chain.askForHeaders(action.id)
+        else if (one !== undefined) {
+          emit({ _tag: "Evicted", id: action.id, by: undefined })
+          runFork(connections.end(one, { _tag: "Evicted", why: action.why }))
+        }
+      }
+      if (watch.wantsExtraFullRelay && !registry.wantsExtraFullRelay) emit({ _tag: "StaleTip" })
+      registry.wantsExtraFullRelay = watch.wantsExtraFullRelay
+      registry.wantsExtraBlockRelay = !chain.isInitialSync()
+      wake()
+      return Effect.sleep(watchInterval)
+    })
+    return Effect.forever(turn)
+  }
+
   // ---- inbound
 
-  const accept = (connection: Connection, scope: Scope.Closeable, _bind: Bind) => {
-    const host = Address.parseHost(connection.remoteAddress.host)
-    const address: Address.Address = Result.isSuccess(host)
-      ? { ...host.success, port: connection.remoteAddress.port }
-      : { networkId: Address.NetworkId.ipv6, address: new Uint8Array(16), port: connection.remoteAddress.port }
-    const isFull = registry.count("inbound") >= (options.maxInbound ?? 189)
-    if (!registry.isActive || isFull) {
-      emit({ _tag: "Refused", host: connection.remoteAddress.host, step: registry.isActive ? "full" : "inactive" })
-      return Scope.close(scope, Exit.void)
+  const accept = (connection: Connection, scope: Scope.Closeable, pool: Pool) => {
+    const address = addressOf(connection.remoteAddress)
+    const permissions = inbound.permissionsOf(address, pool)
+    const admission = inbound.arrived(address, pool, permissions, registry.isActive, now())
+    if (admission._tag === "Refuse") {
+      const { log, step, unlogged } = admission
+      if (log) emit({ _tag: "Refused", host: connection.remoteAddress.host, step, unlogged })
+      return Effect.andThen(connection.destroy, Scope.close(scope, Exit.void))
     }
     const entry = registry.accept(address, now())
-    const one: Running = { entry, peer: undefined, waiter: undefined }
+    if (admission._tag === "AdmitByEvicting") evict(admission.evict, entry.id)
+    const { isDiscouraged, ticket } = admission
+    const one = makeRunning(entry, { pool, permissions, ticket, isDiscouraged })
     emit({ _tag: "Accepted", id: entry.id, host: connection.remoteAddress.host, port: connection.remoteAddress.port })
-    const peer = Peer.make(connection, { ...peerOptions(entry, undefined), direction: "inbound", requiredServices: [] })
+    const made = Peer.make(connection, { ...peerOptions(one, undefined), direction: "inbound" })
     return start(
       one,
       Effect.onExit(
-        Effect.flatMap(peer, (made) => attend(one, made)),
+        Effect.flatMap(made, (peer) => attend(one, peer)),
         (exit) => Scope.close(scope, exit)
       )
     )
   }
 
-  const listen = Effect.fnUntraced(function* (bind: Bind) {
-    const listener = yield* Effect.mapError(
-      bind.listen,
-      (error) => new ServerError({ reason: { _tag: "ListenFailed", error } })
-    )
+  const acceptAll = (listener: PeerServer.Listener, pool: Pool) => {
     const acceptOne = Effect.uninterruptibleMask((restore) => {
       const scope = Scope.makeUnsafe()
       return restore(Scope.provide(listener.accept, scope)).pipe(
-        Effect.flatMap((connection) => accept(connection, scope, bind)),
+        Effect.flatMap((connection) => accept(connection, scope, pool)),
         Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
       )
     })
-    yield* Effect.forkScoped(
-      Effect.catch(Effect.forever(acceptOne, { disableYield: true }), (error) =>
-        Effect.sync(() => emit({ _tag: "Warning", message: `a listener has failed: ${error.message}` }))
-      )
+    return Effect.catch(Effect.forever(acceptOne, { disableYield: true }), (error) =>
+      Effect.sync(() => emit({ _tag: "Warning", message: `a listener has failed: ${error.message}` }))
     )
-  })
-  for (const bind of options.binds ?? []) yield* listen(bind)
+  }
+  // The first of these to run at the end: the peers are still there.
+  yield* Effect.addFinalizer(() => Effect.sync(() => (lastAnchors = anchors())))
+  for (const { listener, pool } of listeners) yield* Effect.forkScoped(acceptAll(listener, pool))
+  yield* Effect.forkScoped(relaying.loop)
   yield* Effect.forkScoped(planner)
-
-  // ---- the service
-
-  const connected = (): ReadonlyArray<ConnectedPeer> =>
-    [...running.values()].flatMap(({ entry, peer }) => (peer === undefined || entry.isEnding ? [] : [peer]))
-
-  const end = (one: Running, why: string | Peer.OwnerReason): Effect.Effect<void> => {
-    one.entry.isEnding = true
-    return one.peer === undefined ? FiberMap.remove(fibers, one.entry.id) : one.peer.peer.disconnect(why)
-  }
-
-  const target = (text: string): Effect.Effect<Target, DialError> => {
-    const parsed = parseTarget(text, network.port)
-    return Result.isSuccess(parsed)
-      ? Effect.succeed(parsed.success)
-      : Effect.fail(new DialError({ target: text, error: { problem: parsed.failure } }))
-  }
-
-  const forEach: Server["forEach"] = (f, where = () => true) =>
-    Effect.suspend(() =>
-      Effect.forEach(connected().filter(where), (one) => Effect.ignoreCause(f(one)), {
-        concurrency: "unbounded",
-        discard: true
-      })
-    )
-
-  const peerInfo = ({ address, id, kind, peer }: ConnectedPeer) =>
-    Effect.map(peer.stats, (stats) =>
-      PeerInfo.make(peer.info, stats, {
-        id,
-        kind,
-        network: address === undefined ? "not_publicly_routable" : networkNameOf(address),
-        mappedAs: undefined,
-        addressLocal: undefined,
-        lastTransaction: 0,
-        lastBlock: 0,
-        relaysAddresses: kinds[kind].relaysAddresses,
-        addressesProcessed: 0,
-        addressesRateLimited: 0,
-        permissions: []
-      })
-    )
-
-  const networkInfo = (): NetworkInfo => {
-    const services = options.peer?.services ?? 0n
-    const peers = connected()
-    const inbound = peers.filter(({ kind }) => kind === "inbound").length
-    return new NetworkInfo({
-      version: 100,
-      subversion: options.peer?.userAgent ?? Handshake.defaultUserAgent,
-      protocolversion: options.peer?.protocolVersion ?? Handshake.defaultProtocolVersion,
-      localservices: services.toString(16).padStart(16, "0"),
-      localservicesnames: Wire.serviceNames(services),
-      localrelay: options.peer?.relay ?? true,
-      timeoffset: 0,
-      networkactive: registry.isActive,
-      connections: peers.length,
-      connections_in: inbound,
-      connections_out: peers.length - inbound,
-      networks: (["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const).map((name) => ({
-        name,
-        limited: !reachable.has(name),
-        reachable: dialer.ways.has(name),
-        proxy: "",
-        proxy_randomize_credentials: false
-      })),
-      localaddresses: [],
-      warnings: []
+  if (chain !== undefined) yield* Effect.forkScoped(watchChain(chain))
+  if (!settings.isConnectOnly) {
+    const first = findFirstPeers({
+      network,
+      seedNodes: options.seedNodes ?? [],
+      seeds: Option.getOrUndefined(given.seeds),
+      fixedSeeds: options.fixedSeeds ?? true,
+      services: desirableServices,
+      reachable,
+      registry,
+      book,
+      random,
+      emit,
+      wake,
+      now
     })
+    yield* Effect.forkScoped(first)
   }
 
-  const server: Server = {
-    peers: Effect.sync(connected),
-    peerInfo: Effect.suspend(() => Effect.forEach(connected(), peerInfo)),
-    networkInfo: Effect.sync(networkInfo),
-    events: Stream.fromPubSub(events),
-    awaitPeers: (count, where = () => true) =>
-      Effect.gen(function* () {
-        while (true) {
-          const found = connected().filter(where)
-          if (found.length >= count) return found
-          yield* changed.await
-        }
-      }),
-    add: (text) =>
-      Effect.map(target(text), (node) => {
-        const isNew = registry.added.add(node, now())
-        wake()
-        return isNew
-      }),
-    remove: (text) =>
-      Effect.flatMap(target(text), (node) => {
-        const removed = registry.added.get(node)
-        if (!registry.added.remove(node)) return Effect.succeed(false)
-        const ends = [...running.values()].filter(({ entry }) => entry.added === removed)
-        return Effect.as(
-          Effect.forEach(ends, (one) => end(one, "the added node was removed")),
-          true
-        )
-      }),
-    added: Effect.sync(() =>
-      registry.added.all.map((node) => ({
-        target: formatTarget(node.target),
-        connected: [...running.values()].some(({ entry, peer }) => entry.added === node && peer !== undefined),
-        attempts: node.attempts,
-        nextAttempt: Number.isFinite(node.nextAt) ? node.nextAt : undefined,
-        unreachable: node.unreachable
-      }))
-    ),
-    dialOnce: (text, kind = "manual") =>
-      Effect.flatMap(target(text), (node) => {
-        if (!registry.isActive) return Effect.fail(new DialError({ target: text, error: "inactive" }))
-        const waiter = Deferred.makeUnsafe<ConnectedPeer, DialError>()
-        const id = registry.dialOnce(node, kind)
-        waiters.set(id, waiter)
-        wake()
-        const stop = Effect.suspend(() => {
-          registry.withdraw(id)
-          waiters.delete(id)
-          const one = running.get(id)
-          if (one === undefined) return Effect.void
-          return Effect.andThen(
-            end(one, "the caller of dialOnce has ended"),
-            one.peer?.peer.awaitShutdown ?? Effect.void
-          )
-        })
-        return Effect.andThen(
-          Effect.addFinalizer(() => stop),
-          Deferred.await(waiter)
-        )
-      }),
-    disconnect: (who, why = "the operator disconnected it") =>
-      Effect.suspend(() => {
-        const wanted = typeof who === "string" ? parseTarget(who, network.port) : undefined
-        const key = wanted !== undefined && Result.isSuccess(wanted) ? targetKey(wanted.success) : undefined
-        const ends = [...running.values()].filter(
-          ({ entry }) =>
-            entry.id === who ||
-            targetKey(entry.target) === key ||
-            (entry.address !== undefined && addressKey(entry.address) === key)
-        )
-        return Effect.as(
-          Effect.forEach(ends, (one) => end(one, why)),
-          ends.length
-        )
-      }),
-    setNetworkActive: (isActive) =>
-      Effect.suspend(() => {
-        registry.setActive(isActive, now())
-        wake()
-        return isActive
-          ? Effect.void
-          : Effect.forEach([...running.values()], (one) => end(one, "the network was switched off"), { discard: true })
-      }),
-    networkActive: Effect.sync(() => registry.isActive),
-    forEach,
-    announce: (announcements) => forEach(({ peer }) => peer.announce(announcements)),
-    announceBlocks: (headers) => forEach(({ peer }) => peer.announceBlocks(headers))
-  }
-  return server
+  return makeService({
+    options,
+    settings,
+    registry,
+    connections,
+    bans,
+    book,
+    local,
+    conduct,
+    relaying,
+    events,
+    dialer,
+    reachable,
+    waiters,
+    peersChanged,
+    wake,
+    now
+  })
 })

@@ -52,14 +52,22 @@ const commandsIn = (bytes: Uint8Array): string => {
     : commands.join(", ")
 }
 
-/** The text of an event of bytes. */
+/**
+ * The text of an event of bytes. Of others than frames of version 1 it has the length alone: the keys of version 2 come from the platform,
+ * not from the seed.
+ */
 export const describeBytes = (bytes: Uint8Array): string => {
   const commands = commandsIn(bytes)
-  const hash = murmur3(0, bytes).toString(16).padStart(8, "0")
-  return `sends ${commands === "" ? "" : `${commands} `}(${bytes.length} bytes, ${hash})`
+  if (commands === "") return `sends ${bytes.length} bytes`
+  return `sends ${commands} (${bytes.length} bytes, ${murmur3(0, bytes).toString(16).padStart(8, "0")})`
 }
 
-/** One line, with the time in seconds. */
+/**
+ * An event as one line, with the time in seconds.
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
 export const formatEvent = ({ at, from, to, what }: Event): string =>
   `${(at / 1_000).toFixed(3).padStart(12)} s  ${from}${to === "" ? "" : ` → ${to}`}  ${what}`
 

@@ -1,8 +1,9 @@
 /** One connection of a simulated network: what its bytes meet on their way. */
 import * as Effect from "effect/Effect"
 import type { Pair } from "../../Connection.ts"
+import { withoutStackTrace } from "../../primitives/withoutStackTrace.ts"
 import type { Link } from "./links.ts"
-import type { Timers } from "./timers.ts"
+import type { Timer, Timers } from "./timers.ts"
 
 /** What a line needs of its network. */
 export interface LineOptions {
@@ -33,13 +34,15 @@ interface Direction {
 const makeDirection = (): Direction => ({ parcels: [], lost: 0, last: 0, hasEnded: false })
 
 /** The error of the operating system, as the cause of a reset. */
-export const systemError = (code: string, text: string): Error => Object.assign(new Error(`${code}: ${text}`), { code })
+export const systemError = (code: string, text: string): Error =>
+  withoutStackTrace(() => Object.assign(new Error(`${code}: ${text}`), { code }))
 
 export class Line {
   readonly hosts: readonly [number, number]
   readonly #options: LineOptions
   readonly #directions = [makeDirection(), makeDirection()] as const
   #pair: Pair | undefined
+  #lingering: Timer | undefined
   isOver = false
 
   constructor(options: LineOptions) {
@@ -54,6 +57,12 @@ export class Line {
 
   get ends(): Pair {
     return this.#pair!
+  }
+
+  /** A timer that ends the connection, called off when it has ended. */
+  linger(timer: Timer): void {
+    if (this.#lingering !== undefined) this.#options.timers.cancel(this.#lingering)
+    this.#lingering = timer
   }
 
   readonly carry = (from: 0 | 1, bytes: Uint8Array | undefined, arrive: () => void): void => {
@@ -111,6 +120,7 @@ export class Line {
 
   #over(cause: Error | undefined): void {
     this.isOver = true
+    if (this.#lingering !== undefined) this.#options.timers.cancel(this.#lingering)
     this.#options.onOver(cause)
   }
 }

@@ -4,14 +4,10 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import { Heap } from "./heap.ts"
+import { type Entry, Heap } from "./heap.ts"
 
 /** A call at a time. */
-export interface Timer {
-  readonly at: number
-  readonly order: number
-  run: (() => void) | undefined
-}
+export type Timer = Entry<() => void>
 
 /**
  * Calls functions at their times, in milliseconds of the Clock, and at equal times in the order in which they were added. A call may
@@ -20,8 +16,7 @@ export interface Timer {
 export class Timers {
   readonly #context: Context.Context<never>
   readonly #clock: Clock.Clock
-  readonly #heap = new Heap<Timer>((a, b) => a.at - b.at || a.order - b.order)
-  #order = 0
+  readonly #heap = new Heap<() => void>()
   #sleeper: Fiber.Fiber<void> | undefined
   #sleepsUntil = Number.POSITIVE_INFINITY
   #isRunning = false
@@ -38,15 +33,18 @@ export class Timers {
 
   /** Calls `run` at a time, or as soon as possible if it is over. */
   add(at: number, run: () => void): Timer {
-    const timer: Timer = { at, order: this.#order++, run }
-    if (this.#isStopped) return timer
-    this.#heap.push(timer)
-    if (!this.#isRunning && at < this.#sleepsUntil) this.#sleep()
+    const timer = this.#heap.add(at, run)
+    if (this.#isStopped) this.#heap.clear()
+    else if (!this.#isRunning && at < this.#sleepsUntil) this.#sleep()
     return timer
   }
 
   after(milliseconds: number, run: () => void): Timer {
     return this.add(this.now + milliseconds, run)
+  }
+
+  cancel(timer: Timer): void {
+    this.#heap.cancel(timer)
   }
 
   /** Ends the fiber. Nothing runs any more. */
@@ -88,10 +86,7 @@ export class Timers {
     this.#isRunning = true
     try {
       for (let timer = this.#heap.first; timer !== undefined && timer.at <= this.now; timer = this.#heap.first) {
-        this.#heap.shift()
-        const run = timer.run
-        timer.run = undefined
-        run?.()
+        this.#heap.take()!()
       }
     } finally {
       this.#isRunning = false

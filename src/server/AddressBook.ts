@@ -1,0 +1,238 @@
+/**
+ * The address book of a node: which addresses it knows, how well each of them did, which one to dial next, and what it tells others. It
+ * is Bitcoin Core's address manager: the same tables, the same places for the same key, and the same file `peers.dat`.
+ *
+ * `make` gives a plain object whose methods are synchronous and take the time as a parameter. `AddressBook` is the service around it for
+ * programs, which takes the time from the clock.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Option, Result } from "effect"
+ * import { Address, Network } from "effect-bitcoin-peer"
+ * import * as AddressBook from "effect-bitcoin-peer/server/AddressBook"
+ *
+ * const program = Effect.gen(function*() {
+ *   const book = yield* AddressBook.AddressBook
+ *   yield* book.importFrom(new TextEncoder().encode("8.8.8.8:8333\n9.9.9.9"), "lines")
+ *   const source = Result.getOrThrow(Address.parseHost("7.7.7.7"))
+ *   const told = { ...Result.getOrThrow(Address.parse("1.2.3.4:8333")), services: 9n, timestamp: 1_700_000_000 }
+ *   yield* book.add([told], source)
+ *   const next = Option.getOrThrow(yield* book.select())
+ *   console.log(Address.format(next.address)) // one of the three
+ * }).pipe(Effect.provide(AddressBook.layerMemory({ network: Network.mainnet })))
+ *
+ * Effect.runSync(program)
+ * ```
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import { SecureRandom } from "effect/crypto"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import type * as Address from "../Address.ts"
+import type { Network } from "../Network.ts"
+import type { AddressV2 } from "../Wire.ts"
+import * as AnchorsDat from "./internal/book/anchorsDat.ts"
+import {
+  type AddressBookError,
+  type Book,
+  type Format,
+  type GetOptions,
+  type Imported,
+  type Options,
+  type Parsed,
+  type RawEntries,
+  type Requester,
+  type Selected,
+  type SelectOptions,
+  type Stats
+} from "./internal/book/models.ts"
+import * as PeersDat from "./internal/book/peersDat.ts"
+import { fail, fromTables, unreadable } from "./internal/book/plain.ts"
+import { Tables } from "./internal/book/tables.ts"
+import { makeRandom, type Random } from "./internal/random.ts"
+
+export {
+  AddressBookError,
+  type AddressBookReason,
+  type Book,
+  type Count,
+  type Entry,
+  type Format,
+  type GetOptions,
+  type Imported,
+  type Options,
+  type Parsed,
+  type RawEntries,
+  type RawEntry,
+  type Requester,
+  type Selected,
+  type SelectOptions,
+  type Stats
+} from "./internal/book/models.ts"
+
+const keySize = 32
+
+const bytesOf = (random: Random, size: number): Uint8Array => Uint8Array.from({ length: size }, () => random.below(256))
+
+/**
+ * Makes an empty book.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options): Book =>
+  fromTables(new Tables({ ...options, key: options.key ?? bytesOf(options.random, keySize) }), options)
+
+/**
+ * Reads a book from `peers.dat`, with the key of the file: every address stands where it stood. A file that is damaged or cut off gives
+ * all addresses that can be read: see `Parsed`. Fails if nothing can be read, or must not be.
+ *
+ * @example
+ * ```ts
+ * import { Network } from "effect-bitcoin-peer"
+ * import * as AddressBook from "effect-bitcoin-peer/server/AddressBook"
+ *
+ * const random = { next: Math.random, below: (bound: number) => Math.floor(Math.random() * bound) } // SecureRandom in earnest
+ * const options = { network: Network.mainnet, random }
+ * const parsed = AddressBook.parse(AddressBook.make(options).serialize(), Date.now(), options)
+ * console.log(parsed) // { _tag: "Success", success: { book, lost: 0, damage: undefined } }
+ * ```
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const parse = (
+  bytes: Uint8Array,
+  now: number,
+  options: Omit<Options, "key">
+): Result.Result<Parsed, AddressBookError> => {
+  const contents = PeersDat.read(bytes, options.network.magic)
+  if ("_tag" in contents) return Result.fail(unreadable(contents))
+  const { damage, lost, tables } = PeersDat.restore(contents, { ...options, now })
+  return Result.succeed({ book: fromTables(tables, options), lost, damage })
+}
+
+/**
+ * The file `anchors.dat` of Bitcoin Core: the block-relay peers of the last run, to which the next one connects first.
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
+export const encodeAnchors = (anchors: ReadonlyArray<AddressV2>, network: Network): Uint8Array =>
+  AnchorsDat.write(anchors, network.magic)
+
+/**
+ * The addresses of an `anchors.dat`. Addresses of unknown networks are left out. A damaged file gives none of them, as in Core: an anchor
+ * is only worth its place if it is surely the old peer.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const decodeAnchors = (
+  bytes: Uint8Array,
+  network: Network
+): Result.Result<ReadonlyArray<AddressV2>, AddressBookError> => {
+  const anchors = AnchorsDat.read(bytes, network.magic)
+  return typeof anchors === "string"
+    ? Result.fail(fail("anchors.dat", { _tag: "Unreadable", problem: anchors }))
+    : Result.succeed(anchors)
+}
+
+// ---- the service
+
+/**
+ * The address book of a program. Each method does what the one of `Book` does, at the time of the clock.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AddressBook {
+  /** The plain object, for code that must not wait. */
+  readonly book: Book
+  readonly add: (addresses: Iterable<AddressV2>, source: Address.Host, penalty?: number) => Effect.Effect<number>
+  readonly attempt: (address: Address.Address, countFailure: boolean) => Effect.Effect<void>
+  readonly good: (address: Address.Address) => Effect.Effect<boolean>
+  readonly connected: (address: Address.Address) => Effect.Effect<void>
+  readonly setServices: (address: Address.Address, services: bigint) => Effect.Effect<void>
+  readonly select: (options?: SelectOptions) => Effect.Effect<Option.Option<Selected>>
+  readonly collision: Effect.Effect<Option.Option<Selected>>
+  readonly resolveCollisions: Effect.Effect<void>
+  readonly getAddresses: (options?: GetOptions) => Effect.Effect<ReadonlyArray<AddressV2>>
+  readonly answer: (
+    requester: Requester,
+    isExcluded?: (address: Address.Address) => boolean
+  ) => Effect.Effect<ReadonlyArray<AddressV2>>
+  readonly stats: Effect.Effect<Stats>
+  readonly entries: Effect.Effect<RawEntries>
+  readonly exportAs: (format: Format) => Effect.Effect<Uint8Array>
+  readonly importFrom: (bytes: Uint8Array, format: Format) => Effect.Effect<Imported, AddressBookError>
+}
+
+/**
+ * The key of the service `AddressBook` in a context.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const AddressBook: Context.Service<AddressBook, AddressBook> = Context.Service<AddressBook>(
+  "effect-bitcoin-peer/server/AddressBook"
+)
+
+const at = <A>(act: (now: number) => A): Effect.Effect<A> => Effect.map(Clock.currentTimeMillis, act)
+
+/**
+ * The service around a book.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromBook = (book: Book): AddressBook => {
+  return {
+    book,
+    add: (addresses, source, penalty) => at((now) => book.add(addresses, source, now, penalty)),
+    attempt: (address, countFailure) => at((now) => book.attempt(address, countFailure, now)),
+    good: (address) => at((now) => book.good(address, now)),
+    connected: (address) => at((now) => book.connected(address, now)),
+    setServices: (address, services) => Effect.sync(() => book.setServices(address, services)),
+    select: (options) => at((now) => Option.fromUndefinedOr(book.select(now, options))),
+    collision: Effect.sync(() => Option.fromUndefinedOr(book.collision())),
+    resolveCollisions: at((now) => book.resolveCollisions(now)),
+    getAddresses: (options) => at((now) => book.getAddresses(now, options)),
+    answer: (requester, isExcluded) => at((now) => book.answer(requester, now, isExcluded)),
+    stats: Effect.sync(() => book.stats()),
+    entries: Effect.sync(() => book.entries()),
+    exportAs: (format) => Effect.sync(() => book.exportAs(format)),
+    importFrom: (bytes, format) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.fromResult(book.importFrom(bytes, format, now)))
+  }
+}
+
+/**
+ * An empty book in memory, with a `SecureRandom` that the caller provides.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemoryNoDeps = (
+  options: Omit<Options, "random">
+): Layer.Layer<AddressBook, never, SecureRandom.SecureRandom> =>
+  Layer.effect(
+    AddressBook,
+    Effect.gen(function* () {
+      const { randomBytes } = yield* SecureRandom.SecureRandom
+      const key = options.key ?? (yield* randomBytes(keySize))
+      return fromBook(make({ ...options, key, random: makeRandom(yield* randomBytes(16)) }))
+    })
+  )
+
+/**
+ * An empty book in memory, with the platform's `crypto.getRandomValues`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemory = (options: Omit<Options, "random">): Layer.Layer<AddressBook> =>
+  Layer.provide(layerMemoryNoDeps(options), SecureRandom.layerWebCrypto)

@@ -1,0 +1,122 @@
+/** The bans of a server: which subnets, until when. Times are whole seconds since 1970, as in Bitcoin Core. */
+import type { Host } from "../../Address.ts"
+import type { Ban } from "./banFile.ts"
+import { type Subnet, SubnetTrie } from "./subnetTrie.ts"
+
+/** What a ban did to the list. */
+export interface Banned {
+  /** The ban that holds now: the new one, or an old one of the same subnet that ends no earlier. */
+  readonly ban: Ban
+  readonly isNew: boolean
+  /** The ban that was given up because the list is full. It can be the new one. */
+  readonly dropped: Ban | undefined
+}
+
+export class Bans {
+  readonly #capacity: number
+  readonly #trie = new SubnetTrie<Ban>()
+  /**
+   * A heap by the end of bans, the soonest first. It may hold bans that were replaced or removed, at most as many as those that hold:
+   * the trie decides.
+   */
+  #heap: Array<Ban> = []
+
+  constructor(capacity: number) {
+    this.#capacity = capacity
+  }
+
+  get size(): number {
+    return this.#trie.size
+  }
+
+  /** Whether a ban of a subnet that contains the host holds. At its end it holds no more. */
+  has(host: Host, now: number): boolean {
+    return this.#trie.size > 0 && this.#trie.find(host, ({ until }) => now < until) !== undefined
+  }
+
+  /** Whether a ban of exactly this subnet holds. */
+  hasSubnet(subnet: Subnet, now: number): boolean {
+    const ban = this.#trie.get(subnet)
+    return ban !== undefined && now < ban.until
+  }
+
+  add(ban: Ban): Banned {
+    const old = this.#trie.get(ban.subnet)
+    if (old !== undefined && old.until >= ban.until) return { ban: old, isNew: false, dropped: undefined }
+    this.#trie.set(ban.subnet, ban)
+    if (this.#heap.length > 2 * this.#trie.size + 16) this.#rebuild()
+    else this.#push(ban)
+    const dropped = this.#trie.size > this.#capacity ? this.#soonest() : undefined
+    if (dropped !== undefined) this.remove(dropped.subnet)
+    return { ban, isNew: dropped !== ban, dropped }
+  }
+
+  /** The ban of exactly this subnet, which is removed. */
+  remove(subnet: Subnet): Ban | undefined {
+    const ban = this.#trie.get(subnet)
+    if (ban !== undefined) this.#trie.delete(subnet)
+    return ban
+  }
+
+  clear(): void {
+    this.#trie.clear()
+    this.#heap = []
+  }
+
+  /** Removes the bans that have ended, and returns them. As in Core a ban is still listed in the second in which it ends. */
+  sweep(now: number): ReadonlyArray<Ban> {
+    const ended: Array<Ban> = []
+    for (let ban = this.#soonest(); ban !== undefined && ban.until < now; ban = this.#soonest()) {
+      this.remove(ban.subnet)
+      ended.push(ban)
+    }
+    return ended
+  }
+
+  /** All bans, sorted by subnet. */
+  all(): ReadonlyArray<Ban> {
+    return this.#trie.values()
+  }
+
+  /** The ban that ends first. Bans at the top of the heap that do not hold any more are thrown away. */
+  #soonest(): Ban | undefined {
+    for (;;) {
+      const top = this.#heap[0]
+      if (top === undefined || this.#trie.get(top.subnet) === top) return top
+      this.#pop()
+    }
+  }
+
+  #rebuild(): void {
+    // A sorted array is a heap.
+    this.#heap = this.#trie.values().toSorted((a, b) => a.until - b.until)
+  }
+
+  #push(ban: Ban): void {
+    const heap = this.#heap
+    let at = heap.push(ban) - 1
+    while (at > 0) {
+      const parent = (at - 1) >>> 1
+      if (heap[parent]!.until <= ban.until) break
+      heap[at] = heap[parent]!
+      at = parent
+    }
+    heap[at] = ban
+  }
+
+  #pop(): void {
+    const heap = this.#heap
+    const last = heap.pop()
+    if (last === undefined || heap.length === 0) return
+    let at = 0
+    for (;;) {
+      let child = 2 * at + 1
+      if (child >= heap.length) break
+      if (child + 1 < heap.length && heap[child + 1]!.until < heap[child]!.until) child++
+      if (heap[child]!.until >= last.until) break
+      heap[at] = heap[child]!
+      at = child
+    }
+    heap[at] = last
+  }
+}

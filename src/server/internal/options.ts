@@ -1,0 +1,127 @@
+/** The options of a server with their defaults, checked before it starts. */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Address from "../../Address.ts"
+import * as Network from "../../Network.ts"
+import type * as Peer from "../../Peer.ts"
+import { parseWhitelist, parseWhitebind, type Permissions, type WhitelistEntry } from "../Permissions.ts"
+import type { NetworkName, Target } from "../Dialer.ts"
+import { type Bind, type Options, ServerError } from "./model.ts"
+import { inboundPools, PoolsError } from "./pools.ts"
+import type { Pool } from "./running.ts"
+import { parseTarget } from "./targets.ts"
+
+const bad = (problem: string): ServerError => new ServerError({ reason: { _tag: "BadOptions", problem } })
+
+const networkNames: ReadonlySet<unknown> = new Set<NetworkName>(["ipv4", "ipv6", "onion", "i2p", "cjdns"])
+
+/** A bind and its share of the inbound slots. */
+export interface CheckedBind extends Pool {
+  readonly bind: Bind
+}
+
+export interface Checked {
+  readonly network: Network.Network
+  readonly added: ReadonlyArray<Target>
+  readonly whitelist: ReadonlyArray<WhitelistEntry>
+  readonly binds: ReadonlyArray<CheckedBind>
+  readonly external: ReadonlyArray<Address.Address>
+  readonly randomKey: Uint8Array
+  readonly isConnectOnly: boolean
+  readonly fullRelay: number
+  readonly blockRelay: number
+  readonly maxManual: number
+  readonly maxInbound: number
+  readonly maxPending: number
+  readonly pendingDials: number
+}
+
+const bindNetworks = { clearnet: "ipv4", onion: "onion", i2p: "i2p" } as const
+
+/** Fails with the first wrong option. */
+export const checked = <H extends Peer.Handlers<unknown>, R>(
+  options: Options<H, R>
+): Effect.Effect<Checked, ServerError> =>
+  Effect.gen(function* () {
+    const network = options.network ?? Network.mainnet
+    for (const option of [
+      "fullRelay",
+      "blockRelay",
+      "maxManual",
+      "maxInbound",
+      "maxPending",
+      "pendingDials"
+    ] as const) {
+      const value: unknown = options[option]
+      if (value === undefined || (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 1_000_000))
+        continue
+      return yield* bad(`${option} must be a whole number from 0 to 1,000,000`)
+    }
+    for (const name of options.onlyNetworks ?? []) {
+      if (!networkNames.has(name)) return yield* bad(`onlyNetworks: there is no network "${String(name)}"`)
+    }
+    const isConnectOnly = options.connect !== undefined
+    const targets = Effect.fnUntraced(function* (option: "added" | "connect" | "seedNodes") {
+      const found: Array<Target> = []
+      for (const text of options[option] ?? []) {
+        const target = parseTarget(String(text), network.port)
+        if (Result.isFailure(target)) return yield* bad(`${option}: ${target.failure}`)
+        found.push(target.success)
+      }
+      return found
+    })
+    const whitelist: Array<WhitelistEntry> = []
+    for (const text of options.whitelist ?? []) {
+      const entry = parseWhitelist(text)
+      if (Result.isFailure(entry)) return yield* bad(`whitelist: ${entry.failure.message}`)
+      whitelist.push(entry.success)
+    }
+    const external: Array<Address.Address> = []
+    for (const text of options.external ?? []) {
+      const address = Address.parse(text, network.port)
+      if (Result.isFailure(address)) return yield* bad(`external: ${address.failure.message}`)
+      external.push(address.success)
+    }
+    const randomKey: unknown = options.randomKey ?? crypto.getRandomValues(new Uint8Array(16))
+    if (!(randomKey instanceof Uint8Array && randomKey.length === 16)) return yield* bad("randomKey must be 16 bytes")
+
+    const maxInbound = options.maxInbound ?? 189
+    const binds = options.binds ?? []
+    const names = binds.map((_, index) => `binds[${index}]`)
+    const given = Object.fromEntries(binds.map(({ slots }, index) => [names[index]!, slots]))
+    const pools = inboundPools(maxInbound, names, given)
+    if (pools instanceof PoolsError) return yield* bad(pools.message)
+    const pooled: Array<CheckedBind> = []
+    for (const [index, bind] of binds.entries()) {
+      let bindPermissions: Permissions | "implicit" | undefined
+      if (bind.permissions !== undefined) {
+        // The address is of no matter: the listener has its own.
+        const entry = parseWhitebind(`${bind.permissions}@127.0.0.1:1`)
+        if (Result.isFailure(entry)) return yield* bad(`${names[index]!}: ${entry.failure.message}`)
+        bindPermissions = entry.success.permissions
+      }
+      pooled.push({
+        bind,
+        network: bindNetworks[bind.kind ?? "clearnet"],
+        slots: pools.get(names[index]!)!,
+        bindPermissions
+      })
+    }
+    // Only checked here: their texts are read again when it is their turn.
+    yield* targets("seedNodes")
+    return {
+      network,
+      added: [...(yield* targets("connect")), ...(yield* targets("added"))],
+      whitelist,
+      binds: pooled,
+      external,
+      randomKey,
+      isConnectOnly,
+      fullRelay: isConnectOnly ? 0 : (options.fullRelay ?? 8),
+      blockRelay: isConnectOnly ? 0 : (options.blockRelay ?? 2),
+      maxManual: isConnectOnly ? Number.POSITIVE_INFINITY : (options.maxManual ?? 8),
+      maxInbound,
+      maxPending: options.maxPending ?? 128,
+      pendingDials: options.pendingDials ?? 4
+    }
+  })

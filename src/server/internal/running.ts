@@ -1,0 +1,104 @@
+/** The connections of a server, with what its parts keep for each of them. */
+import type * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as Address from "../../Address.ts"
+import type * as Peer from "../../Peer.ts"
+import type * as Wire from "../../Wire.ts"
+import type { Permissions } from "../Permissions.ts"
+import type { Tracked } from "../Reputation.ts"
+import type { Ticket } from "./gate.ts"
+import type { ConnectedPeer, DialError } from "./model.ts"
+import { type NetworkName, networkNameOf } from "./networkNames.ts"
+import type { Entry } from "./registry.ts"
+
+/** A connection from the moment its slot is taken. */
+export interface Running {
+  readonly entry: Entry
+  /** Where an inbound connection came in. */
+  readonly pool: Pool | undefined
+  permissions: Permissions
+  /** The caller of `dialOnce`. */
+  readonly waiter: Deferred.Deferred<ConnectedPeer, DialError> | undefined
+  /** The handshake of an inbound connection, while it lasts. */
+  readonly ticket: Ticket | undefined
+  /** Whether an inbound peer was discouraged when it came: it is evicted first. */
+  readonly isDiscouraged: boolean
+  /** Set once the handshake is completed. */
+  connected: ConnectedPeer | undefined
+  tracked: Tracked | undefined
+  /** Messages about addresses that came before the handshake was completed here. */
+  early: Array<Wire.Message>
+  /** Our address, as the version message of the remote has it. */
+  addressLocal: Address.Address | undefined
+  /** Milliseconds of the last block and transaction that were new here; 0 before the first one. */
+  lastBlock: number
+  lastTransaction: number
+}
+
+/** The inbound slots of one bind. */
+export interface Pool {
+  readonly network: NetworkName
+  readonly slots: number
+  readonly bindPermissions: Permissions | "implicit" | undefined
+}
+
+export const makeRunning = (entry: Entry, more: Partial<Running> = {}): Running => ({
+  entry,
+  pool: undefined,
+  permissions: new Set(),
+  waiter: undefined,
+  ticket: undefined,
+  isDiscouraged: false,
+  connected: undefined,
+  tracked: undefined,
+  early: [],
+  addressLocal: undefined,
+  lastBlock: 0,
+  lastTransaction: 0,
+  ...more
+})
+
+/** The network that a connection came through: of an onion or I2P bind, the address is that of this machine. */
+export const networkOf = ({ entry: { address }, pool }: Running): NetworkName =>
+  pool?.network === "onion" || pool?.network === "i2p"
+    ? pool.network
+    : address === undefined
+      ? "not_publicly_routable"
+      : networkNameOf(address)
+
+export class Connections extends Map<number, Running> {
+  readonly #interrupt: (id: number) => Effect.Effect<void>
+
+  /** `interrupt` ends an attempt that has no peer yet. */
+  constructor(interrupt: (id: number) => Effect.Effect<void>) {
+    super()
+    this.#interrupt = interrupt
+  }
+
+  /** The peers whose handshakes are completed and that are not ending. */
+  get peers(): ReadonlyArray<ConnectedPeer> {
+    const peers: Array<ConnectedPeer> = []
+    for (const { connected, entry } of this.values()) {
+      if (connected !== undefined && !entry.isEnding) peers.push(connected)
+    }
+    return peers
+  }
+
+  /** Begins the end of a connection. */
+  end(one: Running, why: string | Peer.OwnerReason): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      one.entry.isEnding = true
+      return one.connected === undefined ? this.#interrupt(one.entry.id) : one.connected.peer.disconnect(why)
+    })
+  }
+
+  endAll(which: (one: Running) => boolean, why: string | Peer.OwnerReason): Effect.Effect<number> {
+    return Effect.suspend(() => {
+      const ends = [...this.values()].filter(which)
+      return Effect.as(
+        Effect.forEach(ends, (one) => this.end(one, why), { discard: true }),
+        ends.length
+      )
+    })
+  }
+}

@@ -72,7 +72,8 @@ export class Inbound {
     for (const { connected, entry } of connections.values()) {
       if (entry.kind === "inbound" && connected?.peer.info.relay === true && !entry.isEnding) relaying++
     }
-    if (relaying <= Math.floor(maxInbound * transactionShare)) return undefined
+    // A server with one slot is no less useful for that.
+    if (relaying <= Math.max(1, Math.floor(maxInbound * transactionShare))) return undefined
     const worst = this.#worst((one) => one !== newcomer && one.connected?.peer.info.relay === true)
     return worst?.id ?? newcomer.entry.id
   }

@@ -4,6 +4,7 @@
  */
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
+import { HttpServer } from "effect/http"
 import { Address, Network, PeerServer } from "effect-bitcoin-peer"
 import { Dialer, Server } from "effect-bitcoin-peer/server"
 import * as StatusApi from "effect-bitcoin-peer/server/StatusApi"
@@ -44,7 +45,9 @@ export const main = (port: number) =>
   Effect.gen(function* () {
     const server = yield* Server.Server
     const peers = yield* server.awaitPeers(8)
-    yield* Console.log(`connected to ${peers.length} nodes; the status: btcpeer net --url http://127.0.0.1:${port}`)
+    yield* HttpServer.addressFormattedWith((url) =>
+      Console.log(`connected to ${peers.length} nodes; the status: btcpeer net --url ${url}`)
+    )
     return yield* Effect.never
   }).pipe(Effect.provide(layer(port)))
 

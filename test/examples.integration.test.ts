@@ -1,14 +1,18 @@
 /** The examples over real sockets on loopback, in this process and as separate processes. */
 import { assert, describe, it } from "@effect/vitest"
 import { type Cause, Deferred, Effect, Fiber, Layer, Queue, type Scope } from "effect"
+import { FetchHttpClient } from "effect/http"
+import { HttpApiClient } from "effect/http-api"
 import { Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
 import * as NodeConnection from "effect-bitcoin-peer/NodeConnection"
+import * as StatusApi from "effect-bitcoin-peer/server/StatusApi"
 import { spawn } from "node:child_process"
 import * as path from "node:path"
 import * as readline from "node:readline"
 import * as Inbound from "../examples/inbound-peer.ts"
 import * as Layers from "../examples/layers.ts"
 import * as Outbound from "../examples/outbound-peer.ts"
+import * as ServerExample from "../examples/server.ts"
 import { coinOf, mineBlock, mineChain, spend } from "effect-bitcoin-peer/testing/RegtestChain"
 import { serveChain } from "effect-bitcoin-peer/testing/ServingPeer"
 import { printing } from "./support/printing.ts"
@@ -151,6 +155,35 @@ describe("the service built from layers", () => {
     Effect.gen(function* () {
       const { host, port } = yield* serving
       assert.strictEqual(yield* run("layers.ts", host, String(port)), "104 headers\n")
+    })
+  )
+})
+
+describe("the server", () => {
+  const told = /^connected to 8 nodes; the status: btcpeer net --url (http:\/\/127\.0\.0\.1:\d+)$/
+
+  it.live("keeps eight peers, and serves its status", () =>
+    Effect.gen(function* () {
+      const { fiber, line } = yield* printing(ServerExample.main(0))
+      const [, baseUrl = ""] = told.exec(yield* line) ?? []
+      const client = yield* HttpApiClient.make(StatusApi.api, { baseUrl })
+      const peers = yield* client.peers()
+      assert.strictEqual(peers.length, 8)
+      for (const peer of peers) assert.deepInclude(peer, { network: "ipv4", connection_type: "manual" })
+      assert.strictEqual((yield* client.network()).connections_out, 8)
+      assert.match(yield* client.metrics(), /^dial_total\{kind="manual",result="Connected"\} 8$/m)
+      yield* Fiber.interrupt(fiber)
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.live("runs as a process, and btcpeer net shows its peers", () =>
+    Effect.gen(function* () {
+      const { line } = yield* start("server.ts", "0")
+      const [, url = ""] = told.exec(yield* line) ?? []
+      const shown = yield* run("../packages/btcpeer/src/main.ts", "net", "--url", url)
+      assert.match(shown, /^btcpeer client v[\d.]+ - server 70017\/effect-bitcoin-peer:/)
+      assert.strictEqual(shown.match(/^out manual {2}ipv4 /gm)?.length, 8)
+      assert.match(shown, /^out +8 +8 +0 +8$/m)
     })
   )
 })

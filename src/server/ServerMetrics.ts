@@ -1,5 +1,5 @@
 /**
- * The metrics of a server: connections, dials, refusals, bans and messages, by the names of peer-observer without its prefix. They are
+ * The metrics of a server: connections, dials, refusals, bans, the address book and messages, by the names of peer-observer without its prefix. They are
  * ordinary metrics of Effect, so every exporter of Effect sends them, and `format` writes them for Prometheus.
  *
  * Messages cost nothing: peers count them anyway, and `collect` takes their counts over. No label is an address, a subnet or a user agent,
@@ -38,7 +38,7 @@ import type { ServerEvent } from "./ServerEvent.ts"
  */
 export interface ServerMetrics {
   /**
-   * Brings the metrics up to date: counts of messages, and connections at present. `format` does it too; a program with another
+   * Brings the metrics up to date: counts of messages, and what there is at present. `format` does it too; a program with another
    * exporter runs this before each export.
    */
   readonly collect: Effect.Effect<void>
@@ -67,13 +67,14 @@ const counters = {
   conn_misbehaving: "Connections that ended because the peer misbehaved, by reason.",
   dial_total: "Dials that have ended or connected, by the kind of connection and the result.",
   inbound_refused_total: "Inbound connections that were closed before a byte was read, by the rule that refused them.",
-  bans: "Bans of addresses and subnets.",
   p2p_message_count: "Messages, by command, direction and kind of connection.",
   p2p_message_bytes: "Bytes of messages with their headers, by command, direction and kind of connection."
 } as const
 const gauges = {
   conn_inbound_current: "Inbound peers at present.",
-  conn_outbound_current: "Outbound peers at present, by the kind of connection."
+  conn_outbound_current: "Outbound peers at present, by the kind of connection.",
+  bans: "Banned subnets at present.",
+  addrman_size: "Addresses in the book at present, by network and table."
 } as const
 
 type Failure = Extract<ServerEvent, { readonly _tag: "DialFailed" }>["error"]
@@ -198,13 +199,11 @@ export const make: Effect.Effect<ServerMetrics, never, Scope.Scope | Server> = E
         count("conn_closed_age_seconds", {}, event.age / 1_000)
         return ended(event.id)
       case "Evicted":
-        count("conn_evicted_inbound")
+        // One that is still in its handshake came in: outbound ones are dialled to stay.
+        if ((peers.get(event.id)?.kind ?? "inbound") === "inbound") count("conn_evicted_inbound")
         break
       case "Refused":
-        count("inbound_refused_total", { step: event.step })
-        break
-      case "Banned":
-        count("bans")
+        count("inbound_refused_total", { step: event.step }, 1 + event.unlogged)
         break
     }
     return Effect.void
@@ -224,10 +223,15 @@ export const make: Effect.Effect<ServerMetrics, never, Scope.Scope | Server> = E
     for (const { kind } of connected) current.set(kind, (current.get(kind) ?? 0) + 1)
     set("conn_inbound_current", {}, current.get("inbound") ?? 0)
     for (const kind of outboundKinds) set("conn_outbound_current", { connection_type: kind }, current.get(kind) ?? 0)
+    set("bans", {}, (yield* server.bans.entries).length)
+    for (const [network, count] of Object.entries(server.book.stats())) {
+      if (network === "all_networks") continue
+      for (const table of ["new", "tried"] as const) set("addrman_size", { network, table }, count[table])
+    }
   })
 
   // A series that exists from the start shows its first increase.
-  for (const name of ["conn_inbound", "conn_outbound", "conn_closed", "conn_evicted_inbound", "bans"] as const) {
+  for (const name of ["conn_inbound", "conn_outbound", "conn_closed", "conn_evicted_inbound"] as const) {
     count(name, {}, 0)
   }
   for (const connected of yield* server.peers) track(connected)

@@ -15,18 +15,21 @@
  *
  * @example
  * ```ts
- * import { NodeHttpServer } from "@effect/platform-node"
+ * import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
  * import { Layer } from "effect"
  * import { Network } from "effect-bitcoin-peer"
  * import { Server } from "effect-bitcoin-peer/server"
+ * import * as NodeDialer from "effect-bitcoin-peer/server/NodeDialer"
  * import * as StatusApi from "effect-bitcoin-peer/server/StatusApi"
  * import { createServer } from "node:http"
  *
- * // Needs a Dialer besides. `Layer.launch(live)` runs it.
  * export const live = StatusApi.layer().pipe(
  *   Layer.provideMerge(Server.layer({ network: Network.regtest, added: ["127.0.0.1"] })),
+ *   Layer.provide(NodeDialer.layerDirect()),
  *   Layer.provide(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: StatusApi.defaultPort }))
  * )
+ *
+ * if (import.meta.main) NodeRuntime.runMain(Layer.launch(live))
  * ```
  */
 import * as Clock from "effect/Clock"

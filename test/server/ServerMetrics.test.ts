@@ -1,6 +1,6 @@
 /** The metrics of a server in memory: they say what happened, and no label is unbounded. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Metric } from "effect"
+import { Clock, Effect, Layer, Metric, PubSub, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { TestClock } from "effect/testing"
 import { Network, Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
@@ -25,11 +25,15 @@ const node = Effect.fnUntraced(function* (
   return peers
 })
 
-const start = Effect.fnUntraced(function* (net: ReturnType<typeof memoryNetwork>, options: Server.Options = {}) {
+const start = Effect.fnUntraced(function* (
+  net: ReturnType<typeof memoryNetwork>,
+  options: Server.Options = {},
+  from = "10.0.0.1"
+) {
   const server = yield* Effect.provideService(
     Server.make({ network, feelers: false, randomKey: new Uint8Array(16), ...options }),
     Dialer.Dialer,
-    net.dialer("10.0.0.1")
+    net.dialer(from)
   )
   return { server, metrics: yield* Effect.provideService(ServerMetrics.make, Server.Server, server) }
 })
@@ -81,15 +85,22 @@ describe("the metrics of a server", () => {
         binds: [{ listen: net.listen("10.0.0.1:18444") }],
         maxInbound: 1
       })
-      yield* start(net, { added: ["10.0.0.1"] })
+      yield* start(net, { added: ["10.0.0.1"] }, "10.0.0.2")
       yield* server.awaitPeers(1)
       yield* pass(10)
       const text = yield* metrics.format
       assert.strictEqual(valueOf(text, "conn_inbound_current"), 1)
       assert.strictEqual(valueOf(text, "conn_inbound"), 1)
-      yield* start(net, { added: ["10.0.0.1"] })
+      const dial = net
+        .dialer("10.0.0.3")
+        .dial({ networkId: 1, address: Uint8Array.of(10, 0, 0, 1), port: 18_444 }, "manual")
+      // Most of them are no events of their own.
+      for (let i = 0; i < 10; i++) yield* Effect.scoped(dial)
+      yield* pass(31_000)
+      yield* Effect.scoped(dial)
       yield* pass(10)
-      assert.isAtLeast(valueOf(yield* metrics.format, 'inbound_refused_total{step="full"}') ?? 0, 1)
+      assert.strictEqual(valueOf(yield* metrics.format, 'inbound_refused_total{step="full"}'), 11)
+      assert.strictEqual(valueOf(yield* metrics.format, "conn_inbound"), 1)
     }).pipe(alone)
   )
 
@@ -141,6 +152,25 @@ describe("the metrics of a server", () => {
     }).pipe(alone)
   )
 
+  it.effect("say how many subnets are banned, and what is in the book", () =>
+    Effect.gen(function* () {
+      const { metrics, server } = yield* start(memoryNetwork())
+      const before = yield* metrics.format
+      assert.strictEqual(valueOf(before, "bans"), 0)
+      assert.strictEqual(valueOf(before, 'addrman_size{network="ipv4",table="new"}'), 0)
+      yield* server.bans.ban("10.1.0.0/16", { for: "1 hour" })
+      const address = { networkId: 1, address: Uint8Array.of(8, 8, 8, 8), port: 8333 }
+      yield* pass(1_000)
+      const [now, source] = [yield* Clock.currentTimeMillis, { networkId: 1, address: Uint8Array.of(9, 9, 9, 9) }]
+      server.book.add([{ ...address, services: 1n, timestamp: Math.floor(now / 1_000) }], source, now)
+      const after = yield* metrics.format
+      assert.strictEqual(valueOf(after, "bans"), 1)
+      assert.strictEqual(valueOf(after, 'addrman_size{network="ipv4",table="new"}'), 1)
+      yield* pass(3_600_000)
+      assert.strictEqual(valueOf(yield* metrics.format, "bans"), 0)
+    }).pipe(alone)
+  )
+
   it.effect("have no address and no user agent in a label", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()
@@ -149,15 +179,41 @@ describe("the metrics of a server", () => {
         added: ["10.0.0.2", "10.0.0.3", "name.example"],
         binds: [{ listen: net.listen("10.0.0.1:18444") }]
       })
-      yield* start(net, { added: ["10.0.0.1"], peer: { userAgent: "/other:1/" } })
+      yield* start(net, { added: ["10.0.0.1"], peer: { userAgent: "/other:1/" } }, "10.0.0.4")
       yield* server.awaitPeers(2)
       yield* pass(60_000)
       const text = yield* metrics.format
       assert.notMatch(text, /10\.0\.0|secret|other:|example/)
       const labels = new Set(Array.from(text.matchAll(/([a-z_]+)="/g), ([, name]) => name))
-      assert.deepStrictEqual([...labels].toSorted(), ["connection_type", "direction", "kind", "message", "result"])
+      assert.deepStrictEqual([...labels].toSorted(), [
+        "connection_type",
+        "direction",
+        "kind",
+        "message",
+        "network",
+        "result",
+        "table"
+      ])
       const commands = new Set<string>([...Wire.commands, "*other*", "*no message*"])
       for (const [, command] of text.matchAll(/message="([^"]*)"/g)) assert.isTrue(commands.has(command!), command)
+    }).pipe(alone)
+  )
+
+  it.effect("count evicted peers that came in, and not outbound ones that another one replaces", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      yield* node(net, "10.0.0.2:18444")
+      const { server } = yield* start(net, { added: ["10.0.0.2"] })
+      const [outbound] = yield* server.awaitPeers(1)
+      const events = yield* PubSub.unbounded<Server.ServerEvent>()
+      const metrics = yield* Effect.provideService(ServerMetrics.make, Server.Server, {
+        ...server,
+        events: Stream.fromPubSub(events)
+      })
+      yield* PubSub.publish(events, { _tag: "Evicted", id: outbound!.id, by: undefined })
+      yield* PubSub.publish(events, { _tag: "Evicted", id: 100, by: 101 })
+      yield* pass(10)
+      assert.strictEqual(valueOf(yield* metrics.format, "conn_evicted_inbound"), 1)
     }).pipe(alone)
   )
 

@@ -7,6 +7,9 @@ import type { NetworkInfo } from "effect-bitcoin-peer/server/NetworkInfo"
 import type { PeerInfo } from "effect-bitcoin-peer/server/PeerInfo"
 import { cleanBytes } from "./text.ts"
 
+const unroutable = "not_publicly_routable"
+const shortName = (network: PeerInfo["network"]): string => (network === unroutable ? "npr" : network)
+
 const types: Readonly<Record<PeerInfo["connection_type"], string>> = {
   "outbound-full-relay": "full",
   "block-relay-only": "block",
@@ -44,56 +47,51 @@ interface Column {
   readonly gap: string
   readonly width: number
   readonly cell: (peer: PeerInfo) => string
-  /** The last line of the table. */
-  readonly unit?: string
+  /** What the last line of the table says below the column. */
+  readonly unit: string
 }
 
-const columnsOf = (peers: ReadonlyArray<PeerInfo>, now: number): ReadonlyArray<Column> => {
-  const age = ({ conntime }: PeerInfo): string => since(conntime, now, secondsPerMinute)
-  const services = (peer: PeerInfo): string => serviceLetters(peer.servicesnames)
-  const processed = ({ addr_processed: count, addr_relay_enabled: relays }: PeerInfo): string =>
-    count > 0 ? String(count) : relays ? "" : "."
-  const limited = ({ addr_rate_limited: count }: PeerInfo): string => (count > 0 ? String(count) : "")
-  const widest = (minimum: number, cell: (peer: PeerInfo) => string): number =>
-    peers.reduce((width, peer) => Math.max(width, cell(peer).length), minimum)
+type Cell = (peer: PeerInfo) => string
 
-  const column = (head: string, width: number, cell: Column["cell"], gap = "", unit = ""): Column => ({
-    head,
-    width,
-    cell,
-    gap,
-    unit
-  })
+const services: Cell = ({ servicesnames }) => serviceLetters(servicesnames)
+const highBandwidth: Cell = ({ bip152_hb_from, bip152_hb_to }) =>
+  (bip152_hb_to ? "." : " ") + (bip152_hb_from ? "*" : " ")
+const processed: Cell = ({ addr_processed: count, addr_relay_enabled: relays }) =>
+  count > 0 ? String(count) : relays ? "" : "."
+const limited: Cell = ({ addr_rate_limited: count }) => (count > 0 ? String(count) : "")
+const system: Cell = ({ mapped_as = 0 }) => (mapped_as > 0 ? String(mapped_as) : "")
+
+const column = (head: string, width: number, cell: Cell, gap = "", unit = ""): Column => ({
+  head,
+  width,
+  cell,
+  gap,
+  unit
+})
+
+const columnsOf = (peers: ReadonlyArray<PeerInfo>, now: number): ReadonlyArray<Column> => {
+  const age: Cell = ({ conntime }) => since(conntime, now, secondsPerMinute)
+  const transaction: Cell = ({ last_transaction, relaytxes }) =>
+    since(last_transaction, now, secondsPerMinute, relaytxes ? "" : "*")
+  const widest = (minimum: number, cell: Cell): number =>
+    peers.reduce((width, peer) => Math.max(width, cell(peer).length), minimum)
   return [
     column("<->", 3, ({ inbound }) => (inbound ? "in" : "out")),
     column("type", 6, ({ connection_type }) => types[connection_type], " "),
-    column("net", 5, ({ network }) => (network === "not_publicly_routable" ? "npr" : network), " "),
+    column("net", 5, ({ network }) => shortName(network), " "),
     column("serv", widest(6, services), services, " "),
     column("v", 2, ({ transport_protocol_type }) => transport_protocol_type.slice(1), " "),
     column("mping", 7, ({ minping }) => ping(minping), "", "ms"),
     column("ping", 7, ({ pingtime }) => ping(pingtime), "", "ms"),
     column("send", 5, ({ lastsend }) => since(lastsend, now, 1), "", "sec"),
     column("recv", 5, ({ lastrecv }) => since(lastrecv, now, 1), "", "sec"),
-    column(
-      "txn",
-      5,
-      ({ last_transaction, relaytxes }) => since(last_transaction, now, secondsPerMinute, relaytxes ? "" : "*"),
-      "",
-      "min"
-    ),
+    column("txn", 5, transaction, "", "min"),
     column("blk", 5, ({ last_block }) => since(last_block, now, secondsPerMinute), "", "min"),
-    column(
-      "hb",
-      2,
-      ({ bip152_hb_from, bip152_hb_to }) => (bip152_hb_to ? "." : " ") + (bip152_hb_from ? "*" : " "),
-      "  "
-    ),
+    column("hb", 2, highBandwidth, "  "),
     column("addrp", widest(5, processed), processed, " "),
     column("addrl", widest(6, limited), limited),
     column("age", widest(5, age), age, "", "min"),
-    ...(peers.some(({ mapped_as }) => (mapped_as ?? 0) > 0)
-      ? [column("asmap", 7, ({ mapped_as }) => (mapped_as === undefined || mapped_as === 0 ? "" : String(mapped_as)))]
-      : []),
+    ...(peers.some((peer) => system(peer) !== "") ? [column("asmap", 7, system)] : []),
     column(
       "id",
       widest(2, ({ id }) => String(id)),
@@ -120,29 +118,25 @@ const peerTable = (unsorted: ReadonlyArray<PeerInfo>, now: number): ReadonlyArra
       const version = `${peer.version}${cleanBytes(peer.subver)}`
       return `${line(({ cell }) => cell(peer))} ${addresses[index]!.padEnd(addressWidth)}${version === "0" ? "" : version}`
     }),
-    line(({ unit = "" }) => unit).trimEnd()
+    line(({ unit }) => unit).trimEnd()
   ]
 }
 
+const cells = (texts: ReadonlyArray<string | number>): string => texts.map((text) => String(text).padStart(8)).join("")
+
 /** How many peers there are, by direction and network. The row of outbound peers also counts two kinds of them. */
 const countTable = ({ networks }: NetworkInfo, peers: ReadonlyArray<PeerInfo>): ReadonlyArray<string> => {
-  const shown = networks
-    .filter(({ reachable }) => reachable)
-    .map(({ name }) => ({ head: String(name), name: String(name) }))
-  if (peers.some(({ network }) => network === "not_publicly_routable")) {
-    shown.push({ head: "npr", name: "not_publicly_routable" })
-  }
+  const shown: Array<PeerInfo["network"]> = networks.filter(({ reachable }) => reachable).map(({ name }) => name)
+  if (peers.some(({ network }) => network === unroutable)) shown.push(unroutable)
   const blocks = peers.filter(({ connection_type }) => connection_type === "block-relay-only").length
   const manual = peers.filter(({ connection_type }) => connection_type === "manual").length
-  const kinds = [blocks, ...(manual > 0 ? [manual] : [])]
-  const cells = (texts: ReadonlyArray<string | number>): string =>
-    texts.map((text) => String(text).padStart(8)).join("")
+  const hasManual = manual > 0
   const row = (head: string, of: ReadonlyArray<PeerInfo>, more: ReadonlyArray<number> = []): string => {
-    const counts = shown.map(({ name }) => of.filter(({ network }) => network === name).length)
+    const counts = shown.map((name) => of.filter(({ network }) => network === name).length)
     return head.padEnd(5) + cells([...counts, of.length, ...more])
   }
   return [
-    " ".repeat(5) + cells([...shown.map(({ head }) => head), "total", "block", ...(manual > 0 ? ["manual"] : [])]),
+    " ".repeat(5) + cells([...shown.map(shortName), "total", "block", ...(hasManual ? ["manual"] : [])]),
     row(
       "in",
       peers.filter(({ inbound }) => inbound)
@@ -150,7 +144,7 @@ const countTable = ({ networks }: NetworkInfo, peers: ReadonlyArray<PeerInfo>): 
     row(
       "out",
       peers.filter(({ inbound }) => !inbound),
-      kinds
+      hasManual ? [blocks, manual] : [blocks]
     ),
     row("total", peers)
   ]

@@ -58,13 +58,13 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
       return yield* bad(`${option} must be a whole number from 0 to 1,000,000`)
     }
     for (const name of options.onlyNetworks ?? []) {
-      if (!networkNames.has(name)) return yield* bad(`onlyNetworks: there is no network "${String(name)}"`)
+      if (!networkNames.has(name)) return yield* bad(`onlyNetworks: there is no network "${name}"`)
     }
     const isConnectOnly = options.connect !== undefined
     const targets = Effect.fnUntraced(function* (option: "added" | "connect" | "seedNodes") {
       const found: Array<Target> = []
       for (const text of options[option] ?? []) {
-        const target = parseTarget(String(text), network.port)
+        const target = parseTarget(text, network.port)
         if (Result.isFailure(target)) return yield* bad(`${option}: ${target.failure}`)
         found.push(target.success)
       }

@@ -99,6 +99,14 @@ const addressOf = ({ host, port }: { readonly host: string; readonly port: numbe
     : { networkId: Address.NetworkId.ipv6, address: new Uint8Array(16), port }
 }
 
+/** A connection as the table of our own addresses sees it. */
+const remoteOf = (one: Running): LocalAddresses.Remote => ({
+  host: one.entry.address!,
+  network: networkOf(one),
+  isInbound: one.entry.kind === "inbound",
+  says: one.addressLocal
+})
+
 export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>, R>(options: Options<H, R>) {
   const settings = yield* checked(options)
   const { maxInbound, maxPending, network, pendingDials } = settings
@@ -235,12 +243,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       bind: local === undefined ? "" : `${local.host}:${local.port}`
     }
   }
-  const remoteOf = (one: Running): LocalAddresses.Remote => ({
-    host: one.entry.address!,
-    network: networkOf(one),
-    isInbound: one.entry.kind === "inbound",
-    says: one.addressLocal
-  })
   const relaying = new Relaying({
     relay: new AddressRelay({
       random,
@@ -321,6 +323,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     if (evicted !== undefined) evict(evicted, id)
     if (kind === "addr-fetch") runFork(Effect.delay(connections.end(one, "it sent no addresses"), addrFetchTimeout))
     const greeted = relaying.ready(one) ? Effect.ignore(peer.send({ _tag: "getaddr" })) : Effect.void
+    // The next ping comes after two minutes; peers are compared by their round trips from now on.
+    runFork(Effect.ignore(peer.ping))
     const { onPeer } = options
     const attended =
       onPeer === undefined

@@ -50,6 +50,9 @@ export interface Parts {
   readonly now: () => number
 }
 
+const isConnected = (one: Running): one is Running & { readonly connected: ConnectedPeer } =>
+  one.connected !== undefined && !one.entry.isEnding
+
 export const makeService = (parts: Parts): Server => {
   const {
     bans,
@@ -101,9 +104,6 @@ export const makeService = (parts: Parts): Server => {
         permissions: [...one.permissions]
       })
     })
-  const isConnected = (one: Running): one is Running & { readonly connected: ConnectedPeer } =>
-    one.connected !== undefined && !one.entry.isEnding
-
   const networkInfo = (): NetworkInfo => {
     const services = options.peer?.services ?? 0n
     const { peers } = connections

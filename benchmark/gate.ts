@@ -138,11 +138,11 @@ await ask({
   ]
 })
 
-/** 100 relaying peers; one of them sends 1,000 new addresses, 10 in a message. */
-const relayed = (): number => {
-  const now = 1_700_000_000_000
-  const services = Service.network | Service.witness
-  const relay = new AddressRelay({
+const now = 1_700_000_000_000
+const services = Service.network | Service.witness
+
+const makeRelay = (): AddressRelay =>
+  new AddressRelay({
     random,
     key: [1, 2, 3, 4],
     isReachable: () => true,
@@ -154,6 +154,10 @@ const relayed = (): number => {
     announces: () => false,
     desirableServices: services
   })
+
+/** 100 relaying peers; one of them sends 1,000 new addresses, 10 in a message. */
+const relayed = (): number => {
+  const relay = makeRelay()
   const peer = { kind: "manual", permissions: Permissions.none, wantsV2: true, connectedAt: now } as const
   for (let id = 0; id < 100; id++) relay.add({ ...peer, id, host: ipv4(id) })
   relay.received(0, { _tag: "addrv2", addresses: [] }, now)
@@ -172,6 +176,27 @@ await ask({
   title: "1,000 addresses relayed among 100 peers that come and go",
   amount: { count: 1_000, unit: "addresses" },
   competitors: [{ name: "effect-bitcoin-peer", run: relayed }]
+})
+
+/** The answer to our getaddr, as far as the book: what is refused, and what the peer knows. */
+const answer = Array.from({ length: 1_000 }, (_, n) => ({
+  ...ipv4(30_000 + n),
+  port: 8333,
+  services,
+  timestamp: now / 1_000
+}))
+const peer = { kind: "manual", permissions: Permissions.all, wantsV2: true, connectedAt: 0 } as const
+const receiving = makeRelay()
+receiving.add({ ...peer, id: 1, host: ipv4(1) })
+await ask({
+  title: "an addrv2 of 1,000, without the book",
+  amount: { count: 1_000, unit: "addresses" },
+  competitors: [
+    {
+      name: "effect-bitcoin-peer",
+      run: () => receiving.received(1, { _tag: "addrv2", addresses: answer }, now)
+    }
+  ]
 })
 
 printTable("the gate: arrivals, evictions, bans, relay of addresses")

@@ -410,6 +410,26 @@ describe("the classification of hosts, as in Core:", () => {
     assert.isFalse(Address.isRoutable({ networkId: NetworkId.ipv6, address: host("fc00::1").address }))
   })
 
+  it("linkedIPv4 is the address of IPv4, and the one inside of a tunnel", () => {
+    const linked = (text: string) => {
+      const bytes = Address.linkedIPv4(host(text))
+      return bytes === undefined ? undefined : Array.from(bytes)
+    }
+    const tunnels = [
+      "1.2.3.4",
+      "::ffff:1.2.3.4",
+      "2002:102:304::1",
+      "64:ff9b::102:304",
+      "::ffff:0:102:304",
+      "2001:0:9:8:7:6:fefd:fcfb"
+    ]
+    for (const text of tunnels) assert.deepStrictEqual(linked(text), [1, 2, 3, 4], text)
+    const mapped = { networkId: Address.NetworkId.ipv6, address: Address.toBytes(host("1.2.3.4"))! }
+    assert.deepStrictEqual(Array.from(Address.linkedIPv4(mapped)!), [1, 2, 3, 4])
+    for (const text of ["2a01::1", "2001:470::1", "fc00::1"]) assert.isUndefined(linked(text), text)
+    assert.isUndefined(Address.linkedIPv4({ networkId: Address.NetworkId.torV3, address: new Uint8Array(32) }))
+  })
+
   it("group has the first bits of the address for its network", () => {
     for (const [text, expected] of [
       ["127.0.0.1", "00"],

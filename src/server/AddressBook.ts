@@ -41,6 +41,7 @@ import {
   type Format,
   type GetOptions,
   type Imported,
+  type List,
   type Options,
   type Parsed,
   type RawEntries,
@@ -50,7 +51,8 @@ import {
   type Stats
 } from "./internal/book/models.ts"
 import * as PeersDat from "./internal/book/peersDat.ts"
-import { fail, fromTables, unreadable } from "./internal/book/plain.ts"
+import { encodeList as encode, fail, readList, unreadable } from "./internal/book/lists.ts"
+import { fromTables } from "./internal/book/plain.ts"
 import { Tables } from "./internal/book/tables.ts"
 import { makeRandom, type Random } from "./internal/random.ts"
 
@@ -63,6 +65,8 @@ export {
   type Format,
   type GetOptions,
   type Imported,
+  type List,
+  type ListedAddress,
   type Options,
   type Parsed,
   type RawEntries,
@@ -140,6 +144,28 @@ export const decodeAnchors = (
     ? Result.fail(fail("anchors.dat", { _tag: "Unreadable", problem: anchors }))
     : Result.succeed(anchors)
 }
+
+/**
+ * The addresses in a file of any format, in the order of the file. `Book.importFrom` takes them into a book; this is for programs that want
+ * the list. `now`, in milliseconds, is for entries without a time, which count as seen five days ago.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const decodeList = (
+  bytes: Uint8Array,
+  format: Format,
+  options: { readonly network: Network; readonly now: number }
+): Result.Result<List, AddressBookError> => readList(bytes, format, options.network, options.now)
+
+/**
+ * A list of addresses as text: `json` as `getnodeaddresses` of Bitcoin Core prints it, or one address in each line.
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
+export const encodeList = (addresses: ReadonlyArray<AddressV2>, format: "json" | "lines"): Uint8Array =>
+  encode(addresses, format)
 
 // ---- the service
 

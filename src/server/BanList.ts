@@ -21,7 +21,7 @@ import { RollingFilter } from "./internal/rollingFilter.ts"
 import { formatSubnet, parseSubnet, type Subnet, type SubnetError, subnetOf } from "./internal/subnetTrie.ts"
 
 export { type Ban, type SkippedBan } from "./internal/banFile.ts"
-export { formatSubnet, parseSubnet, type Subnet, SubnetError, subnetOf } from "./internal/subnetTrie.ts"
+export { formatSubnet, parseSubnet, type Subnet, subnetContains, SubnetError, subnetOf } from "./internal/subnetTrie.ts"
 
 /**
  * The length of a ban without `for` and `until`, as in Bitcoin Core and btcd.
@@ -40,7 +40,7 @@ export const defaultDuration: Duration.Duration = Duration.hours(24)
 export type BanReason =
   /** The text is not a subnet (-30). */
   | { readonly _tag: "InvalidSubnet"; readonly error: SubnetError }
-  /** This subnet is banned, or a subnet that contains this host (-23). Remove that ban to change it. */
+  /** This subnet is banned, or a subnet that contains this host, which is given without a prefix (-23). Remove that ban to change it. */
   | { readonly _tag: "AlreadyBanned"; readonly subnet: Subnet }
   /** The ban to remove does not exist (-30). A subnet is only removed by itself, not by a part of it. */
   | { readonly _tag: "NotBanned"; readonly subnet: Subnet }
@@ -263,15 +263,14 @@ export const make = Effect.fnUntraced(function* (
     return add(ban)
   }
 
-  const isBanned = (subnet: Subnet, now: number): boolean => {
-    const whole = subnetOf(subnet)
-    return whole?.prefixLength === subnet.prefixLength ? bans.has(subnet, now) : bans.hasSubnet(subnet, now)
-  }
-  const ban = (subnet: string | Subnet, options: BanOptions = {}): Effect.Effect<Ban, BanError> =>
-    withSubnet(subnet, (subnet) =>
+  const ban = (given: string | Subnet, options: BanOptions = {}): Effect.Effect<Ban, BanError> =>
+    withSubnet(given, (subnet) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
         const created = seconds(now)
-        if (isBanned(subnet, created)) return failed({ _tag: "AlreadyBanned", subnet })
+        const isHost = typeof given === "string" && !given.includes("/")
+        // As in Core a host in a banned subnet is banned, and a subnet in one is not.
+        const isBanned = isHost ? bans.has(subnet, created) : bans.hasSubnet(subnet, created)
+        if (isBanned) return failed({ _tag: "AlreadyBanned", subnet })
         const { reason, until = 0 } = options
         if (until !== 0 && !(until >= created)) return failed({ _tag: "TimeInThePast", until })
         const end =
@@ -353,7 +352,7 @@ export const layerNoDeps = (options?: Options): Layer.Layer<BanList, never, Secu
  * @example
  * ```ts
  * import { Effect } from "effect"
- * import { BanList } from "effect-bitcoin-peer/server"
+ * import * as BanList from "effect-bitcoin-peer/server/BanList"
  *
  * const program = Effect.gen(function*() {
  *   const bans = yield* BanList.BanList

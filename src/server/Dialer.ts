@@ -31,7 +31,7 @@ export interface HostAndPort {
 }
 
 /**
- * What can be dialled.
+ * An address or a host name to dial.
  *
  * @category models
  * @since 0.1.0
@@ -56,7 +56,7 @@ export const formatTarget = (target: Target): string =>
   isName(target) ? `${target.host}:${target.port}` : Address.format(target)
 
 /**
- * No way leads to a target: its network has none, or names cannot be resolved. Nothing was looked up and nothing was sent.
+ * No way leads to a target: there is no way to its network, or names cannot be resolved. Nothing was looked up and nothing was sent.
  *
  * @category errors
  * @since 0.1.0
@@ -128,8 +128,8 @@ export interface Ways {
   readonly i2p?: Way<Address.Address> | undefined
   readonly cjdns?: Way<Address.Address> | undefined
   /**
-   * For host names, which lead to IPv4 or IPv6. It never gets a name that ends with `.onion` or `.i2p` (RFC 7686), and none that is
-   * an address as text.
+   * For host names, which lead to IPv4 or IPv6. It never gets a name that ends with `.onion` or `.i2p` (RFC 7686), and no
+   * address as text.
    */
   readonly names?: Way<HostAndPort> | undefined
 }
@@ -225,7 +225,7 @@ export const make = (all: Ways, only: Only = {}): Dialer => {
  * @since 0.1.0
  */
 export const combine = (dialers: ReadonlyArray<Dialer>, only: Only = {}): Dialer => {
-  // Each dialer is asked only for what it has a way to, so that it does not fail with Unreachable.
+  // Each dialer gets only targets to which it has a way, so it does not fail with Unreachable.
   const dialWith =
     (dialer: Dialer | undefined) =>
     (target: Target, kind: ConnectionKind): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
@@ -241,7 +241,7 @@ export const combine = (dialers: ReadonlyArray<Dialer>, only: Only = {}): Dialer
 }
 
 /**
- * Makes a dialer of one function, for simulations: it gets every address and every name, or those of `onlynet`.
+ * Makes a dialer of one function, for simulations: it gets every address and every name, or only those that `onlynet` allows.
  *
  * @category constructors
  * @since 0.1.0
@@ -258,7 +258,7 @@ export const fromFunction = (way: Way<Target>, only: Only = {}): Dialer =>
 export const layer = (ways: Ways, only: Only = {}): Layer.Layer<Dialer> => Layer.succeed(Dialer, make(ways, only))
 
 /**
- * One dialer of those of several layers, as in `combine`. What else the layers provide stays.
+ * One dialer made of the dialers of several layers, as in `combine`. Other services of the layers are provided, too.
  *
  * @example
  * ```ts

@@ -46,7 +46,7 @@ export class LocalAddressError extends Data.TaggedError("LocalAddressError")<{
 }
 
 /**
- * What is known about our addresses at the start.
+ * Our addresses as they are known at the start.
  *
  * @category options
  * @since 0.1.0
@@ -59,8 +59,8 @@ export interface Options {
   /** Addresses that the operator gave (externalip of Bitcoin Core). They count also where `networks` lacks their network. */
   readonly external?: ReadonlyArray<Address.Address> | undefined
   /**
-   * Whether the addresses of interfaces and listeners count, and what remotes say. By default if we listen and `external` is empty; a
-   * server behind a proxy must say false.
+   * Whether the addresses of interfaces and listeners count, and those that remotes name. By default if we listen and `external` is empty; a
+   * server that dials through a proxy must say false.
    */
   readonly discovers?: boolean | undefined
   /** The networks that we reach; IPv4, IPv6, onion and I2P by default. */

@@ -155,7 +155,7 @@ export interface OnionOptions extends NodeConnection.SocketOptions {
 }
 
 /**
- * How to dial through a SOCKS5 proxy, and what.
+ * How to dial through a SOCKS5 proxy, and which networks.
  *
  * @category options
  * @since 0.1.0
@@ -225,14 +225,13 @@ export interface I2pOptions extends NodeConnection.SocketOptions {
  * @since 0.1.0
  */
 export interface I2p {
-  /** Our address: the session is made for it, if there is none. */
+  /** Our address. A session is made if there is no session yet. */
   readonly address: Effect.Effect<Address.Address, ConnectionError>
   /**
-   * Waits for the next stream to us. It makes the session, if there is none, at most once in 30 s, and fails where the router does not:
-   * wait 1 s before the next call, and 1 s longer each time, up to 5 minutes (Core). `PeerServer.acceptEach` and a server take it as a
-   * listener.
+   * Waits for the next stream to us, so that a server takes it as a listener. It makes a session if there is no session yet. Where the
+   * router fails, it tries again after 1 s, and 1 s longer each time, up to 5 minutes (Core); a session is made at most once in 30 s.
    */
-  readonly accept: Effect.Effect<Connection, ConnectionError, Scope.Scope>
+  readonly accept: Effect.Effect<Connection, never, Scope.Scope>
 }
 
 /**
@@ -242,6 +241,9 @@ export interface I2p {
  * @since 0.1.0
  */
 export const I2p: Context.Service<I2p, I2p> = Context.Service<I2p>("effect-bitcoin-peer/server/I2p")
+
+/** The longest pause in seconds after the router failed (Core). */
+const maximumPause = 300
 
 /** The name of the key of our destination in the store, as in Bitcoin Core. */
 const keyName = "i2p_private_key"
@@ -271,6 +273,18 @@ const keptSession = (
     yield* Effect.catch(store.save(keyName, fromI2p(session.privateKey)), (error) => Effect.logWarning(error.message))
     return session
   })
+
+/** Tries again until a stream is accepted, with pauses that grow. */
+const patient = (
+  accept: Effect.Effect<Connection, ConnectionError, Scope.Scope>,
+  seconds = 1
+): Effect.Effect<Connection, never, Scope.Scope> =>
+  Effect.catch(accept, (error) =>
+    Effect.logDebug(`I2P accepts no streams, next try in ${seconds} s: ${error.message}`).pipe(
+      Effect.andThen(Effect.sleep(Duration.seconds(seconds))),
+      Effect.andThen(patient(accept, Math.min(seconds + 1, maximumPause)))
+    )
+  )
 
 /** SAM 3.1 has no ports. An address with another port is not that of a node: Bitcoin Core refuses it, too. */
 const portZero = (address: Address.Address): Effect.Effect<string, ConnectionError> => {
@@ -318,7 +332,7 @@ export const layerI2p = (options: I2pOptions = {}): Layer.Layer<Dialer | I2p, ne
             Effect.mapError((cause) => failed(address, "ProxyBroken", "the I2P router gave us no address", cause))
           )
         ),
-        accept: kept.use((session) => session.accept)
+        accept: patient(kept.use((session) => session.accept))
       }
       const dialer = makeDialer({
         i2p: (address, kind) => Effect.flatMap(portZero(address), (host) => dial(host, kind))

@@ -13,8 +13,8 @@ import * as Address from "../Address.ts"
 import { type LocalAddressError, LocalAddresses, make, type Options, scores } from "./LocalAddresses.ts"
 
 /**
- * The routable addresses of this machine's interfaces, with the given port. Addresses behind a router are not among them: they are
- * private.
+ * The routable addresses of this machine's interfaces, with the given port. A machine that a router connects has
+ * private addresses only, and gives no address.
  *
  * @category getters
  * @since 0.1.0

@@ -41,7 +41,7 @@ const implied: { readonly [name in Permission]?: Permission } = { noban: "downlo
  *
  * @example
  * ```ts
- * import { Permissions } from "effect-bitcoin-peer/server"
+ * import * as Permissions from "effect-bitcoin-peer/server/Permissions"
  *
  * console.log([...Permissions.of("relay", "noban")]) // [ 'noban', 'relay', 'download' ]
  * ```
@@ -217,7 +217,7 @@ const parse = (text: string): Result.Result<Parsed, PermissionsError> => {
  * @example
  * ```ts
  * import { Result } from "effect"
- * import { Permissions } from "effect-bitcoin-peer/server"
+ * import * as Permissions from "effect-bitcoin-peer/server/Permissions"
  *
  * const entry = Result.getOrThrow(Permissions.parseWhitelist("noban,in,out@192.168.0.0/16"))
  * console.log(entry.permissions, entry.in, entry.out) // Set(2) { 'noban', 'download' } true true

@@ -200,6 +200,21 @@ const misbehaviour = 100
 /**
  * The reputation of the peers of one server, under one policy. Synchronous; times are milliseconds since 1970.
  *
+ * @example
+ * ```ts
+ * import { Duration } from "effect"
+ * import { Address, Peer } from "effect-bitcoin-peer"
+ * import * as Permissions from "effect-bitcoin-peer/server/Permissions"
+ * import * as Reputation from "effect-bitcoin-peer/server/Reputation"
+ *
+ * const host = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(1, 2, 3, 4) }
+ * const core = new Reputation.Reputation(Reputation.core)
+ * const peer = core.track({ kind: "inbound", permissions: Permissions.none, host })
+ * const stalled = Peer.assess({ _tag: "PingTimeout", after: Duration.minutes(20) })
+ * console.log(core.judge(peer, stalled, 0).discourage) // false
+ * console.log(core.judge(peer, { by: "remote", retry: false, points: 100 }, 0).discourage) // true
+ * ```
+ *
  * @category models
  * @since 0.1.0
  */

@@ -1,6 +1,6 @@
 /**
- * DNS seeds: names whose addresses are those of nodes, for a start with an empty address book. What they answer is never dialled at
- * once. It enters the address book, under the group of the seed, so that one bad seed fills a small part of it.
+ * DNS seeds: names whose addresses are those of nodes, for a start with an empty address book. Their answers are never dialled at
+ * once. They enter the address book, under the group of the seed, so that one bad seed fills a small part of it.
  *
  * A server that must not look anything up gets `layerNone`: nothing in it can ask.
  */
@@ -46,7 +46,7 @@ export class SeedError extends Data.TaggedError("SeedError")<{
  * @since 0.1.0
  */
 export interface Seeds {
-  /** The names of the seeds; none for a server that does not ask them. */
+  /** The names of the seeds; empty for a server that does not ask seeds. */
   readonly names: ReadonlyArray<string>
   /**
    * The hosts that a seed knows with these services, at most 32, in the order of the answer: routable ones of the networks that we

@@ -40,7 +40,7 @@ const consequences = {
 } as const
 
 /**
- * An operation of a store failed. What was kept before is still there.
+ * An operation of a store failed. The bytes that were kept before are still there.
  *
  * @category errors
  * @since 0.1.0

@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import { SecureRandom } from "effect/crypto"
 import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
@@ -33,31 +34,27 @@ export type Hosts = Host | ReadonlyArray<Host>
  *
  * @example
  * ```ts
- * import { Effect, Fiber } from "effect"
- * import { TestClock } from "effect/testing"
+ * import { Effect } from "effect"
  * import { Network, Peer } from "effect-bitcoin-peer"
  * import { RegtestChain, ScriptedPeer, Simulation } from "effect-bitcoin-peer/testing"
  *
  * const chain = RegtestChain.extend(RegtestChain.start, 100)
- * const downloads = Simulation.run(42, (simulation) => Effect.gen(function*() {
+ * const download = Simulation.run(42, (simulation) => Effect.gen(function*() {
  *   const node = yield* simulation.host({ name: "node" })
  *   const wallet = yield* simulation.host({ name: "wallet" })
  *   yield* ScriptedPeer.attach(node, ScriptedPeer.slow(ScriptedPeer.honest(chain), "2 seconds"))
+ *   yield* Effect.gen(function*() {
+ *     yield* Effect.sleep("6 seconds") // in the middle of the download
+ *     yield* Effect.andThen(Effect.sleep("30 seconds"), yield* simulation.cut(wallet, node))
+ *   }).pipe(Effect.forkScoped)
  *   // The program under test. It gets a function that dials, here `wallet.dial`.
- *   const program = Effect.gen(function*() {
+ *   return yield* Effect.gen(function*() {
  *     const peer = yield* Peer.make(yield* wallet.dial(node.addresses[0]), { network: Network.regtest })
- *     return yield* peer.getBlock(chain.hashes[50], { timeout: "1 minute" })
- *   })
- *   const fiber = yield* program.pipe(Effect.scoped, Effect.provide(wallet.layer), Effect.forkChild)
- *   yield* TestClock.adjust("6 seconds")
- *   const heal = yield* simulation.cut(wallet, node) // in the middle of the download
- *   yield* TestClock.adjust("30 seconds")
- *   yield* heal
- *   yield* TestClock.adjust("30 seconds")
- *   return (yield* Fiber.join(fiber)).transactions.length // 1
+ *     return (yield* peer.getBlock(chain.hashes[50], { timeout: "1 minute" })).transactions.length // 1
+ *   }).pipe(Effect.provide(wallet.layer))
  * }))
  *
- * await Effect.runPromise(downloads)
+ * await Effect.runPromise(download)
  * ```
  *
  * @category models
@@ -138,11 +135,7 @@ export const make = (options: Options = {}): Effect.Effect<Simulation, never, Sc
           for (const machine of machinesOf(hosts)) network.kill(machine)
         }),
       connections: Effect.sync(() =>
-        network.machines.flatMap((machine) =>
-          Array.from(machine.lines)
-            .filter((line) => line.hosts[0] === machine.number)
-            .map((line) => [machine, network.machines[line.hosts[1]]!] as const)
-        )
+        Array.from(network.lines, ({ hosts: [from, to] }) => [network.machines[from]!, network.machines[to]!] as const)
       ),
       note: (text) => Effect.sync(() => network.event(undefined, "", text)),
       events: Effect.sync(() => network.journal.events),
@@ -168,20 +161,42 @@ export class SimulationFailed extends Data.TaggedError("SimulationFailed")<{
 }> {
   override get message(): string {
     const failure = Cause.isCause(this.cause) ? Cause.pretty(this.cause) : String(this.cause)
-    return [
-      `the simulation with seed ${this.seed} failed. Its last events:`,
-      ...this.events.map(formatEvent),
-      failure
-    ].join("\n")
+    const lines = this.events.map(formatEvent)
+    return [`the simulation with seed ${this.seed} failed. Its last events:`, ...lines, failure].join("\n")
   }
+}
+
+/**
+ * The program of a run did not end in the time that the run has.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SimulationHangs extends Data.TaggedError("SimulationHangs")<{ readonly limit: Duration.Duration }> {
+  override get message(): string {
+    return `the program still waits after ${Duration.format(this.limit)} of virtual time`
+  }
+}
+
+/**
+ * The options of a run.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface RunOptions extends Omit<Options, "seed"> {
+  /** How much virtual time the program may take; 30 days by default. What waits for something that does not happen ends there. */
+  readonly limit?: Duration.Input | undefined
 }
 
 /** How many events the message of a failed run has. */
 const printedEvents = 40
 
 /**
- * Runs a program in a network of its own, with a virtual clock that `TestClock.adjust` moves, and with all randomness from the seed. The
- * same seed gives the same run. A failure of any kind becomes `SimulationFailed`, which prints the seed and the events before it.
+ * Runs a program in a network of its own, with all randomness from the seed, on a virtual clock that moves when all fibers wait
+ * (`VirtualClock.layerAdvancing`) and that `TestClock.adjust` moves as well. The same seed gives the same run.
+ *
+ * A failure of any kind becomes `SimulationFailed`, which prints the seed and the events before it.
  *
  * @category running
  * @since 0.1.0
@@ -189,23 +204,26 @@ const printedEvents = 40
 export const run = <A, E, R>(
   seed: number | string,
   program: (simulation: Simulation) => Effect.Effect<A, E, R>,
-  options: Omit<Options, "seed"> = {}
-): Effect.Effect<A, SimulationFailed, Exclude<R, Scope.Scope | SecureRandom.SecureRandom>> =>
-  Effect.gen(function* () {
+  options: RunOptions = {}
+): Effect.Effect<A, SimulationFailed, Exclude<R, Scope.Scope | SecureRandom.SecureRandom>> => {
+  const limit = Duration.fromInputUnsafe(options.limit ?? "30 days")
+  const dice = makeDice(seed).derive("secure")
+  const random = SecureRandom.make((size) => dice.bytes(size))
+  return Effect.gen(function* () {
     const simulation = yield* make({ ...options, seed })
-    const dice = makeDice(seed).derive("secure")
-    const exit = yield* Effect.exit(Effect.suspend(() => program(simulation))).pipe(
-      Effect.provideService(
-        SecureRandom.SecureRandom,
-        SecureRandom.make((size) => dice.bytes(size))
-      )
+    const exit = yield* Effect.suspend(() => program(simulation)).pipe(
+      Effect.scoped,
+      Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(new SimulationHangs({ limit })) }),
+      Effect.provideService(SecureRandom.SecureRandom, random),
+      Effect.exit
     )
     if (Exit.isSuccess(exit)) return exit.value
     if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
     const events = (yield* simulation.events).slice(-printedEvents)
     return yield* new SimulationFailed({ seed, events, cause: exit.cause })
-  }).pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(VirtualClock.layer)) as Effect.Effect<
+  }).pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(VirtualClock.layerAdvancing)) as Effect.Effect<
     A,
     SimulationFailed,
     Exclude<R, Scope.Scope | SecureRandom.SecureRandom>
   >
+}

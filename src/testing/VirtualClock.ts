@@ -61,7 +61,10 @@ class Virtual implements TestClock.TestClock {
   private moved: (() => void) | undefined
   private hasMoved = false
 
-  constructor(context: Context.Context<never>) {
+  private advances: boolean
+
+  constructor(context: Context.Context<never>, advances: boolean) {
+    this.advances = advances
     const current = Context.get(context, Clock.Clock)
     this.live = liveOf(current)
     const scheduler = Context.get(context, Scheduler.Scheduler)
@@ -106,7 +109,8 @@ class Virtual implements TestClock.TestClock {
     return Effect.callback<void>((resume) => {
       const end = this.now + Duration.toMillis(duration)
       if (end <= this.now) return resume(Effect.void)
-      if (!this.hasMoved && this.moved === undefined) this.moved = this.warnLater()
+      if (this.advances) this.nextTurn()
+      else if (!this.hasMoved && this.moved === undefined) this.moved = this.warnLater()
       const entry = this.sleepers.add(end, () => resume(Effect.void))
       return Effect.sync(() => this.sleepers.cancel(entry))
     })
@@ -142,8 +146,9 @@ class Virtual implements TestClock.TestClock {
     })
   }
 
-  /** Calls off the warning. */
+  /** Calls off the warning, and advances no more. */
   stop(): void {
+    this.advances = false
     this.moved?.()
   }
 
@@ -160,35 +165,41 @@ class Virtual implements TestClock.TestClock {
     this.isTurnDue = false
     this.isPumping = true
     try {
-      if (this.moves.length === 0) this.tasks.runRound()
-      else this.pump()
+      if (this.moves.length > 0) this.pump()
+      else if (!this.tasks.isEmpty) this.tasks.runRound()
+      // A whole turn of the event loop has passed in which no fiber ran.
+      else if (this.advances) this.wakeNext(Number.MAX_SAFE_INTEGER)
     } finally {
       this.isPumping = false
       // Also where a task has thrown: the others must run.
-      if (!this.tasks.isEmpty || this.moves.length > 0) this.nextTurn()
+      if (!this.tasks.isEmpty || this.moves.length > 0 || (this.advances && this.sleepers.size > 0)) this.nextTurn()
     }
   }
 
-  /** Runs fibers until all of them wait, and wakes those whose time comes: all that wake at one time in one turn. */
+  /** Goes on with the first move. */
   private pump(): void {
     if (!this.settle()) return
     const move = this.moves[0]
     if (move === undefined) return
     move.begun ??= { until: move.target(this.now), wall: this.currentTimeNanosUnsafe(), monotonic: this.monotonic }
     const { until } = move.begun
+    if (this.wakeNext(until)) return
+    this.moves.shift()
+    this.advance(until)
+    if (move.nanos !== undefined) this.settleNanos(move.begun, move.nanos)
+    move.resume(Effect.void)
+  }
+
+  /** Wakes all fibers that sleep until the next time, each once the ones before wait again. Returns false if that is after `until`. */
+  private wakeNext(until: number): boolean {
     const next = this.sleepers.first
-    if (next === undefined || next.at > until) {
-      this.moves.shift()
-      this.advance(until)
-      if (move.nanos !== undefined) this.settleNanos(move.begun, move.nanos)
-      move.resume(Effect.void)
-      return
-    }
+    if (next === undefined || next.at > until) return false
     this.advance(next.at)
     for (let due = this.sleepers.first; due !== undefined && due.at <= this.now; due = this.sleepers.first) {
       this.sleepers.take()!()
-      if (!this.settle()) return
+      if (!this.settle()) break
     }
+    return true
   }
 
   /** Runs tasks until there are none. Returns false if they need another turn. */
@@ -222,14 +233,25 @@ class Virtual implements TestClock.TestClock {
   }
 }
 
-/**
- * Makes a virtual clock and the scheduler that belongs to it: fibers under another scheduler run in turns of the event loop, and the
- * clock does not wait for them. Use `layer`, which provides both.
- */
-const make = Effect.contextWith((context: Context.Context<never>) => Effect.sync(() => new Virtual(context)))
+// Fibers under another scheduler than that of the clock run in turns of the event loop, and the clock does not wait for them.
+const layerOf = (advances: boolean): Layer.Layer<never> =>
+  Layer.fresh(
+    Layer.effectContext(
+      Effect.map(
+        Effect.acquireRelease(
+          Effect.contextWith((context: Context.Context<never>) => Effect.sync(() => new Virtual(context, advances))),
+          (clock) => Effect.sync(() => clock.stop())
+        ),
+        (clock) =>
+          Context.make(Clock.Clock, clock).pipe(
+            Context.add(Scheduler.Scheduler, clock.scheduler)
+          ) as Context.Context<never>
+      )
+    )
+  )
 
 /**
- * Provides a virtual clock that begins at 0, and the scheduler of its fibers.
+ * Provides a virtual clock that begins at 0 and stands still until it is moved, and the scheduler of its fibers.
  *
  * As with `TestClock`, a move wakes sleeping fibers in the order of their times, and waits after each until it and all fibers that it
  * resumed or forked wait for something. It also waits for fibers that were ready before. Fibers that wait for promises or for sockets get
@@ -253,14 +275,24 @@ const make = Effect.contextWith((context: Context.Context<never>) => Effect.sync
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<never> = Layer.fresh(
-  Layer.effectContext(
-    Effect.map(
-      Effect.acquireRelease(make, (clock) => Effect.sync(() => clock.stop())),
-      (clock) =>
-        Context.make(Clock.Clock, clock).pipe(
-          Context.add(Scheduler.Scheduler, clock.scheduler)
-        ) as Context.Context<never>
-    )
-  )
-)
+export const layer: Layer.Layer<never> = layerOf(false)
+
+/**
+ * The same clock, which moves by itself: when all fibers wait, it goes to the next time at which one of them wakes. So nothing waits for
+ * time in vain, and `TestClock.adjust` works as well. Fibers that wait for promises or for sockets get one turn of the event loop, then time
+ * passes without them: use it where everything is in memory.
+ *
+ * @example
+ * ```ts
+ * import { Clock, Effect } from "effect"
+ * import { VirtualClock } from "effect-bitcoin-peer/testing"
+ *
+ * const program = Effect.andThen(Effect.sleep("30 days"), Clock.currentTimeMillis)
+ *
+ * await Effect.runPromise(Effect.provide(program, VirtualClock.layerAdvancing)) // 2_592_000_000
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerAdvancing: Layer.Layer<never> = layerOf(true)

@@ -233,6 +233,16 @@ describe("a peers.dat that must not be read", () => {
 describe("anchors.dat", () => {
   const anchors = [told("1.2.3.4:8333", start, 1_033n), told(`${"a".repeat(52)}.b32.i2p`, start, 1n << 40n)]
 
+  it("of Core is read, and written again byte for byte", () => {
+    const bytes = readVector("core/anchors.dat")
+    const decoded = Result.getOrThrow(AddressBook.decodeAnchors(bytes, Network.regtest))
+    assert.deepStrictEqual(
+      decoded.map((address) => Address.format(address)),
+      ["127.0.0.1:19555", "127.0.0.1:19556"]
+    )
+    assert.deepStrictEqual(AddressBook.encodeAnchors(decoded, Network.regtest), bytes)
+  })
+
   it("has the layout of Core: magic, count, addresses, checksum", () => {
     const content = Uint8Array.from(
       Buffer.from("fabfb5da 01 605b0320 00f15365 fd0904 01 04 01020304 208d".replaceAll(" ", ""), "hex")

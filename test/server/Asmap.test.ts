@@ -206,6 +206,14 @@ describe("A damaged map", () => {
     }
   })
 
+  it("that reads more than 128 bits of an address gives no system", () => {
+    const zeros = new Uint8Array(16)
+    assert.strictEqual(walk(bytesOf(bytesMatched(16), ret(9)), zeros), 9)
+    assert.strictEqual(walk(bytesOf(bytesMatched(16), branch(ret(1), ret(2))), zeros), 0)
+    assert.strictEqual(walk(bytesOf(byDefault(3), bytesMatched(16), match("0"), ret(1)), zeros), 0)
+    assert.strictEqual(walk(bytesOf(bytesMatched(15), match("0000000"), match("00"), ret(1)), zeros), 0)
+  })
+
   it("of random bytes neither throws nor runs off", () => {
     const random = dice(2)
     for (let round = 0; round < 2_000; round++) {

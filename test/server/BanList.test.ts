@@ -87,7 +87,9 @@ describe("BanList", () => {
       }
       // A subnet within another one is another ban, as in Core.
       yield* bans.ban("127.0.0.0/25")
-      assert.lengthOf(yield* bans.entries, 2)
+      yield* bans.ban("127.0.0.1/32")
+      yield* bans.ban(subnet("127.0.0.2"))
+      assert.lengthOf(yield* bans.entries, 4)
     })
   )
 
@@ -153,6 +155,10 @@ describe("BanList", () => {
         reason: "first"
       })
       assert.deepInclude(bans.banHost(visitor, { for: "3 hours", reason: "third" }, 0), {
+        until: 10_800,
+        reason: "third"
+      })
+      assert.deepInclude(bans.banHost(visitor, { for: "3 hours", reason: "same" }, 0), {
         until: 10_800,
         reason: "third"
       })
@@ -274,6 +280,13 @@ describe("banlist.json", () => {
       assert.isTrue(bans.has(host(onion), madeAt))
       assert.isFalse(bans.has(host("1.2.4.1"), madeAt))
       assert.strictEqual(text(bans.encode(madeAt)), text(written))
+    })
+  )
+
+  it.effect("without bans is that of Core, too", () =>
+    Effect.gen(function* () {
+      const { bans } = yield* load('{"banned_nets": []}')
+      assert.match(text(bans.encode(0)), /^\{\n {4}"_warning_": "[^\n]*",\n {4}"banned_nets": \[\n {4}\]\n\}\n$/)
     })
   )
 
@@ -412,6 +425,16 @@ describe("banlist.json", () => {
 })
 
 describe("Bans", () => {
+  it("does not grow while the same subnet is banned and unbanned", () => {
+    const bans = new Bans(100_000)
+    const one = subnet("1.2.3.0/24")
+    for (let round = 0; round < 10_000; round++) {
+      bans.add({ subnet: one, created: round, until: round + 1_000 })
+      if (round % 2 === 0) bans.remove(one)
+      assert.isAtMost(bans.remembered, 20)
+    }
+  })
+
   it("agrees with a plain map, whatever is added and removed", () => {
     const random = makeRandom(new Uint8Array(16).fill(2))
     const bans = new Bans(20)

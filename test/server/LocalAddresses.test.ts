@@ -218,7 +218,7 @@ describe("an address is not taken", () => {
   })
 })
 
-describe("what a remote says we are", () => {
+describe("the address that a remote names as ours", () => {
   const says = parse("2.3.4.5:20002")
   const other = (host: string) => remote(parse(host), { isInbound: true, says })
 

@@ -71,7 +71,7 @@ describe("directly", () => {
     })
   )
 
-  it.live("has no way to Tor, I2P and CJDNS, and looks none of their names up", () =>
+  it.live("has no way to Tor, I2P and CJDNS, and looks up no name of theirs", () =>
     Effect.gen(function* () {
       const { asked, lookup } = names({})
       const dialer = yield* dialerOf(NodeDialer.layerDirect({ names: lookup }))
@@ -101,7 +101,7 @@ describe("directly", () => {
     })
   )
 
-  it.live("says that a name is unknown, or that none may be looked up", () =>
+  it.live("says that a name is unknown, or that names are not looked up", () =>
     Effect.gen(function* () {
       const { lookup } = names({})
       const reason = yield* failed(yield* dialerOf(NodeDialer.layerDirect({ names: lookup })), {
@@ -347,7 +347,7 @@ describe("through an I2P router", () => {
     })
   )
 
-  it.live("puts a key aside that is none, and makes a new one", () =>
+  it.live("puts aside a key that cannot be read, and makes a new one", () =>
     Effect.gen(function* () {
       const sam = yield* serveSam
       const store = Store.makeMemory()
@@ -377,6 +377,31 @@ describe("through an I2P router", () => {
       yield* dialer.dial(target, "manual")
       assert.strictEqual(created(sam).length, 3)
       assert.deepStrictEqual(yield* own.address, before)
+    })
+  )
+
+  it.effect("accepts again after the router failed, with pauses that grow", () =>
+    Effect.gen(function* () {
+      const sam = yield* serveSam
+      const { i2p: own } = yield* i2p({ sam })
+      const { address: host } = yield* own.address
+      const accepted = yield* Effect.forkScoped(own.accept, { startImmediately: true })
+      yield* until(() => sam.requests.some((line) => line.startsWith("STREAM ACCEPT")))
+      for (const socket of sam.sockets) socket.destroy()
+      yield* until(() => sam.sessions.size === 0)
+      // Tries after 1, 3, 6, 10, 15, 21 and 28 s are too soon for a new session. Our side may see the end of the socket a little later.
+      let seconds = 0
+      for (; created(sam).length < 2 && seconds < 60; seconds++) {
+        yield* TestClock.adjust("1 second")
+        yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 5)))
+      }
+      assert.isAtLeast(seconds, 36)
+      assert.isBelow(seconds, 45)
+      const name = Address.formatHost({ networkId: Address.NetworkId.i2p, address: host })
+      yield* accepting(sam, name)
+      const guest = yield* i2p({ sam })
+      yield* guest.dialer.dial({ host: name, port: 0 }, "manual")
+      assert.strictEqual((yield* Fiber.join(accepted)).localAddress.host, name)
     })
   )
 })

@@ -454,9 +454,11 @@ describe("The pool", () => {
   })
 
   it("does not gather connections while none succeeds", () => {
-    const { add, check, pass, pool } = begin()
+    const { add, check, ended, pass, pool, send } = begin()
     add(transaction(1))
     add(transaction(2))
+    ended(send().id, true)
+    assert.strictEqual(pool.needed, 5)
     for (let n = 0; n < 100; n++) {
       pass(3 * minute)
       check()

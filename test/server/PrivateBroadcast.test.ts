@@ -50,7 +50,11 @@ const refusal = (address: Address.Address, problem: Connection.DialProblem) =>
 const begin = Effect.fnUntraced(function* (options: {
   readonly ways?: ReadonlyArray<Dialer.NetworkName>
   readonly services?: bigint
-  readonly answer?: (remote: Remote, dial: number) => Effect.Effect<unknown, unknown, Scope.Scope> | undefined
+  readonly answer?: (
+    remote: Remote,
+    dial: number,
+    address: Address.Address
+  ) => Effect.Effect<unknown, unknown, Scope.Scope> | undefined
   readonly problem?: Connection.DialProblem
   readonly more?: Partial<PrivateBroadcast.Options>
 }) {
@@ -66,7 +70,7 @@ const begin = Effect.fnUntraced(function* (options: {
       const dial = dialled.push({ address, kind, at: clock.currentTimeMillisUnsafe() })
       yield* Effect.sleep(10)
       const [ours, theirs] = yield* Connection.makePair()
-      const answer = options.answer?.(scripted(theirs), dial)
+      const answer = options.answer?.(scripted(theirs), dial, address)
       if (options.problem !== undefined || answer === undefined) {
         return yield* refusal(address, options.problem ?? "Refused")
       }
@@ -308,6 +312,26 @@ describe("PrivateBroadcast", () => {
       assert.deepStrictEqual(
         proven.dialled.slice(0, 3).map(({ address }) => address.networkId),
         [4, 4, 4]
+      )
+    })
+  )
+
+  it.effect("does not take the answer of an I2P peer for a proof of Tor", () =>
+    Effect.gen(function* () {
+      const i2p = { networkId: Address.NetworkId.i2p, address: new Uint8Array(32), port: 0 }
+      const { dialled, service } = yield* begin({
+        ways: ["ipv4", "onion", "i2p"],
+        answer: (remote, _, { networkId }) => (networkId === Address.NetworkId.i2p ? takes([])(remote) : Effect.never),
+        more: {
+          ipThroughTor: true,
+          pick: (name) => ({ address: name === "i2p" ? i2p : name === "onion" ? onion(1) : ipv4(1), services: 0n })
+        }
+      })
+      for (let id = 1; id <= 5; id++) yield* service.broadcast(transaction(id))
+      yield* TestClock.adjust("30 minutes")
+      assert.deepStrictEqual(
+        new Set(dialled.map(({ address }) => address.networkId)),
+        new Set([Address.NetworkId.torV3, Address.NetworkId.i2p])
       )
     })
   )

@@ -191,7 +191,7 @@ describe("fixed seeds", () => {
     })
   )
 
-  it.effect("are none for other networks", () =>
+  it.effect("are empty for other networks", () =>
     Effect.gen(function* () {
       for (const name of ["regtest", "my signet", "toString"]) {
         assert.deepStrictEqual(yield* loadFixedEntries(name, new Set(networks), random()), [])

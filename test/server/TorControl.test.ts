@@ -144,6 +144,22 @@ describe("TorControl", () => {
     })
   )
 
+  it.effect("does not save the kept key again", () =>
+    Effect.gen(function* () {
+      const { saved, store } = keyStore(key)
+      const { control } = yield* begin(torBut({ ADD_ONION: added() }), { key: store })
+      assert.strictEqual((yield* control.status)._tag, "Up")
+      assert.deepStrictEqual(saved, [])
+    })
+  )
+
+  it.effect("does not take a reply that came before a command for its answer", () =>
+    Effect.gen(function* () {
+      const { control } = yield* begin(torBut({ PROTOCOLINFO: `${info("METHODS=NULL")}551 Stray\r\n` }))
+      assert.strictEqual((yield* control.status)._tag, "Up")
+    })
+  )
+
   it.effect("makes no new key where the kept one is damaged or cannot be read", () =>
     Effect.gen(function* () {
       const damaged = yield* begin(tor, { key: keyStore("ED25519-V3:\r\nQUIT").store })

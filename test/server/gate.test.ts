@@ -204,7 +204,7 @@ describe("the gate", () => {
         networkActive: true,
         inbound: 189,
         slots: 189,
-        evict: () => ({ id: i, host: { networkId: 1, address: Uint8Array.of(99, i >>> 12, i >>> 4, i) } }),
+        evict: () => ({ id: i, host: { networkId: 1, address: Uint8Array.of(99 + (i >>> 16), i >>> 8, i, 1) } }),
         now
       })
       steps.set(outcome(admission), (steps.get(outcome(admission)) ?? 0) + 1)

@@ -25,12 +25,13 @@ const textOf = (action: Action): string => {
   }
 }
 
-/** Runs the machine as a server does, by its own times, and writes down what happens at which second. */
+/** Runs the machine as a server does, by its own times and at every tick, and writes down what happens at which second. */
 const run = (
   settings: Partial<Settings>,
   factsAt: (second: number, log: ReadonlyArray<string>) => Partial<Facts>,
   until: number,
-  seed = 1
+  seed = 1,
+  tick = Infinity
 ): ReadonlyArray<string> => {
   const seeding = new Seeding({ ...noSources, ...settings }, start, makeRandom(new Uint8Array(16).fill(seed)))
   const log: Array<string> = []
@@ -50,7 +51,7 @@ const run = (
     const step = seeding.step(now, facts)
     for (const action of step.actions) log.push(`${second} ${textOf(action)}`)
     assert.isAbove(step.until, now)
-    now = step.until
+    now = Math.min(step.until, now + tick)
   }
   return log
 }
@@ -223,6 +224,20 @@ describe("fixed seeds", () => {
     )
     assert.deepStrictEqual(log, ["240 fixed ipv6"])
   })
+})
+
+it("more calls than needed change nothing", () => {
+  const scenes: ReadonlyArray<Parameters<typeof run>> = [
+    [{ usesFixedSeeds: true }, () => ({ emptyNetworks: ["ipv4"] }), 200],
+    [{ seedNodes, dnsSeeds, usesFixedSeeds: true }, () => ({ emptyNetworks: ["ipv4"] }), 200],
+    [{ seedNodes, dnsSeeds }, (second) => ({ bookSize: second > 40 ? 5 : 0, fullRelay: second > 70 ? 2 : 1 }), 200],
+    [{ dnsSeeds }, () => ({ bookSize: 1_000 }), 1_000]
+  ]
+  for (const [settings, facts, until] of scenes) {
+    const asAsked = run(settings, facts, until)
+    assert.isNotEmpty(asAsked)
+    assert.deepStrictEqual(run(settings, facts, until, 1, 250), asAsked)
+  }
 })
 
 it("a machine with nothing left waits for ever", () => {

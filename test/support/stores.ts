@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type * as Store from "../../src/server/Store.ts"
 import { StoreError, type StoreProblem } from "../../src/server/Store.ts"
 
-/** What the next operations of a faulty store do. Change it while the store is used. */
+/** The faults of the next operations of a faulty store. Change them while the store is used. */
 export interface Faults {
   /** Fails every load with this problem. */
   load?: StoreProblem | undefined
@@ -15,7 +15,7 @@ export interface Faults {
   delay?: number | undefined
 }
 
-/** A store that does what `faults` says before it hands on to `store`, and the operations so far: `save peers.dat`. */
+/** A store that applies `faults` before it hands on to `store`, and the operations so far: `save peers.dat`. */
 export const makeFaulty = (
   store: Store.Store,
   faults: Faults = {}

@@ -471,4 +471,34 @@ describe("run", () => {
       assert.isTrue(Cause.isCause(cause))
     })
   )
+
+  it.live("of a program that waits in vain ends, and says so", () =>
+    Effect.gen(function* () {
+      const hanging = Simulation.run(
+        1,
+        (simulation) =>
+          Effect.gen(function* () {
+            const listener = yield* (yield* simulation.host()).listen()
+            yield* listener.accept
+          }),
+        { limit: "10 days" }
+      )
+      assert.match((yield* Effect.flip(hanging)).message, /the program still waits after 10d of virtual time/)
+    })
+  )
+
+  it.live("of a program ends with its finalizers, which may take virtual time", () =>
+    Effect.gen(function* () {
+      let ended = false
+      yield* Simulation.run(1, () =>
+        Effect.addFinalizer(() =>
+          Effect.andThen(
+            Effect.sleep("1 minute"),
+            Effect.sync(() => (ended = true))
+          )
+        )
+      )
+      assert.isTrue(ended)
+    })
+  )
 })

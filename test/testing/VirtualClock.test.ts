@@ -189,10 +189,15 @@ const both: ReadonlyArray<readonly [string, Effect.Effect<void, unknown>]> = [
 
 for (const [name, layer] of [
   ["TestClock", TestClock.layer()],
-  ["VirtualClock", VirtualClock.layer]
+  ["VirtualClock", VirtualClock.layer],
+  ["the VirtualClock that advances", VirtualClock.layerAdvancing]
 ] as const) {
   describe(name, () => {
-    for (const [rule, effect] of both) it.live(rule, () => Effect.provide(effect, layer))
+    for (const [rule, effect] of both) {
+      // These look at a clock that stands still.
+      if (layer === VirtualClock.layerAdvancing && /not before|one after the other|for ever never/.test(rule)) continue
+      it.live(rule, () => Effect.provide(effect, layer))
+    }
   })
 }
 
@@ -243,5 +248,46 @@ describe("VirtualClock only", () => {
       assert.isAbove(yield* TestClock.withLive(now), 1_000_000_000_000)
       assert.strictEqual(yield* now, 0)
     }).pipe(Effect.provide(VirtualClock.layer))
+  )
+})
+
+describe("a clock that advances", () => {
+  const advancing = <A, E>(effect: Effect.Effect<A, E>) => Effect.provide(effect, VirtualClock.layerAdvancing)
+
+  it.live("goes to the next time when all fibers wait, and not past it", () =>
+    Effect.gen(function* () {
+      const times: Array<number> = []
+      yield* fork(
+        Effect.forever(
+          Effect.sleep("1 hour").pipe(
+            Effect.andThen(now),
+            Effect.map((at) => void times.push(at))
+          )
+        )
+      )
+      yield* Effect.sleep("3 hours")
+      assert.strictEqual(yield* now, 10_800_000)
+      assert.deepStrictEqual(times.slice(0, 2), [3_600_000, 7_200_000])
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* now, 14_400_000)
+    }).pipe(advancing)
+  )
+
+  it.live("does not move while a fiber runs or yields", () =>
+    Effect.gen(function* () {
+      const sleeping = yield* fork(Effect.sleep(1))
+      for (let turn = 0; turn < 100; turn++) yield* Effect.yieldNow
+      assert.isUndefined(sleeping.pollUnsafe())
+      assert.strictEqual(yield* now, 0)
+      yield* Fiber.join(sleeping)
+      assert.strictEqual(yield* now, 1)
+    }).pipe(advancing)
+  )
+
+  it.live("lets finalizers take their time", () =>
+    Effect.gen(function* () {
+      yield* Effect.scoped(Effect.addFinalizer(() => Effect.sleep("5 seconds")))
+      assert.strictEqual(yield* now, 5_000)
+    }).pipe(advancing)
   )
 })

@@ -27,6 +27,7 @@ import { listen } from "./listen.ts"
 import { defaultUrl, net, parseUrl } from "./net.ts"
 import { Output } from "./output.ts"
 import { parseHostPort, parseProxy } from "./proxy.ts"
+import { formats, peers } from "./peers.ts"
 import { recordIn } from "./record.ts"
 import { replay } from "./replay.ts"
 import { parseServices } from "./services.ts"
@@ -488,6 +489,61 @@ Exit code 0: each address was visited, or ended after --for, or by Ctrl-C or SIG
   ])
 )
 
+const peersCommand = Command.make(
+  "peers",
+  {
+    network: Flag.Literals("network", Network.names).pipe(
+      Flag.withAlias("n"),
+      Flag.withDescription("The network of the addresses, if the file does not say it; mainnet by default"),
+      Flag.withDefault("mainnet")
+    ),
+    json: Flag.Boolean("json").pipe(Flag.withDescription("Print one JSON object a line"), Flag.withDefault(false)),
+    to: Flag.Literals("to", formats).pipe(
+      Flag.withDescription("Convert to this format instead of printing"),
+      Flag.optional
+    ),
+    output: Flag.String("output").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.filter(
+        (output) => output !== "",
+        () => "a file"
+      ),
+      Flag.withDescription("The file that --to writes. It must not exist"),
+      Flag.optional
+    ),
+    file: Argument.String("file").pipe(
+      Argument.withMetavar("FILE"),
+      Argument.withDescription(
+        "peers.dat, anchors.dat, a peers.json of btcd, a JSON array, or lines; - for standard input"
+      )
+    )
+  },
+  ({ file, json, network, output, to }) => {
+    if (Option.isSome(to) !== Option.isSome(output)) {
+      return Effect.fail(new Failure({ message: Option.isSome(to) ? "--to: needs --output" : "--output: needs --to" }))
+    }
+    return peers(file, {
+      network: Network.fromName(network),
+      format: json ? "json" : "text",
+      to: Option.getOrUndefined(Option.zipWith(to, output, (format, file) => ({ format, file })))
+    })
+  }
+).pipe(
+  Command.withShortDescription("Show the addresses of nodes in a file, or convert them"),
+  Command.withDescription(
+    `Show the addresses in the peers.dat or anchors.dat of Bitcoin Core, in a peers.json of btcd, in a JSON array (of getnodeaddresses, or a snapshot of bitnodes), or in lines of HOST[:PORT]. Or convert them, with --to and --output.
+
+Exit code 1: the file cannot be read, or a part of it was lost. The rest is shown or converted then.`
+  ),
+  Command.withExamples([
+    { command: "btcpeer peers ~/.bitcoin/peers.dat", description: "The address manager of Bitcoin Core" },
+    {
+      command: "btcpeer peers peers.json --to peers.dat --output peers.dat",
+      description: "The addresses of btcd, for Bitcoin Core"
+    }
+  ])
+)
+
 const netCommand = Command.make(
   "net",
   {
@@ -526,7 +582,16 @@ Exit code 0: shown, or stopped by Ctrl-C. 1: nothing answers, or no status of a 
 /** The command tree. */
 export const btcpeer = Command.make("btcpeer").pipe(
   Command.withDescription("A Bitcoin peer for the command line"),
-  Command.withSubcommands([connectCommand, listenCommand, crawlCommand, netCommand, replayCommand, decodeCommand, demo])
+  Command.withSubcommands([
+    connectCommand,
+    listenCommand,
+    crawlCommand,
+    netCommand,
+    peersCommand,
+    replayCommand,
+    decodeCommand,
+    demo
+  ])
 )
 
 const oneLine = (text: string): string => clean(text.replace(/\s+/g, " ").trim())

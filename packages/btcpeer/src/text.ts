@@ -22,7 +22,7 @@ export const cleanBytes = (text: string): string => text.replace(/[^\x20-\x7e]/g
 export const cleanJson = (json: string): string =>
   json.replace(acting, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
 
-const plural: Readonly<Record<string, string>> = { hash: "hashes", address: "addresses" }
+const plural: Readonly<Record<string, string>> = { hash: "hashes", address: "addresses", entry: "entries" }
 
 /** `1 block`, `2 blocks`. */
 export const counted = (count: number, what: string): string =>

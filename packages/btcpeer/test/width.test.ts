@@ -76,7 +76,8 @@ describe("help", () => {
     return (yield* TestConsole.logLines).slice(before.length).join("\n")
   })
 
-  const commands = [[], ["connect"], ["listen"], ["replay"], ["decode"], ["net"], ["demo"]]
+  const commands = ["connect", "listen", "crawl", "net", "peers", "replay", "decode", "demo"].map((name) => [name])
+  commands.unshift([])
 
   it.effect.each(widths)("fits into %i columns, with the same words", (columns) =>
     Effect.gen(function* () {

@@ -248,7 +248,7 @@ export class AddressRelay {
     return sends
   }
 
-  /** When `tick` has something to do, as things are now; `Infinity` for never. */
+  /** When `tick` has something to do, as things are now; `Infinity` for never. Ask again after every call, and when `announces` changes. */
   next(): number {
     const announces = this.#options.announces()
     let next = Infinity

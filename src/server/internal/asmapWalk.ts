@@ -164,8 +164,7 @@ export const flawOf = (bytes: Uint8Array): Flaw | undefined => {
         if (before === DEFAULT) return flaw("UselessDefault")
       }
     }
-    // A RETURN is followed by the instruction to which a JUMP leads.
-    before = kind === RETURN ? JUMP : kind
+    before = kind
   }
   return { problem: "Incomplete", bit: program.end }
 }

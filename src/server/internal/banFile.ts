@@ -108,5 +108,7 @@ export const encode = (bans: ReadonlyArray<Ban>): Uint8Array => {
     ...(reason === undefined ? undefined : { reason }),
     ...unknown
   }))
-  return new TextEncoder().encode(`${JSON.stringify({ _warning_: warning, banned_nets: entries }, null, 4)}\n`)
+  const text = JSON.stringify({ _warning_: warning, banned_nets: entries }, null, 4)
+  // Core breaks the line in an empty list, too.
+  return new TextEncoder().encode(`${bans.length === 0 ? text.replace("[]", "[\n    ]") : text}\n`)
 }

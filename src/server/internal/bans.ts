@@ -29,6 +29,11 @@ export class Bans {
     return this.#trie.size
   }
 
+  /** Bans in memory, for tests of the bound: those that hold, and as many again that were replaced or removed. */
+  get remembered(): number {
+    return this.#heap.length
+  }
+
   /** Whether a ban of a subnet that contains the host holds. At its end it holds no more. */
   has(host: Host, now: number): boolean {
     return this.#trie.size > 0 && this.#trie.find(host, ({ until }) => now < until) !== undefined

@@ -16,7 +16,7 @@ const syncDirectory = async (files: Files, directory: string): Promise<void> => 
   }
 }
 
-/** The bytes of a file, or undefined if there is none. */
+/** The bytes of a file, or undefined if there is no file. */
 export const loadFile = async (files: Files, file: string): Promise<Uint8Array | undefined> => {
   try {
     return new Uint8Array(await files.readFile(file))

@@ -14,6 +14,6 @@ const files: { readonly [name: string]: (() => Promise<{ readonly default: Fixed
   signet: () => import("../fixedSeeds/signet.json", { with: { type: "json" } })
 }
 
-/** Loads the addresses of a Bitcoin network; none where the package has none. */
+/** Loads the addresses of a Bitcoin network; empty where the package has no addresses. */
 export const loadFixedSeeds = async (name: string): Promise<FixedSeeds> =>
   (Object.hasOwn(files, name) ? await files[name]?.() : undefined)?.default ?? {}

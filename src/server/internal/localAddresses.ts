@@ -1,5 +1,5 @@
 /**
- * Our own addresses, and which of them to tell a remote. A remote learns where else to find us from what we tell it, so the address of
+ * Our own addresses, and which of them to tell a remote. The answer shows a remote where else it finds us, so the address of
  * a privacy network is told in that network only, and no other address is told there.
  */
 import { type Address, canonical, group, type Host, isRoutable, NetworkId } from "../../Address.ts"
@@ -76,10 +76,10 @@ const mayBeTold = (ours: Host, network: NetworkName): boolean => {
 
 const keyOf = (host: Host): string => hostKey(canonical(host))
 
-/** Whether an address has the port that its network needs: I2P has none. */
+/** Whether an address has the port that its network needs: I2P has no ports. */
 export const hasPort = ({ networkId, port }: Address): boolean => (networkId === NetworkId.i2p ? port === 0 : port > 0)
 
-/** A remote, as far as it matters for what we tell it. */
+/** The facts about a remote that decide which address it is told. */
 export interface Remote {
   readonly host: Host
   /** The network that it came through: onion for a remote that came in by our onion service, whose host is 127.0.0.1. */
@@ -94,7 +94,7 @@ export interface Settings {
   readonly listens: boolean
   /** The port on which we listen. */
   readonly port: number
-  /** Whether we take addresses that nobody gave us: of interfaces, of listeners, and what remotes say. */
+  /** Whether we take addresses that nobody gave us: of interfaces, of listeners, and those that remotes name. */
   readonly discovers: boolean
   /** The networks that we reach. */
   readonly networks: ReadonlySet<NetworkName>
@@ -157,7 +157,7 @@ export class LocalTable {
     const entry = this.#entries.get(key)
     // An inbound remote has found us by this address (Core).
     if (entry !== undefined && isInbound) entry.votes++
-    // All remotes behind one proxy have its address.
+    // All remotes that come through one proxy have its address.
     if (!isRoutable(host)) return
     const groups = this.#claims.get(key) ?? new Set()
     if (groups.size < neededWitnesses) groups.add(group(host))
@@ -182,7 +182,7 @@ export class LocalTable {
     return best
   }
 
-  /** Whether what a remote says can be told to it: it is one of our networks, and remotes of two groups said it. */
+  /** Whether the address that a remote names can be told to it: it is one of our networks, and remotes of two groups said it. */
   #isBelieved(says: Address, { host, isInbound, network }: Remote): boolean {
     const { discovers, networks } = this.#settings
     if (!discovers || !isRoutable(host) || !isRoutable(says) || (isInbound && !hasPort(says))) return false
@@ -190,7 +190,7 @@ export class LocalTable {
     return (this.#claims.get(keyOf(says))?.size ?? 0) >= neededWitnesses
   }
 
-  /** The address to tell a remote, if any. Sometimes it is what the remote says itself, as it may know better. */
+  /** The address to tell a remote, if any. Sometimes it is the one that the remote names itself, as it may know better. */
   bestFor(remote: Remote, random: Random): Address | undefined {
     if (!this.#settings.listens) return undefined
     const own = this.#own(remote)

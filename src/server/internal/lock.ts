@@ -14,7 +14,7 @@ export interface Holder {
 
 const codeOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code
 
-/** The text of a file, or undefined if there is none. */
+/** The text of a file, or undefined if there is no file. */
 const readText = (path: string): string | undefined => {
   try {
     return fs.readFileSync(path, "utf8")
@@ -47,7 +47,7 @@ const isRunning = ({ pid, start }: Holder): boolean => {
   return now !== "ended" && (start === undefined || now === undefined || start === now)
 }
 
-/** The process that a lock file names. A file that was not written to its end names none. */
+/** The process that a lock file names. Undefined for a file that was not written to its end. */
 const holderIn = (text: string): Holder | undefined => {
   try {
     const { pid, start } = JSON.parse(text) as { readonly pid?: unknown; readonly start?: unknown }

@@ -8,7 +8,7 @@ import { type FixedSeeds, loadFixedSeeds } from "./fixedSeeds.ts"
 import { type NetworkName, wayOf } from "./networkNames.ts"
 import type { Random } from "./random.ts"
 
-/** What nodes of seeds are taken to offer (Core). Their version messages tell more. */
+/** The services that nodes of seeds are assumed to have (Core). Their version messages tell the real ones. */
 const assumed = Service.network | Service.witness | Service.p2pV2
 
 const day = 24 * 60 * 60

@@ -15,7 +15,7 @@ const batchSize = 3
 /** The wait before each batch, and between two looks at the peers in a longer wait. */
 const fewWait = 11_000
 const manyWait = 300_000
-/** A book with so many addresses gets the longer wait. */
+/** From this number of addresses on, a book gets the longer wait. */
 const manyAddresses = 1_000
 const fixedSeedsTime = 60_000
 /** While the network is switched off. */
@@ -26,7 +26,7 @@ const enoughPeers = 2
 export interface Settings {
   /** Names or addresses of nodes to ask for addresses. */
   readonly seedNodes: ReadonlyArray<string>
-  /** The names of DNS seeds; none if DNS is switched off, or neither IPv4 nor IPv6 is reached. */
+  /** The names of DNS seeds; empty if DNS is switched off, or neither IPv4 nor IPv6 is reached. */
   readonly dnsSeeds: ReadonlyArray<string>
   /** Whether all DNS seeds are asked in any case (forcednsseed of Core). */
   readonly forcesDns: boolean
@@ -36,7 +36,7 @@ export interface Settings {
   readonly usesFixedSeeds: boolean
 }
 
-/** What the server knows at a moment. */
+/** The knowledge of the server at a moment. */
 export interface Facts {
   /** Addresses in the book. */
   readonly bookSize: number
@@ -62,7 +62,7 @@ export interface Step {
   readonly until: number
 }
 
-/** What DNS waits for. */
+/** The state of DNS, with the event that it waits for. */
 type Dns =
   /** For the seed nodes, until this time. */
   | { readonly _tag: "SeedNodes"; readonly until: number }
@@ -144,7 +144,7 @@ export class Seeding {
     }
   }
 
-  /** The seed nodes have had their time, or there are none. */
+  /** The seed nodes have had their time, or there are no seed nodes. */
   #begin(now: number, facts: Facts, isHelped: boolean): void {
     const { forcesDns } = this.#settings
     this.#pause = facts.bookSize >= manyAddresses ? manyWait : fewWait

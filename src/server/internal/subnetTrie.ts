@@ -85,12 +85,12 @@ const masked = ({ address, networkId }: Address.Host, prefixLength: number): Sub
 
 /**
  * Reads a subnet as Bitcoin Core does: a host, `1.2.3.0/24`, or `1.2.3.0/255.255.255.0`. Bits after the prefix are cleared. Hosts of
- * Tor and I2P have no prefix. Unlike Core it also takes subnets of CJDNS.
+ * Tor and I2P have no prefix. Unlike Core it also takes subnets of CJDNS; a Core that reaches CJDNS leaves them out of its bans.
  *
  * @example
  * ```ts
  * import { Result } from "effect"
- * import { BanList } from "effect-bitcoin-peer/server"
+ * import * as BanList from "effect-bitcoin-peer/server/BanList"
  *
  * console.log(BanList.formatSubnet(Result.getOrThrow(BanList.parseSubnet("1.2.3.4/255.255.0.0")))) // 1.2.0.0/16
  * const wrong = BanList.parseSubnet("1.2.3.4/99")
@@ -180,7 +180,12 @@ const sharedBits = (a: Uint8Array, b: Uint8Array, limit: number): number => {
   return limit
 }
 
-/** Whether a subnet contains a host. No subnet contains `0.0.0.0` or `::`, as in Bitcoin Core. */
+/**
+ * Whether a subnet contains a host. No subnet contains `0.0.0.0` or `::`, as in Bitcoin Core.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
 export const subnetContains = (subnet: Subnet, of: Address.Host): boolean => {
   const { address, networkId } = Address.canonical(of)
   return (

@@ -68,7 +68,6 @@ export class Machine implements Host {
   readonly addresses: NonEmptyReadonlyArray<Address.Address>
   readonly proxied: ReadonlySet<number>
   readonly ports = new Map<string, Port>()
-  readonly lines = new Set<Line>()
   readonly layer: Host["layer"]
   private nextPort = 49_152
   private readonly network: Network
@@ -114,6 +113,8 @@ export class Network {
   readonly timers: Timers
   readonly journal: Journal
   readonly machines: Array<Machine> = []
+  /** The open connections. */
+  readonly lines = new Set<Line>()
   readonly names = new Map<string, ReadonlyArray<Address.Host>>()
   private readonly context: Context.Context<never>
   private readonly options: Options
@@ -210,9 +211,7 @@ export class Network {
   }
 
   private resume(): void {
-    for (const machine of this.machines) {
-      for (const line of machine.lines) if (this.isOpen(line.hosts[0], line.hosts[1])) line.resume()
-    }
+    for (const line of this.lines) if (this.isOpen(line.hosts[0], line.hosts[1])) line.resume()
   }
 
   kill(machine: Machine): void {
@@ -222,17 +221,16 @@ export class Network {
       port.close(new ConnectionError({ reason: { _tag: "Reset", cause } }))
     }
     machine.ports.clear()
-    for (const line of machine.lines) line.reset(cause)
+    for (const line of this.lines) if (line.hosts.includes(machine.number)) line.reset(cause)
   }
 
   stop(): void {
     this.timers.stop()
-    for (const machine of this.machines) {
-      for (const line of machine.lines) {
-        Effect.runSync(line.ends[0].destroy)
-        Effect.runSync(line.ends[1].destroy)
-      }
+    for (const { ends } of this.lines) {
+      Effect.runSync(ends[0].destroy)
+      Effect.runSync(ends[1].destroy)
     }
+    this.lines.clear()
   }
 
   // ---- connections
@@ -267,8 +265,7 @@ export class Network {
       },
       onEnd: (sender) => this.event(machines[sender], machines[1 - sender]!, "closes"),
       onOver: (cause) => {
-        from.lines.delete(line)
-        to.lines.delete(line)
+        this.lines.delete(line)
         if (cause !== undefined) this.event(from, to, `is disconnected: ${cause.message}`)
       }
     })
@@ -280,8 +277,7 @@ export class Network {
       closeTimeout: this.options.closeTimeout
     }).pipe(Scope.provide(Scope.makeUnsafe()), Effect.provideContext(this.context), Effect.runSync)
     line.connect(pair)
-    from.lines.add(line)
-    to.lines.add(line)
+    this.lines.add(line)
     const { lifetime } = link.numbers
     if (lifetime < Number.POSITIVE_INFINITY) {
       const life = -Math.log1p(-this.dice.next()) * lifetime
@@ -329,7 +325,10 @@ export class Network {
     else {
       const parsed = Address.parseHost(host)
       hosts = Result.isSuccess(parsed) ? [parsed.success] : (this.names.get(host.toLowerCase()) ?? [])
-      if (hosts.length === 0 && /\.(?:onion|i2p)$/i.test(host)) return dialFailed("NeedsProxy", goal)
+      // No resolver is asked for such a name (RFC 7686), and here it is no address.
+      if (hosts.length === 0 && from.proxied.size === 0 && /\.(?:onion|i2p)$/i.test(host)) {
+        return dialFailed("NeedsProxy", goal)
+      }
     }
     if (hosts.length === 0) {
       return dialFailed("HostNotFound", goal, systemError("ENOTFOUND", `getaddrinfo ${host}`))

@@ -196,6 +196,34 @@ export interface Requester {
 }
 
 /**
+ * An address in a list.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ListedAddress {
+  readonly address: AddressV2
+  /** Who told of it; the address itself where the format does not say it. */
+  readonly source: Address.Host
+  /** When it was last reached, in seconds since 1970; 0 for never, or where the format does not say it. */
+  readonly lastSuccess: number
+}
+
+/**
+ * A list of addresses out of a file.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface List {
+  readonly found: ReadonlyArray<ListedAddress>
+  /** How many entries are not addresses. */
+  readonly skipped: number
+  /** What is wrong with the file, or with the first entry that was skipped. */
+  readonly problem: string | undefined
+}
+
+/**
  * What came of an import.
  *
  * @category models

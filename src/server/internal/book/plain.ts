@@ -1,78 +1,21 @@
 /** The address book as a plain object: the tables with addresses as objects, and files of addresses. */
 import * as Result from "effect/Result"
 import * as Address from "../../../Address.ts"
-import type { Network } from "../../../Network.ts"
-import { type AddressV2, Service } from "../../../Wire.ts"
+import type { AddressV2 } from "../../../Wire.ts"
 import { type NetworkName, networkNameOf } from "../networkNames.ts"
 import { Answers } from "./answers.ts"
 import { check } from "./check.ts"
 import { networks } from "./entries.ts"
 import { bucketSize, newBuckets } from "./hash.ts"
-import {
-  AddressBookError,
-  type AddressBookReason,
-  type Book,
-  type Count,
-  type Entry,
-  type Format,
-  type Imported,
-  type Options,
-  type RawEntry,
-  type Selected
-} from "./models.ts"
+import { encodeList, encodeText, readList } from "./lists.ts"
+import type { Book, Count, Entry, Imported, List, Options, RawEntry, Selected } from "./models.ts"
 import * as PeersDat from "./peersDat.ts"
 import * as Draw from "./select.ts"
 import { canonical, type Tables } from "./tables.ts"
 import * as Text from "./text.ts"
 
-const encodeText = (text: string): Uint8Array => new TextEncoder().encode(text)
-
-export const fail = (format: Format | "anchors.dat", reason: AddressBookReason): AddressBookError =>
-  new AddressBookError({ format, reason })
-
-/** Why a `peers.dat` has nothing to read, as an error. */
-export const unreadable = (found: PeersDat.Unreadable): AddressBookError => {
-  switch (found._tag) {
-    case "NotPeersDat":
-      return fail("peers.dat", { _tag: "Unreadable", problem: found.problem })
-    case "OtherNetwork":
-      return fail("peers.dat", found)
-    case "OtherFormat":
-      return fail("peers.dat", { _tag: found.isNewer ? "NewerFormat" : "OlderFormat", version: found.format })
-  }
-}
-
-const readList = (
-  bytes: Uint8Array,
-  format: Format,
-  network: Network,
-  now: number
-): Result.Result<Text.List, AddressBookError> => {
-  if (format === "peers.dat") {
-    const contents = PeersDat.read(bytes, network.magic)
-    if ("_tag" in contents) return Result.fail(unreadable(contents))
-    const found = contents.entries.filter((entry) => entry !== undefined)
-    return Result.succeed({ found, skipped: contents.entries.length - found.length, problem: contents.damage })
-  }
-  const text = new TextDecoder().decode(bytes)
-  const time = Math.max(0, Math.floor(now / 1_000) - ageWithoutTime)
-  const defaults: Text.Defaults = { port: network.port, services: Service.network | Service.witness, time }
-  if (format === "lines") return Result.succeed(Text.readLines(text, defaults))
-  const json = Result.try({ try: (): unknown => JSON.parse(text), catch: () => "is not JSON" })
-  const list = Result.isFailure(json)
-    ? json.failure
-    : format === "json"
-      ? Text.readJson(json.success, defaults)
-      : Text.readPeersJson(json.success, defaults)
-  return typeof list === "string"
-    ? Result.fail(fail(format, { _tag: "Unreadable", problem: list }))
-    : Result.succeed(list)
-}
-
 const answerMaximum = 1_000
 const answerPercent = 23
-/** In seconds. Bitcoin Core takes this age for addresses with a time that cannot be. */
-const ageWithoutTime = 5 * 24 * 3_600
 
 /** The object around tables. */
 export const fromTables = (tables: Tables, { asmapVersion, network, random }: Options): Book => {
@@ -144,7 +87,7 @@ export const fromTables = (tables: Tables, { asmapVersion, network, random }: Op
   const serialize = (): Uint8Array => PeersDat.write(tables, network.magic, asmapVersion)
   const all = (): ReadonlyArray<AddressV2> => Array.from(entries.order.subarray(0, entries.size), timestamped)
 
-  const take = (list: Text.List, now: number): Imported => {
+  const take = (list: List, now: number): Imported => {
     let added = 0
     for (const { address, lastSuccess, source } of list.found) {
       added += tables.add([address], source, now)
@@ -196,13 +139,8 @@ export const fromTables = (tables: Tables, { asmapVersion, network, random }: Op
         case "peers.json":
           return encodeText(`${JSON.stringify(Text.peersJson(tables))}\n`)
         case "json":
-          return encodeText(`${JSON.stringify(all().map(Text.nodeAddress), undefined, 2)}\n`)
         case "lines":
-          return encodeText(
-            all()
-              .map((address) => `${Address.format(address)}\n`)
-              .join("")
-          )
+          return encodeList(all(), format)
       }
     },
     importFrom: (bytes, format, now) => Result.map(readList(bytes, format, network, now), (list) => take(list, now)),

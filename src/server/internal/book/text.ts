@@ -3,24 +3,9 @@ import * as Result from "effect/Result"
 import * as Address from "../../../Address.ts"
 import type { AddressV2 } from "../../../Wire.ts"
 import { bucketSize, newBuckets } from "./hash.ts"
+import type { List, ListedAddress } from "./models.ts"
 import type { Tables } from "./tables.ts"
 import { type NetworkName, networkNameOf } from "../networkNames.ts"
-
-/** An address to take into a book. */
-export interface Imported {
-  readonly address: AddressV2
-  readonly source: Address.Host
-  /** Seconds; 0 if it was never reached, as far as the text says. */
-  readonly lastSuccess: number
-}
-
-export interface List {
-  readonly found: ReadonlyArray<Imported>
-  /** How many entries are not addresses. */
-  readonly skipped: number
-  /** What is wrong with the first of them. */
-  readonly problem: string | undefined
-}
 
 /** What an address is taken for if the text does not say it. */
 export interface Defaults {
@@ -47,11 +32,11 @@ const timeOf = (value: unknown, otherwise: number): number =>
 
 /** Collects the entries of a list, and counts those that cannot be read. */
 class Collector {
-  readonly #found: Array<Imported> = []
+  readonly #found: Array<ListedAddress> = []
   #skipped = 0
   #problem: string | undefined
 
-  take(imported: Imported | string, where: string): void {
+  take(imported: ListedAddress | string, where: string): void {
     if (typeof imported !== "string") {
       this.#found.push(imported)
       return
@@ -70,7 +55,7 @@ const withTime = (
   timestamp: number,
   services: bigint,
   lastSuccess = 0
-): Imported | string =>
+): ListedAddress | string =>
   Result.isFailure(parsed)
     ? parsed.failure.message
     : {
@@ -104,7 +89,7 @@ const at = (host: unknown, port: unknown): Result.Result<Address.Address, Addres
 }
 
 /** An object of `getnodeaddresses`, or an array of a snapshot of bitnodes: host, port, version, user agent, connected since, services. */
-const readElement = (element: unknown, defaults: Defaults): Imported | string => {
+const readElement = (element: unknown, defaults: Defaults): ListedAddress | string => {
   const [host, port, time, services] = Array.isArray(element)
     ? [element[0], element[1], element[4], element[5]]
     : isObject(element)

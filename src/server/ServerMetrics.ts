@@ -110,7 +110,8 @@ interface Counted {
 }
 
 /**
- * Counts what happens in the server from now on, in the `MetricRegistry` of the context. Ends with the scope.
+ * Counts what happens in the server from now on, in the `MetricRegistry` of the context. Ends with the scope. Two servers of a process
+ * need a registry each, or their numbers are added up.
  *
  * @category constructors
  * @since 0.1.0

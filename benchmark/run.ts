@@ -4,7 +4,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { pretenuringFlag } from "./harness.ts"
 
-const questions = ["codec", "lists", "parser", "transport", "peer", "tcp", "peers"]
+const questions = ["codec", "lists", "parser", "transport", "peer", "tcp", "peers", "simulation"]
 /** Those that run once more with the flag of V8: it changes how fast objects are made that live as long as a block. */
 const withFlag = new Set(["codec", "lists"])
 const asked = process.argv.slice(2)

@@ -115,8 +115,16 @@ export const Connection: Context.Service<Connection, Connection> = Context.Servi
 export interface PairOptions {
   /** The addresses of the first and the second end; 192.0.2.1:50001 and 192.0.2.2:8333 by default. */
   readonly addresses?: readonly [Endpoint, Endpoint] | undefined
+  /** What each end knows as the address of the other one, where that is not its address, as through a proxy. */
+  readonly remoteAddresses?: readonly [Endpoint, Endpoint] | undefined
   /** How long bytes and ends travel in each direction, on the Clock. Their order is kept. */
   readonly delay?: Duration.Input | undefined
+  /**
+   * Carries what an end sends, in place of `delay`: a network of one's own. It is called with the index of the end, 0 or 1, and with
+   * bytes, or without bytes for the end of the stream. It calls `arrive` when the other end has received that, in the order of the
+   * calls for one end. What does not arrive stays on its way and counts in the window.
+   */
+  readonly carry?: ((from: 0 | 1, bytes: Uint8Array | undefined, arrive: () => void) => void) | undefined
   /**
    * How a write is cut. An array: into pieces of these sizes, repeated from the first. A function: into the pieces that
    * it returns, which joined must be the bytes. Each piece is a batch of its own. By default a pull returns all bytes
@@ -197,6 +205,7 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
       { host: "192.0.2.1", port: 50001 },
       { host: "192.0.2.2", port: 8333 }
     ]
+    const [firstRemote, secondRemote] = options.remoteAddresses ?? [secondAddress, firstAddress]
     const cutAfter = options.cutAfter
     const shared = {
       window: Math.max(1, options.window ?? 65_536),
@@ -205,8 +214,14 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
       clock
     }
     const cutOf = (index: 0 | 1) => (typeof cutAfter === "object" ? cutAfter[index] : cutAfter)
-    const first = new MemoryEnd(firstAddress, secondAddress, cutOf(0), { ...shared, split: splitterOf(options.split) })
-    const second = new MemoryEnd(secondAddress, firstAddress, cutOf(1), { ...shared, split: splitterOf(options.split) })
+    const { carry } = options
+    const optionsOf = (index: 0 | 1) => ({
+      ...shared,
+      split: splitterOf(options.split),
+      carry: carry && ((bytes: Uint8Array | undefined, arrive: () => void) => carry(index, bytes, arrive))
+    })
+    const first = new MemoryEnd(firstAddress, firstRemote, cutOf(0), optionsOf(0))
+    const second = new MemoryEnd(secondAddress, secondRemote, cutOf(1), optionsOf(1))
     first.connect(second)
     second.connect(first)
     // No fiber sees a graceful end now, and a wait could be for a TestClock that does not move any more.
@@ -216,7 +231,7 @@ export const makePair = (options: PairOptions = {}): Effect.Effect<Pair, never, 
         second.destroyUnsafe()
       })
     )
-    if (shared.delayMillis > 0) {
+    if (shared.delayMillis > 0 && carry === undefined) {
       // One fiber for each direction sleeps while bytes travel.
       yield* Effect.forkScoped(first.courier, { startImmediately: true })
       yield* Effect.forkScoped(second.courier, { startImmediately: true })

@@ -17,6 +17,8 @@ export interface MemoryOptions {
   readonly closeTimeout: Duration.Input | undefined
   readonly clock: Clock.Clock
   readonly split: ((bytes: Uint8Array) => ReadonlyArray<Uint8Array>) | undefined
+  /** Carries bytes, or without bytes the end, in place of the delay. */
+  readonly carry: ((bytes: Uint8Array | undefined, arrive: () => void) => void) | undefined
 }
 
 /** A queue. Removing an entry costs the same, however many there are. */
@@ -65,6 +67,8 @@ export class MemoryEnd implements Closable {
   private waitingBytes = 0
   private readonly travelling = new Fifo<{ readonly at: number; readonly parcel: Parcel }>()
   private travellingBytes = 0
+  /** Counts the breaks: what a carrier brings from before a break is dropped. */
+  private era = 0
   private sent = 0
   private isCut = false
 
@@ -203,6 +207,19 @@ export class MemoryEnd implements Closable {
   }
 
   private send(parcel: Parcel): void {
+    const carry = this.options.carry
+    if (carry !== undefined && parcel !== "break") {
+      const bytes = parcel === "end" ? undefined : parcel
+      const era = this.era
+      const size = bytes?.length ?? 0
+      this.travellingBytes += size
+      carry(bytes, () => {
+        if (era !== this.era) return
+        this.travellingBytes -= size
+        this.deliver(parcel)
+      })
+      return
+    }
     if (this.options.delayMillis === 0) {
       this.deliver(parcel)
       return
@@ -231,6 +248,7 @@ export class MemoryEnd implements Closable {
   private resetHere(cause: unknown): void {
     this.travelling.clear()
     this.travellingBytes = 0
+    this.era++
     if (this.isOver()) return
     this.error ??= resetError(cause)
     this.dropWaiting(this.error)

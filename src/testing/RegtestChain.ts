@@ -156,7 +156,13 @@ const heightScript = (height: number): Uint8Array => {
   return Uint8Array.of(bytes.length, ...bytes, 0)
 }
 
-const coinbase = (height: number, others: ReadonlyArray<Wire.Transaction>): Wire.Transaction => {
+/** The bytes of a number after the height in the coinbase: they make blocks of one height different. */
+const nonceScript = (nonce: number): Uint8Array =>
+  nonce === 0
+    ? new Uint8Array(0)
+    : Uint8Array.of(4, nonce & 0xff, (nonce >>> 8) & 0xff, (nonce >>> 16) & 0xff, nonce >>> 24)
+
+const coinbase = (height: number, others: ReadonlyArray<Wire.Transaction>, nonce: number): Wire.Transaction => {
   const commits = others.some(hasWitness)
   const outputs = [{ value: subsidy(height), script: anyone }]
   if (commits) outputs.push({ value: 0, script: Uint8Array.of(...commitmentPrefix, ...commitmentTo(others)) })
@@ -164,7 +170,14 @@ const coinbase = (height: number, others: ReadonlyArray<Wire.Transaction>): Wire
   const witness = commits ? [zeros] : []
   return {
     version: 2,
-    inputs: [{ previousOutput, script: heightScript(height), sequence: 0xffffffff, witness }],
+    inputs: [
+      {
+        previousOutput,
+        script: Uint8Array.of(...heightScript(height), ...nonceScript(nonce)),
+        sequence: 0xffffffff,
+        witness
+      }
+    ],
     outputs,
     lockTime: 0
   }
@@ -236,11 +249,13 @@ export const mineBlock = (
   options: {
     /** In seconds. Later than that of most of the last eleven blocks, as in every chain. */
     readonly timestamp: number
-    readonly transactions?: ReadonlyArray<Wire.Transaction>
+    readonly transactions?: ReadonlyArray<Wire.Transaction> | undefined
+    /** A number in the coinbase, of 32 bits: another one makes another block at the same height. 0 by default. */
+    readonly extraNonce?: number | undefined
   }
 ): Wire.Block => {
   const others = options.transactions ?? []
-  const transactions = [coinbase(chain.blocks.length, others), ...others]
+  const transactions = [coinbase(chain.blocks.length, others, options.extraNonce ?? 0), ...others]
   const header = {
     version: 0x20000000,
     previousBlock: chain.hashes.at(-1) ?? zeros,
@@ -251,6 +266,109 @@ export const mineBlock = (
   }
   while (!hasProofOfWork(header)) header.nonce++
   return { header, transactions }
+}
+
+/**
+ * The chain of the genesis block alone.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const start: Chain = { blocks: [genesis], hashes: [Wire.blockHash(genesis.header)] }
+
+/**
+ * The transactions of the next block of a chain that `mineChain` mines: as soon as coinbases are mature, every fourth block spends one to
+ * `anyoneWithWitness`, and in the same block spends that output again, with a witness.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const usualTransactions = (chain: Chain): ReadonlyArray<Wire.Transaction> => {
+  const height = chain.blocks.length
+  if (height <= coinbaseMaturity || height % 4 !== 0) return []
+  const move = spend(coinOf(chain.blocks[height - coinbaseMaturity]!.transactions.at(0)!))
+  return [move, spend(coinOf(move))]
+}
+
+/**
+ * How blocks are added to a chain.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ExtendOptions {
+  /** The same seed gives the same blocks; another one gives others. An integer of 32 bits, 0 by default. */
+  readonly seed?: number | undefined
+  /** Seconds between two blocks; 600 by default. */
+  readonly interval?: number | undefined
+  /** The transactions of the next block of the chain, without its coinbase. None by default; `usualTransactions` has some. */
+  readonly transactions?: ((chain: Chain) => ReadonlyArray<Wire.Transaction>) | undefined
+}
+
+/**
+ * Mines `count` blocks on top of a chain and returns the longer chain; the given one is not changed. A block takes some 100 µs.
+ *
+ * @example
+ * ```ts
+ * import { RegtestChain } from "effect-bitcoin-peer/testing"
+ *
+ * const chain = RegtestChain.extend(RegtestChain.start, 20)
+ * // The same start, then three blocks in place of the last two: a reorganisation for a node that follows the longest chain.
+ * const other = RegtestChain.fork(chain, 18, 3, { seed: 1 })
+ * console.log(other.blocks.length - 1, RegtestChain.forkHeight(chain, other)) // 21 18
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const extend = (chain: Chain, count: number, options: ExtendOptions = {}): Chain => {
+  const { interval = 600, seed = 0, transactions } = options
+  const blocks = [...chain.blocks]
+  const hashes = [...chain.hashes]
+  const longer: Chain = { blocks, hashes }
+  for (let i = 0; i < count; i++) {
+    const timestamp = blocks.at(-1)!.header.timestamp + interval
+    const block = mineBlock(longer, { timestamp, extraNonce: seed, transactions: transactions?.(longer) })
+    blocks.push(block)
+    hashes.push(Wire.blockHash(block.header))
+  }
+  return longer
+}
+
+/**
+ * Mines `count` blocks on top of the block at a height, and returns that chain. With a seed that was not used before, the blocks differ
+ * from those of the given chain. Throws a `RangeError` for a height that the chain does not have.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fork = (chain: Chain, height: number, count: number, options: ExtendOptions = {}): Chain => {
+  if (!Number.isInteger(height) || height < 0 || height >= chain.blocks.length) {
+    throw new RangeError(`the chain has no block at height ${height}; its tip is at ${chain.blocks.length - 1}`)
+  }
+  return extend(
+    { blocks: chain.blocks.slice(0, height + 1), hashes: chain.hashes.slice(0, height + 1) },
+    count,
+    options
+  )
+}
+
+/**
+ * The height of the last block that two chains have in common; -1 if they have none.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const forkHeight = (one: Chain, other: Chain): number => {
+  let height = 0
+  while (
+    height < one.hashes.length &&
+    height < other.hashes.length &&
+    Wire.hashEquals(one.hashes[height]!, other.hashes[height]!)
+  ) {
+    height++
+  }
+  return height - 1
 }
 
 /**
@@ -279,14 +397,9 @@ export const mineChain = Effect.fnUntraced(function* (count: number): Effect.fn.
   const hashes = [Wire.blockHash(genesis.header)]
   const chain: Chain = { blocks, hashes }
   for (let height = 1; height <= count; height++) {
-    const transactions: Array<Wire.Transaction> = []
-    if (height > coinbaseMaturity && height % 4 === 0) {
-      const move = spend(coinOf(blocks[height - coinbaseMaturity].transactions.at(0)!))
-      transactions.push(move, spend(coinOf(move)))
-    }
     // With a clock before 2011, as in tests, the timestamps still increase.
     const timestamp = Math.max(now - (count - height) * 600, genesis.header.timestamp + height)
-    const block = mineBlock(chain, { timestamp, transactions })
+    const block = mineBlock(chain, { timestamp, transactions: usualTransactions(chain) })
     blocks.push(block)
     hashes.push(Wire.blockHash(block.header))
     if (height % 100 === 0) yield* Effect.yieldNow

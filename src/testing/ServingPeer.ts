@@ -7,20 +7,13 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type * as Peer from "../Peer.ts"
 import * as Wire from "../Wire.ts"
+import { blockWithoutWitnesses, heightsAfter, maxBlocksAnnounced, withoutWitnesses } from "./internal/serving.ts"
 import { type Chain, network } from "./RegtestChain.ts"
 
-/** The most block hashes in the answer to a `getblocks`. */
-const maxBlocksAnnounced = 500
 /** The most transactions in the mempool. Further ones are ignored. */
 const maxMempool = 5_000
 
 const { block, tx, witnessFlag, witnessTx, wtx } = Wire.InventoryType
-
-/** The form for peers that did not ask for witnesses. */
-const withoutWitnesses = (transaction: Wire.Transaction): Wire.Transaction => ({
-  ...transaction,
-  inputs: Array.from(transaction.inputs, (input) => ({ ...input, witness: [] }))
-})
 
 const copied = (transaction: Wire.Transaction): Wire.Transaction =>
   Result.getOrThrow(Result.flatMap(Wire.encodeTransaction(transaction), Wire.decodeTransaction))
@@ -61,20 +54,8 @@ export const serveChain = (start: Chain) => {
   const peers = new Set<Peer.Peer>()
   const wantsHeaders = new WeakSet<Peer.Peer>()
 
-  /** The range of heights that a locator asks for: from the block after the first known hash to the stop hash. */
-  const after = ({ locator, stopHash }: Wire.GetHeaders | Wire.GetBlocks, limit: number): readonly [number, number] => {
-    const stop = heights.get(key(stopHash)) ?? Infinity
-    // An empty locator asks for the block of the stop hash alone.
-    if (locator.length === 0) return stop === Infinity ? [0, 0] : [stop, stop + 1]
-    let from = 1
-    for (const hash of locator) {
-      const height = heights.get(key(hash))
-      if (height === undefined) continue
-      from = height + 1
-      break
-    }
-    return [from, Math.min(from + limit, blocks.length, stop < from ? Infinity : stop + 1)]
-  }
+  const after = (message: Wire.GetHeaders | Wire.GetBlocks, limit: number): readonly [number, number] =>
+    heightsAfter(message, (hash) => heights.get(key(hash)), blocks.length, limit)
 
   /** The message that answers an item of a getdata, or `undefined` if the node does not have it. */
   const find = ({ type, hash }: Wire.InventoryItem): Wire.Message | undefined => {
@@ -83,8 +64,7 @@ export const serveChain = (start: Chain) => {
       case block: {
         const found = blocks[heights.get(key(hash)) ?? -1]
         if (found === undefined || witnesses) return found && { _tag: "block", block: found }
-        const transactions = Array.from(found.transactions, withoutWitnesses)
-        return { _tag: "block", block: { ...found, transactions } }
+        return { _tag: "block", block: blockWithoutWitnesses(found) }
       }
       case tx: {
         const found = byTxid.get(key(hash))

@@ -4,6 +4,8 @@
  * All peers are ours, whole ones, at both ends of each connection: hosts dial five others, so each has ten peers on average, over links of 10
  * to 150 ms. Each side pings every two minutes. Every ten seconds a transaction appears somewhere and is announced by each host to its
  * other peers, with trickle, until all have it; every ten minutes so does a block. `SIMULATION_HOSTS` sets the numbers of hosts.
+ *
+ * Nothing here waits for anything, so the time is processor time; the wall time beside it depends on what else runs on the machine.
  */
 import assert from "node:assert/strict"
 import * as Effect from "effect/Effect"
@@ -18,7 +20,7 @@ import { factor, printTable, row, verdict, wanted } from "./harness.ts"
 
 const dials = 5
 const sizes = (process.env.SIMULATION_HOSTS ?? "10,100").split(",").map(Number)
-/** The seconds that an hour of 1,000 peers may take. */
+/** The seconds of processor time that an hour of 1,000 peers may take. */
 const limit = 60
 
 const clocks: ReadonlyArray<readonly [string, Layer.Layer<never>]> = [
@@ -182,10 +184,10 @@ for (const size of sizes) {
     row(
       costs.length === 1 ? title : "",
       name,
-      `${cost.wall.toFixed(1)} s`,
-      `${cost.processor.toFixed(1)} s of processor time, ${cost.arrivals.toLocaleString("en-US")} arrivals, ${cost.heard.toLocaleString("en-US")} items new to a node`,
+      `${cost.processor.toFixed(1)} s`,
+      `${cost.wall.toFixed(1)} s on the wall, ${cost.arrivals.toLocaleString("en-US")} arrivals, ${cost.heard.toLocaleString("en-US")} items new to a node`,
       costs.length === 1 ? "" : factor(cost.processor / costs[0]!.processor),
-      peers === 1_000 ? verdict(cost.wall, limit, `≤ ${limit} s`, true) : ""
+      peers === 1_000 ? verdict(cost.processor, limit, `≤ ${limit} s`, true) : ""
     )
   }
 }

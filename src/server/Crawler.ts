@@ -116,12 +116,12 @@ export interface Options extends VisitOptions {
    */
   readonly revisit?: Duration.Input | undefined
   /**
-   * Visit each address once: those that are due at the start, and those that are learnt. The crawl then ends. False by default: it goes
-   * on for ever.
+   * Visit each address once: those that are due at the start, and those that are learnt. The crawl then ends. Visits that an earlier
+   * crawl cut short are waited for, until they are due. False by default: the crawl goes on for ever.
    */
   readonly once?: boolean | undefined
   /**
-   * How many addresses are kept; 500,000 by default. A new one takes the place of one that failed, was never reached, and could be
+   * How many addresses are kept; 500,000 by default, of about 700 bytes each. A new one takes the place of one that failed, was never reached, and could be
    * visited again; else it is refused. At most 8 ports of a host are kept, or 8 addresses of a /64 of IPv6.
    */
   readonly maximumAddresses?: number | undefined
@@ -342,10 +342,10 @@ const toldOf = (addresses: ReadonlyArray<Address>, now: number) =>
   addresses.map((address) => ({ ...address, services: 0n, timestamp: Math.floor(now / 1000) }))
 
 /**
- * Visits one address: connects, shakes hands, asks for addresses and ends. It never fails; a visit without a handshake is `Failed`.
- * Without the manners of a crawl: the caller decides how often.
+ * Visits one address: connects, shakes hands, asks for addresses and ends. A visit without a handshake succeeds with `Failed`. The
+ * caller has the manners of a crawl: this neither keeps a rate nor asks when the last visit was.
  *
- * Fails with `BadOption` only.
+ * Fails with `BadOption`, before anything is dialled.
  *
  * @category constructors
  * @since 0.1.0

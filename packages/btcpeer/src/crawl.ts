@@ -24,7 +24,7 @@ import { summaryEvent, summaryLines, visitEvent } from "./crawlReport.ts"
 import { Failure, failure } from "./failure.ts"
 import { Output } from "./output.ts"
 import type { Format } from "./summary.ts"
-import { cleanJson, grouped } from "./text.ts"
+import { cleanJson, counted, grouped } from "./text.ts"
 
 export interface CrawlSettings {
   readonly network: Network.Network
@@ -231,6 +231,15 @@ export const crawl = Effect.fnUntraced(function* (settings: CrawlSettings): Effe
             ? "no address to start from: those of --seed are private, and need --allow-private"
             : "no address to start from: give --seed HOST:PORT, --dns, or a --db of an earlier crawl"
       })
+    }
+    if (every === undefined) {
+      const cutShort = (yield* crawl.entries).filter(
+        ({ dueAt, state, visitedAt }) => state === "new" && visitedAt > 0 && dueAt > started
+      )
+      const last = cutShort.reduce((last, { dueAt }) => Math.max(last, dueAt), 0)
+      const until = new Date(last).toISOString().slice(11, 16)
+      if (last > 0)
+        warn(`cut short last time: ${counted(cutShort.length, "visit")}; the crawl waits for them until ${until} UTC`)
     }
     if (waiting + visiting === 0) warn("no address is due: each was visited in the last hour")
 

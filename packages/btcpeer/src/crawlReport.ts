@@ -90,8 +90,11 @@ export interface Summary {
   readonly failed: Readonly<Tally>
 }
 
-const sorted = (counts: ReadonlyMap<string, number>): Tally =>
-  Object.fromEntries([...counts].toSorted((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1)))
+/** Most first. */
+const byCount = (one: readonly [string, number], other: readonly [string, number]): number =>
+  other[1] - one[1] || (one[0] < other[0] ? -1 : 1)
+
+const sorted = (counts: ReadonlyMap<string, number>): Tally => Object.fromEntries([...counts].toSorted(byCount))
 
 const add = (counts: Map<string, number>, key: string): void => void counts.set(key, (counts.get(key) ?? 0) + 1)
 
@@ -109,7 +112,6 @@ export const summaryEvent = ({ entries, millis, network, reached, stopped, visit
     if (entry.state !== "reached" || entry.node === undefined) continue
     counts.reached++
     add(userAgents, entry.node.userAgent)
-    // Integers as keys of an object lose their order.
     add(versions, String(entry.node.protocolVersion))
     add(transports, entry.node.transport)
   }
@@ -154,7 +156,8 @@ const tableLines = (
 }
 
 const tallyRows = (tally: Readonly<Tally>): ReadonlyArray<ReadonlyArray<string>> => {
-  const all = Object.entries(tally)
+  // Keys that are integers have an order of their own.
+  const all = Object.entries(tally).toSorted(byCount)
   const shown = all.length > maximumRows ? all.slice(0, maximumRows - 1) : all
   const rest = all.slice(shown.length)
   const rows = shown.map(([name, count]) => [name === "" ? '""' : cleanBytes(name), grouped(count)])

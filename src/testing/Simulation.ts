@@ -62,7 +62,7 @@ export type Hosts = Host | ReadonlyArray<Host>
  */
 export interface Simulation {
   readonly seed: number | string
-  /** Adds a host. Dies if another host has one of its addresses. */
+  /** Adds a host. Dies if another host has one of its addresses, or a text is no address. */
   readonly host: (options?: HostOptions) => Effect.Effect<Host>
   readonly hosts: Effect.Effect<ReadonlyArray<Host>>
   /** Gives a name its addresses, for dials and for `resolve`; an empty list removes it. */
@@ -72,8 +72,8 @@ export interface Simulation {
   /** Sets the links between the hosts of two groups. Connections that are open keep theirs. */
   readonly setLink: (a: Hosts, b: Hosts, options: LinkOptions) => Effect.Effect<void>
   /**
-   * Stops all packets between two groups, or between a group and all other hosts. Dials get no answer, connections stall. Returns the
-   * effect that heals this cut: what was written meanwhile arrives then.
+   * Stops all packets between two groups, or between a group and all other hosts, so that a single host is a black hole. Dials get no
+   * answer, connections stall. Returns the effect that heals this cut: what was written meanwhile arrives then.
    */
   readonly cut: (a: Hosts, b?: Hosts) => Effect.Effect<Effect.Effect<void>>
   /** Heals all cuts. */
@@ -113,7 +113,10 @@ export const make = (options: Options = {}): Effect.Effect<Simulation, never, Sc
       hosts: Effect.sync(() => [...network.machines]),
       setName: (name, addresses) =>
         Effect.sync(() => {
-          const hosts = addresses.map((of) => (typeof of === "string" ? addressOf(of) : of))
+          const hosts = addresses.map((of): Address.Host => {
+            const { address, networkId } = typeof of === "string" ? addressOf(of) : of
+            return { networkId, address }
+          })
           if (hosts.length === 0) network.names.delete(name.toLowerCase())
           else network.names.set(name.toLowerCase(), hosts)
         }),

@@ -98,7 +98,12 @@ describe("dial", () => {
       const [connection, at] = yield* Fiber.join(dialling)
       assert.strictEqual(connection.remoteAddress.host, "5.6.7.8")
       assert.strictEqual(at, 350)
-      assert.strictEqual((yield* simulation.resolve("node.example")).length, 3)
+      assert.deepStrictEqual((yield* simulation.resolve("NODE.example"))[1], {
+        networkId: Address.NetworkId.ipv4,
+        address: Uint8Array.of(9, 9, 9, 9)
+      })
+      yield* simulation.setName("node.example", [])
+      assert.deepStrictEqual(yield* simulation.resolve("node.example"), [])
     })
   )
 

@@ -44,7 +44,7 @@ export type Hosts = Host | ReadonlyArray<Host>
  *   const wallet = yield* simulation.host({ name: "wallet" })
  *   yield* ScriptedPeer.attach(node, ScriptedPeer.slow(ScriptedPeer.honest(chain), "2 seconds"))
  *   yield* Effect.gen(function*() {
- *     yield* Effect.sleep("6 seconds") // in the middle of the download
+ *     yield* Effect.sleep("3 seconds") // in the middle of the download
  *     yield* Effect.andThen(Effect.sleep("30 seconds"), yield* simulation.cut(wallet, node))
  *   }).pipe(Effect.forkScoped)
  *   // The program under test. It gets a function that dials, here `wallet.dial`.
@@ -78,7 +78,10 @@ export interface Simulation {
   readonly cut: (a: Hosts, b?: Hosts) => Effect.Effect<Effect.Effect<void>>
   /** Heals all cuts. */
   readonly heal: Effect.Effect<void>
-  /** Resets all connections of hosts and ends their listeners, as the end of their process does. They can listen and dial again. */
+  /**
+   * Resets all connections of hosts and ends their listeners, as the end of their process does. They can listen and dial again. The fibers
+   * of the test that use them go on, with errors.
+   */
   readonly kill: (hosts: Hosts) => Effect.Effect<void>
   /** The open connections, by the hosts that dialled and accepted. */
   readonly connections: Effect.Effect<ReadonlyArray<readonly [from: Host, to: Host]>>
@@ -99,7 +102,11 @@ const namesOf = (hosts: Hosts): string =>
     .join(", ")
 
 /**
- * Makes an empty network on the Clock of the context. The end of the scope destroys its connections.
+ * Makes an empty network on the Clock of the context. The end of the scope destroys its connections. `run` makes one, too, and with it
+ * the clock.
+ *
+ * `TestClock.adjust` does not wait for fibers that the test itself has set going, so a message that the test has just sent may miss it.
+ * `VirtualClock.layer` waits for them.
  *
  * @category constructors
  * @since 0.1.0

@@ -16,6 +16,7 @@ import { makeDice } from "./internal/dice.ts"
 import { type Event, formatEvent } from "./internal/journal.ts"
 import { addressOf, Machine, Network } from "./internal/network.ts"
 import type { Host, HostOptions, LinkOptions, Options } from "./internal/options.ts"
+import { withoutStackTrace } from "../primitives/withoutStackTrace.ts"
 import * as VirtualClock from "./VirtualClock.ts"
 
 export { type Event, formatEvent } from "./internal/journal.ts"
@@ -45,7 +46,7 @@ export type Hosts = Host | ReadonlyArray<Host>
  *   yield* ScriptedPeer.attach(node, ScriptedPeer.slow(ScriptedPeer.honest(chain), "2 seconds"))
  *   yield* Effect.gen(function*() {
  *     yield* Effect.sleep("3 seconds") // in the middle of the download
- *     yield* Effect.andThen(Effect.sleep("30 seconds"), yield* simulation.cut(wallet, node))
+ *     yield* Effect.andThen(Effect.sleep("20 seconds"), yield* simulation.cut(wallet, node))
  *   }).pipe(Effect.forkScoped)
  *   // The program under test. It gets a function that dials, here `wallet.dial`.
  *   return yield* Effect.gen(function*() {
@@ -223,14 +224,17 @@ export const run = <A, E, R>(
     const simulation = yield* make({ ...options, seed })
     const exit = yield* Effect.suspend(() => program(simulation)).pipe(
       Effect.scoped,
-      Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(new SimulationHangs({ limit })) }),
+      Effect.timeoutOrElse({
+        duration: limit,
+        orElse: () => Effect.fail(withoutStackTrace(() => new SimulationHangs({ limit })))
+      }),
       Effect.provideService(SecureRandom.SecureRandom, random),
       Effect.exit
     )
     if (Exit.isSuccess(exit)) return exit.value
     if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
     const events = (yield* simulation.events).slice(-printedEvents)
-    return yield* new SimulationFailed({ seed, events, cause: exit.cause })
+    return yield* withoutStackTrace(() => new SimulationFailed({ seed, events, cause: exit.cause }))
   }).pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(VirtualClock.layerAdvancing)) as Effect.Effect<
     A,
     SimulationFailed,

@@ -125,6 +125,9 @@ const attend = Effect.fnUntraced(function* (runner: Runner, { address: text }: C
   yield* tables.finish(text, visit, options.runner ?? "runner", !isFull())
 })
 
+/** How long a runner that stops, or a shard that moves, waits for its database. */
+const farewell = Duration.seconds(2)
+
 /** The loop of a shard. It never ends: a database that fails is tried again. */
 const crawlShard = Effect.fnUntraced(function* (runner: Runner, shard: number) {
   const { dials, options, tables } = runner
@@ -143,6 +146,7 @@ const crawlShard = Effect.fnUntraced(function* (runner: Runner, shard: number) {
       yield* FiberSet.run(
         fibers,
         attend(runner, claim).pipe(
+          Effect.onInterrupt(() => Effect.ignore(Effect.timeout(tables.abandon(claim.address), farewell))),
           Effect.ignoreCause({ log: "Warn", message: "a visit was not saved" }),
           Effect.ensuring(Effect.sync(() => freed.openUnsafe()))
         )

@@ -283,8 +283,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     now
   })
 
-  const peersChanged = yield* Latch.make()
-
   // ---- one connection
 
   const observe = (one: Running, event: Wire.ParserEvent): void => {
@@ -326,8 +324,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const { services, transport, userAgent } = peer.info
     emit({ _tag: "Ready", id, kind, target, userAgent, services, transport })
     wake()
-    peersChanged.openUnsafe()
-    peersChanged.closeUnsafe()
+    connections.changed()
     if (one.waiter !== undefined) Deferred.doneUnsafe(one.waiter, Effect.succeed(connected))
     if (kind === "feeler") return Effect.andThen(peer.disconnect("the address answers"), peer.awaitShutdown)
     const evicted = kind === "inbound" ? inbound.overTransactionShare(one) : undefined
@@ -379,8 +376,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       Deferred.doneUnsafe(one.waiter, Effect.fail(failed))
     }
     wake()
-    peersChanged.openUnsafe()
-    peersChanged.closeUnsafe()
+    connections.changed()
   }
 
   /** Runs an attempt or a peer to its end, and gives its slot back. */
@@ -538,7 +534,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     dialer,
     reachable,
     waiters,
-    peersChanged,
     wake,
     now
   })

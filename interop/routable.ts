@@ -212,7 +212,8 @@ export const serve = <H extends Peer.Handlers<unknown> = Peer.Handlers, R = neve
       return Effect.map(
         eventually(
           Effect.sync(() => events.find(isIt)),
-          (event) => event !== undefined
+          (event) => event !== undefined,
+          "90 seconds"
         ),
         (event) => event!
       )

@@ -255,7 +255,8 @@ export const layerMemoryNoDeps = (
   )
 
 /**
- * An empty book in memory, with the platform's `crypto.getRandomValues`.
+ * An empty book in memory, with the platform's `crypto.getRandomValues`. A server that finds it uses it in place of the `peers.dat` of
+ * its store, and saves it there.
  *
  * @category layers
  * @since 0.1.0

@@ -196,7 +196,10 @@ export class SimulationHangs extends Data.TaggedError("SimulationHangs")<{ reado
  * @since 0.1.0
  */
 export interface RunOptions extends Omit<Options, "seed"> {
-  /** How much virtual time the program may take; 30 days by default. What waits for something that does not happen ends there. */
+  /**
+   * How much virtual time the program may take; 30 days by default. What waits for something that does not happen ends there.
+   * `TestClock.setTime` counts, too: a program that begins in another year than 1970 needs more.
+   */
   readonly limit?: Duration.Input | undefined
 }
 

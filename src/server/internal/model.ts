@@ -101,7 +101,10 @@ export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = n
   readonly pendingDials?: number | undefined
   /** Dials in a second, and as many more at once after a pause; 4 and 8, and 100 and 200 for a fleet. */
   readonly dialRate?: { readonly perSecond: number; readonly burst: number } | undefined
-  /** The only networks whose addresses are dialled automatically. All that the dialer reaches by default. */
+  /**
+   * The only networks whose addresses are dialled automatically. All that the dialer reaches by default. Added nodes of other networks are
+   * dialled all the same; `onlynet` of the dialer rules them out, too.
+   */
   readonly onlyNetworks?: ReadonlyArray<NetworkName> | undefined
   /** Whether private and local addresses of the book are dialled as well: for tests and closed networks. */
   readonly allowUnroutable?: boolean | undefined
@@ -201,9 +204,15 @@ export interface Server {
   readonly peerInfo: Effect.Effect<ReadonlyArray<PeerInfo>>
   /** The server as `getnetworkinfo` of Bitcoin Core prints a node. */
   readonly networkInfo: Effect.Effect<NetworkInfo>
-  /** What happens, from now on. A reader that is slow misses the oldest events and stalls nothing. */
+  /**
+   * What happens from the moment at which the stream is run: warnings and dials of the start come before. A reader that is slow misses the
+   * oldest events and stalls nothing.
+   */
   readonly events: Stream.Stream<ServerEvent>
-  /** Waits until this number of peers that fit are connected, and returns them. */
+  /**
+   * Waits until this number of peers that fit are connected, and returns them. Without `where` all kinds count, inbound peers and
+   * connections to seeds too.
+   */
   readonly awaitPeers: (
     count: number,
     where?: (connected: ConnectedPeer) => boolean

@@ -45,6 +45,8 @@ export interface StartOptions {
   readonly httpPort?: number | undefined
   /** `host:port` of the only address that the node dials, repeatedly and over v1. Default: the node dials no address. */
   readonly only?: string | undefined
+  /** bitcoind: whether the node dials addresses of its own book. False by default. */
+  readonly automatic?: boolean | undefined
   /** Data directory, which stays after the scope. Default: a new one, removed with the scope. */
   readonly prefix?: string | undefined
   /** Further command line arguments, after those of the harness. */

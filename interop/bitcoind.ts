@@ -39,7 +39,11 @@ export const start = Effect.fnUntraced(function* (
       "-listen=1",
       `-bind=127.0.0.1:${port}`,
       // Without v2 for its automatic dials: it would begin with v2, and fall back to v1 only when that connection ends.
-      ...(options.only === undefined ? ["-connect=0"] : [`-connect=${options.only}`, "-v2transport=0"]),
+      ...(options.only !== undefined
+        ? [`-connect=${options.only}`, "-v2transport=0"]
+        : options.automatic === true
+          ? []
+          : ["-connect=0"]),
       "-dnsseed=0",
       "-fixedseeds=0",
       "-discover=0",

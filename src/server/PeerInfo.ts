@@ -112,8 +112,13 @@ const satoshiPerBitcoin = 1e8
 const seconds = (milliseconds: number): number => Math.floor(milliseconds / 1_000)
 const secondsOf = (time: DateTime.Utc | undefined): number => (time === undefined ? 0 : seconds(time.epochMilliseconds))
 
+/** Bytes that belong to no message, such as the key exchange of version 2: Core counts them in the totals only. */
+const noMessage = "*no message*"
+
 const bytesOf = (perCommand: Readonly<Record<string, { readonly bytes: number }>>): Record<string, number> =>
-  Object.fromEntries(Object.entries(perCommand).map(([command, { bytes }]) => [command, bytes]))
+  Object.fromEntries(
+    Object.entries(perCommand).flatMap(([command, { bytes }]) => (command === noMessage ? [] : [[command, bytes]]))
+  )
 
 /**
  * Makes the view of a peer from its statistics and what its server knows of it.

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Address from "../../Address.ts"
 import type { Assessment } from "../../Peer.ts"
 import { type BanList, formatSubnet } from "../BanList.ts"
-import type { Reputation, Tracked } from "../Reputation.ts"
+import type { Reputation } from "../Reputation.ts"
 import type { ServerEvent } from "../ServerEvent.ts"
 import { hostKey } from "./keys.ts"
 import type { Connections, Running } from "./running.ts"
@@ -45,15 +45,12 @@ export class Conduct {
     })
   }
 
-  track(one: Running, host: Address.Host): Tracked {
-    return this.#options.reputation.track({ kind: one.entry.kind, permissions: one.permissions, host })
-  }
-
   /** Judges what a peer did, or how it ended. */
   judge(one: Running, assessment: Assessment, why: string): void {
     const { bans, emit, now, reputation, runFork, connections } = this.#options
     const { address } = one.entry
-    if (one.tracked === undefined || address === undefined) return
+    if (one.connected === undefined || address === undefined) return
+    one.tracked ??= reputation.track({ kind: one.entry.kind, permissions: one.permissions, host: address })
     const verdict = reputation.judge(one.tracked, assessment, now())
     if (verdict.warn !== undefined) emit({ _tag: "Warning", message: `${Address.format(address)}: ${verdict.warn}` })
     if (verdict.end) runFork(connections.end(one, why))

@@ -319,7 +319,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const connected: ConnectedPeer = { id, kind, peer, target, address, connectedAt: now() }
     one.connected = connected
     if (kind === "manual") one.permissions = forManual(address, settings.whitelist)
-    one.tracked = conduct.track(one, address)
     if (one.addressLocal !== undefined) local.seen(remoteOf(one))
     const { services, transport, userAgent } = peer.info
     emit({ _tag: "Ready", id, kind, target, userAgent, services, transport })

@@ -10,7 +10,7 @@ import * as Addresses from "../../Address.ts"
 import * as Wire from "../../Wire.ts"
 import { type ConnectionKind, kinds } from "../ConnectionKind.ts"
 import { isName, type NetworkName, type Target } from "../Dialer.ts"
-import { type Added, AddedNodes } from "./backoff.ts"
+import { type Added, AddedNodes, targetKey } from "./backoff.ts"
 import { DialRate } from "./dialRate.ts"
 import { addressKey, hostKey } from "./keys.ts"
 import { networkNameOf } from "./networkNames.ts"
@@ -88,6 +88,8 @@ export interface Entry {
   /** The group that no other automatic connection goes to. */
   group: string | undefined
   readonly added: Added | undefined
+  /** Dialled once for a caller, beside the slots of its kind. */
+  readonly isOnce: boolean
   /** Milliseconds when the slot was taken. */
   readonly since: number
   /** Milliseconds when the handshake was completed. */
@@ -224,7 +226,9 @@ export class Registry {
 
   // ---- slots
 
-  #reserve(kind: ConnectionKind, target: Target, now: number, added: Added | undefined, id = ++this.#lastId): Entry {
+  #reserve(kind: ConnectionKind, target: Target, now: number, added: Added | undefined, onceId?: number): Entry {
+    const id = onceId ?? ++this.#lastId
+    const isOnce = onceId !== undefined
     const address = addressOf(target)
     const entry: Entry = {
       id,
@@ -233,12 +237,13 @@ export class Registry {
       address,
       group: undefined,
       added,
+      isOnce,
       since: now,
       readyAt: undefined,
       isEnding: false
     }
     this.entries.set(id, entry)
-    this.#counts.set(kind, this.count(kind) + 1)
+    if (!isOnce) this.#counts.set(kind, this.count(kind) + 1)
     if (address !== undefined) this.#hold(entry, address)
     return entry
   }
@@ -267,6 +272,20 @@ export class Registry {
     return true
   }
 
+  /** Whether another connection was made to the address, or to the name, that an entry is to dial. */
+  isDuplicate(id: number): boolean {
+    const entry = this.entries.get(id)
+    if (entry === undefined) return false
+    if (entry.address !== undefined && this.#hosts.get(hostKey(entry.address)) === 1) return false
+    const key = targetKey(entry.target)
+    for (const other of this.entries.values()) {
+      if (other === entry || other.kind === "inbound" || other.isEnding) continue
+      if (targetKey(other.target) === key) return true
+      if (other.address !== undefined && addressKey(other.address) === key) return true
+    }
+    return false
+  }
+
   /** The handshake was completed. */
   ready(id: number, services: bigint, now: number): void {
     const entry = this.entries.get(id)
@@ -290,7 +309,7 @@ export class Registry {
     const entry = this.entries.get(id)
     if (entry === undefined) return
     this.entries.delete(id)
-    this.#counts.set(entry.kind, this.count(entry.kind) - 1)
+    if (!entry.isOnce) this.#counts.set(entry.kind, this.count(entry.kind) - 1)
     const { added, address, kind, readyAt } = entry
     if (address !== undefined) {
       const host = hostKey(address)
@@ -380,8 +399,8 @@ export class Registry {
   /** Automatic dials whose handshake is not completed. */
   #pending(isFeeler: boolean): number {
     let pending = 0
-    for (const { kind, readyAt } of this.entries.values()) {
-      if (readyAt === undefined && kinds[kind].isAutomatic && (kind === "feeler") === isFeeler) pending++
+    for (const { isOnce, kind, readyAt } of this.entries.values()) {
+      if (!isOnce && readyAt === undefined && kinds[kind].isAutomatic && (kind === "feeler") === isFeeler) pending++
     }
     return pending
   }

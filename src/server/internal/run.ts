@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import type { Take } from "effect/Take"
 import * as Address from "../../Address.ts"
 import type { Connection, Endpoint } from "../../Connection.ts"
 import { ConnectionError } from "../../ConnectionError.ts"
@@ -52,7 +53,7 @@ import { makeRandom } from "./random.ts"
 import { desirable, type End, type Entry, Registry } from "./registry.ts"
 import { Relaying } from "./relaying.ts"
 import { Connections, makeRunning, networkOf, type Pool, type Running } from "./running.ts"
-import { makeService } from "./service.ts"
+import { makeService, type Waiter } from "./service.ts"
 
 /** Events that wait for a reader; a slower one misses the oldest. */
 const eventCapacity = 1_024
@@ -124,8 +125,16 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   /** One service of each mask: NETWORK and WITNESS by default. */
   const desirableServices = requiredServices.reduce((all, mask) => all | (mask & -mask), 0n)
 
-  const events = yield* PubSub.sliding<ServerEvent>(eventCapacity)
-  const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, event))
+  const events = yield* PubSub.sliding<Take<ServerEvent>>(eventCapacity)
+  const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, [event]))
+  let hasEnded = false
+  // The last finalizer to run: the save of the files is an event, too.
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => {
+      hasEnded = true
+      return PubSub.publish(events, Exit.void)
+    })
+  )
   const given = {
     book: yield* Effect.serviceOption(AddressBook.AddressBook),
     bans: yield* Effect.serviceOption(BanList.BanList),
@@ -395,19 +404,29 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
 
   // ---- outbound
 
-  const waiters = new Map<number, Deferred.Deferred<ConnectedPeer, DialError>>()
+  const waiters = new Map<number, Waiter>()
+  const failWaiters = (error: "ended" | "inactive"): void => {
+    for (const [id, { deferred, target }] of waiters) {
+      registry.withdraw(id)
+      Deferred.doneUnsafe(deferred, Effect.fail(new DialError({ target: formatTarget(target), error })))
+    }
+    waiters.clear()
+  }
 
   const dial = (entry: Entry, services: bigint | undefined) => {
-    const one = makeRunning(entry, { waiter: waiters.get(entry.id) })
+    const one = makeRunning(entry, { waiter: waiters.get(entry.id)?.deferred })
     waiters.delete(entry.id)
     const { id, kind, target } = entry
     emit({ _tag: "Dialing", id, kind, target })
-    const connect = Effect.tap(dialer.dial(target, kind), ({ remoteAddress: { host, port } }) => {
+    const dialled = Effect.tap(dialer.dial(target, kind), ({ remoteAddress: { host, port } }) => {
       const found = isName(target) ? Address.parseHost(host) : undefined
       return found === undefined || Result.isFailure(found) || registry.resolved(id, { ...found.success, port })
         ? Effect.void
         : Effect.fail(new Duplicate({ address: `${host}:${port}` }))
     })
+    const connect = Effect.suspend(() =>
+      registry.isDuplicate(id) ? Effect.fail(new Duplicate({ address: formatTarget(target) })) : dialled
+    )
     return start(
       one,
       Effect.flatMap(Peer.dial(connect, peerOptions(one, services)), (peer) => attend(one, peer))
@@ -433,7 +452,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const watch = new OutboundWatch({ fullRelay, blockRelay }, now())
     const turn = Effect.suspend(() => {
       const watched = [...connections.values()].flatMap((one) => {
-        const { id, isEnding, kind, readyAt } = one.entry
+        const { id, isEnding, isOnce, kind, readyAt } = one.entry
+        if (isOnce) return []
         const isWatched = kind === "outbound-full-relay" || kind === "block-relay-only" || kind === "manual"
         return isWatched && readyAt !== undefined && !isEnding
           ? [{ id, kind, readyAt, network: networkOf(one), lastBlock: one.lastBlock }]
@@ -495,7 +515,13 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     )
   }
   // The first of these to run at the end: the peers are still there.
-  yield* Effect.addFinalizer(() => Effect.sync(() => (lastAnchors = anchors())))
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      lastAnchors = anchors()
+      registry.setActive(false, now())
+      failWaiters("ended")
+    })
+  )
   for (const { listener, pool } of listeners) yield* Effect.forkScoped(acceptAll(listener, pool))
   yield* Effect.forkScoped(relaying.loop)
   yield* Effect.forkScoped(planner)
@@ -530,9 +556,11 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     conduct,
     relaying,
     events,
+    hasEnded: () => hasEnded,
     dialer,
     reachable,
     waiters,
+    failWaiters,
     wake,
     now
   })

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { type Address, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
-import { Dialer, Server } from "effect-bitcoin-peer/server"
+import { AddressBook, ChainView, Dialer, Reputation, Server, Store } from "effect-bitcoin-peer/server"
 import { memoryNetwork } from "../support/memoryNetwork.ts"
 
 const network = Network.regtest
@@ -55,6 +55,28 @@ const visitor = (net: Net, from: string, at = "10.0.0.1", options: Peer.Options 
     }),
     Nonce.layer
   )
+
+const collect = Effect.fnUntraced(function* (server: Server.Server) {
+  const events: Array<Server.ServerEvent> = []
+  yield* Effect.forkScoped(Stream.runForEach(server.events, (event) => Effect.sync(() => void events.push(event))))
+  yield* Effect.yieldNow
+  return events
+})
+const tagsOf = (events: ReadonlyArray<Server.ServerEvent>) => events.map(({ _tag }) => _tag)
+const warnings = (events: ReadonlyArray<Server.ServerEvent>) =>
+  events.flatMap((event) => (event._tag === "Warning" ? [event.message] : []))
+
+/** A chain that is in sync, and whose tip is old. */
+const oldChain: ChainView.ChainView = {
+  tipWork: () => 1n,
+  tipChangedAt: () => 0,
+  isInitialSync: () => false,
+  isDownloading: () => false,
+  workOf: () => 1n,
+  hasBlockInFlight: () => false,
+  lastNewBlock: () => 0,
+  askForHeaders: () => undefined
+}
 
 describe("a caller", () => {
   it.effect("with an unknown kind of connection gets an error, and the server goes on", () =>
@@ -166,6 +188,122 @@ describe("a caller", () => {
       const exit = events.pollUnsafe()
       assert.strictEqual(exit?._tag, "Success")
       assert.strictEqual(exit?._tag === "Success" && exit.value.at(-1)?._tag, "Persisted")
+    })
+  )
+})
+
+describe("a server with nodes of its own choice", () => {
+  const withBook = Effect.fnUntraced(function* (net: Net) {
+    const seconds = 1_780_000_000
+    yield* TestClock.setTime(seconds * 1_000)
+    const book = AddressBook.make({ network, random: { next: () => 0.5, below: () => 0 } })
+    for (let i = 1; i < 5; i++) {
+      yield* node(net, `20.${i}.0.1`)
+      const entry = { ...address(`20.${i}.0.1`), services: 1n | 8n, timestamp: seconds }
+      book.add([entry], entry, seconds * 1_000)
+    }
+    return AddressBook.fromBook(book)
+  })
+
+  it.effect("dials no address of the book, even with an old tip", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const book = yield* withBook(net)
+      const server = yield* start(net, { connect: [] }).pipe(
+        Effect.provideService(AddressBook.AddressBook, book),
+        Effect.provideService(ChainView.ChainView, oldChain)
+      )
+      const events = yield* collect(server)
+      yield* TestClock.adjust("2 hours")
+      assert.notInclude(tagsOf(events), "Dialing")
+    })
+  )
+
+  it.effect("leaves the anchors of other runs alone", () =>
+    Effect.gen(function* () {
+      const store = Store.makeMemory()
+      const anchors = AddressBook.encodeAnchors([{ ...address("20.1.0.1"), services: 9n, timestamp: 1 }], network)
+      yield* store.save("anchors.dat", anchors)
+      yield* Effect.scoped(Effect.provideService(start(memoryNetwork(), { connect: [] }), Store.Store, store))
+      assert.deepStrictEqual(yield* Effect.flatMap(store.load("anchors.dat"), Effect.fromOption), anchors)
+    })
+  )
+})
+
+describe("a server that thinks it has no network", () => {
+  it.effect("does not do so for nodes that no way leads to", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const added = Array.from({ length: 10 }, (_, i) => `10.${i}.0.2`)
+      const server = yield* start(net, { maxManual: 20, dialRate: { perSecond: 50, burst: 50 } }, Dialer.make({}))
+      const events = yield* collect(server)
+      yield* Effect.forEach(added, server.add)
+      yield* TestClock.adjust(9_000)
+      assert.notInclude(tagsOf(events), "Offline")
+      assert.strictEqual(warnings(events).length, 10)
+    })
+  )
+
+  it.effect("does not do so for names of nodes that it is connected to", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      yield* node(net, "10.0.0.9")
+      const added = Array.from({ length: 10 }, (_, i) => `n${i}.example`)
+      for (const name of added) net.names.set(name, address("10.0.0.9"))
+      const server = yield* start(net, { maxManual: 20, dialRate: { perSecond: 50, burst: 50 } })
+      const events = yield* collect(server)
+      yield* Effect.forEach(added, server.add)
+      yield* TestClock.adjust(9_000)
+      assert.strictEqual((yield* server.peers).length, 1)
+      assert.notInclude(tagsOf(events), "Offline")
+    })
+  )
+})
+
+describe("a peer that misbehaves", () => {
+  it.effect("is ended though a proxy hides its address", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      yield* node(net, "10.0.0.9")
+      net.names.set("node.example", address("10.0.0.9"))
+      const server = yield* start(net, { added: ["node.example"] }, net.dialer("10.0.0.1", true))
+      const [one] = yield* server.awaitPeers(1)
+      yield* server.misbehaved(one!.id, 100, "it told me lies")
+      yield* TestClock.adjust(10)
+      assert.deepStrictEqual(yield* server.peers, [])
+    })
+  )
+
+  it.effect("at an onion bind does not end the others that come there", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net, { binds: [{ listen: net.listen("10.0.0.1:18444"), kind: "onion" }] })
+      const events = yield* collect(server)
+      // The address of a Tor daemon in another container.
+      yield* visitor(net, "172.17.0.2")
+      yield* visitor(net, "172.17.0.2")
+      const [one] = yield* server.awaitPeers(2)
+      yield* server.misbehaved(one!.id, 100, "it told me lies")
+      yield* TestClock.adjust(10)
+      assert.strictEqual((yield* server.peers).length, 1)
+      assert.notInclude(tagsOf(events), "Discouraged")
+    })
+  )
+
+  it.effect("by a number that is none is not spared from then on", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net, {
+        reputation: Reputation.btcd,
+        binds: [{ listen: net.listen("10.0.0.1:18444") }]
+      })
+      yield* visitor(net, "10.2.0.1")
+      const [one] = yield* server.awaitPeers(1)
+      yield* server.misbehaved(one!.id, Number.NaN, "it told me lies")
+      yield* server.misbehaved(one!.id, 60, "it told me lies")
+      yield* server.misbehaved(one!.id, 60, "it told me lies")
+      yield* TestClock.adjust(10)
+      assert.deepStrictEqual(yield* server.peers, [])
     })
   )
 })

@@ -108,6 +108,8 @@ export interface End {
   readonly isInterrupted: boolean
   /** The dial failed because this machine has no network. */
   readonly isLocal: boolean
+  /** No dial was made that could tell whether this machine has a network. */
+  readonly isUndialled?: boolean | undefined
   /** Whether another try soon may succeed. */
   readonly retry: boolean
   /** Set where no way leads to the target. */
@@ -335,8 +337,10 @@ export class Registry {
       }
       return
     }
-    if (end.isLocal) this.#failedLocally(now)
-    else this.#localFailures = []
+    if (end.isUndialled !== true) {
+      if (end.isLocal) this.#failedLocally(now)
+      else this.#localFailures = []
+    }
     if (address !== undefined && added === undefined) {
       book?.attempt(address, !end.isLocal && !this.isOffline && this.#seemsOnline(), now)
     }
@@ -387,13 +391,18 @@ export class Registry {
       isShort && this.#emptyUntil > now ? this.#emptyUntil : never,
       isShort ? never : this.#feelerAt,
       isShort ? never : this.#networkPeerAt,
-      isShort || !this.wantsExtraBlockRelay ? never : this.#extraBlockRelayAt
+      isShort || !this.#looksForBlockRelay ? never : this.#extraBlockRelayAt
     ]
     return Math.min(...timers)
   }
 
   get #wantedFullRelay(): number {
-    return this.#options.limits.fullRelay + (this.wantsExtraFullRelay ? 1 : 0)
+    return this.#options.limits.fullRelay + (this.wantsExtraFullRelay && this.#options.limits.fullRelay > 0 ? 1 : 0)
+  }
+
+  /** A server without block-relay peers, or with nodes of the operator's choice only, wants no extra ones. */
+  get #looksForBlockRelay(): boolean {
+    return this.wantsExtraBlockRelay && this.#options.limits.blockRelay > 0
   }
 
   /** Automatic dials whose handshake is not completed. */
@@ -443,7 +452,7 @@ export class Registry {
       if (!room || this.#emptyUntil > now) return undefined
       return this.#draw(fullRelay < this.#wantedFullRelay ? "outbound-full-relay" : "block-relay-only", now)
     }
-    if (this.wantsExtraBlockRelay && now >= this.#extraBlockRelayAt && room) {
+    if (this.#looksForBlockRelay && now >= this.#extraBlockRelayAt && room) {
       this.#extraBlockRelayAt = now + exponential(random, extraBlockRelayMean)
       return this.#draw("block-relay-only", now)
     }

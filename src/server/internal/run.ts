@@ -88,11 +88,13 @@ const endOf = (exit: Exit.Exit<Peer.EndReason, Failure>): End => {
     return { isInterrupted: exit.value._tag === "ScopeClosed", isLocal: by === "local", retry }
   }
   const error = failureOf(exit.cause)
-  if (error === undefined) return { isInterrupted: Cause.hasInterrupts(exit.cause), isLocal: true, retry: true }
-  if (error instanceof Unreachable) {
-    return { isInterrupted: false, isLocal: true, retry: false, unreachable: error.message }
+  if (error === undefined) {
+    return { isInterrupted: Cause.hasInterrupts(exit.cause), isLocal: true, isUndialled: true, retry: true }
   }
-  if (error instanceof Duplicate) return { isInterrupted: false, isLocal: true, retry: false }
+  if (error instanceof Unreachable) {
+    return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false, unreachable: error.message }
+  }
+  if (error instanceof Duplicate) return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false }
   return { isInterrupted: false, isLocal: isLocal(error), retry: Peer.assess(error).retry }
 }
 
@@ -213,7 +215,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       )
   })
   for (const target of settings.added) registry.added.add(target, now())
-  for (const { services, ...address } of yield* persistence.takeAnchors) {
+  for (const { services, ...address } of settings.isConnectOnly ? [] : yield* persistence.takeAnchors) {
     registry.anchors.push({ address, services, lastTry: 0 })
   }
 
@@ -230,7 +232,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     )
   let lastAnchors: ReadonlyArray<Wire.AddressV2> | undefined
   // The scope closes in the reverse order: attempts and peers end, and then the files are saved.
-  yield* persistence.run(book, () => lastAnchors ?? anchors())
+  // Without block-relay peers, the anchors of another run stay as they are.
+  yield* persistence.run(book, () => (settings.isConnectOnly ? undefined : (lastAnchors ?? anchors())))
   const tasks = yield* FiberSet.make()
   const fork = yield* FiberSet.runtime(tasks)<never>()
   const runFork = (effect: Effect.Effect<unknown>): void => void fork(effect)

@@ -192,6 +192,169 @@ describe("a caller", () => {
   )
 })
 
+describe("a defect", () => {
+  it.effect("of a chain view does not end the watch of the chain", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const chain: ChainView.ChainView = {
+        ...oldChain,
+        isDownloading: () => {
+          if (asked++ === 0) throw new Error("no database")
+          return false
+        }
+      }
+      const server = yield* Effect.provideService(start(memoryNetwork()), ChainView.ChainView, chain)
+      const events = yield* collect(server)
+      yield* TestClock.adjust("61 minutes")
+      assert.isTrue(
+        warnings(events).some((message) => message.includes("no database")),
+        warnings(events).join()
+      )
+      assert.include(tagsOf(events), "StaleTip")
+    })
+  )
+
+  it.effect("of a listener is told, and leaves other listeners alone", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net, {
+        binds: [
+          { listen: Effect.succeed({ accept: Effect.die(new Error("no descriptor")) }) },
+          { listen: net.listen("10.0.0.1:18444") }
+        ]
+      })
+      const events = yield* collect(server)
+      yield* visitor(net, "10.2.0.1")
+      yield* TestClock.adjust(6_000)
+      assert.strictEqual((yield* server.peers).length, 1)
+      assert.isTrue(warnings(events).some((message) => message.includes("no descriptor")))
+    })
+  )
+
+  it.effect("of a listener to the ban list costs no slot", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net, {
+        reputation: Reputation.btcd,
+        binds: [{ listen: net.listen("10.0.0.1:18444") }]
+      })
+      server.bans.onChange(() => {
+        throw new Error("a defect")
+      })
+      const tooMany = {
+        _tag: "Unknown",
+        command: "addr",
+        payload: Uint8Array.of(0xfd, 0xe9, 0x03, ...new Uint8Array(1_001 * 30))
+      } as const
+      // The second one is banned.
+      for (let i = 0; i < 2; i++) {
+        const peer = yield* visitor(net, "10.2.0.1")
+        yield* peer.send(tooMany)
+        yield* peer.awaitShutdown
+        yield* TestClock.adjust(1_000)
+      }
+      assert.strictEqual((yield* server.bans.entries).length, 1)
+      assert.deepStrictEqual(yield* server.peers, [])
+      assert.strictEqual(yield* server.disconnect(2), 0)
+    })
+  )
+
+  it.effect("of a dialer is told, and is no sign of a machine without network", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const broken: Dialer.Dialer = { ...net.dialer("10.0.0.1"), dial: () => Effect.die(new Error("a defect")) }
+      const added = Array.from({ length: 10 }, (_, i) => `10.${i}.0.2`)
+      const server = yield* start(net, { maxManual: 20, dialRate: { perSecond: 50, burst: 50 } }, broken)
+      const events = yield* collect(server)
+      yield* Effect.forEach(added, server.add)
+      yield* TestClock.adjust(9_000)
+      assert.notInclude(tagsOf(events), "Offline")
+      assert.isTrue(warnings(events).some((message) => message.includes("a defect")))
+    })
+  )
+
+  it.effect("of onPeer or onRead ends at most its own peer", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const server = yield* start(net, {
+        binds: [{ listen: net.listen("10.0.0.1:18444") }],
+        onPeer: ({ address }) => {
+          if (address.address[1] === 2) throw new Error("a defect")
+          return Effect.die(new Error("another"))
+        },
+        peer: {
+          onRead: (event) => {
+            if (event._tag === "Received" && event.message._tag === "mempool") throw new Error("a defect")
+          }
+        }
+      })
+      const one = yield* visitor(net, "10.2.0.1")
+      yield* visitor(net, "10.3.0.1")
+      yield* TestClock.adjust(10)
+      assert.strictEqual((yield* server.peers).length, 2)
+      yield* one.send({ _tag: "mempool" })
+      yield* one.awaitShutdown
+      yield* TestClock.adjust(10)
+      assert.strictEqual((yield* server.peers).length, 1)
+      yield* visitor(net, "10.2.0.1")
+    })
+  )
+
+  it.effect("of a store does not keep the server from starting", () =>
+    Effect.gen(function* () {
+      const dies = Effect.die(new Error("disk on fire"))
+      const store = { load: () => dies, save: () => dies, quarantine: () => dies } as unknown as Store.Store
+      const server = yield* Effect.provideService(start(memoryNetwork()), Store.Store, store)
+      const events = yield* collect(server)
+      yield* server.bans.ban("1.2.3.4")
+      yield* TestClock.adjust(10)
+      yield* server.bans.ban("1.2.3.5")
+      yield* TestClock.adjust(10)
+      assert.strictEqual(warnings(events).filter((message) => message.includes("disk on fire")).length, 2)
+    })
+  )
+})
+
+describe("the end of a server", () => {
+  it.effect("waits five seconds for a store that hangs", () =>
+    Effect.gen(function* () {
+      const memory = Store.makeMemory()
+      const store: Store.Store = { ...memory, save: () => Effect.never }
+      const scope = yield* Scope.make()
+      const server = yield* Scope.provide(Effect.provideService(start(memoryNetwork()), Store.Store, store), scope)
+      yield* server.bans.ban("1.2.3.4")
+      yield* TestClock.adjust("16 minutes")
+      const closing = yield* Effect.forkScoped(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("16 seconds")
+      assert.isDefined(closing.pollUnsafe(), "the scope does not close")
+    })
+  )
+
+  it.effect("closes the listener before its peers", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const order: Array<string> = []
+      const listen = Effect.gen(function* () {
+        const listener = yield* net.listen("10.0.0.1:18444")
+        yield* Effect.addFinalizer(() => Effect.sync(() => order.push("listener")))
+        return listener
+      })
+      const scope = yield* Scope.make()
+      yield* Scope.provide(
+        start(net, {
+          binds: [{ listen }],
+          onPeer: () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => order.push("peer")))
+        }),
+        scope
+      )
+      yield* visitor(net, "10.2.0.1")
+      yield* TestClock.adjust(10)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(order, ["listener", "peer"])
+    })
+  )
+})
+
 describe("a server with nodes of its own choice", () => {
   const withBook = Effect.fnUntraced(function* (net: Net) {
     const seconds = 1_780_000_000

@@ -2,8 +2,10 @@
  * The files of a server: the address book, the bans, and the anchors. A file that cannot be read is set aside and never keeps the server
  * from starting.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -12,7 +14,7 @@ import type { AddressV2 } from "../../Wire.ts"
 import * as AddressBook from "../AddressBook.ts"
 import type { BanList } from "../BanList.ts"
 import type { ServerEvent } from "../ServerEvent.ts"
-import type { Store } from "../Store.ts"
+import { type Store, StoreError } from "../Store.ts"
 
 const peersFile = "peers.dat"
 const bansFile = "banlist.json"
@@ -22,6 +24,19 @@ const anchorsFile = "anchors.dat"
 const saveInterval = Duration.minutes(15)
 /** The end of a server does not wait longer for its files. */
 const longestStop = Duration.seconds(5)
+
+/** A save that has begun is finished, within the time that the end of a server has. */
+const finished = (save: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.forkDetach(Effect.interruptible(save)), (fiber) =>
+      Effect.onInterrupt(restore(Fiber.join(fiber)), () =>
+        Effect.andThen(
+          Effect.ignore(Effect.timeout(Effect.interruptible(Fiber.await(fiber)), longestStop)),
+          Effect.sync(() => fiber.interruptUnsafe())
+        )
+      )
+    )
+  )
 
 export interface PersistenceOptions {
   readonly store: Store
@@ -44,17 +59,34 @@ export class Persistence {
   }
 
   #load(name: string): Effect.Effect<Uint8Array | undefined> {
-    return Effect.catch(Effect.map(this.#options.store.load(name), Option.getOrUndefined), (error) =>
-      Effect.as(this.#warn(error.message), undefined)
+    const loaded = Effect.map(
+      Effect.suspend(() => this.#options.store.load(name)),
+      Option.getOrUndefined
     )
+    return Effect.catchCause(loaded, (cause) => this.#failed(`${name} cannot be loaded`, cause, undefined))
+  }
+
+  /** Tells a failure of the store, or a defect of it. An interruption stays one. */
+  #failed<A>(what: string, cause: Cause.Cause<StoreError>, instead: A): Effect.Effect<A> {
+    if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+    const error = Cause.squash(cause)
+    const message = error instanceof StoreError ? error.message : `${what}: ${String(error)}`
+    return Effect.as(this.#warn(message), instead)
   }
 
   /** Keeps a damaged file for the operator, under another name. */
   #setAside(name: string, problem: string): Effect.Effect<void> {
-    return Effect.matchEffect(this.#options.store.quarantine(name), {
-      onSuccess: (newName) => this.#warn(`${name} ${problem}; it is kept as ${newName}`),
-      onFailure: (error) => this.#warn(`${name} ${problem}; ${error.message}`)
-    })
+    return Effect.matchCauseEffect(
+      Effect.suspend(() => this.#options.store.quarantine(name)),
+      {
+        onSuccess: (newName) => this.#warn(`${name} ${problem}; it is kept as ${newName}`),
+        onFailure: (cause) =>
+          Effect.andThen(
+            this.#warn(`${name} ${problem}`),
+            this.#failed(`${name} cannot be set aside`, cause, undefined)
+          )
+      }
+    )
   }
 
   /** The book of the last run, or a new one. */
@@ -106,9 +138,11 @@ export class Persistence {
   }
 
   #save(name: string, bytes: Uint8Array): Effect.Effect<boolean> {
-    return Effect.catch(Effect.as(this.#options.store.save(name, bytes), true), (error) =>
-      Effect.as(this.#warn(error.message), false)
+    const saved = Effect.as(
+      Effect.suspend(() => this.#options.store.save(name, bytes)),
+      true
     )
+    return Effect.catchCause(saved, (cause) => this.#failed(`${name} cannot be saved`, cause, false))
   }
 
   /** Writes all files; not the anchors if they are undefined. */
@@ -143,11 +177,8 @@ export class Persistence {
       yield* Effect.addFinalizer(() =>
         Effect.andThen(Effect.sync(stop), Effect.ignore(Effect.timeout(Effect.interruptible(all), longestStop)))
       )
-      // A save that has begun is finished.
-      yield* Effect.forkScoped(
-        Effect.forever(Effect.andThen(this.#bansChanged.await, Effect.uninterruptible(bansSaved)))
-      )
-      yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(saveInterval), Effect.uninterruptible(all))))
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(this.#bansChanged.await, finished(bansSaved))))
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(saveInterval), finished(all))))
     })
   }
 }

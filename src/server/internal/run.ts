@@ -65,6 +65,8 @@ const spareNonces = 64
 const mostNonces = 10_000
 /** How often the chains of outbound peers are compared with ours. */
 const watchInterval = Duration.seconds(5)
+/** A fiber of the server that failed begins again after this time. */
+const pauseAfterDefect = Duration.seconds(5)
 /** How long a seed may take to send addresses. */
 const addrFetchTimeout = Duration.minutes(5)
 /** How much of the book an answer to `getaddr` has at most. */
@@ -96,6 +98,11 @@ const endOf = (exit: Exit.Exit<Peer.EndReason, Failure>): End => {
   }
   if (error instanceof Duplicate) return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false }
   return { isInterrupted: false, isLocal: isLocal(error), retry: Peer.assess(error).retry }
+}
+
+const defectOf = (cause: Cause.Cause<unknown>): string => {
+  const defect = Cause.squash(cause)
+  return defect instanceof Error ? defect.message : String(defect)
 }
 
 /** The address of an endpoint; one that nobody can have for a host that is no address, such as that of a socket of this machine. */
@@ -161,11 +168,14 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     return system === undefined ? Address.group(host) : Hex.encode(system)
   }
 
+  // It closes before the peers end: nobody comes in meanwhile.
+  const listening = yield* Scope.make()
+  yield* Effect.addFinalizer((exit) => Scope.close(listening, exit))
   const listeners: Array<{ readonly listener: PeerServer.Listener; readonly pool: Pool; readonly address?: Endpoint }> =
     []
   for (const { bind, ...pool } of settings.binds) {
     const listener = yield* Effect.mapError(
-      bind.listen,
+      Scope.provide(bind.listen, listening),
       (error) => new ServerError({ reason: { _tag: "ListenFailed", error } })
     )
     listeners.push({ listener, pool, ...(listener.address !== undefined && { address: listener.address }) })
@@ -378,8 +388,13 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       const reason = exit.value
       const assessment = Peer.assess(reason)
       emit({ _tag: "Ended", id, kind, target, reason, assessment, age: now() - (readyAt ?? now()) })
-      conduct.judge(one, assessment, Peer.describeEnd(reason))
     } else if (error !== undefined) emit({ _tag: "DialFailed", id, kind, target, error })
+    else if (!Cause.hasInterrupts(exit.cause)) {
+      emit({
+        _tag: "Warning",
+        message: `the connection with ${formatTarget(target)} has failed: ${defectOf(exit.cause)}`
+      })
+    }
     connections.delete(id)
     registry.ended(id, endOf(exit), now())
     if (one.waiter !== undefined) {
@@ -388,6 +403,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     }
     wake()
     connections.changed()
+    // The last: listeners of the ban list are not ours, and a defect of theirs costs no slot.
+    if (Exit.isSuccess(exit)) conduct.judge(one, Peer.assess(exit.value), Peer.describeEnd(exit.value))
   }
 
   /** Runs an attempt or a peer to its end, and gives its slot back. */
@@ -518,17 +535,25 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     )
   }
   // The first of these to run at the end: the peers are still there.
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
+  yield* Effect.addFinalizer((exit) =>
+    Effect.suspend(() => {
       lastAnchors = anchors()
       registry.setActive(false, now())
       failWaiters("ended")
+      return Scope.close(listening, exit)
     })
   )
-  for (const { listener, pool } of listeners) yield* Effect.forkScoped(acceptAll(listener, pool))
-  yield* Effect.forkScoped(relaying.loop)
-  yield* Effect.forkScoped(planner)
-  if (chain !== undefined) yield* Effect.forkScoped(watchChain(chain))
+  /** A fiber that does not die in silence: a defect, of a service that is not ours for instance, is told, and it begins again. */
+  const supervised = <R>(name: string, loop: Effect.Effect<void, never, R>): Effect.Effect<void, never, R> =>
+    Effect.catchDefect(loop, (defect) => {
+      emit({ _tag: "Warning", message: `${name} has failed: ${defectOf(Cause.die(defect))}` })
+      return Effect.andThen(Effect.sleep(pauseAfterDefect), supervised(name, loop))
+    })
+  for (const { listener, pool } of listeners)
+    yield* Effect.forkScoped(supervised("a listener", acceptAll(listener, pool)))
+  yield* Effect.forkScoped(supervised("the relay of addresses", relaying.loop))
+  yield* Effect.forkScoped(supervised("the planner of dials", planner))
+  if (chain !== undefined) yield* Effect.forkScoped(supervised("the watch of the chain", watchChain(chain)))
   if (!settings.isConnectOnly) {
     const first = findFirstPeers({
       network,
@@ -544,7 +569,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       wake,
       now
     })
-    yield* Effect.forkScoped(first)
+    yield* Effect.forkScoped(supervised("the search for first addresses", first))
   }
 
   return makeService({

@@ -470,3 +470,45 @@ describe("a peer that misbehaves", () => {
     })
   )
 })
+
+describe("options", () => {
+  const wrong: ReadonlyArray<readonly [string, unknown, RegExp]> = [
+    ["no object", null, /the options must be an object/],
+    ["a network by its name", { network: "regtest" }, /network must be a Network/],
+    ["a text in place of a list", { added: "10.0.0.2" }, /added must be an array of texts/],
+    ["a list of other things", { connect: [null] }, /connect must be an array of texts/],
+    ["null for a list", { whitelist: null }, /whitelist must be an array of texts/],
+    ["a text for a number", { fullRelay: "8" }, /fullRelay must be a whole number/],
+    ["NaN", { maxInbound: Number.NaN }, /maxInbound must be a whole number/],
+    ["null for a number", { maxPending: null }, /maxPending must be a whole number/],
+    ["a text for a boolean", { fleet: "false" }, /fleet must be true or false/],
+    ["a rate of texts", { dialRate: { perSecond: "4", burst: "8" } }, /dialRate must have numbers/],
+    ["a rate without end", { dialRate: { perSecond: Infinity, burst: 8 } }, /dialRate must have numbers/],
+    ["a rate that is none", { dialRate: 4 }, /dialRate must be an object/],
+    ["numbers for services", { requiredServices: [1] }, /requiredServices must be an array of bigints/],
+    ["a service that cannot be", { requiredServices: [0n] }, /requiredServices must be an array of bigints/],
+    ["a bind that is no object", { binds: ["0.0.0.0:8333"] }, /binds must be an array of objects/],
+    ["a bind without listener", { binds: [{ listen: 8333 }] }, /binds must be an array of objects/],
+    ["an unknown kind of bind", { binds: [{ listen: Effect.never, kind: "tor" }] }, /there is no kind "tor" of bind/],
+    ["slots that are no number", { binds: [{ listen: Effect.never, slots: "9" }] }, /slots/],
+    ["an unknown permission", { binds: [{ listen: Effect.never, permissions: "root" }] }, /root/],
+    ["an unknown network", { onlyNetworks: ["tor"] }, /there is no network "tor"/],
+    ["a network without a way", { onlyNetworks: ["onion"] }, /the dialer has no way to onion/],
+    ["a port of five digits", { external: ["1.2.3.4:99999"] }, /99999/],
+    ["a policy by its name", { reputation: "core" }, /reputation must be a Policy/],
+    ["a callback that is none", { onPeer: "log" }, /onPeer must be a function/],
+    ["a short key", { randomKey: new Uint8Array(3) }, /randomKey must be 16 bytes/]
+  ]
+  for (const [what, options, message] of wrong) {
+    it.effect(`with ${what} are one clear line`, () =>
+      Effect.gen(function* () {
+        const net = memoryNetwork()
+        const made = Effect.provideService(Server.make(options as never), Dialer.Dialer, net.dialer("10.0.0.1"))
+        const error = yield* Effect.flip(Effect.scoped(made))
+        assert.strictEqual(error._tag, "ServerError")
+        assert.match(error.message, /^bad option: [^\n]+$/)
+        assert.match(error.message, message)
+      })
+    )
+  }
+})

@@ -41,11 +41,56 @@ export interface Checked {
 
 const bindNetworks = { clearnet: "ipv4", onion: "onion", i2p: "i2p" } as const
 
+type Check = (value: unknown) => boolean
+
+const isRecord = (value: unknown): value is { readonly [key: string]: unknown } =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+const isBoolean: Check = (value) => typeof value === "boolean"
+const isFunction: Check = (value) => typeof value === "function"
+const listOf =
+  (check: Check): Check =>
+  (value) =>
+    Array.isArray(value) && value.every(check)
+const isText: Check = (value) => typeof value === "string"
+
+/** What callers without TypeScript may pass in place of the right thing. */
+const shapes: { readonly [name in keyof Options]?: readonly [Check, string] } = {
+  network: [(value) => isRecord(value) && value["magic"] instanceof Uint8Array, "a Network such as Network.regtest"],
+  added: [listOf(isText), "an array of texts"],
+  connect: [listOf(isText), "an array of texts"],
+  seedNodes: [listOf(isText), "an array of texts"],
+  whitelist: [listOf(isText), "an array of texts"],
+  external: [listOf(isText), "an array of texts"],
+  onlyNetworks: [listOf(isText), "an array of texts"],
+  fixedSeeds: [isBoolean, "true or false"],
+  feelers: [isBoolean, "true or false"],
+  allowUnroutable: [isBoolean, "true or false"],
+  fleet: [isBoolean, "true or false"],
+  discover: [isBoolean, "true or false"],
+  requiredServices: [listOf((value) => typeof value === "bigint" && value > 0n), "an array of bigints above 0"],
+  binds: [
+    listOf((value) => isRecord(value) && Effect.isEffect(value["listen"])),
+    "an array of objects, each with an Effect as `listen`"
+  ],
+  reputation: [(value) => isRecord(value) && isText(value["_tag"]), "a Policy such as Reputation.core"],
+  asmap: [(value) => isRecord(value) && isFunction(value["lookup"]), "a map of Asmap"],
+  handlers: [isRecord, "an object"],
+  peer: [isRecord, "an object"],
+  onPeer: [isFunction, "a function"],
+  dialRate: [isRecord, "an object"]
+}
+
 /** Fails with the first wrong option. */
 export const checked = <H extends Peer.Handlers<unknown>, R>(
   options: Options<H, R>
 ): Effect.Effect<Checked, ServerError> =>
   Effect.gen(function* () {
+    const given: unknown = options
+    if (!isRecord(given)) return yield* bad("the options must be an object")
+    for (const [name, [check, expected]] of Object.entries(shapes)) {
+      const value = given[name]
+      if (value !== undefined && !check(value)) return yield* bad(`${name} must be ${expected}`)
+    }
     const network = options.network ?? Network.mainnet
     for (const option of [
       "fullRelay",
@@ -66,8 +111,11 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
     const isFleet = options.fleet ?? false
     const isConnectOnly = isFleet || options.connect !== undefined
     const dialRate = options.dialRate ?? (isFleet ? { perSecond: 100, burst: 200 } : { perSecond: 4, burst: 8 })
-    if (!(dialRate.perSecond > 0 && dialRate.burst >= 1)) {
-      return yield* bad("dialRate must have a perSecond above 0 and a burst of at least 1")
+    if (
+      !(Number.isFinite(dialRate.perSecond) && dialRate.perSecond > 0) ||
+      !(Number.isFinite(dialRate.burst) && dialRate.burst >= 1)
+    ) {
+      return yield* bad("dialRate must have numbers: a perSecond above 0 and a burst of at least 1")
     }
     const targets = Effect.fnUntraced(function* (option: "added" | "connect" | "seedNodes") {
       const found: Array<Target> = []
@@ -96,11 +144,15 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
     const maxInbound = options.maxInbound ?? (isFleet ? 1_000_000 : 189)
     const binds = options.binds ?? []
     const names = binds.map((_, index) => `binds[${index}]`)
-    const given = Object.fromEntries(binds.map(({ slots }, index) => [names[index]!, slots]))
-    const pools = inboundPools(maxInbound, names, given)
+    const shares = Object.fromEntries(binds.map(({ slots }, index) => [names[index]!, slots]))
+    const pools = inboundPools(maxInbound, names, shares)
     if (pools instanceof PoolsError) return yield* bad(pools.message)
     const pooled: Array<CheckedBind> = []
     for (const [index, bind] of binds.entries()) {
+      const kind: unknown = bind.kind ?? "clearnet"
+      if (typeof kind !== "string" || !Object.hasOwn(bindNetworks, kind)) {
+        return yield* bad(`${names[index]!}: there is no kind "${String(kind)}" of bind`)
+      }
       let bindPermissions: Permissions | "implicit" | undefined
       if (bind.permissions !== undefined) {
         // The address is of no matter: the listener has its own.

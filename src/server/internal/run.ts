@@ -125,6 +125,11 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const settings = yield* checked(options)
   const { maxInbound, maxPending, network, pendingDials } = settings
   const dialer = yield* Dialer
+  for (const name of options.onlyNetworks ?? []) {
+    if (dialer.ways.has(name)) continue
+    const problem = `onlyNetworks: the dialer has no way to ${name}`
+    return yield* new ServerError({ reason: { _tag: "BadOptions", problem } })
+  }
   const chain = yield* ChainViews.ChainView
   const clock = yield* Clock.Clock
   const now = (): number => clock.currentTimeMillisUnsafe()

@@ -330,6 +330,34 @@ describe("the end of a server", () => {
     })
   )
 
+  it.effect("waits five seconds for an onPeer that cannot be interrupted, and saves the files", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const memory = Store.makeMemory()
+      let saves = 0
+      const store: Store.Store = {
+        ...memory,
+        save: (name, bytes) =>
+          Effect.andThen(
+            Effect.sync(() => saves++),
+            memory.save(name, bytes)
+          )
+      }
+      const scope = yield* Scope.make()
+      const made = start(net, {
+        binds: [{ listen: net.listen("10.0.0.1:18444") }],
+        onPeer: () => Effect.uninterruptible(Effect.sleep("1 hour"))
+      })
+      const server = yield* Scope.provide(Effect.provideService(made, Store.Store, store), scope)
+      yield* visitor(net, "10.2.0.1")
+      yield* server.awaitPeers(1)
+      const closing = yield* Effect.forkScoped(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("6 seconds")
+      assert.isDefined(closing.pollUnsafe(), "the scope does not close")
+      assert.strictEqual(saves, 3)
+    })
+  )
+
   it.effect("closes the listener before its peers", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()

@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Hex from "effect/encoding/Hex"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberMap from "effect/FiberMap"
 import * as FiberSet from "effect/FiberSet"
 import * as Latch from "effect/Latch"
@@ -65,6 +66,8 @@ const spareNonces = 64
 const mostNonces = 10_000
 /** How often the chains of outbound peers are compared with ours. */
 const watchInterval = Duration.seconds(5)
+/** How long the peers have to end with the server. Each of them takes a second at most. */
+const longestEnd = Duration.seconds(5)
 /** A fiber of the server that failed begins again after this time. */
 const pauseAfterDefect = Duration.seconds(5)
 /** How long a seed may take to send addresses. */
@@ -252,7 +255,14 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const tasks = yield* FiberSet.make()
   const fork = yield* FiberSet.runtime(tasks)<never>()
   const runFork = (effect: Effect.Effect<unknown>): void => void fork(effect)
-  const fibers = yield* FiberMap.make<number>()
+  const lives = yield* Scope.make()
+  // An `onPeer` or a dialer that does not let itself be interrupted must not keep the files from being saved.
+  yield* Effect.addFinalizer((exit) =>
+    Effect.flatMap(Effect.forkDetach(Scope.close(lives, exit)), (closing) =>
+      Effect.ignore(Effect.timeout(Effect.interruptible(Fiber.await(closing)), longestEnd))
+    )
+  )
+  const fibers = yield* Scope.provide(FiberMap.make<number>(), lives)
   const connections = new Connections((id) => FiberMap.remove(fibers, id))
   const conduct = new Conduct({
     connections,

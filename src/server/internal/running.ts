@@ -112,7 +112,7 @@ export class Connections extends Map<number, Running> {
     return Effect.suspend(() => {
       const ends = [...this.values()].filter(which)
       return Effect.as(
-        Effect.forEach(ends, (one) => this.end(one, why), { discard: true }),
+        Effect.forEach(ends, (one) => this.end(one, why), { concurrency: "unbounded", discard: true }),
         ends.length
       )
     })

@@ -81,4 +81,32 @@ describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core and 
       }),
     240_000
   )
+
+  it.live(
+    "ours asks Core as a seed node, ends the connection with the answer, and dials what it learnt",
+    () =>
+      Effect.gen(function* () {
+        yield* Net.addHosts
+        const node = yield* Net.startCore(core1)
+        yield* fill(node, 100)
+        const mine = yield* Net.serve({ seedNodes: [`${core1}:${port}`], fullRelay: 1, speed: 5 })
+        const ready = yield* mine.awaitEvent("Ready")
+        assert.strictEqual(ready.kind, "addr-fetch")
+        const hurry = Net.hurry(node)
+        yield* eventually(
+          Effect.andThen(
+            hurry(),
+            Effect.sync(() => mine.events)
+          ),
+          (events) => events.some(({ _tag }) => _tag === "Ended"),
+          "60 seconds"
+        )
+        assert.isAbove(texts(mine).length, 20)
+        // All but the address of Core itself, which it announced, lead nowhere.
+        const peers = yield* mine.server.awaitPeers(1, ({ kind }) => kind === "outbound-full-relay")
+        assert.strictEqual(Address.format(peers[0]!.address), `${core1}:${port}`)
+        assert.deepStrictEqual(node.complaints(), [])
+      }),
+    240_000
+  )
 })

@@ -82,6 +82,49 @@ describe("makePair", () => {
     })
   )
 
+  it.effect("gives what it sends to a carrier, and drops what a carrier brings from before a reset", () =>
+    Effect.gen(function* () {
+      const way: Array<readonly [0 | 1, Uint8Array | undefined, () => void]> = []
+      const pair = yield* Connection.makePair({ window: 10, carry: (...parcel) => void way.push(parcel) })
+      const [a, b] = pair
+      assert.strictEqual(a.write(patterned(15)), 5)
+      b.write(Uint8Array.of(7))
+      assert.deepStrictEqual(
+        way.map(([from, bytes]) => [from, bytes?.length]),
+        [
+          [0, 10],
+          [1, 1]
+        ]
+      )
+      way[0]![2]()
+      assert.deepStrictEqual(yield* pullBytes(b, 10), patterned(10))
+      assert.deepStrictEqual(way[2]!.slice(0, 2), [0, patterned(5, 10)])
+      yield* a.close
+      assert.deepStrictEqual(way[3]!.slice(0, 2), [0, undefined])
+      way[2]![2]()
+      way[3]![2]()
+      const { bytes, error } = yield* pullToEnd(b)
+      assert.deepStrictEqual(bytes, patterned(5, 10))
+      assert.strictEqual(error.reason._tag, "Closed")
+
+      const late: Array<() => void> = []
+      const other = yield* Connection.makePair({ carry: (_, __, arrive) => void late.push(arrive) })
+      other[0].write(patterned(5))
+      yield* other.reset()
+      for (const arrive of late) arrive()
+      assert.strictEqual((yield* pullToEnd(other[1])).bytes.length, 0)
+    })
+  )
+
+  it.effect("can tell each end another remote address", () =>
+    Effect.gen(function* () {
+      const [first, second, proxy] = [1, 2, 3].map((n) => ({ host: `192.0.2.${n}`, port: n }))
+      const [a, b] = yield* Connection.makePair({ addresses: [first!, second!], remoteAddresses: [second!, proxy!] })
+      assert.deepStrictEqual([a.localAddress, a.remoteAddress], [first, second])
+      assert.deepStrictEqual([b.localAddress, b.remoteAddress], [second, proxy])
+    })
+  )
+
   it.effect("delays bytes and ends on the Clock, and keeps their order", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Connection.makePair({ delay: 100, closeTimeout: "1 second" })

@@ -113,9 +113,9 @@ export const parse = (
   now: number,
   options: Omit<Options, "key">
 ): Result.Result<Parsed, AddressBookError> => {
-  const contents = PeersDat.read(bytes, options.network.magic)
-  if ("_tag" in contents) return Result.fail(unreadable(contents))
-  const { damage, lost, tables } = PeersDat.restore(contents, { ...options, now })
+  const restored = PeersDat.restore(bytes, options.network.magic, { ...options, now })
+  if ("_tag" in restored) return Result.fail(unreadable(restored))
+  const { damage, lost, tables } = restored
   return Result.succeed({ book: fromTables(tables, options), lost, damage })
 }
 

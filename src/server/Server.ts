@@ -20,10 +20,12 @@
  *   )
  * ```
  */
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import * as Network from "../Network.ts"
 import type * as Peer from "../Peer.ts"
 import type { Dialer } from "./Dialer.ts"
 import type { Options, Server as Service, ServerError } from "./internal/model.ts"
@@ -78,3 +80,58 @@ export const layer = <H extends Peer.Handlers<unknown> = Peer.Handlers, R = neve
   options: Options<H, R> = {}
 ): Layer.Layer<Server, ServerError, Dialer | Exclude<Peer.HandlerServices<H> | R, Scope.Scope>> =>
   Layer.effect(Server, make(options))
+
+const optional = <A>(setting: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(setting, undefined)
+
+/** Texts with commas between them; spaces around them do not count. */
+const list = (name: string): Config.Config<ReadonlyArray<string> | undefined> =>
+  optional(
+    Config.map(Config.String(name), (text) =>
+      text
+        .split(",")
+        .map((part) => part.trim())
+        .filter((part) => part !== "")
+    )
+  )
+
+/**
+ * The settings of `layerConfig`: BTCSERVER_NETWORK, BTCSERVER_ADDED, BTCSERVER_CONNECT, BTCSERVER_SEED_NODES, BTCSERVER_EXTERNAL and
+ * BTCSERVER_WHITELIST (lists with commas), BTCSERVER_FULL_RELAY, BTCSERVER_BLOCK_RELAY, BTCSERVER_MAX_MANUAL, BTCSERVER_MAX_INBOUND,
+ * BTCSERVER_FIXED_SEEDS, BTCSERVER_FEELERS and BTCSERVER_FLEET.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export const config: Config.Config<Options> = Config.all({
+  network: optional(Config.map(Config.Literals(Network.names, "BTCSERVER_NETWORK"), Network.fromName)),
+  added: list("BTCSERVER_ADDED"),
+  connect: list("BTCSERVER_CONNECT"),
+  seedNodes: list("BTCSERVER_SEED_NODES"),
+  external: list("BTCSERVER_EXTERNAL"),
+  whitelist: list("BTCSERVER_WHITELIST"),
+  fullRelay: optional(Config.Int("BTCSERVER_FULL_RELAY")),
+  blockRelay: optional(Config.Int("BTCSERVER_BLOCK_RELAY")),
+  maxManual: optional(Config.Int("BTCSERVER_MAX_MANUAL")),
+  maxInbound: optional(Config.Int("BTCSERVER_MAX_INBOUND")),
+  fixedSeeds: optional(Config.Boolean("BTCSERVER_FIXED_SEEDS")),
+  feelers: optional(Config.Boolean("BTCSERVER_FEELERS")),
+  fleet: optional(Config.Boolean("BTCSERVER_FLEET"))
+})
+
+/**
+ * `layer` with settings from configuration: by default `config`, the BTCSERVER_ variables of the environment. A configured setting
+ * overrides the one in `options`. Fails with `ServerError`, and with `ConfigError` for an invalid value.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = <H extends Peer.Handlers<unknown> = Peer.Handlers, R = never>(
+  options: Options<H, R> = {},
+  settings: Config.Config<Options> = config
+): Layer.Layer<Server, Config.ConfigError | ServerError, Dialer | Exclude<Peer.HandlerServices<H> | R, Scope.Scope>> =>
+  Layer.unwrap(
+    Effect.map(settings, (configured) => {
+      const given = Object.entries(configured).filter(([, value]) => value !== undefined)
+      return layer<H, R>({ ...options, ...Object.fromEntries(given) })
+    })
+  )

@@ -1,9 +1,9 @@
 /** A server of many peers, over connections in memory and in virtual time. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { ConfigProvider, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
-import { Dialer, Server } from "effect-bitcoin-peer/server"
+import { type Address, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
+import { AddressBook, Dialer, Server } from "effect-bitcoin-peer/server"
 import { memoryNetwork } from "../support/memoryNetwork.ts"
 
 const network = Network.regtest
@@ -331,6 +331,75 @@ describe("a server", () => {
         live
       )
       assert.deepStrictEqual(agents, ["/effect-bitcoin-peer:0.1.0/"])
+    })
+  )
+
+  it.effect("reads settings from the configuration, which come before those of the program", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      yield* node(net, "10.0.0.2:18444")
+      yield* node(net, "10.0.0.3:18444")
+      const provider = ConfigProvider.fromUnknown({
+        BTCSERVER_NETWORK: "regtest",
+        BTCSERVER_ADDED: "10.0.0.2, 10.0.0.3:18444",
+        BTCSERVER_FULL_RELAY: "3"
+      })
+      const live = Server.layerConfig({ network: Network.mainnet, added: ["10.0.0.9"] }).pipe(
+        Layer.provide(Layer.succeed(Dialer.Dialer, net.dialer("10.0.0.1"))),
+        Layer.provide(ConfigProvider.layer(provider))
+      )
+      const added = yield* Effect.provide(
+        Effect.gen(function* () {
+          const server = yield* Server.Server
+          yield* server.awaitPeers(2)
+          return yield* server.added
+        }),
+        live
+      )
+      assert.deepStrictEqual(
+        added.map(({ target }) => target),
+        ["10.0.0.2:18444", "10.0.0.3:18444"]
+      )
+    })
+  )
+
+  it.effect("groups addresses by autonomous systems, with a map of them", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const listen = ["20.1.0.1", "20.2.0.1", "20.3.0.1"]
+      for (const host of listen) yield* node(net, `${host}:18444`)
+      const system = (host: Address.Host): number => (host.address[1] === 3 ? 2 : 1)
+      const book = AddressBook.make({ network, random: { next: () => 0, below: () => 0 } })
+      const seconds = 1_780_000_000
+      yield* TestClock.setTime(seconds * 1_000)
+      for (const host of listen) {
+        book.add([{ ...address(host), services: 1n | 8n, timestamp: seconds }], address(host), seconds * 1_000)
+      }
+      const server = yield* Effect.provideService(
+        start(net, { asmap: { version: new Uint8Array(32), lookup: system }, peer: { transport: "v1" } }),
+        AddressBook.AddressBook,
+        AddressBook.fromBook(book)
+      )
+      yield* TestClock.adjust("1 minute")
+      const peers = yield* server.peerInfo
+      assert.sameMembers(
+        peers.map(({ mapped_as }) => mapped_as),
+        [1, 2],
+        "one peer of each system"
+      )
+    })
+  )
+
+  it.effect("of a fleet dials all its added nodes at its rate, and relays no addresses", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const hosts = Array.from({ length: 300 }, (_, i) => `10.2.${i >> 8}.${i & 255}`)
+      for (const host of hosts) yield* node(net, `${host}:18444`, { transport: "v1" })
+      const server = yield* start(net, { fleet: true, added: hosts, peer: { transport: "v1" } })
+      yield* TestClock.adjust("3 seconds")
+      const peers = yield* server.peerInfo
+      assert.strictEqual(peers.length, 300)
+      assert.isTrue(peers.every((peer) => !peer.addr_relay_enabled && peer.bytessent_per_msg["getaddr"] === undefined))
     })
   )
 })

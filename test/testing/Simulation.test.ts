@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, Result, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { Address, Connection, Network, Peer, PeerServer } from "effect-bitcoin-peer"
+import { Address, Connection, Network, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
 import { RegtestChain, ServingPeer, Simulation } from "effect-bitcoin-peer/testing"
 import { compliance } from "../support/connectionCompliance.ts"
 import { fork } from "../support/peers.ts"
@@ -388,6 +388,54 @@ it.effect("the end of a scope sends what was written, and takes no time", () =>
     assert.strictEqual((yield* simulation.connections).length, 1)
   })
 )
+
+describe("events", () => {
+  const frames = (...messages: ReadonlyArray<Wire.Message>): Uint8Array =>
+    Result.getOrThrow(Wire.encodeFrames(Network.regtest.magic, messages))
+  const ping = { _tag: "ping", nonce: 1n } as const
+  const long = new Uint8Array(24)
+  new DataView(long.buffer).setUint32(16, 0xffffffff, true)
+  long.set(text("ping"), 4)
+  const cases: ReadonlyArray<readonly [string, Uint8Array, RegExp]> = [
+    ["a frame", frames(ping), /^sends ping \(32 bytes, [0-9a-f]{8}\)$/],
+    ["frames", frames(ping, { _tag: "verack" }), /^sends ping, verack \(56 bytes, /],
+    [
+      "many frames",
+      frames(ping, ping, ping, ping, ping, ping),
+      /^sends ping, ping, ping, ping and 2 more \(192 bytes, /
+    ],
+    ["an unknown command", frames({ _tag: "Unknown", command: "a2", payload: text("x") }), /^sends a2 \(25 bytes, /],
+    ["a part of a frame", frames(ping).subarray(0, 30), /^sends 30 bytes$/],
+    ["a part of a header", text("f9beb4d9"), /^sends 8 bytes$/],
+    ["random bytes", new Uint8Array(64).fill(0xaa), /^sends 64 bytes$/],
+    ["a length of four gigabytes", long, /^sends 24 bytes$/]
+  ]
+  for (const [what, bytes, expected] of cases) {
+    it.effect(`describe ${what}`, () =>
+      Effect.gen(function* () {
+        const { a, simulation } = yield* joined()
+        a.write(bytes)
+        yield* TestClock.adjust("1 second")
+        assert.match((yield* simulation.events).at(-1)!.what, expected)
+      })
+    )
+  }
+
+  it.effect("are kept up to a number, and all count in the digest", () =>
+    Effect.gen(function* () {
+      const simulation = yield* Simulation.make({ maximumEvents: 3 })
+      for (let n = 0; n < 20; n++) yield* simulation.note(`event ${n}`)
+      assert.deepStrictEqual(
+        (yield* simulation.events).map(({ what }) => what),
+        ["event 17", "event 18", "event 19"]
+      )
+      assert.match(yield* simulation.digest, /^20 [0-9a-f]{8}$/)
+      const other = yield* Simulation.make({ maximumEvents: 3 })
+      for (let n = 0; n < 20; n++) yield* other.note(`event ${n === 0 ? "zero" : n}`)
+      assert.notStrictEqual(yield* other.digest, yield* simulation.digest)
+    })
+  )
+})
 
 /** A node that serves a chain, and three wallets that download a block; one is cut off for a while. */
 const wallets = (simulation: Simulation.Simulation, transport: "v1" | "v2" = "v1") =>

@@ -13,6 +13,7 @@ import type * as Peer from "../../Peer.ts"
 import type * as PeerServer from "../../PeerServer.ts"
 import type * as Wire from "../../Wire.ts"
 import type { Book } from "../AddressBook.ts"
+import type { Asmap } from "../Asmap.ts"
 import type { BanList } from "../BanList.ts"
 import type { ConnectionKind } from "../ConnectionKind.ts"
 import type { NetworkName, Target, Unreachable } from "../Dialer.ts"
@@ -98,12 +99,21 @@ export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = n
   readonly feelers?: boolean | undefined
   /** Automatic dials at one time; 4, and half of that once two peers are connected. */
   readonly pendingDials?: number | undefined
-  /** Dials in a second, and as many more at once after a pause; 4 and 8. */
+  /** Dials in a second, and as many more at once after a pause; 4 and 8, and 100 and 200 for a fleet. */
   readonly dialRate?: { readonly perSecond: number; readonly burst: number } | undefined
   /** The only networks whose addresses are dialled automatically. All that the dialer reaches by default. */
   readonly onlyNetworks?: ReadonlyArray<NetworkName> | undefined
   /** Whether private and local addresses of the book are dialled as well: for tests and closed networks. */
   readonly allowUnroutable?: boolean | undefined
+  /**
+   * A map of autonomous systems. Its systems are then the groups of the server, of which it dials each once, instead of /16 networks.
+   */
+  readonly asmap?: Asmap | undefined
+  /**
+   * Whether the server is one of very many peers of the caller's choice (10,000 and more): it dials the added nodes only, all at once,
+   * accepts everybody, and has neither slots nor groups, evictions, or relay of addresses. Bans, waits and the rate of dials stay.
+   */
+  readonly fleet?: boolean | undefined
   /** Masks of service bits; a peer of the book must offer one of each. NETWORK or NETWORK_LIMITED, and WITNESS. */
   readonly requiredServices?: ReadonlyArray<bigint> | undefined
   /** Where to listen; nowhere by default. */

@@ -27,7 +27,10 @@ export interface Checked {
   readonly binds: ReadonlyArray<CheckedBind>
   readonly external: ReadonlyArray<Address.Address>
   readonly randomKey: Uint8Array
+  /** Only the added nodes are dialled. */
   readonly isConnectOnly: boolean
+  readonly isFleet: boolean
+  readonly dialRate: { readonly perSecond: number; readonly burst: number }
   readonly fullRelay: number
   readonly blockRelay: number
   readonly maxManual: number
@@ -60,7 +63,12 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
     for (const name of options.onlyNetworks ?? []) {
       if (!networkNames.has(name)) return yield* bad(`onlyNetworks: there is no network "${name}"`)
     }
-    const isConnectOnly = options.connect !== undefined
+    const isFleet = options.fleet ?? false
+    const isConnectOnly = isFleet || options.connect !== undefined
+    const dialRate = options.dialRate ?? (isFleet ? { perSecond: 100, burst: 200 } : { perSecond: 4, burst: 8 })
+    if (!(dialRate.perSecond > 0 && dialRate.burst >= 1)) {
+      return yield* bad("dialRate must have a perSecond above 0 and a burst of at least 1")
+    }
     const targets = Effect.fnUntraced(function* (option: "added" | "connect" | "seedNodes") {
       const found: Array<Target> = []
       for (const text of options[option] ?? []) {
@@ -85,7 +93,7 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
     const randomKey: unknown = options.randomKey ?? crypto.getRandomValues(new Uint8Array(16))
     if (!(randomKey instanceof Uint8Array && randomKey.length === 16)) return yield* bad("randomKey must be 16 bytes")
 
-    const maxInbound = options.maxInbound ?? 189
+    const maxInbound = options.maxInbound ?? (isFleet ? 1_000_000 : 189)
     const binds = options.binds ?? []
     const names = binds.map((_, index) => `binds[${index}]`)
     const given = Object.fromEntries(binds.map(({ slots }, index) => [names[index]!, slots]))
@@ -117,6 +125,8 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
       external,
       randomKey,
       isConnectOnly,
+      isFleet,
+      dialRate,
       fullRelay: isConnectOnly ? 0 : (options.fullRelay ?? 8),
       blockRelay: isConnectOnly ? 0 : (options.blockRelay ?? 2),
       maxManual: isConnectOnly ? Number.POSITIVE_INFINITY : (options.maxManual ?? 8),

@@ -8,6 +8,7 @@ import { SecureRandom } from "effect/crypto"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Hex from "effect/encoding/Hex"
 import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as FiberSet from "effect/FiberSet"
@@ -26,6 +27,7 @@ import type * as PeerServer from "../../PeerServer.ts"
 import { sipKey } from "../../primitives/siphash.ts"
 import * as Wire from "../../Wire.ts"
 import * as AddressBook from "../AddressBook.ts"
+import * as Asmap from "../Asmap.ts"
 import * as BanList from "../BanList.ts"
 import * as ChainViews from "../ChainView.ts"
 import { kinds } from "../ConnectionKind.ts"
@@ -136,8 +138,15 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const store = Option.getOrElse(given.store, Store.makeMemory)
   const persistence = new Persistence({ store, network, bans, emit, now })
   yield* persistence.loadBans
-  const book = Option.isSome(given.book) ? given.book.value.book : yield* persistence.loadBook({ network, random })
-  const groupOf = Address.group
+  const { asmap } = options
+  const systemOf = asmap === undefined ? undefined : Asmap.groups(asmap)
+  const book = Option.isSome(given.book)
+    ? given.book.value.book
+    : yield* persistence.loadBook({ network, random, groupOf: systemOf, asmapVersion: asmap?.version })
+  const groupOf = (host: Address.Host): string => {
+    const system = systemOf?.(host)
+    return system === undefined ? Address.group(host) : Hex.encode(system)
+  }
 
   const listeners: Array<{ readonly listener: PeerServer.Listener; readonly pool: Pool; readonly address?: Endpoint }> =
     []
@@ -175,8 +184,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       inbound: maxInbound,
       feelers: !settings.isConnectOnly && (options.feelers ?? true),
       pendingDials,
-      dialsPerSecond: options.dialRate?.perSecond ?? 4,
-      dialBurst: options.dialRate?.burst ?? 8
+      dialsPerSecond: settings.dialRate.perSecond,
+      dialBurst: settings.dialRate.burst
     },
     random,
     book,
@@ -283,7 +292,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     if (message._tag === "version") {
       const host = Address.fromBytes(message.receiver.address)
       if (host !== undefined && Address.isValid(host)) one.addressLocal = { ...host, port: message.receiver.port }
-    } else relaying.received(one, message)
+    } else if (!settings.isFleet) relaying.received(one, message)
   }
 
   const peerOptions = (one: Running, services: bigint | undefined): Peer.Options<H> => {
@@ -322,7 +331,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const evicted = kind === "inbound" ? inbound.overTransactionShare(one) : undefined
     if (evicted !== undefined) evict(evicted, id)
     if (kind === "addr-fetch") runFork(Effect.delay(connections.end(one, "it sent no addresses"), addrFetchTimeout))
-    const greeted = relaying.ready(one) ? Effect.ignore(peer.send({ _tag: "getaddr" })) : Effect.void
+    const greeted =
+      !settings.isFleet && relaying.ready(one) ? Effect.ignore(peer.send({ _tag: "getaddr" })) : Effect.void
     // The next ping comes after two minutes; peers are compared by their round trips from now on.
     runFork(Effect.ignore(peer.ping))
     const { onPeer } = options
@@ -518,6 +528,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     bans,
     book,
     local,
+    asmap,
     conduct,
     relaying,
     events,

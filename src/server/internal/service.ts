@@ -10,6 +10,7 @@ import * as Address from "../../Address.ts"
 import * as Handshake from "../../Handshake.ts"
 import * as Wire from "../../Wire.ts"
 import type { Book } from "../AddressBook.ts"
+import type { Asmap } from "../Asmap.ts"
 import type { BanList } from "../BanList.ts"
 import { type Dialer, formatTarget, type NetworkName, type Target } from "../Dialer.ts"
 import type { LocalAddresses } from "../LocalAddresses.ts"
@@ -37,6 +38,7 @@ export interface Parts {
   readonly bans: BanList
   readonly book: Book
   readonly local: LocalAddresses
+  readonly asmap: Asmap | undefined
   readonly conduct: Conduct
   readonly relaying: Relaying
   readonly events: PubSub.PubSub<ServerEvent>
@@ -68,7 +70,7 @@ export const makeService = (parts: Parts): Server => {
     registry,
     relaying
   } = parts
-  const { local, settings, waiters, wake } = parts
+  const { asmap, local, settings, waiters, wake } = parts
   const { port } = settings.network
 
   const targetOf = (text: string): Effect.Effect<Target, DialError> => {
@@ -94,7 +96,7 @@ export const makeService = (parts: Parts): Server => {
         id: entry.id,
         kind: entry.kind,
         network: networkOf(one),
-        mappedAs: undefined,
+        mappedAs: asmap?.lookup(one.connected.address),
         addressLocal: one.addressLocal === undefined ? undefined : Address.format(one.addressLocal),
         lastTransaction: one.lastTransaction,
         lastBlock: one.lastBlock,

@@ -17,17 +17,24 @@ const encoder = new TextEncoder()
 const from = (start: number): Dice => {
   let state = start
   // mulberry32.
-  const next = (): number => {
+  const word = (): number => {
     state = (state + 0x6d2b79f5) | 0
     let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000
+    return (mixed ^ (mixed >>> 14)) >>> 0
   }
-  const below = (bound: number): number => Math.floor(next() * bound)
+  const next = (): number => word() / 0x1_0000_0000
   return {
     next,
-    below,
-    bytes: (size) => Uint8Array.from({ length: size }, () => below(256)),
+    below: (bound) => Math.floor(next() * bound),
+    bytes: (size) => {
+      const bytes = new Uint8Array(size)
+      for (let i = 0, rest = 0; i < size; i++, rest >>>= 8) {
+        if ((i & 3) === 0) rest = word()
+        bytes[i] = rest & 0xff
+      }
+      return bytes
+    },
     derive: (label) => from(murmur3(start, encoder.encode(label)))
   }
 }

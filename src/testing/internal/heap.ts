@@ -23,6 +23,11 @@ export class Heap<A> {
     return this.#entries.length - this.#cancelled
   }
 
+  /** The number of elements that are in memory, cancelled ones included. */
+  get held(): number {
+    return this.#entries.length
+  }
+
   /** The earliest element. */
   get first(): Entry<A> | undefined {
     while (this.#cancelled > 0 && this.#entries.length > 0 && this.#entries[0]!.run === undefined) {

@@ -1,4 +1,5 @@
 /** The events of a simulated network, as text for people and as a number for comparisons. */
+import { i32At } from "../../primitives/bytes.ts"
 import { murmur3 } from "../../primitives/murmur3.ts"
 
 /**
@@ -23,15 +24,38 @@ const headerLength = 24
 
 const isNameByte = (byte: number): boolean => byte >= 0x30 && byte <= 0x7a
 
-/** The command in a frame's header, or `undefined` if the bytes are no header. */
-const commandAt = (bytes: Uint8Array, offset: number): string | undefined => {
+const readCommand = (bytes: Uint8Array, offset: number): string | undefined => {
   let command = ""
   for (let i = 0; i < 12; i++) {
-    const byte = bytes[offset + 4 + i]!
+    const byte = bytes[offset + i]!
     if (byte === 0) return command === "" ? undefined : command
     if (!isNameByte(byte)) return undefined
     command += String.fromCharCode(byte)
   }
+  return command
+}
+
+interface Known {
+  readonly second: number
+  readonly third: number
+  readonly command: string
+}
+
+/** The commands that were read already, by their 12 bytes as three numbers: a text takes longer to make than to find. */
+const knownCommands = new Map<number, Array<Known>>()
+/** Above this they are not remembered: a test may send random commands. */
+const maximumKnown = 200
+
+/** The command in a frame's header, or `undefined` if the bytes are no header. */
+const commandAt = (bytes: Uint8Array, offset: number): string | undefined => {
+  const [first, second, third] = [i32At(bytes, offset + 4), i32At(bytes, offset + 8), i32At(bytes, offset + 12)]
+  const known = knownCommands.get(first)
+  const found = known?.find((other) => other.second === second && other.third === third)
+  if (found !== undefined) return found.command
+  const command = readCommand(bytes, offset + 4)
+  if (command === undefined || knownCommands.size >= maximumKnown) return command
+  if (known === undefined) knownCommands.set(first, [{ second, third, command }])
+  else if (known.length < maximumKnown) known.push({ second, third, command })
   return command
 }
 
@@ -43,9 +67,9 @@ const commandsIn = (bytes: Uint8Array): string => {
     const command = commandAt(bytes, offset)
     if (command === undefined) return ""
     commands.push(command)
-    const [a, b, c, d] = bytes.subarray(offset + 16, offset + 20)
-    offset += headerLength + (a! | (b! << 8) | (c! << 16) | (d! << 24))
-    if (offset > bytes.length || offset < headerLength) return ""
+    const length = i32At(bytes, offset + 16)
+    offset += headerLength + length
+    if (length < 0 || offset > bytes.length) return ""
   }
   return commands.length > 4
     ? `${commands.slice(0, 4).join(", ")} and ${commands.length - 4} more`

@@ -5,8 +5,8 @@ import { networks } from "./entries.ts"
 import { bucketSize, newBuckets } from "./hash.ts"
 
 /**
- * What is wrong with a book; `undefined` if nothing is. `isHashed` computes each place again, which takes two to four hashes for each
- * address.
+ * What is wrong with a book; `undefined` if nothing is. `isHashed` also computes each place again, which takes two to four hashes for each
+ * address, and looks for each address.
  */
 export const check = (tables: Tables, isHashed = true): string | undefined => {
   const { counts, entries, masks, places, sizes } = tables
@@ -38,7 +38,7 @@ export const check = (tables: Tables, isHashed = true): string | undefined => {
   for (let at = 0; at < entries.size; at++) {
     const id = order[at]!
     if (!entries.isAt(id, at)) return `entry ${id} does not know its place in the random order`
-    if (entries.find(entries.address(id)) !== id) return `entry ${id} is not found by its address`
+    if (isHashed && entries.find(entries.address(id)) !== id) return `entry ${id} is not found by its address`
     if (found[id] === 0) return `entry ${id} of the random order is in no bucket`
     if (isTried[id] === 1 && lastSuccess[id] === 0) return `entry ${id} is tried without a success`
     if (references[id] !== (isTried[id] === 1 ? 0 : found[id])) return `entry ${id} has a wrong number of references`

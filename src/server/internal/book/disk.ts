@@ -1,6 +1,15 @@
 /** Numbers and addresses as Bitcoin Core writes them to its files. */
 import * as Address from "../../../Address.ts"
-import { compactSizeAt, compactSizeWidth, i32At, i64At, setU32At, u32At, u64At } from "../../../primitives/bytes.ts"
+import {
+  compactSizeAt,
+  compactSizeWidth,
+  i32At,
+  i64At,
+  setU32At,
+  u32At,
+  u64At,
+  viewOf
+} from "../../../primitives/bytes.ts"
 import { isWellFormed } from "./entries.ts"
 
 /** Longer addresses make the rest of a file unreadable (BIP155). */
@@ -15,11 +24,12 @@ const versionMask = 0x0007_ffff
 /** Reads numbers. After the first one that is not there every read returns 0, and `failed` is true. */
 export class DiskReader {
   readonly bytes: Uint8Array
-  offset = 0
+  offset: number
   failed = false
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, offset = 0) {
     this.bytes = bytes
+    this.offset = offset
   }
 
   /** The offset of the next `size` bytes, or -1. */
@@ -60,7 +70,7 @@ export class DiskReader {
 
   view(size: number): Uint8Array {
     const at = this.#next(size)
-    return at < 0 ? new Uint8Array(0) : this.bytes.subarray(at, at + size)
+    return at < 0 ? new Uint8Array(0) : viewOf(this.bytes, at, at + size)
   }
 
   /** A CompactSize of 64 bits in its shortest form. */
@@ -96,7 +106,8 @@ export class DiskReader {
     const services = this.compact()
     const host = this.host()
     const port = this.u16be()
-    return host === undefined || this.failed ? undefined : { ...host, port, timestamp, services }
+    if (host === undefined || this.failed) return undefined
+    return { networkId: host.networkId, address: host.address, port, timestamp, services }
   }
 }
 

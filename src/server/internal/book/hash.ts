@@ -35,6 +35,8 @@ export class BookHash {
   /** The key, then the bytes to hash. */
   readonly #bytes = new Uint8Array(256)
   #size = keySize
+  /** Views of the first bytes by their number: a new one for each hash is work for the garbage collector. */
+  readonly #views: Array<Uint8Array | undefined> = []
   /** New buckets by the groups of address and source: two double hashes of 1 µs each. */
   readonly #buckets = new Map<string, number>()
 
@@ -118,7 +120,8 @@ export class BookHash {
 
   /** The lowest 32 of the 64 bits that Core takes: every number of places is a power of two. */
   #hash(): number {
-    const hash = firstWord(viewOf(this.#bytes, 0, this.#size))
+    const view = (this.#views[this.#size] ??= viewOf(this.#bytes, 0, this.#size))
+    const hash = firstWord(view)
     this.#size = keySize
     return hash
   }

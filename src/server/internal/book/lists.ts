@@ -37,8 +37,8 @@ export const readList = (
   if (format === "peers.dat") {
     const contents = PeersDat.read(bytes, network.magic)
     if ("_tag" in contents) return Result.fail(unreadable(contents))
-    const found = contents.entries.filter((entry) => entry !== undefined)
-    return Result.succeed({ found, skipped: contents.entries.length - found.length, problem: contents.damage })
+    const { damage: problem, entries: found, unknown: skipped } = contents
+    return Result.succeed({ found, skipped, problem })
   }
   const text = new TextDecoder().decode(bytes)
   const time = Math.max(0, Math.floor(now / 1_000) - ageWithoutTime)

@@ -21,6 +21,8 @@ const compatibilityBase = 32
 const bucketsFlag = 1 << 30
 const keySize = 32
 const hashSize = 32
+/** An entry without services, whose address and source are of unknown networks and empty. */
+const smallestEntry = 27
 
 const mostNew = newBuckets * bucketSize
 const mostTried = triedBuckets * bucketSize
@@ -80,42 +82,26 @@ export interface DiskEntry {
   readonly isTried: boolean
 }
 
-/** What stands in a file. */
-export interface Contents {
-  readonly key: Uint8Array
-  /** In the order of the file; `undefined` where an address is of a network that this program does not know. */
-  readonly entries: ReadonlyArray<DiskEntry | undefined>
-  readonly newCount: number
-  readonly triedCount: number
-  /** Pairs of a bucket and the number of a new entry. */
-  readonly buckets: ReadonlyArray<number>
-  readonly bucketCount: number
-  readonly asmapVersion: Uint8Array
-  /** Why not all of the file could be read, or trusted. */
-  readonly damage: string | undefined
-}
-
 /** Why a file has nothing that can be read. */
 export type Unreadable =
   | { readonly _tag: "NotPeersDat"; readonly problem: string }
   | { readonly _tag: "OtherNetwork"; readonly magic: Uint8Array }
   | { readonly _tag: "OtherFormat"; readonly format: number; readonly isNewer: boolean }
 
-const readEntry = (reader: DiskReader, isTried: boolean): DiskEntry | undefined => {
-  const address = reader.address()
-  const source = reader.host()
-  const lastSuccess = reader.i64()
-  const attempts = reader.i32()
-  return address && { address, source: source ?? unspecified, lastSuccess, attempts, isTried }
+interface Header {
+  readonly key: Uint8Array
+  readonly newCount: number
+  readonly triedCount: number
+  readonly bucketCount: number
+  /** What is wrong with the counts. The entries can be read all the same. */
+  readonly damage: string | undefined
 }
 
-/** Reads a file, as far as it goes. Takes time and memory in proportion to its length. */
-export const read = (bytes: Uint8Array, magic: Uint8Array | undefined): Contents | Unreadable => {
-  const reader = new DiskReader(bytes)
+const readHeader = (reader: DiskReader, magic: Uint8Array | undefined): Header | Unreadable => {
   const found = reader.view(4)
   const format = reader.u8()
   const compatible = reader.u8() - compatibilityBase
-  if (reader.failed) return { _tag: "NotPeersDat", problem: `has ${bytes.length} bytes` }
+  if (reader.failed) return { _tag: "NotPeersDat", problem: `has ${reader.bytes.length} bytes` }
   if (compatible < 0 || compatible > format || format >= compatibilityBase) {
     return { _tag: "NotPeersDat", problem: "does not say which programs can read it" }
   }
@@ -126,40 +112,88 @@ export const read = (bytes: Uint8Array, magic: Uint8Array | undefined): Contents
   const newCount = reader.i32()
   const triedCount = reader.i32()
   const bucketCount = reader.i32() ^ bucketsFlag
-  if (reader.failed) return { _tag: "NotPeersDat", problem: `ends after ${bytes.length} bytes` }
-
+  if (reader.failed) return { _tag: "NotPeersDat", problem: `ends after ${reader.bytes.length} bytes` }
   let damage: string | undefined
   if (newCount < 0 || newCount > mostNew) damage = `it cannot have ${newCount} new addresses`
   else if (triedCount < 0 || triedCount > mostTried) damage = `it cannot have ${triedCount} tried addresses`
-  const entries: Array<DiskEntry | undefined> = []
-  const most = damage === undefined ? newCount + triedCount : mostNew + mostTried
-  while (entries.length < most) {
-    const start = reader.offset
-    const entry = readEntry(reader, entries.length >= newCount)
-    if (reader.failed) {
-      damage ??= `address ${entries.length} at byte ${start} cannot be read`
-      break
-    }
-    entries.push(entry)
-  }
+  return { key, newCount, triedCount, bucketCount, damage }
+}
 
-  const buckets: Array<number> = []
-  let asmapVersion: Uint8Array = noAsmap
-  if (damage === undefined) {
-    for (let bucket = 0; bucket < bucketCount && !reader.failed; bucket++) {
-      const count = reader.i32()
-      for (let i = 0; i < count && !reader.failed; i++) {
-        const number = reader.i32()
-        if (number >= 0 && number < newCount) buckets.push(bucket, number)
-      }
+/** An entry; `undefined` where its address is of a network that this program does not know. */
+const readEntry = (reader: DiskReader, isTried: boolean): DiskEntry | undefined => {
+  const address = reader.address()
+  const source = reader.host()
+  const lastSuccess = reader.i64()
+  const attempts = reader.i32()
+  return address && { address, source: source ?? unspecified, lastSuccess, attempts, isTried }
+}
+
+/**
+ * Gives the entries to `visit`, one after the other: kept all at once they would cost more than the book. Returns how many there were, and
+ * what is wrong with the file so far.
+ */
+const visitEntries = (
+  reader: DiskReader,
+  { damage, newCount, triedCount }: Header,
+  visit: (entry: DiskEntry | undefined, number: number) => void
+): { readonly count: number; readonly damage: string | undefined } => {
+  const most = damage === undefined ? newCount + triedCount : mostNew + mostTried
+  for (let number = 0; number < most; number++) {
+    const start = reader.offset
+    const entry = readEntry(reader, number >= newCount)
+    if (reader.failed) {
+      return { count: number, damage: damage ?? `address ${number} at byte ${start} cannot be read` }
     }
-    asmapVersion = reader.view(hashSize)
-    const end = reader.offset
-    const checksum = reader.view(hashSize)
-    if (reader.failed) damage = "it is cut off after its addresses"
-    else if (!isEqual(checksum, doubleSha256(bytes.subarray(0, end)))) damage = "its checksum is wrong"
+    visit(entry, number)
   }
-  return { key, entries, newCount, triedCount, buckets, bucketCount, asmapVersion, damage }
+  return { count: most, damage }
+}
+
+/** What follows the entries. */
+interface Tail {
+  /** Pairs of a bucket and the number of a new entry. */
+  readonly buckets: ReadonlyArray<number>
+  readonly asmapVersion: Uint8Array
+}
+
+/** Reads the rest of a file; a text says what is wrong with it. */
+const readTail = (reader: DiskReader, { bucketCount, newCount }: Header): Tail | string => {
+  const buckets: Array<number> = []
+  for (let bucket = 0; bucket < bucketCount && !reader.failed; bucket++) {
+    const count = reader.i32()
+    for (let i = 0; i < count && !reader.failed; i++) {
+      const number = reader.i32()
+      if (number >= 0 && number < newCount) buckets.push(bucket, number)
+    }
+  }
+  const asmapVersion = reader.view(hashSize)
+  const end = reader.offset
+  const checksum = reader.view(hashSize)
+  if (reader.failed) return "it is cut off after its addresses"
+  if (!isEqual(checksum, doubleSha256(reader.bytes.subarray(0, end)))) return "its checksum is wrong"
+  return { buckets, asmapVersion }
+}
+
+/** What a file lists. */
+export interface Contents {
+  readonly entries: ReadonlyArray<DiskEntry>
+  /** How many entries are of networks that this program does not know. */
+  readonly unknown: number
+  /** Why not all of the file could be read, or trusted. */
+  readonly damage: string | undefined
+}
+
+/** Reads the entries of a file, as far as it goes. Takes time and memory in proportion to its length. */
+export const read = (bytes: Uint8Array, magic: Uint8Array | undefined): Contents | Unreadable => {
+  const reader = new DiskReader(bytes)
+  const header = readHeader(reader, magic)
+  if ("_tag" in header) return header
+  const entries: Array<DiskEntry> = []
+  const { count, damage } = visitEntries(reader, header, (entry) => {
+    if (entry !== undefined) entries.push(entry)
+  })
+  const tail = damage === undefined ? readTail(reader, header) : damage
+  return { entries, unknown: count - entries.length, damage: typeof tail === "string" ? tail : undefined }
 }
 
 /** A book out of a file. */
@@ -177,49 +211,54 @@ export interface RestoreOptions extends Omit<TablesOptions, "key"> {
   readonly asmapVersion?: Uint8Array | undefined
 }
 
-/** Fills a book with what a file holds. */
-export const restore = (contents: Contents, options: RestoreOptions): Restored => {
-  if (contents.damage !== undefined) return salvage(contents, contents.damage, options)
-  const tables = new Tables({ ...options, key: contents.key.slice(), expected: contents.entries.length })
-  const tried: Array<number> = []
-  const ids = contents.entries.map((entry) => {
-    if (entry === undefined) return -1
-    const network = networkOf(entry.address)
-    // Network 0 is that of all addresses that are not routable. Core keeps those of them that can exist.
-    if (network === 0 && !Address.isValid(entry.address)) return -1
-    const place = entry.isTried ? tables.triedPlace(entry.address) : -1
-    if (entry.isTried && tables.places[place] !== -1) return -1
-    const id = tables.create(entry.address, entry.source, network)
-    if (id === -1) return -1
-    tables.entries.services[id] = entry.address.services
-    tables.entries.time[id] = entry.address.timestamp
-    tables.entries.lastSuccess[id] = Math.max(entry.isTried ? 1 : 0, entry.lastSuccess)
-    tables.entries.attempts[id] = Math.max(0, entry.attempts)
-    if (entry.isTried) {
-      tables.putTried(place, id)
-      tried.push(id)
-    }
-    return id
+/** Reads a book. */
+export const restore = (bytes: Uint8Array, magic: Uint8Array, options: RestoreOptions): Restored | Unreadable => {
+  const reader = new DiskReader(bytes)
+  const header = readHeader(reader, magic)
+  if ("_tag" in header) return header
+  const start = reader.offset
+  const fail = (damage: string): Restored => salvage(new DiskReader(bytes, start), header, damage, options)
+  if (header.damage !== undefined) return fail(header.damage)
+
+  const key = header.key.slice()
+  const expected = Math.min(header.newCount + header.triedCount, Math.floor(bytes.length / smallestEntry))
+  const tables = new Tables({ ...options, key, expected })
+  const ids = new Int32Array(expected)
+  const { count, damage } = visitEntries(reader, header, (entry, number) => {
+    ids[number] = entry === undefined ? -1 : insert(tables, entry)
   })
-  putInBuckets(tables, contents, ids, options.asmapVersion ?? noAsmap)
+  if (damage !== undefined) return fail(damage)
+  const tail = readTail(reader, header)
+  if (typeof tail === "string") return fail(tail)
+  const isSame = header.bucketCount === newBuckets && isEqual(tail.asmapVersion, options.asmapVersion ?? noAsmap)
+  putInBuckets(tables, tail.buckets, ids, isSame)
   for (const id of ids) {
     if (id !== -1 && tables.entries.isTried[id] === 0 && tables.entries.references[id] === 0) tables.remove(id)
   }
   const problem = check(tables, false)
-  return problem === undefined
-    ? { tables, lost: contents.entries.length - tables.entries.size, damage: undefined }
-    : salvage(contents, problem, options)
+  return problem === undefined ? { tables, lost: count - tables.entries.size, damage: undefined } : fail(problem)
+}
+
+/** Makes an entry, in its place if it is tried. -1 if it cannot exist, is there already, or its place is taken. */
+const insert = (tables: Tables, { address, attempts, isTried, lastSuccess, source }: DiskEntry): number => {
+  const network = networkOf(address)
+  // Network 0 is that of all addresses that are not routable. Core keeps those of them that can exist.
+  if (network === 0 && !Address.isValid(address)) return -1
+  const place = isTried ? tables.triedPlace(address) : -1
+  if (isTried && tables.places[place] !== -1) return -1
+  const id = tables.create(address, source, network)
+  if (id === -1) return -1
+  const { entries } = tables
+  entries.services[id] = address.services
+  entries.time[id] = address.timestamp
+  entries.lastSuccess[id] = Math.max(isTried ? 1 : 0, lastSuccess)
+  entries.attempts[id] = Math.max(0, attempts)
+  if (isTried) tables.putTried(place, id)
+  return id
 }
 
 /** Puts new entries where they were; if the buckets mean something else now, where their first sources put them. */
-const putInBuckets = (
-  tables: Tables,
-  contents: Contents,
-  ids: ReadonlyArray<number>,
-  asmapVersion: Uint8Array
-): void => {
-  const { buckets, bucketCount } = contents
-  const isSame = bucketCount === newBuckets && isEqual(contents.asmapVersion, asmapVersion)
+const putInBuckets = (tables: Tables, buckets: ReadonlyArray<number>, ids: Int32Array, isSame: boolean): void => {
   for (let i = 0; i < buckets.length; i += 2) {
     const bucket = buckets[i]!
     const id = ids[buckets[i + 1]!]!
@@ -239,11 +278,11 @@ const putInBuckets = (
  * A damaged file may have wrong buckets, so its addresses are told to an empty book, each by its source. Under the same key most of them
  * get their old places. A damaged key is as secret as the right one.
  */
-const salvage = (contents: Contents, damage: string, options: RestoreOptions): Restored => {
-  const tables = new Tables({ ...options, key: contents.key.slice() })
-  for (const entry of contents.entries) if (entry !== undefined) tables.add([entry.address], entry.source, options.now)
-  const { newCount, triedCount } = contents
-  const isCounted = newCount >= 0 && newCount <= mostNew && triedCount >= 0 && triedCount <= mostTried
-  const count = isCounted ? newCount + triedCount : contents.entries.length
-  return { tables, lost: count - tables.entries.size, damage }
+const salvage = (reader: DiskReader, header: Header, damage: string, options: RestoreOptions): Restored => {
+  const tables = new Tables({ ...options, key: header.key.slice() })
+  const { count } = visitEntries(reader, header, (entry) => {
+    if (entry !== undefined) tables.add([entry.address], entry.source, options.now)
+  })
+  const promised = header.damage === undefined ? header.newCount + header.triedCount : count
+  return { tables, lost: promised - tables.entries.size, damage }
 }

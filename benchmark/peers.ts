@@ -1,7 +1,8 @@
 /**
  * Whether the cost of a peer stays constant with many peers in one process. Real sockets over loopback, real time, more load
  * than on the network: each peer pings every 10 seconds and announces transactions with trickle; the remote, in a process of
- * its own, does the same to us. `PEERS` and `PEERS_SECONDS` set the numbers of peers and the duration.
+ * its own, does the same to us. `PEERS` and `PEERS_SECONDS` set the numbers of peers and the duration; with `PEERS_SERVER=1` they are
+ * the peers of a `Server` in fleet mode, whose cost is the difference to a run without it.
  */
 import assert from "node:assert/strict"
 import { fork } from "node:child_process"
@@ -17,6 +18,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { Nonce, Peer, Wire } from "../src/index.ts"
 import * as NodeConnection from "../src/NodeConnection.ts"
+import { Dialer, Server } from "../src/server/index.ts"
 import { filled, network } from "./data.ts"
 import { printTable, row, verdict } from "./harness.ts"
 import { us } from "./shared.ts"
@@ -52,15 +54,30 @@ const runtime = ManagedRuntime.make(Nonce.layer)
 const scope = await runtime.runPromise(Scope.make())
 
 let heard = 0
-const open = Effect.flatMap(NodeConnection.connect({ host: "127.0.0.1", port }), (connection) =>
-  Peer.make(connection, {
-    network,
-    protocolVersion: 70_016,
-    pingInterval,
-    knownInventory,
-    handlers: { inv: ({ items }) => void (heard += items.length) }
-  })
+const handlers = { inv: ({ items }: Wire.Inv) => void (heard += items.length) }
+const options = { protocolVersion: 70_016, pingInterval, knownInventory }
+const openAlone = Effect.flatMap(NodeConnection.connect({ host: "127.0.0.1", port }), (connection) =>
+  Peer.make(connection, { ...options, network, handlers })
 )
+
+const dialer = Dialer.make({ ipv4: (address) => NodeConnection.connect({ host: "127.0.0.1", port: address.port }) })
+const openFleet = Effect.provideService(
+  Server.make({
+    network,
+    fleet: true,
+    handlers,
+    dialRate: { perSecond: 2_000, burst: 2_000 },
+    requiredServices: [],
+    peer: { ...options, transport: "v1" }
+  }),
+  Dialer.Dialer,
+  dialer
+)
+
+const withServer = process.env.PEERS_SERVER === "1"
+const server = withServer ? await runtime.runPromise(Scope.provide(openFleet, scope)) : undefined
+const open: Effect.Effect<Peer.Peer, unknown, Nonce.Nonce | Scope.Scope> =
+  server === undefined ? openAlone : Effect.map(server.dialOnce(`127.0.0.1:${port}`), ({ peer }) => peer)
 
 const peers: Array<Peer.Peer> = []
 
@@ -156,4 +173,4 @@ await runtime.runPromise(Fiber.interrupt(announcing))
 await runtime.runPromise(Scope.close(scope, Exit.void))
 await runtime.dispose()
 remote.disconnect()
-printTable("peers: many in one process")
+printTable(`peers: many in one process${withServer ? ", of a server" : ""}`)

@@ -350,10 +350,16 @@ const toldOf = (addresses: ReadonlyArray<Address>, now: number) =>
  * @category constructors
  * @since 0.1.0
  */
-export const visit = (address: Address, options: VisitOptions = {}): Effect.Effect<Visit, CrawlError, Dialer | Nonce> =>
+export const visit = (
+  address: Address,
+  options: VisitOptions & {
+    /** The services that others told, if any. Without P2P_V2 among them "auto" begins with version 1. */
+    readonly remoteServices?: bigint | undefined
+  } = {}
+): Effect.Effect<Visit, CrawlError, Dialer | Nonce> =>
   Effect.flatMap(
     checked(() => visitSettings(options)),
-    (settings) => visitWith(address, 0n, settings)
+    (settings) => visitWith(address, options.remoteServices ?? 0n, settings)
   )
 
 /**

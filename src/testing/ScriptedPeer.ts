@@ -102,6 +102,34 @@ export interface Attached<S> {
 /**
  * Listens on a host and plays a script on each connection, until the scope ends.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Network, Peer } from "effect-bitcoin-peer"
+ * import { ScriptedPeer, Simulation } from "effect-bitcoin-peer/testing"
+ *
+ * // Answers two pings, then says goodbye with a message that no node knows.
+ * const tired = ScriptedPeer.withHandshake<number>({
+ *   state: 0,
+ *   onMessage: (message, pings) => {
+ *     if (message._tag !== "ping") return [pings]
+ *     if (pings < 2) return [pings + 1, { _tag: "pong", nonce: message.nonce ?? 0n }]
+ *     return [pings, { _tag: "Unknown", command: "tired", payload: new Uint8Array(0) }, { _tag: "Close" }]
+ *   }
+ * }, { answersPings: false })
+ *
+ * const ending = Simulation.run(1, (simulation) => Effect.gen(function*() {
+ *   const [node, wallet] = [yield* simulation.host(), yield* simulation.host()]
+ *   yield* ScriptedPeer.attach(node, tired)
+ *   const peer = yield* Peer.make(yield* wallet.dial(node.addresses[0]), { network: Network.regtest }).pipe(
+ *     Effect.provide(wallet.layer)
+ *   )
+ *   return yield* peer.awaitShutdown // RemoteClosed, after six minutes of virtual time
+ * }))
+ *
+ * await Effect.runPromise(ending)
+ * ```
+ *
  * @category running
  * @since 0.1.0
  */

@@ -16,6 +16,7 @@ import { makeDice } from "./internal/dice.ts"
 import { type Event, formatEvent } from "./internal/journal.ts"
 import { addressOf, Machine, Network } from "./internal/network.ts"
 import type { Host, HostOptions, LinkOptions, Options } from "./internal/options.ts"
+import { withoutStackTrace } from "../primitives/withoutStackTrace.ts"
 import * as VirtualClock from "./VirtualClock.ts"
 
 export { type Event, formatEvent } from "./internal/journal.ts"
@@ -44,8 +45,8 @@ export type Hosts = Host | ReadonlyArray<Host>
  *   const wallet = yield* simulation.host({ name: "wallet" })
  *   yield* ScriptedPeer.attach(node, ScriptedPeer.slow(ScriptedPeer.honest(chain), "2 seconds"))
  *   yield* Effect.gen(function*() {
- *     yield* Effect.sleep("6 seconds") // in the middle of the download
- *     yield* Effect.andThen(Effect.sleep("30 seconds"), yield* simulation.cut(wallet, node))
+ *     yield* Effect.sleep("3 seconds") // in the middle of the download
+ *     yield* Effect.andThen(Effect.sleep("20 seconds"), yield* simulation.cut(wallet, node))
  *   }).pipe(Effect.forkScoped)
  *   // The program under test. It gets a function that dials, here `wallet.dial`.
  *   return yield* Effect.gen(function*() {
@@ -78,7 +79,10 @@ export interface Simulation {
   readonly cut: (a: Hosts, b?: Hosts) => Effect.Effect<Effect.Effect<void>>
   /** Heals all cuts. */
   readonly heal: Effect.Effect<void>
-  /** Resets all connections of hosts and ends their listeners, as the end of their process does. They can listen and dial again. */
+  /**
+   * Resets all connections of hosts and ends their listeners, as the end of their process does. They can listen and dial again. The fibers
+   * of the test that use them go on, with errors.
+   */
   readonly kill: (hosts: Hosts) => Effect.Effect<void>
   /** The open connections, by the hosts that dialled and accepted. */
   readonly connections: Effect.Effect<ReadonlyArray<readonly [from: Host, to: Host]>>
@@ -99,7 +103,11 @@ const namesOf = (hosts: Hosts): string =>
     .join(", ")
 
 /**
- * Makes an empty network on the Clock of the context. The end of the scope destroys its connections.
+ * Makes an empty network on the Clock of the context. The end of the scope destroys its connections. `run` makes one, too, and with it
+ * the clock.
+ *
+ * `TestClock.adjust` does not wait for fibers that the test itself has set going, so a message that the test has just sent may miss it.
+ * `VirtualClock.layer` waits for them.
  *
  * @category constructors
  * @since 0.1.0
@@ -216,14 +224,17 @@ export const run = <A, E, R>(
     const simulation = yield* make({ ...options, seed })
     const exit = yield* Effect.suspend(() => program(simulation)).pipe(
       Effect.scoped,
-      Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(new SimulationHangs({ limit })) }),
+      Effect.timeoutOrElse({
+        duration: limit,
+        orElse: () => Effect.fail(withoutStackTrace(() => new SimulationHangs({ limit })))
+      }),
       Effect.provideService(SecureRandom.SecureRandom, random),
       Effect.exit
     )
     if (Exit.isSuccess(exit)) return exit.value
     if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
     const events = (yield* simulation.events).slice(-printedEvents)
-    return yield* new SimulationFailed({ seed, events, cause: exit.cause })
+    return yield* withoutStackTrace(() => new SimulationFailed({ seed, events, cause: exit.cause }))
   }).pipe(Effect.scoped, Random.withSeed(String(seed)), Effect.provide(VirtualClock.layerAdvancing)) as Effect.Effect<
     A,
     SimulationFailed,

@@ -148,7 +148,7 @@ describe("bad addresses", () => {
     assert.strictEqual(book.stats().ipv4.tried, 1)
   })
 
-  it("given to a caller are his own", () => {
+  it("that are given to a caller are copies", () => {
     const book = makeBook()
     book.add([told("1.2.3.4:1", start)], source, start)
     const { address } = book.select(start)!.address

@@ -148,6 +148,18 @@ describe("a visit", () => {
     })
   )
 
+  it.effect("begins with version 1 where the services that others told have no P2P_V2", () =>
+    Effect.gen(function* () {
+      const script = node([name(1), name(2)])
+      const auto = { network, transport: "auto" } as const
+      const world = makeHosts(new Map([[name(0), script]]))
+      const visit = (remoteServices?: bigint) =>
+        inTime(Effect.provide(Crawler.visit(address(name(0)), { ...auto, remoteServices }), world.layer))
+      assert.strictEqual((yield* visit(9n))._tag, "Reached")
+      assert.strictEqual(world.dials.length, 1)
+    })
+  )
+
   it.effect("fails with the problem of the dial or of the handshake", () =>
     Effect.gen(function* () {
       const { layer } = makeHosts(new Map())

@@ -100,6 +100,30 @@ describe("a server", () => {
     })
   )
 
+  it.effect("has a peer for each of two names behind a proxy, which does not tell their addresses", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      for (const [name, host] of [
+        ["one.example", "10.0.0.8"],
+        ["two.example", "10.0.0.9"]
+      ] as const) {
+        yield* node(net, `${host}:18444`)
+        net.names.set(name, address(host))
+      }
+      const server = yield* Effect.provideService(
+        Server.make({ network, randomKey, added: ["one.example", "two.example"], peer: { transport: "v1" } }),
+        Dialer.Dialer,
+        net.dialer("10.0.0.1", true)
+      )
+      const peers = yield* server.awaitPeers(2)
+      yield* Effect.forEach(peers, ({ peer }) => peer.disconnect())
+      yield* pass(100)
+      assert.deepStrictEqual(yield* server.peers, [])
+      yield* pass(5_000)
+      assert.strictEqual((yield* server.peers).length, 2)
+    })
+  )
+
   it.effect("ends the peer of a node that is removed, and does not dial it again", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()

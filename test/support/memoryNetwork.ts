@@ -27,8 +27,8 @@ export const memoryNetwork = () => {
     )
   let isCut = false
   let port = 40_000
-  /** Dials from a host. */
-  const dialer = (from: string): Dialer.Dialer => ({
+  /** Dials from a host, or through a proxy, which does not tell the addresses of names. */
+  const dialer = (from: string, isProxy = false): Dialer.Dialer => ({
     ways: new Set(["ipv4"]),
     dialsNames: true,
     dial: (target) =>
@@ -43,7 +43,10 @@ export const memoryNetwork = () => {
         const [ours, theirs] = yield* Connection.makePair({
           addresses: [
             { host: from, port: ++port },
-            { host: Address.formatHost(address), port: address.port }
+            {
+              host: isProxy && Dialer.isName(target) ? target.host : Address.formatHost(address),
+              port: address.port
+            }
           ]
         })
         yield* Queue.offer(waiting, theirs)

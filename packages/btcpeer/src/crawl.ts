@@ -193,6 +193,9 @@ const frontierOf = (db: string | undefined): Layer.Layer<Crawler.Frontier, Failu
   return Layer.provide(Crawler.layerSql, opened)
 }
 
+/** Tor builds a circuit for each connection, to IPv4 and IPv6 too. */
+const throughProxy: Crawler.Timeouts = { connect: "100 seconds", handshake: "40 seconds", answer: "90 seconds" }
+
 /** Visits each address that is due, until none is left, the time is over, or the user stops it. */
 export const crawl = Effect.fnUntraced(function* (settings: CrawlSettings): Effect.fn.Return<void, Failure, Output> {
   const output = yield* Output
@@ -203,7 +206,10 @@ export const crawl = Effect.fnUntraced(function* (settings: CrawlSettings): Effe
   yield* checkFolder("--snapshot", settings.snapshot)
   yield* checkFolder("--seed-dump", settings.seedDump)
   const seeds = yield* seedsOf(settings, warn)
-  const limits = settings.answerTimeout === undefined ? {} : { answer: settings.answerTimeout }
+  const limits: Crawler.Timeouts = {
+    ...(proxy === undefined ? {} : throughProxy),
+    ...(settings.answerTimeout === undefined ? {} : { answer: settings.answerTimeout })
+  }
   const options: Crawler.Options = {
     network,
     seeds,

@@ -15,6 +15,7 @@ import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
 import { once } from "node:events"
+import { serveSocks5 } from "../../../test/support/proxies.ts"
 import { btcpeer, live, oneLine, type Running, until } from "./support/processes.ts"
 
 const count = 20
@@ -205,6 +206,23 @@ describe("crawl", () => {
     // Nothing is due any more.
     const third = await crawl(world, ...db, "--for", "1s").ended
     assert.deepStrictEqual(addressesOf(third.stdout), [])
+  })
+
+  live.linux("visits all nodes through a proxy, and looks up no name", async () => {
+    await using world = await serve()
+    await Effect.runPromise(
+      Effect.gen(function* () {
+        const proxy = yield* serveSocks5({ to: { host: hostOf(0), port: world.port } })
+        const flags = ["--proxy", `socks5://127.0.0.1:${proxy.port}`, "--json", "--transport", "v1"]
+        const { code, stderr, stdout } = yield* Effect.promise(() => crawl(world, ...flags).ended)
+        assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
+        // The proxy connects all of them to the same node, which knows four others.
+        const visited = ["127.3.0.1", "127.3.0.2", "127.3.0.3", "127.3.0.4", "127.4.0.1"]
+        assert.deepStrictEqual(proxy.asked.map(({ host }) => host).toSorted(), visited)
+        assert.lengthOf(visitsOf(stdout), 5)
+        assert.strictEqual(world.connections[0], 5)
+      }).pipe(Effect.scoped)
+    )
   })
 
   live.linux("Ctrl-C ends it with the summary", async () => {

@@ -116,14 +116,18 @@ const problemOf = (options: Options): string | undefined => {
     : "the option revisit must be a duration of at least 10 minutes"
 }
 
-const attend = Effect.fnUntraced(function* (runner: Runner, { address: text }: Claimed) {
+const attend = Effect.fnUntraced(function* (runner: Runner, { address: text, services }: Claimed) {
   const { isFull, options, tables } = runner
   const address = Address.parse(text)
   // A row that somebody changed costs itself only: it is not due before its hour is over.
   if (Result.isFailure(address) || options.isBanned?.(address.success) === true) return
-  const visit = yield* Crawler.visit(address.success, options)
+  const remoteServices = /^[0-9a-f]{16}$/.test(services) ? BigInt(`0x${services}`) : undefined
+  const visit = yield* Crawler.visit(address.success, { ...options, remoteServices })
   yield* tables.finish(text, visit, options.runner ?? "runner", !isFull())
 })
+
+/** How long a runner that stops, or a shard that moves, waits for its database. */
+const farewell = Duration.seconds(2)
 
 /** The loop of a shard. It never ends: a database that fails is tried again. */
 const crawlShard = Effect.fnUntraced(function* (runner: Runner, shard: number) {
@@ -143,6 +147,7 @@ const crawlShard = Effect.fnUntraced(function* (runner: Runner, shard: number) {
       yield* FiberSet.run(
         fibers,
         attend(runner, claim).pipe(
+          Effect.onInterrupt(() => Effect.ignore(Effect.timeout(tables.abandon(claim.address), farewell))),
           Effect.ignoreCause({ log: "Warn", message: "a visit was not saved" }),
           Effect.ensuring(Effect.sync(() => freed.openUnsafe()))
         )

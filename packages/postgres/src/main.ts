@@ -2,8 +2,10 @@
 /** A runner of the fleet as a process: `btcpeer-fleet --database URL`. Start as many as you like, on as many machines. */
 import { NodeClusterSocket, NodeRuntime, NodeServices } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
-import { Command, Flag } from "effect/cli"
+import * as Cause from "effect/Cause"
+import { CliError, Command, Flag } from "effect/cli"
 import { RunnerAddress } from "effect/cluster"
+import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -78,7 +80,15 @@ const command = Command.make(
 
 if (import.meta.main) {
   Command.runWith(command, { version: "0.1.0" })(process.argv.slice(2)).pipe(
+    // The cluster dies of a database that it cannot reach.
+    Effect.tapCause((cause) => {
+      const problem = Cause.squash(cause)
+      // Help, with what is wrong with the flags, is printed already.
+      return Cause.hasInterruptsOnly(cause) || CliError.isCliError(problem)
+        ? Effect.void
+        : Console.error(`btcpeer-fleet: ${problem instanceof Error ? problem.message : String(problem)}`)
+    }),
     Effect.provide(NodeServices.layer),
-    NodeRuntime.runMain
+    NodeRuntime.runMain({ disableErrorReporting: true })
   )
 }

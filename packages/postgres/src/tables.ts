@@ -14,8 +14,11 @@ import { FleetError } from "./FleetError.ts"
 /** The version of the tables. */
 const version = "1"
 
-/** A visit that began this long ago has ended, or its runner has. Longer than the longest visit, through I2P. */
-const visitMillis = 300_000
+/**
+ * A visit that began this long ago has ended, or its runner has: the subnet is free. Longer than the longest visit of IPv4 and IPv6,
+ * with a second connection. Of other networks a subnet is one host.
+ */
+const visitMillis = 180_000
 
 /** A failed address is visited after 1, 2, 4 … times `revisit`, up to this. */
 const maximumBackoff = 86_400_000
@@ -216,6 +219,12 @@ export const makeTables = (settings: TableSettings) =>
         .pipe(Effect.asVoid, failed("save a visit"))
     }
 
+    /** Ends a visit that was cut short, so that its subnet is free. The address is due when it would have been anyway. */
+    const abandon = (address: string) =>
+      sql`UPDATE fleet_address
+        SET state = CASE WHEN failures > 0 THEN 'failed' WHEN reached_at > 0 THEN 'reached' ELSE 'new' END
+        WHERE address = ${address} AND state = 'visiting'`.pipe(Effect.asVoid, failed("give up a visit"))
+
     /** Whether there is no room for more addresses. */
     const isFull = sql<{
       readonly full: boolean
@@ -229,6 +238,7 @@ export const makeTables = (settings: TableSettings) =>
       add: (told: ReadonlyArray<Wire.AddressV2>) => add(told).pipe(failed("add addresses")),
       claim,
       finish,
+      abandon,
       isFull
     }
   })

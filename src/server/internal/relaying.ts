@@ -34,7 +34,7 @@ export class Relaying {
     const asks = relay.add({
       id: entry.id,
       kind: entry.kind,
-      host: entry.address!,
+      host: connected!.address,
       permissions,
       wantsV2: connected!.peer.info.addrV2,
       connectedAt: connected!.connectedAt

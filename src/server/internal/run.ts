@@ -60,6 +60,8 @@ const eventCapacity = 1_024
 const askInterval = 50
 /** Nonces are remembered for this many handshakes more than run at once. */
 const spareNonces = 64
+/** At most that many of them for added nodes, which may be very many. */
+const mostNonces = 10_000
 /** How often the chains of outbound peers are compared with ours. */
 const watchInterval = Duration.seconds(5)
 /** How long a seed may take to send addresses. */
@@ -103,7 +105,7 @@ const addressOf = ({ host, port }: { readonly host: string; readonly port: numbe
 
 /** A connection as the table of our own addresses sees it. */
 const remoteOf = (one: Running): LocalAddresses.Remote => ({
-  host: one.entry.address!,
+  host: one.connected!.address,
   network: networkOf(one),
   isInbound: one.entry.kind === "inbound",
   says: one.addressLocal
@@ -208,7 +210,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
 
   const nonces = yield* Effect.provide(
     Nonce.Nonce,
-    Nonce.layerWith({ capacity: pendingDials + maxPending + spareNonces })
+    Nonce.layerWith({ capacity: pendingDials + maxPending + Math.min(settings.maxManual, mostNonces) + spareNonces })
   )
   /** Block-relay peers: others cannot learn of them, so they are dialled first after a restart. */
   const anchors = (): ReadonlyArray<Wire.AddressV2> =>
@@ -281,8 +283,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     now
   })
 
-  const peersChanged = yield* Latch.make()
-
   // ---- one connection
 
   const observe = (one: Running, event: Wire.ParserEvent): void => {
@@ -314,8 +314,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const { id, kind, target } = entry
     if (one.ticket !== undefined) inbound.gate.settled(one.ticket)
     registry.ready(id, peer.info.services, now())
+    // Behind a proxy that looks names up, nobody here knows the address of a name.
     const address = entry.address ?? addressOf(peer.info.remoteAddress)
-    entry.address ??= address
     const connected: ConnectedPeer = { id, kind, peer, target, address, connectedAt: now() }
     one.connected = connected
     if (kind === "manual") one.permissions = forManual(address, settings.whitelist)
@@ -324,8 +324,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const { services, transport, userAgent } = peer.info
     emit({ _tag: "Ready", id, kind, target, userAgent, services, transport })
     wake()
-    peersChanged.openUnsafe()
-    peersChanged.closeUnsafe()
+    connections.changed()
     if (one.waiter !== undefined) Deferred.doneUnsafe(one.waiter, Effect.succeed(connected))
     if (kind === "feeler") return Effect.andThen(peer.disconnect("the address answers"), peer.awaitShutdown)
     const evicted = kind === "inbound" ? inbound.overTransactionShare(one) : undefined
@@ -377,8 +376,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       Deferred.doneUnsafe(one.waiter, Effect.fail(failed))
     }
     wake()
-    peersChanged.openUnsafe()
-    peersChanged.closeUnsafe()
+    connections.changed()
   }
 
   /** Runs an attempt or a peer to its end, and gives its slot back. */
@@ -405,11 +403,12 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     waiters.delete(entry.id)
     const { id, kind, target } = entry
     emit({ _tag: "Dialing", id, kind, target })
-    const connect = Effect.tap(dialer.dial(target, kind), ({ remoteAddress }) =>
-      !isName(target) || registry.resolved(id, addressOf(remoteAddress))
+    const connect = Effect.tap(dialer.dial(target, kind), ({ remoteAddress: { host, port } }) => {
+      const found = isName(target) ? Address.parseHost(host) : undefined
+      return found === undefined || Result.isFailure(found) || registry.resolved(id, { ...found.success, port })
         ? Effect.void
-        : Effect.fail(new Duplicate({ address: `${remoteAddress.host}:${remoteAddress.port}` }))
-    )
+        : Effect.fail(new Duplicate({ address: `${host}:${port}` }))
+    })
     return start(
       one,
       Effect.flatMap(Peer.dial(connect, peerOptions(one, services)), (peer) => attend(one, peer))
@@ -535,7 +534,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     dialer,
     reachable,
     waiters,
-    peersChanged,
     wake,
     now
   })

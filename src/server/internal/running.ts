@@ -1,5 +1,5 @@
 /** The connections of a server, with what its parts keep for each of them. */
-import type * as Deferred from "effect/Deferred"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Address from "../../Address.ts"
 import type * as Peer from "../../Peer.ts"
@@ -68,11 +68,24 @@ export const networkOf = ({ entry: { address }, pool }: Running): NetworkName =>
 
 export class Connections extends Map<number, Running> {
   readonly #interrupt: (id: number) => Effect.Effect<void>
+  #change = Deferred.makeUnsafe<void>()
 
   /** `interrupt` ends an attempt that has no peer yet. */
   constructor(interrupt: (id: number) => Effect.Effect<void>) {
     super()
     this.#interrupt = interrupt
+  }
+
+  /** The next change of the peers. Take it before you look at them, and wait for it after: no change is missed in between. */
+  get nextChange(): Effect.Effect<void> {
+    return Deferred.await(this.#change)
+  }
+
+  /** To be called when a peer came or went. */
+  changed(): void {
+    const change = this.#change
+    this.#change = Deferred.makeUnsafe()
+    Deferred.doneUnsafe(change, Effect.void)
   }
 
   /** The peers whose handshakes are completed and that are not ending. */

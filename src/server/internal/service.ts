@@ -1,7 +1,6 @@
 /** The functions of the service `Server`, over the parts of a server that runs. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import type * as Latch from "effect/Latch"
 import type * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
@@ -46,8 +45,6 @@ export interface Parts {
   readonly reachable: ReadonlySet<NetworkName>
   /** Callers of `dialOnce` whose dials have not begun. */
   readonly waiters: Map<number, Deferred.Deferred<ConnectedPeer, DialError>>
-  /** Opened for a moment when a peer comes or goes. */
-  readonly peersChanged: Latch.Latch
   readonly wake: () => void
   readonly now: () => number
 }
@@ -56,20 +53,7 @@ const isConnected = (one: Running): one is Running & { readonly connected: Conne
   one.connected !== undefined && !one.entry.isEnding
 
 export const makeService = (parts: Parts): Server => {
-  const {
-    bans,
-    book,
-    conduct,
-    connections,
-    dialer,
-    events,
-    now,
-    options,
-    peersChanged,
-    reachable,
-    registry,
-    relaying
-  } = parts
+  const { bans, book, conduct, connections, dialer, events, now, options, reachable, registry, relaying } = parts
   const { asmap, local, settings, waiters, wake } = parts
   const { port } = settings.network
 
@@ -146,9 +130,10 @@ export const makeService = (parts: Parts): Server => {
     awaitPeers: (count, where = () => true) =>
       Effect.gen(function* () {
         while (true) {
+          const { nextChange } = connections
           const found = connections.peers.filter(where)
           if (found.length >= count) return found
-          yield* peersChanged.await
+          yield* nextChange
         }
       }),
     add: (text) =>

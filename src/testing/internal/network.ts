@@ -247,7 +247,8 @@ export class Network {
   private makeLine(from: Machine, to: Machine, target: Address.Address): Line {
     const machines = [from, to] as const
     const source = this.sourceOf(from, target)
-    const port = from.ephemeralPort()
+    // I2P has no ports.
+    const port = target.networkId === Address.NetworkId.i2p ? 0 : from.ephemeralPort()
     const isProxied = source === undefined || source === "proxy"
     const local = isProxied ? { host: "0.0.0.0", port: 0 } : { host: Address.formatHost(source), port }
     const seen = isProxied ? { host: "127.0.0.1", port } : local

@@ -80,6 +80,9 @@ export type ServerEvent =
   /** Something that an operator should look at; the server goes on. */
   | { readonly _tag: "Warning"; readonly message: string }
 
+const connectionText = (of: { readonly id: number; readonly kind: ConnectionKind; readonly target: Target }): string =>
+  `${of.kind} ${formatTarget(of.target)} (${of.id})`
+
 /**
  * One line, for a person, that says what happened. It has addresses and texts of remotes, so it is no label of a metric.
  *
@@ -87,21 +90,19 @@ export type ServerEvent =
  * @since 0.1.0
  */
 export const formatEvent = (event: ServerEvent): string => {
-  const of = (what: { readonly id: number; readonly kind: ConnectionKind; readonly target: Target }): string =>
-    `${what.kind} ${formatTarget(what.target)} (${what.id})`
   switch (event._tag) {
     case "Dialing":
-      return `dials ${of(event)}`
+      return `dials ${connectionText(event)}`
     case "DialFailed":
-      return `${of(event)} failed: ${event.error.message}`
+      return `${connectionText(event)} failed: ${event.error.message}`
     case "Accepted":
       return `accepts ${formatEndpoint(event)} (${event.id})`
     case "Refused":
       return `refuses ${event.host}: ${event.step}${event.unlogged === 0 ? "" : `, and ${event.unlogged} more`}`
     case "Ready":
-      return `${of(event)} is ready: ${JSON.stringify(event.userAgent)} by ${event.transport}`
+      return `${connectionText(event)} is ready: ${JSON.stringify(event.userAgent)} by ${event.transport}`
     case "Ended":
-      return `${of(event)} has ended after ${Math.floor(event.age / 1_000)} s: ${describeEnd(event.reason)}`
+      return `${connectionText(event)} has ended after ${Math.floor(event.age / 1_000)} s: ${describeEnd(event.reason)}`
     case "Evicted":
       return `evicts ${event.id}${event.by === undefined ? "" : ` for ${event.by}`}`
     case "Discouraged":

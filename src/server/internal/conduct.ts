@@ -4,11 +4,21 @@ import * as Address from "../../Address.ts"
 import type { Assessment } from "../../Peer.ts"
 import * as Wire from "../../Wire.ts"
 import { type BanList, formatSubnet } from "../BanList.ts"
+import { formatTarget, networkNameOf } from "../Dialer.ts"
 import { type Offence, offences, type Reputation, type Tracked, type Verdict } from "../Reputation.ts"
 import type { ServerEvent } from "../ServerEvent.ts"
 import { hostKey } from "./keys.ts"
 import type { Connections, Running } from "./running.ts"
 import { subnetContains } from "./subnetTrie.ts"
+
+/** Nothing is remembered of this host. */
+const thisMachine: Address.Host = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(127, 0, 0, 1) }
+
+/** Whether the address of a connection is that of a daemon of Tor or I2P. The others that come through it must not pay for one. */
+const hidesAddress = ({ entry: { address }, pool }: Running): boolean =>
+  (pool?.network === "onion" || pool?.network === "i2p") &&
+  address !== undefined &&
+  networkNameOf(address) !== pool.network
 
 export interface ConductOptions {
   readonly connections: Connections
@@ -63,8 +73,11 @@ export class Conduct {
       if (change._tag !== "Banned") return
       const { subnet, until } = change.ban
       emit({ _tag: "Banned", subnet: formatSubnet(subnet), until })
-      const isBanned = ({ entry, permissions }: Running): boolean =>
-        entry.address !== undefined && !permissions.has("noban") && subnetContains(subnet, entry.address)
+      const isBanned = (one: Running): boolean =>
+        one.entry.address !== undefined &&
+        !hidesAddress(one) &&
+        !one.permissions.has("noban") &&
+        subnetContains(subnet, one.entry.address)
       runFork(connections.endAll(isBanned, { _tag: "Banned", why: `${formatSubnet(subnet)} is banned` }))
     })
   }
@@ -72,8 +85,9 @@ export class Conduct {
   /** Judges what a peer did, or how it ended. */
   judge(one: Running, assessment: Assessment, why: string): void {
     const tracked = this.#track(one)
-    if (tracked === undefined) return
-    this.#follow(one, this.#options.reputation.judge(tracked, assessment, this.#options.now()), why)
+    if (tracked !== undefined) {
+      this.#follow(one, this.#options.reputation.judge(tracked, assessment, this.#options.now()), why)
+    }
   }
 
   /** Counts a message of a peer against it, under the policy of btcd. */
@@ -87,22 +101,20 @@ export class Conduct {
   }
 
   #track(one: Running): Tracked | undefined {
-    const { address } = one.entry
-    if (one.connected === undefined || address === undefined) return undefined
-    one.tracked ??= this.#options.reputation.track({
-      kind: one.entry.kind,
-      permissions: one.permissions,
-      host: address
-    })
+    const { address, kind } = one.entry
+    if (one.connected === undefined) return undefined
+    const host = address === undefined || hidesAddress(one) ? thisMachine : address
+    one.tracked ??= this.#options.reputation.track({ kind, permissions: one.permissions, host })
     return one.tracked
   }
 
   /** Does what a verdict says. */
   #follow(one: Running, verdict: Verdict, why: string): void {
     const { bans, connections, emit, now, runFork } = this.#options
-    const address = one.entry.address!
-    if (verdict.warn !== undefined) emit({ _tag: "Warning", message: `${Address.format(address)}: ${verdict.warn}` })
+    const { address, target } = one.entry
+    if (verdict.warn !== undefined) emit({ _tag: "Warning", message: `${formatTarget(target)}: ${verdict.warn}` })
     if (verdict.end) runFork(connections.end(one, why))
+    if (address === undefined) return
     if (verdict.ban !== undefined) bans.banHost(address, verdict.ban, now())
     if (!verdict.discourage) return
     bans.discourage(address)

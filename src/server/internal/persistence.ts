@@ -111,15 +111,17 @@ export class Persistence {
     )
   }
 
-  /** Writes all files. */
-  saveAll(book: AddressBook.Book, anchors: ReadonlyArray<AddressV2>): Effect.Effect<void> {
+  /** Writes all files; not the anchors if they are undefined. */
+  saveAll(book: AddressBook.Book, anchors: ReadonlyArray<AddressV2> | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { bans, emit, network, now } = this.#options
       return Effect.flatMap(
         Effect.all([
           this.#save(peersFile, book.serialize()),
           this.#save(bansFile, bans.encode(now())),
-          this.#save(anchorsFile, AddressBook.encodeAnchors(anchors, network))
+          anchors === undefined
+            ? Effect.succeed(true)
+            : this.#save(anchorsFile, AddressBook.encodeAnchors(anchors, network))
         ]),
         (saved) => Effect.sync(() => (saved.every(Boolean) ? emit({ _tag: "Persisted" }) : undefined))
       )
@@ -127,7 +129,7 @@ export class Persistence {
   }
 
   /** Saves the bans at each change, and all files every 15 minutes, for ever; all files once more at the end of the scope. */
-  run(book: AddressBook.Book, anchors: () => ReadonlyArray<AddressV2>) {
+  run(book: AddressBook.Book, anchors: () => ReadonlyArray<AddressV2> | undefined) {
     return Effect.gen({ self: this }, function* () {
       const stop = this.#options.bans.onChange((change) => {
         if (change._tag !== "Expired") this.#bansChanged.openUnsafe()

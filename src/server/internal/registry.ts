@@ -10,7 +10,7 @@ import * as Addresses from "../../Address.ts"
 import * as Wire from "../../Wire.ts"
 import { type ConnectionKind, kinds } from "../ConnectionKind.ts"
 import { isName, type NetworkName, type Target } from "../Dialer.ts"
-import { type Added, AddedNodes } from "./backoff.ts"
+import { type Added, AddedNodes, targetKey } from "./backoff.ts"
 import { DialRate } from "./dialRate.ts"
 import { addressKey, hostKey } from "./keys.ts"
 import { networkNameOf } from "./networkNames.ts"
@@ -88,6 +88,8 @@ export interface Entry {
   /** The group that no other automatic connection goes to. */
   group: string | undefined
   readonly added: Added | undefined
+  /** Dialled once for a caller, beside the slots of its kind. */
+  readonly isOnce: boolean
   /** Milliseconds when the slot was taken. */
   readonly since: number
   /** Milliseconds when the handshake was completed. */
@@ -106,6 +108,8 @@ export interface End {
   readonly isInterrupted: boolean
   /** The dial failed because this machine has no network. */
   readonly isLocal: boolean
+  /** No dial was made that could tell whether this machine has a network. */
+  readonly isUndialled?: boolean | undefined
   /** Whether another try soon may succeed. */
   readonly retry: boolean
   /** Set where no way leads to the target. */
@@ -224,7 +228,9 @@ export class Registry {
 
   // ---- slots
 
-  #reserve(kind: ConnectionKind, target: Target, now: number, added: Added | undefined, id = ++this.#lastId): Entry {
+  #reserve(kind: ConnectionKind, target: Target, now: number, added: Added | undefined, onceId?: number): Entry {
+    const id = onceId ?? ++this.#lastId
+    const isOnce = onceId !== undefined
     const address = addressOf(target)
     const entry: Entry = {
       id,
@@ -233,12 +239,13 @@ export class Registry {
       address,
       group: undefined,
       added,
+      isOnce,
       since: now,
       readyAt: undefined,
       isEnding: false
     }
     this.entries.set(id, entry)
-    this.#counts.set(kind, this.count(kind) + 1)
+    if (!isOnce) this.#counts.set(kind, this.count(kind) + 1)
     if (address !== undefined) this.#hold(entry, address)
     return entry
   }
@@ -267,6 +274,20 @@ export class Registry {
     return true
   }
 
+  /** Whether another connection was made to the address, or to the name, that an entry is to dial. */
+  isDuplicate(id: number): boolean {
+    const entry = this.entries.get(id)
+    if (entry === undefined) return false
+    if (entry.address !== undefined && this.#hosts.get(hostKey(entry.address)) === 1) return false
+    const key = targetKey(entry.target)
+    for (const other of this.entries.values()) {
+      if (other === entry || other.kind === "inbound" || other.isEnding) continue
+      if (targetKey(other.target) === key) return true
+      if (other.address !== undefined && addressKey(other.address) === key) return true
+    }
+    return false
+  }
+
   /** The handshake was completed. */
   ready(id: number, services: bigint, now: number): void {
     const entry = this.entries.get(id)
@@ -290,7 +311,7 @@ export class Registry {
     const entry = this.entries.get(id)
     if (entry === undefined) return
     this.entries.delete(id)
-    this.#counts.set(entry.kind, this.count(entry.kind) - 1)
+    if (!entry.isOnce) this.#counts.set(entry.kind, this.count(entry.kind) - 1)
     const { added, address, kind, readyAt } = entry
     if (address !== undefined) {
       const host = hostKey(address)
@@ -316,8 +337,10 @@ export class Registry {
       }
       return
     }
-    if (end.isLocal) this.#failedLocally(now)
-    else this.#localFailures = []
+    if (end.isUndialled !== true) {
+      if (end.isLocal) this.#failedLocally(now)
+      else this.#localFailures = []
+    }
     if (address !== undefined && added === undefined) {
       book?.attempt(address, !end.isLocal && !this.isOffline && this.#seemsOnline(), now)
     }
@@ -368,20 +391,25 @@ export class Registry {
       isShort && this.#emptyUntil > now ? this.#emptyUntil : never,
       isShort ? never : this.#feelerAt,
       isShort ? never : this.#networkPeerAt,
-      isShort || !this.wantsExtraBlockRelay ? never : this.#extraBlockRelayAt
+      isShort || !this.#looksForBlockRelay ? never : this.#extraBlockRelayAt
     ]
     return Math.min(...timers)
   }
 
   get #wantedFullRelay(): number {
-    return this.#options.limits.fullRelay + (this.wantsExtraFullRelay ? 1 : 0)
+    return this.#options.limits.fullRelay + (this.wantsExtraFullRelay && this.#options.limits.fullRelay > 0 ? 1 : 0)
+  }
+
+  /** A server without block-relay peers, or with nodes of the operator's choice only, wants no extra ones. */
+  get #looksForBlockRelay(): boolean {
+    return this.wantsExtraBlockRelay && this.#options.limits.blockRelay > 0
   }
 
   /** Automatic dials whose handshake is not completed. */
   #pending(isFeeler: boolean): number {
     let pending = 0
-    for (const { kind, readyAt } of this.entries.values()) {
-      if (readyAt === undefined && kinds[kind].isAutomatic && (kind === "feeler") === isFeeler) pending++
+    for (const { isOnce, kind, readyAt } of this.entries.values()) {
+      if (!isOnce && readyAt === undefined && kinds[kind].isAutomatic && (kind === "feeler") === isFeeler) pending++
     }
     return pending
   }
@@ -424,7 +452,7 @@ export class Registry {
       if (!room || this.#emptyUntil > now) return undefined
       return this.#draw(fullRelay < this.#wantedFullRelay ? "outbound-full-relay" : "block-relay-only", now)
     }
-    if (this.wantsExtraBlockRelay && now >= this.#extraBlockRelayAt && room) {
+    if (this.#looksForBlockRelay && now >= this.#extraBlockRelayAt && room) {
       this.#extraBlockRelayAt = now + exponential(random, extraBlockRelayMean)
       return this.#draw("block-relay-only", now)
     }

@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import type { Take } from "effect/Take"
 import * as Address from "../../Address.ts"
 import type { Connection, Endpoint } from "../../Connection.ts"
 import { ConnectionError } from "../../ConnectionError.ts"
@@ -53,7 +54,7 @@ import { desirable, type End, type Entry, Registry } from "./registry.ts"
 import { Relaying } from "./relaying.ts"
 import { TimeOffsets } from "./timeOffsets.ts"
 import { Connections, makeRunning, networkOf, type Pool, type Running } from "./running.ts"
-import { makeService } from "./service.ts"
+import { makeService, type Waiter } from "./service.ts"
 
 /** Events that wait for a reader; a slower one misses the oldest. */
 const eventCapacity = 1_024
@@ -90,11 +91,13 @@ const endOf = (exit: Exit.Exit<Peer.EndReason, Failure>): End => {
     return { isInterrupted: exit.value._tag === "ScopeClosed", isLocal: by === "local", retry }
   }
   const error = failureOf(exit.cause)
-  if (error === undefined) return { isInterrupted: Cause.hasInterrupts(exit.cause), isLocal: true, retry: true }
-  if (error instanceof Unreachable) {
-    return { isInterrupted: false, isLocal: true, retry: false, unreachable: error.message }
+  if (error === undefined) {
+    return { isInterrupted: Cause.hasInterrupts(exit.cause), isLocal: true, isUndialled: true, retry: true }
   }
-  if (error instanceof Duplicate) return { isInterrupted: false, isLocal: true, retry: false }
+  if (error instanceof Unreachable) {
+    return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false, unreachable: error.message }
+  }
+  if (error instanceof Duplicate) return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false }
   return { isInterrupted: false, isLocal: isLocal(error), retry: Peer.assess(error).retry }
 }
 
@@ -127,8 +130,16 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   /** One service of each mask: NETWORK and WITNESS by default. */
   const desirableServices = requiredServices.reduce((all, mask) => all | (mask & -mask), 0n)
 
-  const events = yield* PubSub.sliding<ServerEvent>({ capacity: eventCapacity, replay: replayedEvents })
-  const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, event))
+  const events = yield* PubSub.sliding<Take<ServerEvent>>({ capacity: eventCapacity, replay: replayedEvents })
+  const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, [event]))
+  let hasEnded = false
+  // The last finalizer to run: the save of the files is an event, too.
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => {
+      hasEnded = true
+      return PubSub.publish(events, Exit.void)
+    })
+  )
   const given = {
     book: yield* Effect.serviceOption(AddressBook.AddressBook),
     bans: yield* Effect.serviceOption(BanList.BanList),
@@ -207,7 +218,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       )
   })
   for (const target of settings.added) registry.added.add(target, now())
-  for (const { services, ...address } of yield* persistence.takeAnchors) {
+  for (const { services, ...address } of settings.isConnectOnly ? [] : yield* persistence.takeAnchors) {
     registry.anchors.push({ address, services, lastTry: 0 })
   }
 
@@ -224,7 +235,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     )
   let lastAnchors: ReadonlyArray<Wire.AddressV2> | undefined
   // The scope closes in the reverse order: attempts and peers end, and then the files are saved.
-  yield* persistence.run(book, () => lastAnchors ?? anchors())
+  // Without block-relay peers, the anchors of another run stay as they are.
+  yield* persistence.run(book, () => (settings.isConnectOnly ? undefined : (lastAnchors ?? anchors())))
   const tasks = yield* FiberSet.make()
   const fork = yield* FiberSet.runtime(tasks)<never>()
   const runFork = (effect: Effect.Effect<unknown>): void => void fork(effect)
@@ -411,19 +423,29 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
 
   // ---- outbound
 
-  const waiters = new Map<number, Deferred.Deferred<ConnectedPeer, DialError>>()
+  const waiters = new Map<number, Waiter>()
+  const failWaiters = (error: "ended" | "inactive"): void => {
+    for (const [id, { deferred, target }] of waiters) {
+      registry.withdraw(id)
+      Deferred.doneUnsafe(deferred, Effect.fail(new DialError({ target: formatTarget(target), error })))
+    }
+    waiters.clear()
+  }
 
   const dial = (entry: Entry, services: bigint | undefined) => {
-    const one = makeRunning(entry, { waiter: waiters.get(entry.id) })
+    const one = makeRunning(entry, { waiter: waiters.get(entry.id)?.deferred })
     waiters.delete(entry.id)
     const { id, kind, target } = entry
     emit({ _tag: "Dialing", id, kind, target })
-    const connect = Effect.tap(dialer.dial(target, kind), ({ remoteAddress: { host, port } }) => {
+    const dialled = Effect.tap(dialer.dial(target, kind), ({ remoteAddress: { host, port } }) => {
       const found = isName(target) ? Address.parseHost(host) : undefined
       return found === undefined || Result.isFailure(found) || registry.resolved(id, { ...found.success, port })
         ? Effect.void
         : Effect.fail(new Duplicate({ address: `${host}:${port}` }))
     })
+    const connect = Effect.suspend(() =>
+      registry.isDuplicate(id) ? Effect.fail(new Duplicate({ address: formatTarget(target) })) : dialled
+    )
     return start(
       one,
       Effect.flatMap(Peer.dial(connect, peerOptions(one, services)), (peer) => attend(one, peer))
@@ -449,7 +471,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const watch = new OutboundWatch({ fullRelay, blockRelay }, now())
     const turn = Effect.suspend(() => {
       const watched = [...connections.values()].flatMap((one) => {
-        const { id, isEnding, kind, readyAt } = one.entry
+        const { id, isEnding, isOnce, kind, readyAt } = one.entry
+        if (isOnce) return []
         const isWatched = kind === "outbound-full-relay" || kind === "block-relay-only" || kind === "manual"
         return isWatched && readyAt !== undefined && !isEnding
           ? [{ id, kind, readyAt, network: networkOf(one), lastBlock: one.lastBlock }]
@@ -511,7 +534,13 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     )
   }
   // The first of these to run at the end: the peers are still there.
-  yield* Effect.addFinalizer(() => Effect.sync(() => (lastAnchors = anchors())))
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      lastAnchors = anchors()
+      registry.setActive(false, now())
+      failWaiters("ended")
+    })
+  )
   for (const { listener, pool } of listeners) yield* Effect.forkScoped(acceptAll(listener, pool))
   yield* Effect.forkScoped(relaying.loop)
   yield* Effect.forkScoped(planner)
@@ -547,9 +576,11 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     conduct,
     relaying,
     events,
+    hasEnded: () => hasEnded,
     dialer,
     reachable,
     waiters,
+    failWaiters,
     wake,
     now
   })

@@ -5,6 +5,7 @@ import type * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { Take } from "effect/Take"
 import * as Address from "../../Address.ts"
 import * as Handshake from "../../Handshake.ts"
 import * as Wire from "../../Wire.ts"
@@ -30,6 +31,21 @@ import { parseTarget } from "./targets.ts"
 /** 0.1.0, as Bitcoin Core writes versions as numbers. */
 const version = 100
 
+/** A caller of `dialOnce`. */
+export interface Waiter {
+  readonly target: Target
+  readonly deferred: Deferred.Deferred<ConnectedPeer, DialError>
+}
+
+/** What `dialOnce` can dial. */
+const dialable: ReadonlySet<unknown> = new Set([
+  "addr-fetch",
+  "block-relay-only",
+  "feeler",
+  "manual",
+  "outbound-full-relay"
+])
+
 export interface Parts {
   readonly options: Pick<Options, "peer">
   readonly settings: Checked
@@ -42,11 +58,15 @@ export interface Parts {
   readonly asmap: Asmap | undefined
   readonly conduct: Conduct
   readonly relaying: Relaying
-  readonly events: PubSub.PubSub<ServerEvent>
+  readonly events: PubSub.PubSub<Take<ServerEvent>>
+  /** Whether the last event was published. */
+  readonly hasEnded: () => boolean
   readonly dialer: Dialer
   readonly reachable: ReadonlySet<NetworkName>
   /** Callers of `dialOnce` whose dials have not begun. */
-  readonly waiters: Map<number, Deferred.Deferred<ConnectedPeer, DialError>>
+  readonly waiters: Map<number, Waiter>
+  /** Ends the waits of all of them. */
+  readonly failWaiters: (why: "ended" | "inactive") => void
   readonly wake: () => void
   readonly now: () => number
 }
@@ -56,7 +76,7 @@ const isConnected = (one: Running): one is Running & { readonly connected: Conne
 
 export const makeService = (parts: Parts): Server => {
   const { bans, book, conduct, connections, dialer, events, now, options, reachable, registry, relaying } = parts
-  const { asmap, local, offsets, settings, waiters, wake } = parts
+  const { asmap, failWaiters, hasEnded, local, offsets, settings, waiters, wake } = parts
   const { port } = settings.network
 
   const targetOf = (text: string): Effect.Effect<Target, DialError> => {
@@ -68,7 +88,7 @@ export const makeService = (parts: Parts): Server => {
 
   const forEach: Server["forEach"] = (f, where = () => true) =>
     Effect.suspend(() =>
-      Effect.forEach(connections.peers.filter(where), (one) => Effect.ignoreCause(f(one)), {
+      Effect.forEach(connections.peers.filter(where), (one) => Effect.ignoreCause(Effect.suspend(() => f(one))), {
         concurrency: "unbounded",
         discard: true
       })
@@ -128,7 +148,7 @@ export const makeService = (parts: Parts): Server => {
     peers: Effect.sync(() => connections.peers),
     peerInfo: Effect.suspend(() => Effect.forEach([...connections.values()].filter(isConnected), peerInfo)),
     networkInfo: Effect.sync(networkInfo),
-    events: Stream.fromPubSub(events),
+    events: Stream.suspend(() => (hasEnded() ? Stream.empty : Stream.fromPubSubTake(events))),
     awaitPeers: (count, where = () => true) =>
       Effect.gen(function* () {
         while (true) {
@@ -166,10 +186,14 @@ export const makeService = (parts: Parts): Server => {
     ),
     dialOnce: (text, kind = "manual") =>
       Effect.flatMap(targetOf(text), (target): Effect.Effect<ConnectedPeer, DialError, Scope.Scope> => {
+        if (!dialable.has(kind)) {
+          const problem = `there is no kind of connection "${kind}" that can be dialled once`
+          return Effect.fail(new DialError({ target: text, error: { problem } }))
+        }
         if (!registry.isActive) return Effect.fail(new DialError({ target: text, error: "inactive" }))
         const waiter = Deferred.makeUnsafe<ConnectedPeer, DialError>()
         const id = registry.dialOnce(target, kind)
-        waiters.set(id, waiter)
+        waiters.set(id, { target, deferred: waiter })
         wake()
         const stop = Effect.suspend(() => {
           registry.withdraw(id)
@@ -213,6 +237,7 @@ export const makeService = (parts: Parts): Server => {
     setNetworkActive: (isActive) =>
       Effect.suspend(() => {
         registry.setActive(isActive, now())
+        if (!isActive) failWaiters("inactive")
         wake()
         return isActive ? Effect.void : Effect.asVoid(connections.endAll(() => true, "the network was switched off"))
       }),

@@ -1,6 +1,6 @@
 /**
  * A server that keeps eight peers, and serves its status to this machine. The peers are nodes of a simulated network, so that no
- * connection leaves the process. After `npm run build`: `npx node examples/server.ts`, then `npx btcpeer net --watch`
+ * connection leaves the process. After `npm run build`: `npx node examples/server.ts`, then `npm run -s btcpeer -- net --watch`
  */
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"

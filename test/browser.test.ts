@@ -52,6 +52,11 @@ describe("in a browser", () => {
     assert.deepStrictEqual(rest, { builtins: [], dynamicImports: [], files: 1, imports: [], problems: [] })
   })
 
+  it.each(["server", "testing"])("`%s/index.ts` bundles without modules of Node", async (room) => {
+    const { builtins, imports, problems } = await bundle(`export * from "effect-bitcoin-peer/${room}"`)
+    assert.deepStrictEqual({ builtins, imports, problems }, { builtins: [], imports: [], problems: [] })
+  })
+
   it("the test detects a bundle that imports a module of Node", async () => {
     const { builtins } = await bundle(`export * from "effect-bitcoin-peer/NodeConnection"`)
     assert.include(builtins, "src/connection/net/netSocket.ts imports node:net")

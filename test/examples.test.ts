@@ -7,6 +7,7 @@ import { TestClock } from "effect/testing"
 import { createHash } from "node:crypto"
 import * as LightClient from "../examples/light-client.ts"
 import * as CompactBlocks from "../examples/compact-blocks.ts"
+import * as EightPeers from "../examples/eight-peers.ts"
 import * as Regtest from "effect-bitcoin-peer/testing/RegtestChain"
 import { serveChain } from "effect-bitcoin-peer/testing/ServingPeer"
 import { relay } from "../examples/relay.ts"
@@ -457,6 +458,17 @@ describe("the light client", () => {
     Effect.gen(function* () {
       const { expected, found } = yield* LightClient.program
       assert.deepStrictEqual(found, expected)
+    })
+  )
+})
+
+describe("eight peers", () => {
+  it.effect("keeps eight nodes of a simulated network for an hour, and prints the table of btcpeer net", () =>
+    Effect.gen(function* () {
+      const table = yield* EightPeers.program
+      const peers = table.match(/^out +full +ipv4 +nw +1 +100 +100 +\d+ +\d+ +60 +\d+ \d+\.0\.7\.1:8333/gm)
+      assert.strictEqual(peers?.length, 8)
+      assert.match(table, /^out +8 +0 +0 +0 +0 +8 +0$/m)
     })
   )
 })

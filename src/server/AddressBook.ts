@@ -77,6 +77,8 @@ export {
   type Stats
 } from "./internal/book/models.ts"
 
+export type { Random } from "./internal/random.ts"
+
 const keySize = 32
 
 const bytesOf = (random: Random, size: number): Uint8Array => Uint8Array.from({ length: size }, () => random.below(256))
@@ -255,7 +257,8 @@ export const layerMemoryNoDeps = (
   )
 
 /**
- * An empty book in memory, with the platform's `crypto.getRandomValues`.
+ * An empty book in memory, with the platform's `crypto.getRandomValues`. A server that finds it uses it in place of the `peers.dat` of
+ * its store, and saves it there.
  *
  * @category layers
  * @since 0.1.0

@@ -20,7 +20,7 @@ import { makeRandom } from "./internal/random.ts"
 import { RollingFilter } from "./internal/rollingFilter.ts"
 import { formatSubnet, parseSubnet, type Subnet, type SubnetError, subnetOf } from "./internal/subnetTrie.ts"
 
-export { type Ban, type SkippedBan } from "./internal/banFile.ts"
+export { type Ban, type BanFile, decode, type SkippedBan } from "./internal/banFile.ts"
 export { formatSubnet, parseSubnet, type Subnet, subnetContains, SubnetError, subnetOf } from "./internal/subnetTrie.ts"
 
 /**

@@ -102,7 +102,7 @@ export interface VisitOptions {
  * @since 0.1.0
  */
 export interface Options extends VisitOptions {
-  /** Where to start. A crawl that is resumed needs none. */
+  /** Where to start. A crawl that is resumed needs none. Unroutable ones are left out without `allowUnroutable`. */
   readonly seeds?: ReadonlyArray<Address> | undefined
   /** How many visits run at once: for each network, or by network; 64 for each by default. With 0 its addresses are only kept. */
   readonly concurrency?: number | { readonly [Network in NetworkName]?: number | undefined } | undefined

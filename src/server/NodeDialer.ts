@@ -228,8 +228,8 @@ export interface I2p {
   /** Our address. A session is made if there is no session yet. */
   readonly address: Effect.Effect<Address.Address, ConnectionError>
   /**
-   * Waits for the next stream to us, so that a server takes it as a listener. It makes a session if there is no session yet. Where the
-   * router fails, it tries again after 1 s, and 1 s longer each time, up to 5 minutes (Core); a session is made at most once in 30 s.
+   * Waits for the next stream to us. A server takes it as a listener: `binds: [{ listen: Effect.succeed({ accept }), kind: "i2p" }]`. It
+   * makes a session if there is no session yet. Where the router fails, it tries again after 1 s, and 1 s longer each time, up to 5 minutes (Core); a session is made at most once in 30 s.
    */
   readonly accept: Effect.Effect<Connection, never, Scope.Scope>
 }

@@ -148,7 +148,8 @@ export interface Offence {
 }
 
 /**
- * The offences for which btcd adds to the score of a peer that stays connected.
+ * The offences for which btcd adds to the score of a peer that stays connected. A server does not look for them: a handler counts them
+ * with `misbehaved` of the server.
  *
  * @category constants
  * @since 0.1.0

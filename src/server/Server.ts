@@ -2,6 +2,9 @@
  * Many peers: a server keeps outbound connections, accepts inbound ones, and replaces those that end. It does what `net` does in
  * Bitcoin Core, and `server` and `connmgr` in btcd.
  *
+ * It must have a `Dialer`. It takes six more services from its context if they are there, and its type does not ask for them: `Store`
+ * (files), `Seeds` (DNS), `AddressBook`, `BanList`, `LocalAddresses` and `ChainView`. So provide them to the layer of the server: a
+ * service that is provided beside it is not found, and the server does without.
  *
  * @example
  * ```ts
@@ -40,7 +43,7 @@ export {
   ServerError,
   type ServerReason
 } from "./internal/model.ts"
-export type { GateStep, ServerEvent } from "./ServerEvent.ts"
+export { Duplicate, formatEvent, type GateStep, type ServerEvent } from "./ServerEvent.ts"
 
 /**
  * Many peers.
@@ -60,7 +63,7 @@ export const Server: Context.Service<Server, Server> = Context.Service<Server>("
 
 /**
  * Starts a server. Its peers and listeners end with the scope, all at once, each with a second for what waits to be written. Fails with
- * `ServerError` if an option is wrong or if it cannot listen.
+ * `ServerError` if an option is wrong or if it cannot listen. The comment of the module says which services it takes from the context.
  *
  * @category constructors
  * @since 0.1.0

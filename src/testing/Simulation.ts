@@ -12,6 +12,7 @@ import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import type * as Address from "../Address.ts"
+import * as Transport from "../Transport.ts"
 import { makeDice } from "./internal/dice.ts"
 import { type Event, formatEvent } from "./internal/journal.ts"
 import { addressOf, Machine, Network } from "./internal/network.ts"
@@ -196,7 +197,10 @@ export class SimulationHangs extends Data.TaggedError("SimulationHangs")<{ reado
  * @since 0.1.0
  */
 export interface RunOptions extends Omit<Options, "seed"> {
-  /** How much virtual time the program may take; 30 days by default. What waits for something that does not happen ends there. */
+  /**
+   * How much virtual time the program may take; 30 days by default. What waits for something that does not happen ends there.
+   * `TestClock.setTime` counts, too: a program that begins in another year than 1970 needs more.
+   */
   readonly limit?: Duration.Input | undefined
 }
 
@@ -229,6 +233,8 @@ export const run = <A, E, R>(
         orElse: () => Effect.fail(withoutStackTrace(() => new SimulationHangs({ limit })))
       }),
       Effect.provideService(SecureRandom.SecureRandom, random),
+      // What an earlier run learnt of addresses is not true in this one.
+      Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()),
       Effect.exit
     )
     if (Exit.isSuccess(exit)) return exit.value

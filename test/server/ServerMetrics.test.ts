@@ -189,6 +189,8 @@ describe("the metrics of a server", () => {
         "connection_type",
         "direction",
         "kind",
+        // The bounds of the histogram of round trips.
+        "le",
         "message",
         "network",
         "result",

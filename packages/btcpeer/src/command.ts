@@ -514,7 +514,7 @@ const peersCommand = Command.make(
     file: Argument.String("file").pipe(
       Argument.withMetavar("FILE"),
       Argument.withDescription(
-        "peers.dat, anchors.dat, a peers.json of btcd, a JSON array, or lines; - for standard input"
+        "peers.dat, anchors.dat, banlist.json, a peers.json of btcd, a JSON array, or lines; - for standard input"
       )
     )
   },
@@ -531,7 +531,7 @@ const peersCommand = Command.make(
 ).pipe(
   Command.withShortDescription("Show the addresses of nodes in a file, or convert them"),
   Command.withDescription(
-    `Show the addresses in the peers.dat or anchors.dat of Bitcoin Core, in a peers.json of btcd, in a JSON array (of getnodeaddresses, or a snapshot of bitnodes), or in lines of HOST[:PORT]. Or convert them, with --to and --output.
+    `Show the addresses in the peers.dat or anchors.dat of Bitcoin Core, in a peers.json of btcd, in a JSON array (of getnodeaddresses, or a snapshot of bitnodes), or in lines of HOST[:PORT]. Or convert them, with --to and --output. Or show the bans in a banlist.json.
 
 Exit code 1: the file cannot be read, or a part of it was lost. The rest is shown or converted then.`
   ),

@@ -1,4 +1,4 @@
-/** `btcpeer peers`: the addresses of nodes in a file, printed or converted to another format. */
+/** `btcpeer peers`: the addresses of nodes in a file, printed or converted to another format, and the bans in one. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -10,11 +10,12 @@ import * as Address from "effect-bitcoin-peer/Address"
 import * as Network from "effect-bitcoin-peer/Network"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import * as AddressBook from "effect-bitcoin-peer/server/AddressBook"
+import * as BanList from "effect-bitcoin-peer/server/BanList"
 import { networkNameOf } from "effect-bitcoin-peer/server/Dialer"
 import { Failure } from "./failure.ts"
 import { openInput, problemOf, pullUntil } from "./input.ts"
 import { Output } from "./output.ts"
-import { cleanJson, counted } from "./text.ts"
+import { clean, cleanJson, counted } from "./text.ts"
 
 /** In bytes. A full `peers.dat` has less than 8 MB. */
 const maximumSize = 1 << 28
@@ -66,10 +67,7 @@ const readAnchors = (bytes: Uint8Array, network: Network.Network): Contents | un
   return { name: "anchors.dat", network, list, book: undefined, lost: 0, problem: undefined }
 }
 
-/**
- * Recognises a file by its contents, and reads it: one that begins with the magic of a network, or text. A `banlist.json` is an object
- * with "banned_nets"; it belongs here too.
- */
+/** Recognises a file by its contents, and reads it: one that begins with the magic of a network, or text. */
 const readFile = (bytes: Uint8Array, network: Network.Network, now: number): Result.Result<Contents, string> => {
   const found = Network.fromMagic(bytes.subarray(0, 4))
   if (bytes.length >= 4 && found !== undefined) {
@@ -99,6 +97,31 @@ const readFile = (bytes: Uint8Array, network: Network.Network, now: number): Res
     })
   })
 }
+
+/** The bans of a `banlist.json`, which is text with this key near its beginning. */
+const readBans = (bytes: Uint8Array): BanList.BanFile | undefined =>
+  /^\s*\{[\s\S]*"banned_nets"/.test(new TextDecoder().decode(bytes.subarray(0, 1_024)))
+    ? BanList.decode(bytes)
+    : undefined
+
+/** One ban for people: its subnet, whether it holds, since when and why. */
+const banLine = ({ created, reason, subnet, until }: BanList.Ban, now: number): string => {
+  const ended = until * 1_000 <= now ? " (ended)" : ""
+  const why = reason === undefined ? "" : `  ${reason}`
+  return `${BanList.formatSubnet(subnet).padEnd(24)} until ${timeText(until)}${ended}  since ${timeText(created)}${why}`
+}
+
+const printBans = Effect.fnUntraced(function* ({ bans }: BanList.BanFile, format: "text" | "json", now: number) {
+  const { line, room } = yield* Output
+  if (format === "text") line(`banlist.json: ${counted(bans.length, "ban")}`)
+  for (const ban of bans) {
+    const { created, reason, subnet, until } = ban
+    const entry = { address: BanList.formatSubnet(subnet), ban_created: created, banned_until: until, reason }
+    line(format === "json" ? cleanJson(JSON.stringify(entry)) : clean(banLine(ban, now)))
+    const full = room()
+    if (full !== undefined) yield* full
+  }
+})
 
 /** A list as a book, whose places have room for one address each. */
 const asBook = ({ book: known, list, network }: Contents, now: number): AddressBook.Book => {
@@ -215,7 +238,7 @@ const write = (file: string, bytes: Uint8Array): Effect.Effect<void, Failure> =>
   )
 
 /**
- * Prints or converts a file of addresses. Fails for a file that cannot be read, and after the rest was printed or written for one of which
+ * Prints or converts a file of addresses, or prints one of bans. Fails for a file that cannot be read, and after the rest was printed or written for one of which
  * a part was lost.
  */
 export const peers = Effect.fnUntraced(function* (
@@ -235,6 +258,16 @@ export const peers = Effect.fnUntraced(function* (
   if (bytes.length === 0) return yield* failed("is empty")
 
   const now = yield* Clock.currentTimeMillis
+  const banned = readBans(new Uint8Array(bytes))
+  if (banned !== undefined) {
+    if (to !== undefined) return yield* failed("is a list of bans, which has no other format")
+    yield* printBans(banned, format, now)
+    const [first] = banned.skipped
+    const problem = banned.damage ?? (first === undefined ? undefined : `entry ${first.index}: ${first.problem}`)
+    if (problem === undefined) return
+    const { bans, skipped } = banned
+    return yield* failed(`${counted(skipped.length, "entry")} lost, ${counted(bans.length, "ban")} read: ${problem}`)
+  }
   const read = readFile(new Uint8Array(bytes), network, now)
   if (Result.isFailure(read)) return yield* failed(read.failure)
   const contents = read.success

@@ -144,7 +144,7 @@ describe("btcpeer peers", () => {
         [newer, "btcpeer: is a peers.dat of version 9, which only newer programs can read"],
         [Uint8Array.of(1, 2, 3, 4, 5), "btcpeer: is not text, and does not begin with the magic of a known network"],
         ["[1", "btcpeer: cannot be read as json: it is not JSON"],
-        ['{"banned_nets":[]}', "btcpeer: cannot be read as peers.json: it is not a peers.json of btcd"],
+        ['{"addresses":[]}', "btcpeer: cannot be read as peers.json: it is not a peers.json of btcd"],
         [
           "what\nis this",
           'btcpeer: 2 entries lost, 0 addresses read: line 1: "what" is not an IPv4, IPv6, Tor, I2P or CJDNS address'
@@ -190,6 +190,47 @@ describe("btcpeer peers", () => {
         yield* failure(peersDat, "--to", "lines", "--output", nowhere),
         `btcpeer: --output: ${nowhere}: no such file`
       )
+    })
+  )
+})
+
+describe("btcpeer peers with a list of bans", () => {
+  const banlist = vectorPath("core/banlist.json")
+
+  it.effect("prints what Bitcoin Core has banned, and which bans have ended", () =>
+    Effect.gen(function* () {
+      const { code, errors, lines } = yield* btcpeer(banlist)
+      assert.deepStrictEqual([code, errors], [0, []])
+      assert.strictEqual(lines[0], "banlist.json: 3 bans")
+      assert.strictEqual(lines.length, 4)
+      const written = JSON.parse(readVectorText("core/banlist.json")).banned_nets
+      for (const [index, { address, banned_until }] of written.entries()) {
+        assert.include(lines[index + 1]!, address)
+        assert.strictEqual(lines[index + 1]!.includes("(ended)"), banned_until * 1_000 <= now)
+      }
+      const json = (yield* btcpeer("--json", banlist)).lines.map((line) => JSON.parse(line))
+      assert.deepStrictEqual(
+        json,
+        written.map(({ address, ban_created, banned_until }: Record<string, unknown>) => ({
+          address,
+          ban_created,
+          banned_until
+        }))
+      )
+    })
+  )
+
+  it.effect("says which entry is no ban after it has printed the others, and what it does not convert", () =>
+    Effect.gen(function* () {
+      const { banned_nets } = JSON.parse(readVectorText("core/banlist.json"))
+      const file = saved(JSON.stringify({ banned_nets: [...banned_nets, { version: 2 }] }))
+      assert.match(yield* failure(file), /^btcpeer: 1 entry lost, 3 bans read: entry 3: its version is 2/)
+      assert.strictEqual(
+        yield* failure(banlist, "--to", "lines", "--output", fresh()),
+        "btcpeer: is a list of bans, which has no other format"
+      )
+      const cut = saved(readVectorText("core/banlist.json").slice(0, -30))
+      assert.match(yield* failure(cut), /bans read: it is not JSON/)
     })
   )
 })

@@ -32,7 +32,12 @@ export interface SkippedBan {
   readonly problem: string
 }
 
-/** What a file holds. */
+/**
+ * What a `banlist.json` holds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BanFile {
   readonly bans: ReadonlyArray<Ban>
   readonly skipped: ReadonlyArray<SkippedBan>
@@ -80,7 +85,12 @@ const readEntry = (entry: unknown): Ban | string => {
 const salvage = (text: string): ReadonlyArray<unknown> =>
   Array.from(text.matchAll(/\{[^{}]*\}/g), ([entry]) => parseJson(entry))
 
-/** Reads a file. A bad entry costs itself only. */
+/**
+ * Reads the bans of a `banlist.json`, ended ones too. It never throws, and a bad entry costs itself only.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
 export const decode = (bytes: Uint8Array): BanFile => {
   const text = new TextDecoder().decode(bytes)
   const file = parseJson(text)

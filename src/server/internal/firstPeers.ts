@@ -29,10 +29,27 @@ export interface FirstPeersOptions {
   readonly now: () => number
 }
 
+/** A book that is still empty when every source was asked: all are asked again after a minute, then after two, and so on. */
+const shortestPause = 60_000
+const longestPause = 600_000
+
 const seedable = ["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const
 
-/** Runs until every source was asked, or was not needed. */
-export const findFirstPeers = (options: FirstPeersOptions): Effect.Effect<void> =>
+/** Runs until the sources were asked or not needed, and again as long as the book is empty: nobody else could fill it. */
+export const findFirstPeers = (options: FirstPeersOptions): Effect.Effect<void> => {
+  const again = (pause: number): Effect.Effect<void> =>
+    Effect.andThen(
+      askAll(options),
+      Effect.andThen(
+        Effect.sleep(pause),
+        Effect.suspend(() => (options.book.size === 0 ? again(Math.min(pause * 2, longestPause)) : Effect.void))
+      )
+    )
+  return again(shortestPause)
+}
+
+/** Asks each source once. */
+const askAll = (options: FirstPeersOptions): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { book, emit, fixedSeeds, network, now, random, reachable, registry, seedNodes, seeds, services, wake } =
       options

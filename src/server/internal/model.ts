@@ -19,6 +19,7 @@ import type { ConnectionKind } from "../ConnectionKind.ts"
 import type { NetworkName, Target, Unreachable } from "../Dialer.ts"
 import type { NetworkInfo } from "../NetworkInfo.ts"
 import type { PeerInfo } from "../PeerInfo.ts"
+import type { Permissions } from "../Permissions.ts"
 import type { Policy } from "../Reputation.ts"
 import type { Duplicate, ServerEvent } from "../ServerEvent.ts"
 
@@ -37,6 +38,8 @@ export interface ConnectedPeer {
   readonly target: Target
   /** The address of the remote. */
   readonly address: Address.Address
+  /** What the operator allows it, see `Permissions`. A handler decides by them what it answers. */
+  readonly permissions: Permissions
   /** Milliseconds of Unix time when the handshake was completed. */
   readonly connectedAt: number
 }
@@ -101,7 +104,10 @@ export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = n
   readonly pendingDials?: number | undefined
   /** Dials in a second, and as many more at once after a pause; 4 and 8, and 100 and 200 for a fleet. */
   readonly dialRate?: { readonly perSecond: number; readonly burst: number } | undefined
-  /** The only networks whose addresses are dialled automatically. All that the dialer reaches by default. */
+  /**
+   * The only networks whose addresses are dialled automatically. All that the dialer reaches by default. Added nodes of other networks are
+   * dialled all the same; `onlynet` of the dialer rules them out, too.
+   */
   readonly onlyNetworks?: ReadonlyArray<NetworkName> | undefined
   /** Whether private and local addresses of the book are dialled as well: for tests and closed networks. */
   readonly allowUnroutable?: boolean | undefined
@@ -201,13 +207,18 @@ export interface Server {
   readonly peerInfo: Effect.Effect<ReadonlyArray<PeerInfo>>
   /** The server as `getnetworkinfo` of Bitcoin Core prints a node. */
   readonly networkInfo: Effect.Effect<NetworkInfo>
-  /** What happens, from now on. A reader that is slow misses the oldest events and stalls nothing. */
+  /** The last 64 events, and what happens from then on. A reader that is slow misses the oldest events and stalls nothing. */
   readonly events: Stream.Stream<ServerEvent>
-  /** Waits until this number of peers that fit are connected, and returns them. */
+  /**
+   * Waits until this number of peers that fit are connected, and returns them. Without `where` all kinds count, inbound peers and
+   * connections to seeds too.
+   */
   readonly awaitPeers: (
     count: number,
     where?: (connected: ConnectedPeer) => boolean
   ) => Effect.Effect<ReadonlyArray<ConnectedPeer>>
+  /** The connection of a peer: a handler gets only the peer. `undefined` once it has ended. */
+  readonly find: (peer: Peer.Peer) => ConnectedPeer | undefined
   /** Stays connected to a node. False if it was added before. Fails with `DialError` for a text that names no node. */
   readonly add: (target: string) => Effect.Effect<boolean, DialError>
   /** Stays connected to it no longer: its peer ends. False if it was not added. */

@@ -39,8 +39,8 @@ export class Relaying {
       wantsV2: connected!.peer.info.addrV2,
       connectedAt: connected!.connectedAt
     })
-    one.early = []
-    for (const message of early) this.received(one, message)
+    one.early = undefined
+    for (const message of early ?? []) this.received(one, message)
     this.#changed.openUnsafe()
     return asks
   }
@@ -49,6 +49,7 @@ export class Relaying {
   received(one: Running, message: Wire.Message): void {
     if (message._tag !== "addr" && message._tag !== "addrv2" && message._tag !== "getaddr") return
     if (one.connected === undefined) {
+      one.early ??= []
       if (one.early.length < mostEarly) one.early.push(message)
       return
     }

@@ -27,7 +27,7 @@ export interface Running {
   connected: ConnectedPeer | undefined
   tracked: Tracked | undefined
   /** Messages about addresses that came before the handshake was completed here. */
-  early: Array<Wire.Message>
+  early: Array<Wire.Message> | undefined
   /** Our address, as the version message of the remote has it. */
   addressLocal: Address.Address | undefined
   /** Milliseconds of the last block and transaction that were new here; 0 before the first one. */
@@ -42,16 +42,19 @@ export interface Pool {
   readonly bindPermissions: Permissions | "implicit" | undefined
 }
 
+/** Shared by most connections. */
+const noPermissions: Permissions = new Set()
+
 export const makeRunning = (entry: Entry, more: Partial<Running> = {}): Running => ({
   entry,
   pool: undefined,
-  permissions: new Set(),
+  permissions: noPermissions,
   waiter: undefined,
   ticket: undefined,
   isDiscouraged: false,
   connected: undefined,
   tracked: undefined,
-  early: [],
+  early: undefined,
   addressLocal: undefined,
   lastBlock: 0,
   lastTransaction: 0,

@@ -81,8 +81,10 @@ describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core dial
       yield* node.awaitLog(/addrfetch connection completed/)
       yield* gone
       const known = yield* Net.known(node)
-      // 23 % of ours, and Core's own book has no others. It reports of itself.
-      assert.isAtLeast(known.filter((text) => text.endsWith(".1.0.1:18444")).length, 11)
+      // It was told 23 % of ours. Two that want the same place in its book are one.
+      const learnt = known.filter((text) => text.endsWith(`.1.0.1:${port}`))
+      assert.isAtLeast(learnt.length, 8)
+      assert.isAtMost(learnt.length, 11)
       assert.deepStrictEqual(node.complaints(), [])
     })
   )
@@ -150,8 +152,8 @@ describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core dial
       assert.strictEqual(peers.length, slots)
       assert.strictEqual(evicted.by, peers.at(-1)?.id)
       const theirs = yield* Net.awaitRows(node, slots)
-      const hosts = theirs.map(({ addr }) => addr.split(":")[0]!)
-      const victim = many.filter((host) => !hosts.includes(host))
+      const hosts = new Set(theirs.map(({ addr }) => addr.split(":")[0]!))
+      const victim = many.filter((host) => !hosts.has(host))
       assert.strictEqual(victim.length, 1)
       assert.notInclude([many[0], many.at(-1)], victim[0])
       // It comes back at once, and takes no other slot.

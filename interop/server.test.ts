@@ -130,4 +130,52 @@ describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core and 
       assert.deepStrictEqual([...one.complaints(), ...two.complaints()], [])
     })
   )
+
+  it.live("speak version 1 if Core speaks no other, in the same attempt, and the book remembers it", () =>
+    Effect.gen(function* () {
+      yield* Net.addHosts
+      const node = yield* Net.startCore(core1, { args: ["-v2transport=0"] })
+      const mine = yield* Net.serve({ fullRelay: 1 })
+      // Somebody told us that it speaks version 2.
+      mine.server.book.add([told(core1)], told("20.9.0.1"), Date.now())
+      const [peer] = yield* mine.server.awaitPeers(1)
+      assert.strictEqual(peer?.kind, "outbound-full-relay")
+      const rows = yield* bothRows(node, mine)
+      assert.deepInclude(rows.mine as object, { transport_protocol_type: "v1", session_id: "" })
+      assert.deepInclude(rows.theirs as object, {
+        transport_protocol_type: "v1",
+        session_id: "",
+        bytessent_per_msg: rows.mine.bytesrecv_per_msg,
+        bytesrecv_per_msg: rows.mine.bytessent_per_msg
+      })
+      assert.deepStrictEqual(
+        mine.events.map(({ _tag }) => _tag),
+        ["Dialing", "Ready"]
+      )
+      assert.strictEqual((peer.peer.info.services & Wire.Service.p2pV2) === 0n, true)
+      assert.strictEqual(mine.server.book.find(told(core1))?.address.services, peer.peer.info.services)
+    })
+  )
+
+  it.live("end when our network is switched off, and come back when it is switched on", () =>
+    Effect.gen(function* () {
+      yield* Net.addHosts
+      const one = yield* Net.startCore(core1)
+      const two = yield* Net.startCore(core2)
+      const mine = yield* Net.serve({ added: [`${core1}:${port}`], speed: 4 })
+      yield* two.rpc("addnode", `${ours}:${port}`, "onetry")
+      yield* mine.server.awaitPeers(2)
+      yield* mine.server.setNetworkActive(false)
+      yield* Net.awaitRows(one, 0)
+      yield* Net.awaitRows(two, 0)
+      yield* two.rpc("addnode", `${ours}:${port}`, "onetry")
+      const refused = yield* mine.awaitEvent("Refused")
+      assert.strictEqual(refused.step, "network-off")
+      assert.strictEqual((yield* mine.server.networkInfo).networkactive, false)
+      yield* mine.server.setNetworkActive(true)
+      yield* Net.awaitRows(one, 1)
+      yield* two.rpc("addnode", `${ours}:${port}`, "onetry")
+      yield* mine.server.awaitPeers(2)
+    })
+  )
 })

@@ -77,6 +77,8 @@ export {
   type Stats
 } from "./internal/book/models.ts"
 
+export type { Random } from "./internal/random.ts"
+
 const keySize = 32
 
 const bytesOf = (random: Random, size: number): Uint8Array => Uint8Array.from({ length: size }, () => random.below(256))

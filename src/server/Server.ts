@@ -43,7 +43,7 @@ export {
   ServerError,
   type ServerReason
 } from "./internal/model.ts"
-export type { GateStep, ServerEvent } from "./ServerEvent.ts"
+export { Duplicate, formatEvent, type GateStep, type ServerEvent } from "./ServerEvent.ts"
 
 /**
  * Many peers.

@@ -1,10 +1,10 @@
 /** What happens in a server, for logs, metrics and programs. Nothing is decided by an event, and a slow reader misses the oldest ones. */
 import * as Data from "effect/Data"
-import type { ConnectionError } from "../ConnectionError.ts"
+import { type ConnectionError, formatEndpoint } from "../ConnectionError.ts"
 import type { HandshakeError } from "../HandshakeError.ts"
-import type { Assessment, EndReason } from "../Peer.ts"
+import { type Assessment, describeEnd, type EndReason } from "../Peer.ts"
 import type { ConnectionKind } from "./ConnectionKind.ts"
-import type { Target, Unreachable } from "./Dialer.ts"
+import { formatTarget, type Target, type Unreachable } from "./Dialer.ts"
 import type { GateStep } from "./internal/gate.ts"
 
 export type { GateStep } from "./internal/gate.ts"
@@ -79,3 +79,49 @@ export type ServerEvent =
   | { readonly _tag: "Persisted" }
   /** Something that an operator should look at; the server goes on. */
   | { readonly _tag: "Warning"; readonly message: string }
+
+const connectionText = (of: { readonly id: number; readonly kind: ConnectionKind; readonly target: Target }): string =>
+  `${of.kind} ${formatTarget(of.target)} (${of.id})`
+
+/**
+ * One line, for a person, that says what happened. It has addresses and texts of remotes, so it is no label of a metric.
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
+export const formatEvent = (event: ServerEvent): string => {
+  switch (event._tag) {
+    case "Dialing":
+      return `dials ${connectionText(event)}`
+    case "DialFailed":
+      return `${connectionText(event)} failed: ${event.error.message}`
+    case "Accepted":
+      return `accepts ${formatEndpoint(event)} (${event.id})`
+    case "Refused":
+      return `refuses ${event.host}: ${event.step}${event.unlogged === 0 ? "" : `, and ${event.unlogged} more`}`
+    case "Ready":
+      return `${connectionText(event)} is ready: ${JSON.stringify(event.userAgent)} by ${event.transport}`
+    case "Ended":
+      return `${connectionText(event)} has ended after ${Math.floor(event.age / 1_000)} s: ${describeEnd(event.reason)}`
+    case "Evicted":
+      return `evicts ${event.id}${event.by === undefined ? "" : ` for ${event.by}`}`
+    case "Discouraged":
+      return `discourages ${event.host}: ${event.why}`
+    case "Banned":
+      return `bans ${event.subnet} until ${new Date(event.until * 1_000).toISOString()}`
+    case "Unbanned":
+      return `unbans ${event.subnet}`
+    case "Seeded":
+      return `${event.addresses} addresses of ${event.source}`
+    case "Offline":
+      return "is offline"
+    case "Online":
+      return "is online"
+    case "StaleTip":
+      return "the tip is old"
+    case "Persisted":
+      return "has saved its files"
+    case "Warning":
+      return `warning: ${event.message}`
+  }
+}

@@ -12,6 +12,7 @@ import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import type * as Address from "../Address.ts"
+import * as Transport from "../Transport.ts"
 import { makeDice } from "./internal/dice.ts"
 import { type Event, formatEvent } from "./internal/journal.ts"
 import { addressOf, Machine, Network } from "./internal/network.ts"
@@ -232,6 +233,8 @@ export const run = <A, E, R>(
         orElse: () => Effect.fail(withoutStackTrace(() => new SimulationHangs({ limit })))
       }),
       Effect.provideService(SecureRandom.SecureRandom, random),
+      // What an earlier run learnt of addresses is not true in this one.
+      Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()),
       Effect.exit
     )
     if (Exit.isSuccess(exit)) return exit.value

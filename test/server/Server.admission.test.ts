@@ -143,6 +143,22 @@ describe("a peer that misbehaves", () => {
     })
   )
 
+  it.effect(
+    "is banned under the policy of btcd for the fourth mempool in a row, and for bloom filters that nobody offers",
+    () =>
+      Effect.gen(function* () {
+        const net = memoryNetwork()
+        yield* start(net, { reputation: Reputation.btcd })
+        const first = yield* visitor(net, "10.1.0.5")
+        for (let i = 0; i < 4; i++) yield* first.send({ _tag: "mempool" })
+        yield* first.awaitShutdown
+        const second = yield* visitor(net, "10.1.0.6")
+        yield* second.send({ _tag: "filterclear" })
+        yield* second.awaitShutdown
+        yield* visitor(net, "10.1.0.7")
+      })
+  )
+
   it.effect("is only ended if the operator added it", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()

@@ -64,6 +64,29 @@ describe("servers in a simulated network", () => {
     )
   )
 
+  it.live("ask their seeds again while their book is empty", () =>
+    inVirtualTime(
+      Effect.gen(function* () {
+        const network = yield* Simulation.make({ seed: 6, traceBytes: false })
+        const hosts = yield* Effect.forEach(Array.from({ length: 6 }), () => network.host())
+        const home = yield* network.host()
+        const server = yield* serverOn(home, 9, { binds: [], seedNodes: [textOf(hosts[0]!)] })
+        yield* TestClock.adjust("90 seconds")
+        assert.strictEqual(server.book.size, 0)
+        // The seed comes up later, with a book of its own.
+        yield* Effect.provideService(
+          serverOn(hosts[0]!, 1),
+          AddressBook.AddressBook,
+          AddressBook.fromBook(bookOf(hosts, time))
+        )
+        yield* nodesOn(hosts.slice(1))
+        yield* TestClock.adjust("5 minutes")
+        assert.isAtLeast(server.book.size, 1)
+        assert.isAtLeast((yield* server.peers).length, 1)
+      })
+    )
+  )
+
   it.live(
     "replace a lost peer within 100 ms, and keep 8 and 2 while a third of all nodes comes and goes each hour",
     () =>

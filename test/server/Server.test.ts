@@ -254,10 +254,18 @@ describe("a server", () => {
       const net = memoryNetwork()
       const remote = yield* node(net, "10.0.0.2:18444")
       const pings: Array<bigint | undefined> = []
+      const kinds: Array<string | undefined> = []
+      let found: Server.Server | undefined
       let interrupted = false
       const server = yield* start(net, {
         added: ["10.0.0.2"],
-        handlers: { ping: ({ nonce }) => Effect.sync(() => void pings.push(nonce)) },
+        handlers: {
+          ping: ({ nonce }, peer) =>
+            Effect.sync(() => {
+              pings.push(nonce)
+              kinds.push(found?.find(peer)?.kind)
+            })
+        },
         onPeer: () =>
           Effect.onInterrupt(Effect.never, () =>
             Effect.sync(() => {
@@ -267,9 +275,11 @@ describe("a server", () => {
       })
       yield* server.awaitPeers(1)
       yield* pass(10)
+      found = server
       yield* Effect.yieldNow
       yield* remote[0]!.ping
       assert.strictEqual(pings.length, 1)
+      assert.deepStrictEqual(kinds, ["manual"])
       yield* remote[0]!.disconnect()
       yield* pass(100)
       assert.isTrue(interrupted)

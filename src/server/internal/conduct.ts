@@ -2,9 +2,10 @@
 import * as Effect from "effect/Effect"
 import * as Address from "../../Address.ts"
 import type { Assessment } from "../../Peer.ts"
+import * as Wire from "../../Wire.ts"
 import { type BanList, formatSubnet } from "../BanList.ts"
 import { formatTarget, networkNameOf } from "../Dialer.ts"
-import type { Reputation } from "../Reputation.ts"
+import { type Offence, offences, type Reputation, type Tracked, type Verdict } from "../Reputation.ts"
 import type { ServerEvent } from "../ServerEvent.ts"
 import { hostKey } from "./keys.ts"
 import type { Connections, Running } from "./running.ts"
@@ -26,7 +27,30 @@ export interface ConductOptions {
   readonly emit: (event: ServerEvent) => void
   /** Runs an Effect that ends connections. */
   readonly runFork: (effect: Effect.Effect<unknown>) => void
+  /** Whether we offer bloom filters (BIP111). */
+  readonly offersBloom: boolean
   readonly now: () => number
+}
+
+/** What btcd counts against a peer that stays connected. */
+const offenceOf = (message: Wire.Message, offersBloom: boolean): Offence | undefined => {
+  switch (message._tag) {
+    case "mempool":
+      return offences.mempool()
+    case "getdata":
+      return offences.getdata(message.items.length)
+    case "filterload":
+    case "filteradd":
+    case "filterclear":
+      return offersBloom ? undefined : offences.bloomFilter(message._tag)
+    case "notfound": {
+      const types = Array.from(message.items, ({ type }) => type & ~Wire.InventoryType.witnessFlag)
+      const blocks = types.filter((type) => type === Wire.InventoryType.block).length
+      return offences.notFound(blocks, types.filter((type) => type === Wire.InventoryType.tx).length)
+    }
+    default:
+      return undefined
+  }
 }
 
 /** Judges peers, and ends those that are not wanted any more. */
@@ -60,12 +84,34 @@ export class Conduct {
 
   /** Judges what a peer did, or how it ended. */
   judge(one: Running, assessment: Assessment, why: string): void {
-    const { bans, emit, now, reputation, runFork, connections } = this.#options
-    const { address, kind, target } = one.entry
-    if (one.connected === undefined) return
+    const tracked = this.#track(one)
+    if (tracked !== undefined) {
+      this.#follow(one, this.#options.reputation.judge(tracked, assessment, this.#options.now()), why)
+    }
+  }
+
+  /** Counts a message of a peer against it, under the policy of btcd. */
+  received(one: Running, message: Wire.Message): void {
+    const { now, offersBloom, reputation } = this.#options
+    if (reputation.policy._tag !== "Btcd") return
+    const offence = offenceOf(message, offersBloom)
+    const tracked = offence === undefined ? undefined : this.#track(one)
+    if (offence === undefined || tracked === undefined) return
+    this.#follow(one, reputation.offended(tracked, offence, now()), offence.reason)
+  }
+
+  #track(one: Running): Tracked | undefined {
+    const { address, kind } = one.entry
+    if (one.connected === undefined) return undefined
     const host = address === undefined || hidesAddress(one) ? thisMachine : address
-    one.tracked ??= reputation.track({ kind, permissions: one.permissions, host })
-    const verdict = reputation.judge(one.tracked, assessment, now())
+    one.tracked ??= this.#options.reputation.track({ kind, permissions: one.permissions, host })
+    return one.tracked
+  }
+
+  /** Does what a verdict says. */
+  #follow(one: Running, verdict: Verdict, why: string): void {
+    const { bans, connections, emit, now, runFork } = this.#options
+    const { address, target } = one.entry
     if (verdict.warn !== undefined) emit({ _tag: "Warning", message: `${formatTarget(target)}: ${verdict.warn}` })
     if (verdict.end) runFork(connections.end(one, why))
     if (address === undefined) return

@@ -19,6 +19,7 @@ import type { ConnectionKind } from "../ConnectionKind.ts"
 import type { NetworkName, Target, Unreachable } from "../Dialer.ts"
 import type { NetworkInfo } from "../NetworkInfo.ts"
 import type { PeerInfo } from "../PeerInfo.ts"
+import type { Permissions } from "../Permissions.ts"
 import type { Policy } from "../Reputation.ts"
 import type { Duplicate, ServerEvent } from "../ServerEvent.ts"
 
@@ -37,6 +38,8 @@ export interface ConnectedPeer {
   readonly target: Target
   /** The address of the remote. */
   readonly address: Address.Address
+  /** What the operator allows it, see `Permissions`. A handler decides by them what it answers. */
+  readonly permissions: Permissions
   /** Milliseconds of Unix time when the handshake was completed. */
   readonly connectedAt: number
 }
@@ -204,10 +207,7 @@ export interface Server {
   readonly peerInfo: Effect.Effect<ReadonlyArray<PeerInfo>>
   /** The server as `getnetworkinfo` of Bitcoin Core prints a node. */
   readonly networkInfo: Effect.Effect<NetworkInfo>
-  /**
-   * What happens from the moment at which the stream is run: warnings and dials of the start come before. A reader that is slow misses the
-   * oldest events and stalls nothing.
-   */
+  /** The last 64 events, and what happens from then on. A reader that is slow misses the oldest events and stalls nothing. */
   readonly events: Stream.Stream<ServerEvent>
   /**
    * Waits until this number of peers that fit are connected, and returns them. Without `where` all kinds count, inbound peers and
@@ -217,6 +217,8 @@ export interface Server {
     count: number,
     where?: (connected: ConnectedPeer) => boolean
   ) => Effect.Effect<ReadonlyArray<ConnectedPeer>>
+  /** The connection of a peer: a handler gets only the peer. `undefined` once it has ended. */
+  readonly find: (peer: Peer.Peer) => ConnectedPeer | undefined
   /** Stays connected to a node. False if it was added before. Fails with `DialError` for a text that names no node. */
   readonly add: (target: string) => Effect.Effect<boolean, DialError>
   /** Stays connected to it no longer: its peer ends. False if it was not added. */

@@ -1,5 +1,7 @@
 /** The options of a server with their defaults, checked before it starts. */
+import { SecureRandom } from "effect/crypto"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Address from "../../Address.ts"
 import * as Network from "../../Network.ts"
@@ -138,7 +140,10 @@ export const checked = <H extends Peer.Handlers<unknown>, R>(
       if (Result.isFailure(address)) return yield* bad(`external: ${address.failure.message}`)
       external.push(address.success)
     }
-    const randomKey: unknown = options.randomKey ?? crypto.getRandomValues(new Uint8Array(16))
+    const secure = yield* Effect.serviceOption(SecureRandom.SecureRandom)
+    const randomKey: unknown =
+      options.randomKey ??
+      (Option.isSome(secure) ? yield* secure.value.randomBytes(16) : crypto.getRandomValues(new Uint8Array(16)))
     if (!(randomKey instanceof Uint8Array && randomKey.length === 16)) return yield* bad("randomKey must be 16 bytes")
 
     const maxInbound = options.maxInbound ?? (isFleet ? 1_000_000 : 189)

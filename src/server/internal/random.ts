@@ -4,7 +4,12 @@
  */
 import { type SipKey, sipHash, sipKey } from "../../primitives/siphash.ts"
 
-/** Uniform random numbers. */
+/**
+ * Uniform random numbers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Random {
   /** At least 0 and below 1, with 32 random bits. */
   readonly next: () => number

@@ -53,11 +53,14 @@ import { Persistence } from "./persistence.ts"
 import { makeRandom } from "./random.ts"
 import { desirable, type End, type Entry, Registry } from "./registry.ts"
 import { Relaying } from "./relaying.ts"
+import { TimeOffsets } from "./timeOffsets.ts"
 import { Connections, makeRunning, networkOf, type Pool, type Running } from "./running.ts"
 import { makeService, type Waiter } from "./service.ts"
 
 /** Events that wait for a reader; a slower one misses the oldest. */
 const eventCapacity = 1_024
+/** A reader begins with these last events: those of the start come before anybody can read. */
+const replayedEvents = 64
 /** The registry is asked at most once in this time. */
 const askInterval = 50
 /** Nonces are remembered for this many handshakes more than run at once. */
@@ -142,7 +145,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   /** One service of each mask: NETWORK and WITNESS by default. */
   const desirableServices = requiredServices.reduce((all, mask) => all | (mask & -mask), 0n)
 
-  const events = yield* PubSub.sliding<Take<ServerEvent>>(eventCapacity)
+  const events = yield* PubSub.sliding<Take<ServerEvent>>({ capacity: eventCapacity, replay: replayedEvents })
   const emit = (event: ServerEvent): void => void Effect.runSync(PubSub.publish(events, [event]))
   let hasEnded = false
   // The last finalizer to run: the save of the files is an event, too.
@@ -270,6 +273,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     reputation: new Reputation(options.reputation ?? Reputations.core),
     emit,
     runFork,
+    offersBloom: ((options.peer?.services ?? 0n) & Wire.Service.bloom) !== 0n,
     now
   })
   yield* Effect.addFinalizer(() => Effect.sync(conduct.stop))
@@ -320,6 +324,8 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     now
   })
 
+  const offsets = new TimeOffsets()
+
   // ---- one connection
 
   const observe = (one: Running, event: Wire.ParserEvent): void => {
@@ -329,7 +335,10 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     if (message._tag === "version") {
       const host = Address.fromBytes(message.receiver.address)
       if (host !== undefined && Address.isValid(host)) one.addressLocal = { ...host, port: message.receiver.port }
-    } else if (!settings.isFleet) relaying.received(one, message)
+    } else {
+      conduct.received(one, message)
+      if (!settings.isFleet) relaying.received(one, message)
+    }
   }
 
   const peerOptions = (one: Running, services: bigint | undefined): Peer.Options<H> => {
@@ -353,10 +362,17 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     registry.ready(id, peer.info.services, now())
     // Behind a proxy that looks names up, nobody here knows the address of a name.
     const address = entry.address ?? addressOf(peer.info.remoteAddress)
-    const connected: ConnectedPeer = { id, kind, peer, target, address, connectedAt: now() }
-    one.connected = connected
     if (kind === "manual") one.permissions = forManual(address, settings.whitelist)
+    const { permissions } = one
+    const connected: ConnectedPeer = { id, kind, peer, target, address, permissions, connectedAt: now() }
+    one.connected = connected
     if (one.addressLocal !== undefined) local.seen(remoteOf(one))
+    if (kind !== "inbound") {
+      const before = offsets.warning
+      offsets.add(Duration.toSeconds(peer.info.timeOffset))
+      const { warning } = offsets
+      if (warning !== undefined && before === undefined) emit({ _tag: "Warning", message: warning })
+    }
     const { services, transport, userAgent } = peer.info
     emit({ _tag: "Ready", id, kind, target, userAgent, services, transport })
     wake()
@@ -595,6 +611,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     bans,
     book,
     local,
+    offsets,
     asmap,
     conduct,
     relaying,

@@ -25,6 +25,7 @@ import type { Checked } from "./options.ts"
 import type { Registry } from "./registry.ts"
 import type { Relaying } from "./relaying.ts"
 import { type Connections, networkOf, type Running } from "./running.ts"
+import type { TimeOffsets } from "./timeOffsets.ts"
 import { parseTarget } from "./targets.ts"
 
 /** 0.1.0, as Bitcoin Core writes versions as numbers. */
@@ -53,6 +54,7 @@ export interface Parts {
   readonly bans: BanList
   readonly book: Book
   readonly local: LocalAddresses
+  readonly offsets: TimeOffsets
   readonly asmap: Asmap | undefined
   readonly conduct: Conduct
   readonly relaying: Relaying
@@ -74,7 +76,7 @@ const isConnected = (one: Running): one is Running & { readonly connected: Conne
 
 export const makeService = (parts: Parts): Server => {
   const { bans, book, conduct, connections, dialer, events, now, options, reachable, registry, relaying } = parts
-  const { asmap, failWaiters, hasEnded, local, settings, waiters, wake } = parts
+  const { asmap, failWaiters, hasEnded, local, offsets, settings, waiters, wake } = parts
   const { port } = settings.network
 
   const targetOf = (text: string): Effect.Effect<Target, DialError> => {
@@ -121,7 +123,7 @@ export const makeService = (parts: Parts): Server => {
       localservices: services.toString(16).padStart(16, "0"),
       localservicesnames: Wire.serviceNames(services),
       localrelay: options.peer?.relay ?? true,
-      timeoffset: 0,
+      timeoffset: offsets.median,
       networkactive: registry.isActive,
       connections: peers.length,
       connections_in: inbound,
@@ -138,7 +140,7 @@ export const makeService = (parts: Parts): Server => {
         port: address.port,
         score
       })),
-      warnings: []
+      warnings: offsets.warning === undefined ? [] : [offsets.warning]
     })
   }
 
@@ -156,6 +158,7 @@ export const makeService = (parts: Parts): Server => {
           yield* nextChange
         }
       }),
+    find: (peer) => connections.peers.find((one) => one.peer === peer),
     add: (text) =>
       Effect.map(targetOf(text), (target) => {
         const isNew = registry.added.add(target, now())

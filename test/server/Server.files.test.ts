@@ -107,6 +107,28 @@ describe("the files of a server", () => {
     })
   )
 
+  it.effect("have a ban that was made while the other files were saved on a slow disk", () =>
+    Effect.gen(function* () {
+      const { client, store } = yield* world(3)
+      let delay = 1_000
+      const slow: Store.Store = {
+        ...store,
+        save: (name, bytes) => Effect.delay(store.save(name, bytes), name === "peers.dat" ? delay : 0)
+      }
+      const server = yield* Server.make({ network, feelers: false, fixedSeeds: false, peer: { transport: "v1" } }).pipe(
+        Effect.provideService(Dialer.Dialer, dialerOf(client)),
+        Effect.provideService(Store.Store, slow)
+      )
+      yield* TestClock.adjust("15 minutes")
+      yield* TestClock.adjust(500)
+      // The book is being written.
+      yield* server.bans.ban("192.0.2.0/24")
+      yield* TestClock.adjust("10 seconds")
+      delay = 0
+      assert.include(new TextDecoder().decode(yield* loaded(store, "banlist.json")), "192.0.2.0/24")
+    })
+  )
+
   it.effect("are set aside if they are damaged, with a warning: the server starts", () =>
     Effect.gen(function* () {
       const { run, store } = yield* world(3)

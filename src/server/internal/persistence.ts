@@ -9,6 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
 import type { Network } from "../../Network.ts"
 import type { AddressV2 } from "../../Wire.ts"
 import * as AddressBook from "../AddressBook.ts"
@@ -49,6 +50,8 @@ export interface PersistenceOptions {
 export class Persistence {
   readonly #options: PersistenceOptions
   readonly #bansChanged = Latch.makeUnsafe()
+  /** From the look at the list until it is written: an older list never replaces a newer one. */
+  readonly #bansTurn = Semaphore.makeUnsafe(1)
 
   constructor(options: PersistenceOptions) {
     this.#options = options
@@ -145,14 +148,19 @@ export class Persistence {
     return Effect.catchCause(saved, (cause) => this.#failed(`${name} cannot be saved`, cause, false))
   }
 
+  get #saveBans(): Effect.Effect<boolean> {
+    const { bans, now } = this.#options
+    return this.#bansTurn.withPermit(Effect.suspend(() => this.#save(bansFile, bans.encode(now()))))
+  }
+
   /** Writes all files; not the anchors if they are undefined. */
   saveAll(book: AddressBook.Book, anchors: ReadonlyArray<AddressV2> | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const { bans, emit, network, now } = this.#options
+      const { emit, network } = this.#options
       return Effect.flatMap(
         Effect.all([
           this.#save(peersFile, book.serialize()),
-          this.#save(bansFile, bans.encode(now())),
+          this.#saveBans,
           anchors === undefined
             ? Effect.succeed(true)
             : this.#save(anchorsFile, AddressBook.encodeAnchors(anchors, network))
@@ -172,7 +180,7 @@ export class Persistence {
       const bansSaved = Effect.gen({ self: this }, function* () {
         yield* this.#bansChanged.await
         this.#bansChanged.closeUnsafe()
-        yield* this.#save(bansFile, this.#options.bans.encode(this.#options.now()))
+        yield* this.#saveBans
       })
       yield* Effect.addFinalizer(() =>
         Effect.andThen(Effect.sync(stop), Effect.ignore(Effect.timeout(Effect.interruptible(all), longestStop)))

@@ -1,8 +1,9 @@
 /**
- * The only way out of this machine: a service that dials addresses and host names. It is made of ways, one for each network. A
- * network without a way fails with `Unreachable` before anything is looked up, and no way is ever tried in place of another.
+ * Dials addresses and host names, for all parts of a server: they have no other way to open a connection. A dialer has a way for each
+ * network that it reaches. An address of another network fails with `Unreachable` before any lookup, and a failed way is never replaced
+ * by another one, so a dialer for Tor alone cannot leak a connection or a DNS request.
  *
- * `NodeDialer` has the ways of Node: directly, through a SOCKS5 proxy, through Tor, through an I2P router.
+ * `NodeDialer` has the ways for Node.js: directly, through a SOCKS5 proxy, through Tor, and through an I2P router.
  */
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
@@ -19,7 +20,7 @@ import { type NetworkName, wayOf } from "./internal/networkNames.ts"
 export { type NetworkName, networkNameOf } from "./internal/networkNames.ts"
 
 /**
- * A host name to dial, which has to be resolved by DNS or by a proxy.
+ * A host name to dial. DNS or a proxy resolves it.
  *
  * @category models
  * @since 0.1.0
@@ -47,7 +48,7 @@ export type Target = Address.Address | HostAndPort
 export const isName = (target: Target): target is HostAndPort => "host" in target
 
 /**
- * The usual text of a target, `host:port`.
+ * A target as text, `host:port`. An IPv6 address is in brackets.
  *
  * @category encoding
  * @since 0.1.0
@@ -56,7 +57,8 @@ export const formatTarget = (target: Target): string =>
   isName(target) ? `${target.host}:${target.port}` : Address.format(target)
 
 /**
- * No way leads to a target: there is no way to its network, or names cannot be resolved. Nothing was looked up and nothing was sent.
+ * The dialer has no way to the network of a target, or cannot resolve names. Nothing was looked up and nothing was sent; trying again
+ * is of no use.
  *
  * @category errors
  * @since 0.1.0
@@ -65,7 +67,7 @@ export class Unreachable extends Data.TaggedError("Unreachable")<{
   readonly target: Target
   /** The network without a way; "name" for a host name. */
   readonly network: NetworkName | "name"
-  /** A description, if the network is not the reason: the name of an onion service that has a wrong checksum. */
+  /** The reason, if it is another one: an onion name with a wrong checksum, for example. */
   readonly detail?: string | undefined
 }> {
   override get message(): string {
@@ -75,7 +77,7 @@ export class Unreachable extends Data.TaggedError("Unreachable")<{
 }
 
 /**
- * Dials for all parts of a server.
+ * Opens all outbound connections of a server.
  *
  * @category models
  * @since 0.1.0
@@ -86,8 +88,8 @@ export interface Dialer {
   /** Whether host names can be dialled: a resolver or a proxy finds their addresses. */
   readonly dialsNames: boolean
   /**
-   * Connects, in the scope of the caller. Fails with `Unreachable` where no way leads to the target, and with `ConnectionError` where
-   * connecting failed. Private broadcast always has a proxy circuit, or an I2P session, of its own.
+   * Connects, in the scope of the caller. Fails with `Unreachable` if the dialer has no way to the target, and with `ConnectionError` if
+   * connecting failed. The kind "private-broadcast" always gets its own proxy circuit or I2P session.
    */
   readonly dial: (
     target: Target,
@@ -104,7 +106,7 @@ export interface Dialer {
 export const Dialer: Context.Service<Dialer, Dialer> = Context.Service<Dialer>("effect-bitcoin-peer/server/Dialer")
 
 /**
- * How the targets of one network are dialled.
+ * A function that dials the targets of one network.
  *
  * @category models
  * @since 0.1.0
@@ -121,15 +123,14 @@ export type Way<T extends Target> = (
  * @since 0.1.0
  */
 export interface Ways {
-  /** For IPv4, and IPv4-mapped IPv6. */
+  /** For IPv4, also as IPv4-mapped IPv6. */
   readonly ipv4?: Way<Address.Address> | undefined
   readonly ipv6?: Way<Address.Address> | undefined
   readonly onion?: Way<Address.Address> | undefined
   readonly i2p?: Way<Address.Address> | undefined
   readonly cjdns?: Way<Address.Address> | undefined
   /**
-   * For host names, which lead to IPv4 or IPv6. It never gets a name that ends with `.onion` or `.i2p` (RFC 7686), and no
-   * address as text.
+   * For host names of IPv4 and IPv6 hosts. It never gets a name that ends with `.onion` or `.i2p` (RFC 7686), or an address as text.
    */
   readonly names?: Way<HostAndPort> | undefined
 }
@@ -137,15 +138,15 @@ export interface Ways {
 const networks = ["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const
 
 /**
- * The networks that may be dialled, where not all may.
+ * Restricts a dialer to some networks.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Only {
   /**
-   * Removes the ways of all other networks. The way of names stays only if both IPv4 and IPv6 do, because a name can lead to either. By
-   * default all ways stay.
+   * Only these networks keep their ways (all by default). Host names are dialled only if both IPv4 and IPv6 are among them, because a name
+   * can lead to either. Stricter than Bitcoin Core's `onlynet`, which does not apply to manual connections.
    */
   readonly onlynet?: Iterable<NetworkName> | undefined
 }
@@ -160,11 +161,11 @@ const remaining = (ways: Ways, { onlynet }: Only): Ways => {
   return { ...kept, names: only.has("ipv4") && only.has("ipv6") ? ways.names : undefined }
 }
 
-/** The network whose names are not looked up with DNS. */
+/** Names of Tor and I2P, which must not be looked up with DNS. */
 const ownNames = /\.(onion|i2p)\.?$/i
 
 /**
- * Makes a dialer of ways.
+ * Makes a dialer with a way for each network.
  *
  * @example
  * ```ts
@@ -212,14 +213,14 @@ export const make = (all: Ways, only: Only = {}): Dialer => {
   return {
     ways: new Set(networks.filter((network) => ways[network] !== undefined)),
     dialsNames: ways.names !== undefined,
-    // A failure is made when the effect runs, not when it is described.
+    // `dial` of a target without a way builds an error: only when the effect runs.
     dial: (target, kind) => Effect.suspend(() => dial(target, kind))
   }
 }
 
 /**
- * Makes one dialer of several. Each network belongs to the first dialer that has a way to it, and host names to the first that dials
- * them: another one is not tried when that fails.
+ * Makes one dialer of several. For each network the first dialer with a way to it is used, and for host names the first that dials
+ * names. When it fails, no other one is tried.
  *
  * @category constructors
  * @since 0.1.0
@@ -241,7 +242,7 @@ export const combine = (dialers: ReadonlyArray<Dialer>, only: Only = {}): Dialer
 }
 
 /**
- * Makes a dialer of one function, for simulations: it gets every address and every name, or only those that `onlynet` allows.
+ * Makes a dialer of one function for all networks and names that `onlynet` allows, for simulations.
  *
  * @category constructors
  * @since 0.1.0
@@ -258,7 +259,7 @@ export const fromFunction = (way: Way<Target>, only: Only = {}): Dialer =>
 export const layer = (ways: Ways, only: Only = {}): Layer.Layer<Dialer> => Layer.succeed(Dialer, make(ways, only))
 
 /**
- * One dialer made of the dialers of several layers, as in `combine`. Other services of the layers are provided, too.
+ * Combines the dialers of several layers, as `combine` does. The layers' other services are provided too.
  *
  * @example
  * ```ts

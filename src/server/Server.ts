@@ -2,9 +2,9 @@
  * Many peers: a server keeps outbound connections, accepts inbound ones, and replaces those that end. It does what `net` does in
  * Bitcoin Core, and `server` and `connmgr` in btcd.
  *
- * It must have a `Dialer`. It takes six more services from its context if they are there, and its type does not ask for them: `Store`
- * (files), `Seeds` (DNS), `AddressBook`, `BanList`, `LocalAddresses` and `ChainView`. So provide them to the layer of the server: a
- * service that is provided beside it is not found, and the server does without.
+ * It requires a `Dialer`. It also uses these services if its context has them: `Store` (files), `Seeds` (DNS), `AddressBook`, `BanList`,
+ * `LocalAddresses`, `ChainView`, and Effect's `SecureRandom`. They are optional, so they are not in the type of the layer. Provide them to
+ * that layer (`Layer.provide`): services that are only merged with it are not found, and the server runs without them.
  *
  * @example
  * ```ts
@@ -46,7 +46,7 @@ export {
 export { Duplicate, formatEvent, type GateStep, type ServerEvent } from "./ServerEvent.ts"
 
 /**
- * Many peers.
+ * A running server: its peers, its events, and functions to add, end and ban peers.
  *
  * @category models
  * @since 0.1.0
@@ -62,8 +62,8 @@ export interface Server extends Service {}
 export const Server: Context.Service<Server, Server> = Context.Service<Server>("effect-bitcoin-peer/server/Server")
 
 /**
- * Starts a server. Its peers and listeners end with the scope, all at once, each with a second for what waits to be written. Fails with
- * `ServerError` if an option is wrong or if it cannot listen. The comment of the module says which services it takes from the context.
+ * Starts a server. When the scope closes, its listeners close, all peers end at the same time (each may flush for a second), and the files
+ * are saved. Fails with `ServerError` if an option is wrong or a bind cannot listen. The module comment lists the optional services.
  *
  * @category constructors
  * @since 0.1.0
@@ -74,7 +74,7 @@ export const make = <H extends Peer.Handlers<unknown> = Peer.Handlers, R = never
   run(options)
 
 /**
- * The service that `make` makes.
+ * The server of `make`. It lives as long as the layer.
  *
  * @category layers
  * @since 0.1.0
@@ -86,7 +86,7 @@ export const layer = <H extends Peer.Handlers<unknown> = Peer.Handlers, R = neve
 
 const optional = <A>(setting: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(setting, undefined)
 
-/** Texts with commas between them; spaces around them do not count. */
+/** A list of texts separated by commas. */
 const list = (name: string): Config.Config<ReadonlyArray<string> | undefined> =>
   optional(
     Config.map(Config.String(name), (text) =>
@@ -98,9 +98,9 @@ const list = (name: string): Config.Config<ReadonlyArray<string> | undefined> =>
   )
 
 /**
- * The settings of `layerConfig`: BTCSERVER_NETWORK, BTCSERVER_ADDED, BTCSERVER_CONNECT, BTCSERVER_SEED_NODES, BTCSERVER_EXTERNAL and
- * BTCSERVER_WHITELIST (lists with commas), BTCSERVER_FULL_RELAY, BTCSERVER_BLOCK_RELAY, BTCSERVER_MAX_MANUAL, BTCSERVER_MAX_INBOUND,
- * BTCSERVER_FIXED_SEEDS, BTCSERVER_FEELERS and BTCSERVER_FLEET.
+ * The settings of `layerConfig`. Lists, separated by commas: BTCSERVER_ADDED, BTCSERVER_CONNECT, BTCSERVER_SEED_NODES,
+ * BTCSERVER_EXTERNAL, BTCSERVER_WHITELIST. Numbers: BTCSERVER_FULL_RELAY, BTCSERVER_BLOCK_RELAY, BTCSERVER_MAX_MANUAL,
+ * BTCSERVER_MAX_INBOUND. Booleans: BTCSERVER_FIXED_SEEDS, BTCSERVER_FEELERS, BTCSERVER_FLEET. A name: BTCSERVER_NETWORK.
  *
  * @category options
  * @since 0.1.0

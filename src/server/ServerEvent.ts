@@ -1,4 +1,4 @@
-/** What happens in a server, for logs, metrics and programs. Nothing is decided by an event, and a slow reader misses the oldest ones. */
+/** The events of a server, for logs, metrics and programs. The server decides nothing by them. A slow reader misses the oldest ones. */
 import * as Data from "effect/Data"
 import { type ConnectionError, formatEndpoint } from "../ConnectionError.ts"
 import type { HandshakeError } from "../HandshakeError.ts"
@@ -10,7 +10,7 @@ import type { GateStep } from "./internal/gate.ts"
 export type { GateStep } from "./internal/gate.ts"
 
 /**
- * A host name turned out to be the address of another connection of the server, so this one was closed.
+ * A dial was given up: the server has another connection to the address, or is dialling it. A host name can lead to such an address.
  *
  * @category errors
  * @since 0.1.0
@@ -37,11 +37,11 @@ export type ServerEvent =
       readonly target: Target
       readonly error: ConnectionError | Duplicate | HandshakeError | Unreachable
     }
-  /** A connection came in, and its handshake begins. */
+  /** An inbound connection was accepted, and its handshake begins. */
   | { readonly _tag: "Accepted"; readonly id: number; readonly host: string; readonly port: number }
   /**
-   * A connection came in and was closed before a byte was read. `step` is the rule that refused it. Three refusals of a rule are events,
-   * then one in 30 seconds, with the number of those in between.
+   * An inbound connection was closed before a byte was read. `step` is the rule that refused it. The first three refusals of a rule are
+   * events, then one every 30 seconds: `unlogged` counts the refusals in between.
    */
   | { readonly _tag: "Refused"; readonly host: string; readonly step: GateStep; readonly unlogged: number }
   /** The handshake was completed. */
@@ -54,7 +54,7 @@ export type ServerEvent =
       readonly services: bigint
       readonly transport: "v1" | "v2"
     }
-  /** A peer has ended. `age` is the time since its handshake, in milliseconds. */
+  /** A peer has ended, with the reason and the assessment that the server acts on. `age` is milliseconds since the handshake. */
   | {
       readonly _tag: "Ended"
       readonly id: number
@@ -64,27 +64,32 @@ export type ServerEvent =
       readonly assessment: Assessment
       readonly age: number
     }
+  /** The server ends a peer: for the inbound connection `by`, or, without `by`, because it was extra or its chain is behind ours. */
   | { readonly _tag: "Evicted"; readonly id: number; readonly by: number | undefined }
+  /** A host misbehaved. Its peers are ended, and it is evicted first when it connects again. */
   | { readonly _tag: "Discouraged"; readonly host: string; readonly why: string }
+  /** A subnet was banned until a Unix time in seconds. Its peers are ended. */
   | { readonly _tag: "Banned"; readonly subnet: string; readonly until: number }
+  /** A ban was removed with `unban`. Bans that expire or are cleared are not events. */
   | { readonly _tag: "Unbanned"; readonly subnet: string }
-  /** No dial left this machine for a while: nothing counts against addresses until one does. */
+  /** Eight dials in a row failed because of this machine. Failures do not count against addresses until a handshake is completed. */
   | { readonly _tag: "Offline" }
+  /** A handshake was completed after `Offline`. */
   | { readonly _tag: "Online" }
-  /** Our tip has not changed for half an hour: one more peer is looked for. */
+  /** Our tip is stale (Bitcoin Core: no new tip for 30 minutes and no block in flight). The server looks for one more full-relay peer. */
   | { readonly _tag: "StaleTip" }
-  /** Addresses of a seed came into the book. */
+  /** The addresses of a seed were added to the address book. `addresses` is how many. */
   | { readonly _tag: "Seeded"; readonly source: string; readonly addresses: number }
   /** The files of the server were written. */
   | { readonly _tag: "Persisted" }
-  /** Something that an operator should look at; the server goes on. */
+  /** A problem that the operator should look at. The server goes on. */
   | { readonly _tag: "Warning"; readonly message: string }
 
 const connectionText = (of: { readonly id: number; readonly kind: ConnectionKind; readonly target: Target }): string =>
   `${of.kind} ${formatTarget(of.target)} (${of.id})`
 
 /**
- * One line, for a person, that says what happened. It has addresses and texts of remotes, so it is no label of a metric.
+ * An event as one line for a log. It contains addresses and texts of remotes, so do not use it as a label of a metric.
  *
  * @category encoding
  * @since 0.1.0

@@ -1,4 +1,4 @@
-/** The interface of a server, its options and its errors. `Server.ts` exports all of it. */
+/** The interface of a server, its options and its errors, for `Server.ts` to export. */
 import * as Data from "effect/Data"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -24,21 +24,21 @@ import type { Policy } from "../Reputation.ts"
 import type { Duplicate, ServerEvent } from "../ServerEvent.ts"
 
 /**
- * A peer of a server, from its handshake to its end.
+ * A peer of a server, from the end of its handshake to the end of its connection.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ConnectedPeer {
-  /** The number of the connection in its server. */
+  /** The number of the connection. A server never uses a number twice. */
   readonly id: number
   readonly kind: ConnectionKind
   readonly peer: Peer.Peer
-  /** What was dialled, or the address that an inbound connection came from. */
+  /** The dialled address or host name. For an inbound peer its address. */
   readonly target: Target
-  /** The address of the remote. */
+  /** The address of the remote. Behind a proxy that resolves a host name it is the unspecified address, `::`. */
   readonly address: Address.Address
-  /** What the operator allows it, see `Permissions`. A handler decides by them what it answers. */
+  /** The permissions that the operator gave this peer, see `Permissions`. Handlers look at them to decide what to answer. */
   readonly permissions: Permissions
   /** Milliseconds of Unix time when the handshake was completed. */
   readonly connectedAt: number
@@ -54,18 +54,18 @@ export interface Bind {
   /** Makes the listener: `NodeConnection.listen({ port: 8333 })`, an I2P session, or a host of a simulation. */
   readonly listen: Effect.Effect<PeerServer.Listener & { readonly address?: Endpoint }, ConnectionError, Scope.Scope>
   /**
-   * How connections come here; "clearnet" by default. Those that come through a Tor or I2P daemon all have the address of
-   * this machine, so they are not counted by address.
+   * The network that connections arrive from; "clearnet" by default. Connections through a Tor or I2P daemon all have the address of
+   * the daemon, so limits and bans by address do not apply to them.
    */
   readonly kind?: "clearnet" | "onion" | "i2p" | undefined
-  /** How many of the inbound slots are for this bind: a bind never takes a slot of another one. Equal parts by default. */
+  /** The inbound slots of this bind, out of `maxInbound`; equal parts by default. A bind never uses a slot of another one. */
   readonly slots?: number | undefined
-  /** The permissions of all peers that come here, by Bitcoin Core's names with commas: "noban,relay". */
+  /** Permissions of all peers that connect here, as in Bitcoin Core's `whitebind`: "noban,relay". */
   readonly permissions?: string | undefined
 }
 
 /**
- * The options of a server. All are optional, and the numbers are those of Bitcoin Core.
+ * The options of a server. All are optional. Defaults are given after a semicolon; they are the numbers of Bitcoin Core.
  *
  * @category options
  * @since 0.1.0
@@ -73,70 +73,71 @@ export interface Bind {
 export interface Options<H extends Peer.Handlers<unknown> = Peer.Handlers, R = never> {
   /** Mainnet by default. */
   readonly network?: Network.Network | undefined
-  /** Nodes to stay connected to, "host" or "host:port": addresses or names. */
+  /** Nodes to stay connected to, as Bitcoin Core's `addnode`: "host" or "host:port", with an address or a host name. */
   readonly added?: ReadonlyArray<string> | undefined
-  /** If set, these nodes are the only ones that are dialled: no address of the book is. */
+  /** Only these nodes (and `added`) are dialled, as with Bitcoin Core's `connect`: no automatic connections, seeds or feelers. */
   readonly connect?: ReadonlyArray<string> | undefined
-  /** Nodes that are asked for addresses when the book has few, "host" or "host:port". */
+  /** Nodes to ask for addresses while the address book has few, "host" or "host:port". */
   readonly seedNodes?: ReadonlyArray<string> | undefined
   /**
-   * Whether the addresses that this package has for mainnet, testnet4 and signet are used, as the last source of addresses, if the book
-   * has none of a network; true. DNS seeds are asked if the context has the service `Seeds`.
+   * Whether to add the fixed seeds of this package (mainnet, testnet4, signet) when the book has no address of a network and no other
+   * source gave one; true. DNS seeds are asked if the context has the service `Seeds`.
    */
   readonly fixedSeeds?: boolean | undefined
   /** Permissions of peers by their subnets, as Bitcoin Core's `whitelist`: "noban,relay@192.168.0.0/16". */
   readonly whitelist?: ReadonlyArray<string> | undefined
-  /** What happens to peers that misbehave; `Reputation.core`. */
+  /** The policy for peers that misbehave; `Reputation.core`. */
   readonly reputation?: Policy | undefined
-  /** Outbound peers that relay transactions; 8. */
+  /** Slots for automatic outbound peers that relay transactions (full relay); 8. */
   readonly fullRelay?: number | undefined
-  /** Outbound peers that relay blocks only; 2. */
+  /** Slots for automatic outbound peers that relay blocks only; 2. */
   readonly blockRelay?: number | undefined
-  /** Peers of added nodes at one time; 8. */
+  /** Slots for added nodes; 8, and no limit with `connect` or `fleet`. */
   readonly maxManual?: number | undefined
-  /** Inbound peers; 189. */
+  /** Slots for inbound peers, over all binds; 189, and 1,000,000 with `fleet`. */
   readonly maxInbound?: number | undefined
-  /** Inbound handshakes at one time; 128. */
+  /** Inbound handshakes at a time; 128. */
   readonly maxPending?: number | undefined
-  /** Whether one address of the book is tested every two minutes on average; true. */
+  /** Whether a feeler connection tests an address of the book every two minutes on average; true. */
   readonly feelers?: boolean | undefined
-  /** Automatic dials at one time; 4, and half of that once two peers are connected. */
+  /** Automatic dials at a time; 4. Half of them once two full-relay peers are connected. */
   readonly pendingDials?: number | undefined
-  /** Dials in a second, and as many more at once after a pause; 4 and 8, and 100 and 200 for a fleet. */
+  /** Dials per second, and the most at once after a pause; 4 and 8, or 100 and 200 with `fleet`. */
   readonly dialRate?: { readonly perSecond: number; readonly burst: number } | undefined
   /**
-   * The only networks whose addresses are dialled automatically. All that the dialer reaches by default. Added nodes of other networks are
-   * dialled all the same; `onlynet` of the dialer rules them out, too.
+   * Networks for automatic connections, as Bitcoin Core's `onlynet`; all networks of the dialer by default. Added nodes of other networks
+   * are still dialled: to forbid that too, use the option `onlynet` of the dialer.
    */
   readonly onlyNetworks?: ReadonlyArray<NetworkName> | undefined
-  /** Whether private and local addresses of the book are dialled as well: for tests and closed networks. */
+  /** Whether to dial private and local addresses of the book, in tests and closed networks; false. */
   readonly allowUnroutable?: boolean | undefined
   /**
-   * A map of autonomous systems. Its systems are then the groups of the server, of which it dials each once, instead of /16 networks.
+   * A map from IP addresses to autonomous systems (Bitcoin Core's `asmap`). Network groups are then autonomous systems instead of /16 of
+   * IPv4 and /32 of IPv6. At most one automatic peer is in each group.
    */
   readonly asmap?: Asmap | undefined
   /**
-   * Whether the server is one of very many peers of the caller's choice (10,000 and more): it dials the added nodes only, all at once,
-   * accepts everybody, and has neither slots nor groups, evictions, or relay of addresses. Bans, waits and the rate of dials stay.
+   * For 10,000 and more peers of the caller's choice; false. The server then dials only the added nodes, has no limit on their number and
+   * does not relay addresses. Bans, back-off and the dial rate still apply.
    */
   readonly fleet?: boolean | undefined
-  /** Masks of service bits; a peer of the book must offer one of each. NETWORK or NETWORK_LIMITED, and WITNESS. */
+  /** Masks of service bits: an automatic peer must offer a bit of each; NETWORK or NETWORK_LIMITED, and WITNESS. */
   readonly requiredServices?: ReadonlyArray<bigint> | undefined
   /** Where to listen; nowhere by default. */
   readonly binds?: ReadonlyArray<Bind> | undefined
-  /** Our addresses as others can reach them, "host" or "host:port": they are announced, and no others are looked for. */
+  /** Our own addresses to announce, as Bitcoin Core's `externalip`: "host" or "host:port", without host names. */
   readonly external?: ReadonlyArray<string> | undefined
-  /** Whether peers tell us our address; by default if the server listens and `external` is empty. */
+  /** Whether to learn our address from interfaces and peers; true if the server listens and `external` is empty. */
   readonly discover?: boolean | undefined
-  /** The handlers of every peer. */
+  /** Message handlers of every peer. */
   readonly handlers?: H | undefined
   /** Options of every peer: user agent, services, pings and the like. */
   readonly peer?:
     | Omit<Peer.Options, "direction" | "handlers" | "network" | "requiredServices" | "remoteServices">
     | undefined
-  /** Runs beside each peer, and is interrupted when it ends. */
+  /** Runs for each peer after its handshake, but not for feelers, and is interrupted when the peer ends. Failures are logged (Debug). */
   readonly onPeer?: ((connected: ConnectedPeer) => Effect.Effect<unknown, unknown, R>) | undefined
-  /** 16 bytes that replace the random key of this start: only for tests, which want the same run each time. */
+  /** The key of all random choices, 16 bytes, for tests that repeat a run; random. A known key lets attackers predict them. */
   readonly randomKey?: Uint8Array | undefined
 }
 
@@ -165,7 +166,7 @@ export class ServerError extends Data.TaggedError("ServerError")<{ readonly reas
 }
 
 /**
- * A single dial for the caller failed: `error` says how, or the server refused to dial.
+ * A dial for the caller failed, or its target is not valid. "inactive": the network is switched off. "ended": the server ended it first.
  *
  * @category errors
  * @since 0.1.0
@@ -195,58 +196,62 @@ export class DialError extends Data.TaggedError("DialError")<{
 }
 
 /**
- * Many peers.
+ * The functions of a running server. See `Server`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Server {
-  /** The peers whose handshakes were completed, the oldest first. */
+  /** The connected peers: those with a completed handshake. The oldest is first. */
   readonly peers: Effect.Effect<ReadonlyArray<ConnectedPeer>>
   /** The peers as `getpeerinfo` of Bitcoin Core prints them. */
   readonly peerInfo: Effect.Effect<ReadonlyArray<PeerInfo>>
   /** The server as `getnetworkinfo` of Bitcoin Core prints a node. */
   readonly networkInfo: Effect.Effect<NetworkInfo>
-  /** The last 64 events, and what happens from then on. A reader that is slow misses the oldest events and stalls nothing. */
+  /** The last 64 events, then new ones until the server ends. A slow reader misses the oldest events: the server does not wait. */
   readonly events: Stream.Stream<ServerEvent>
   /**
-   * Waits until this number of peers that fit are connected, and returns them. Without `where` all kinds count, inbound peers and
-   * connections to seeds too.
+   * Waits until `count` peers that satisfy `where` are connected, and returns them. Without `where` all kinds count, also inbound and
+   * addr-fetch.
    */
   readonly awaitPeers: (
     count: number,
     where?: (connected: ConnectedPeer) => boolean
   ) => Effect.Effect<ReadonlyArray<ConnectedPeer>>
-  /** The connection of a peer: a handler gets only the peer. `undefined` once it has ended. */
+  /** The `ConnectedPeer` of a peer, for handlers, which get only the peer. `undefined` when the peer has ended. */
   readonly find: (peer: Peer.Peer) => ConnectedPeer | undefined
-  /** Stays connected to a node. False if it was added before. Fails with `DialError` for a text that names no node. */
+  /** Adds a node to stay connected to. False if it was added before. Fails with `DialError` if the text is not an address or a host name. */
   readonly add: (target: string) => Effect.Effect<boolean, DialError>
-  /** Stays connected to it no longer: its peer ends. False if it was not added. */
+  /** Removes an added node and ends its peer. False if it was not added. Fails with `DialError` as `add` does. */
   readonly remove: (target: string) => Effect.Effect<boolean, DialError>
-  /** The added nodes, and how their dials went. */
+  /** The added nodes with the state of their connections. */
   readonly added: Effect.Effect<ReadonlyArray<AddedNode>>
-  /** Dials once, beside the slots of the kind ("manual" by default). The peer ends with the scope. */
+  /**
+   * Dials once and waits for the handshake. It needs no slot of its kind ("manual" by default). The peer ends with the scope. Fails with
+   * `DialError`.
+   */
   readonly dialOnce: (
     target: string,
     kind?: "addr-fetch" | "block-relay-only" | "feeler" | "manual" | "outbound-full-relay"
   ) => Effect.Effect<ConnectedPeer, DialError, Scope.Scope>
-  /** Ends the peers of an address ("1.2.3.4:8333") or with a number; returns how many. */
+  /** Ends the connections to an address ("1.2.3.4:8333"), or the one with this id. Returns how many there were. */
   readonly disconnect: (who: number | string, why?: string) => Effect.Effect<number>
   /**
-   * Says that a peer misbehaved. At 100 points the policy `Reputation.core` discourages its host,
-   * and ends all its connections.
+   * Reports that a peer misbehaved. At 100 points the policy `Reputation.core` discourages its host and ends all connections of the
+   * host. An unknown id is ignored.
    */
   readonly misbehaved: (id: number, points: number, why: string) => Effect.Effect<void>
-  /** Says that a peer sent a block or a transaction that was valid and new: such peers are evicted last. */
+  /** Reports that a peer sent a valid block or transaction that was new to us. The peers that did so last are protected from eviction. */
   readonly mark: (id: number, what: "block" | "transaction") => Effect.Effect<void>
-  /** The bans and the discouraged hosts. A ban ends the peers of its subnet. */
+  /** Bans and discouraged hosts. A ban ends the peers of its subnet. */
   readonly bans: BanList
   /** The address book. */
   readonly book: Book
-  /** Ends all peers and dials and accepts nothing, or begins again. */
+  /** False ends all peers, and the server neither dials nor accepts (Bitcoin Core's `setnetworkactive`). True starts again. */
   readonly setNetworkActive: (isActive: boolean) => Effect.Effect<void>
+  /** Whether the network is switched on. */
   readonly networkActive: Effect.Effect<boolean>
-  /** Runs an Effect for each peer, at once for all. Failures are ignored: a peer may end meanwhile. */
+  /** Runs an Effect for each peer, all concurrently, and waits for all. Failures are ignored, because a peer may end meanwhile. */
   readonly forEach: (
     f: (connected: ConnectedPeer) => Effect.Effect<unknown, unknown>,
     where?: (connected: ConnectedPeer) => boolean
@@ -258,7 +263,7 @@ export interface Server {
 }
 
 /**
- * An added node.
+ * An added node and the state of its connection.
  *
  * @category models
  * @since 0.1.0
@@ -266,10 +271,10 @@ export interface Server {
 export interface AddedNode {
   readonly target: string
   readonly connected: boolean
-  /** Tries since the last connection that lived for two minutes. */
+  /** Connections and failed dials since a connection last lived for two minutes. */
   readonly attempts: number
-  /** Milliseconds of Unix time of the next try; undefined while it is dialled or connected. */
+  /** When it is dialled next, in milliseconds of Unix time; undefined while it is dialled or connected. */
   readonly nextAttempt: number | undefined
-  /** Why it is never dialled. */
+  /** Why it cannot be dialled, if no way of the dialer leads to it. It is dialled again after `setNetworkActive`. */
   readonly unreachable: string | undefined
 }

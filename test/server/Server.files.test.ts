@@ -98,7 +98,6 @@ describe("the files of a server", () => {
       const { run, store } = yield* world(3)
       const server = yield* run()
       yield* server.bans.ban("192.0.2.0/24")
-      yield* TestClock.adjust(100)
       assert.include(new TextDecoder().decode(yield* loaded(store, "banlist.json")), "192.0.2.0/24")
       yield* TestClock.adjust("14 minutes")
       const before = yield* loaded(store, "peers.dat")

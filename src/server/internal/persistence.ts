@@ -148,7 +148,8 @@ export class Persistence {
     return Effect.catchCause(saved, (cause) => this.#failed(`${name} cannot be saved`, cause, false))
   }
 
-  get #saveBans(): Effect.Effect<boolean> {
+  /** Writes the bans. False, with a warning, if that failed. */
+  get saveBans(): Effect.Effect<boolean> {
     const { bans, now } = this.#options
     return this.#bansTurn.withPermit(Effect.suspend(() => this.#save(bansFile, bans.encode(now()))))
   }
@@ -160,7 +161,7 @@ export class Persistence {
       return Effect.flatMap(
         Effect.all([
           this.#save(peersFile, book.serialize()),
-          this.#saveBans,
+          this.saveBans,
           anchors === undefined
             ? Effect.succeed(true)
             : this.#save(anchorsFile, AddressBook.encodeAnchors(anchors, network))
@@ -180,7 +181,7 @@ export class Persistence {
       const bansSaved = Effect.gen({ self: this }, function* () {
         yield* this.#bansChanged.await
         this.#bansChanged.closeUnsafe()
-        yield* this.#saveBans
+        yield* this.saveBans
       })
       yield* Effect.addFinalizer(() =>
         Effect.andThen(Effect.sync(stop), Effect.ignore(Effect.timeout(Effect.interruptible(all), longestStop)))

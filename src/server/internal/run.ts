@@ -610,6 +610,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     connections,
     bans,
     book,
+    persistence,
     local,
     offsets,
     asmap,

@@ -1,5 +1,6 @@
 /** The functions of the service `Server`, over the parts of a server that runs. */
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as PubSub from "effect/PubSub"
 import * as Result from "effect/Result"
@@ -22,12 +23,15 @@ import type { Conduct } from "./conduct.ts"
 import { addressKey } from "./keys.ts"
 import { type ConnectedPeer, DialError, type Options, type Server } from "./model.ts"
 import type { Checked } from "./options.ts"
+import type { Persistence } from "./persistence.ts"
 import type { Registry } from "./registry.ts"
 import type { Relaying } from "./relaying.ts"
 import { type Connections, networkOf, type Running } from "./running.ts"
 import type { TimeOffsets } from "./timeOffsets.ts"
 import { parseTarget } from "./targets.ts"
 
+/** How long a ban waits for its file. */
+const longestSave = Duration.seconds(5)
 /** 0.1.0, as Bitcoin Core writes versions as numbers. */
 const version = 100
 
@@ -53,6 +57,7 @@ export interface Parts {
   readonly connections: Connections
   readonly bans: BanList
   readonly book: Book
+  readonly persistence: Persistence
   readonly local: LocalAddresses
   readonly offsets: TimeOffsets
   readonly asmap: Asmap | undefined
@@ -76,8 +81,9 @@ const isConnected = (one: Running): one is Running & { readonly connected: Conne
 
 export const makeService = (parts: Parts): Server => {
   const { bans, book, conduct, connections, dialer, events, now, options, reachable, registry, relaying } = parts
-  const { asmap, failWaiters, hasEnded, local, offsets, settings, waiters, wake } = parts
+  const { asmap, failWaiters, hasEnded, local, offsets, persistence, settings, waiters, wake } = parts
   const { port } = settings.network
+  const saved = Effect.ignore(Effect.timeout(persistence.saveBans, longestSave))
 
   const targetOf = (text: string): Effect.Effect<Target, DialError> => {
     const parsed = parseTarget(text, port)
@@ -232,7 +238,13 @@ export const makeService = (parts: Parts): Server => {
         if (what === "block") one.lastBlock = now()
         else one.lastTransaction = now()
       }),
-    bans,
+    // A ban of the operator is in its file when the call returns, unless the store hangs: no crash after that loses it.
+    bans: {
+      ...bans,
+      ban: (...asked) => Effect.tap(bans.ban(...asked), saved),
+      unban: (...asked) => Effect.tap(bans.unban(...asked), saved),
+      clear: Effect.andThen(bans.clear, saved)
+    },
     book,
     setNetworkActive: (isActive) =>
       Effect.suspend(() => {

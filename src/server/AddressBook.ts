@@ -1,9 +1,10 @@
 /**
- * The address book of a node: which addresses it knows, how well each of them did, which one to dial next, and what it tells others. It
- * is Bitcoin Core's address manager: the same tables, the same places for the same key, and the same file `peers.dat`.
+ * The address book of a node: it stores the addresses of other nodes with the results of dialling them, chooses the next one to dial, and
+ * answers `getaddr`. It is Bitcoin Core's address manager (addrman): the same new and tried tables, the same buckets and positions for the
+ * same key, and the same file `peers.dat`.
  *
- * `make` gives a plain object whose methods are synchronous and take the time as a parameter. `AddressBook` is the service around it for
- * programs, which takes the time from the clock.
+ * `make` makes a plain object (`Book`), whose methods are synchronous and take the time as a parameter. The service `AddressBook` wraps it
+ * for programs and reads the Clock.
  *
  * @example
  * ```ts
@@ -93,15 +94,16 @@ export const make = (options: Options): Book =>
   fromTables(new Tables({ ...options, key: options.key ?? bytesOf(options.random, keySize) }), options)
 
 /**
- * Reads a book from `peers.dat`, with the key of the file: every address stands where it stood. A file that is damaged or cut off gives
- * all addresses that can be read: see `Parsed`. Fails if nothing can be read, or must not be.
+ * Reads a book from `peers.dat`. The key is in the file, so each address keeps its bucket and position. From a damaged file all readable
+ * addresses are taken: see `Parsed`. Fails if none can be read, or if the file is of another network or version. `now` is in milliseconds
+ * since 1970.
  *
  * @example
  * ```ts
  * import { Network } from "effect-bitcoin-peer"
  * import * as AddressBook from "effect-bitcoin-peer/server/AddressBook"
  *
- * const random = { next: Math.random, below: (bound: number) => Math.floor(Math.random() * bound) } // SecureRandom in earnest
+ * const random = { next: Math.random, below: (bound: number) => Math.floor(Math.random() * bound) } // in a program: from SecureRandom
  * const options = { network: Network.mainnet, random }
  * const parsed = AddressBook.parse(AddressBook.make(options).serialize(), Date.now(), options)
  * console.log(parsed) // { _tag: "Success", success: { book, lost: 0, damage: undefined } }
@@ -131,8 +133,8 @@ export const encodeAnchors = (anchors: ReadonlyArray<AddressV2>, network: Networ
   AnchorsDat.write(anchors, network.magic)
 
 /**
- * The addresses of an `anchors.dat`. Addresses of unknown networks are left out. A damaged file gives none of them, as in Core: an anchor
- * is only worth its place if it is surely the old peer.
+ * The addresses of an `anchors.dat`, without those of unknown networks. Fails for a damaged file, as in Core, and returns no part of it:
+ * an anchor must be a peer of the last run.
  *
  * @category decoding
  * @since 0.1.0
@@ -148,8 +150,8 @@ export const decodeAnchors = (
 }
 
 /**
- * The addresses in a file of any format, in the order of the file. `Book.importFrom` takes them into a book; this is for programs that want
- * the list. `now`, in milliseconds, is for entries without a time, which count as seen five days ago.
+ * The addresses in a file of any format, in the order of the file. To add them to a book, use `Book.importFrom`. Entries without a time
+ * count as seen five days before `now`, which is in milliseconds since 1970.
  *
  * @category decoding
  * @since 0.1.0
@@ -161,7 +163,7 @@ export const decodeList = (
 ): Result.Result<List, AddressBookError> => readList(bytes, format, options.network, options.now)
 
 /**
- * A list of addresses as text: `json` as `getnodeaddresses` of Bitcoin Core prints it, or one address in each line.
+ * A list of addresses as text: `json` as `getnodeaddresses` of Bitcoin Core prints it, or one address per line.
  *
  * @category encoding
  * @since 0.1.0
@@ -172,7 +174,7 @@ export const encodeList = (addresses: ReadonlyArray<AddressV2>, format: "json" |
 // ---- the service
 
 /**
- * The address book of a program. Each method does what the one of `Book` does, at the time of the clock.
+ * The address book as a service. Each method is the one of `Book` with the same name, at the time of the Clock.
  *
  * @category models
  * @since 0.1.0
@@ -257,8 +259,8 @@ export const layerMemoryNoDeps = (
   )
 
 /**
- * An empty book in memory, with the platform's `crypto.getRandomValues`. A server that finds it uses it in place of the `peers.dat` of
- * its store, and saves it there.
+ * An empty book in memory, with random numbers from the platform's `crypto.getRandomValues`. A server with this service uses it in place
+ * of the `peers.dat` of its store, and saves it there.
  *
  * @category layers
  * @since 0.1.0

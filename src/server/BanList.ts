@@ -1,9 +1,9 @@
 /**
- * Who may not connect: banned subnets, by hand or by a policy, and discouraged hosts, which misbehaved.
+ * Banned subnets and discouraged hosts. The operator or a policy bans; misbehaving hosts are discouraged.
  *
- * A banned host is neither accepted nor dialled, and its address is not relayed. A discouraged one is accepted while slots are free
- * and is the first to be evicted. Bans are listed, end, and are kept in `banlist.json`; discouragement is a filter that cannot be
- * listed and ends with the process.
+ * A banned host is neither accepted nor dialled, and its address is not relayed. A discouraged host is not dialled. It is accepted while
+ * slots are free, and is evicted first. Bans can be listed, expire, and are saved in `banlist.json`. Discouraged hosts are in a rolling
+ * Bloom filter, which cannot be listed and is lost when the process ends.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -24,7 +24,7 @@ export { type Ban, type BanFile, decode, type SkippedBan } from "./internal/banF
 export { formatSubnet, parseSubnet, type Subnet, subnetContains, SubnetError, subnetOf } from "./internal/subnetTrie.ts"
 
 /**
- * The length of a ban without `for` and `until`, as in Bitcoin Core and btcd.
+ * The duration of a ban without `for` and `until`, as in Bitcoin Core and btcd: 24 hours.
  *
  * @category constants
  * @since 0.1.0
@@ -40,15 +40,15 @@ export const defaultDuration: Duration.Duration = Duration.hours(24)
 export type BanReason =
   /** The text is not a subnet (-30). */
   | { readonly _tag: "InvalidSubnet"; readonly error: SubnetError }
-  /** This subnet is banned, or a subnet that contains this host, which is given without a prefix (-23). Remove that ban to change it. */
+  /** The subnet is banned already; for a host (no prefix), a subnet that contains it is (-23). Remove that ban to change it. */
   | { readonly _tag: "AlreadyBanned"; readonly subnet: Subnet }
-  /** The ban to remove does not exist (-30). A subnet is only removed by itself, not by a part of it. */
+  /** There is no ban of exactly this subnet to remove (-30). */
   | { readonly _tag: "NotBanned"; readonly subnet: Subnet }
-  /** `until` has passed (-8). */
+  /** `until`, in Unix seconds, has passed (-8). */
   | { readonly _tag: "TimeInThePast"; readonly until: number }
 
 /**
- * The error of a ban that was not made or removed. The list did not change.
+ * A ban was not made or removed. The list did not change.
  *
  * @category errors
  * @since 0.1.0
@@ -70,22 +70,22 @@ export class BanError extends Data.TaggedError("BanError")<{ readonly reason: Ba
 }
 
 /**
- * How long and why a subnet is banned.
+ * The duration and the reason of a ban.
  *
- * @category models
+ * @category options
  * @since 0.1.0
  */
 export interface BanOptions {
-  /** The default is 24 hours, also for 0. */
+  /** The duration; `defaultDuration` by default, and for 0. */
   readonly for?: Duration.Input | undefined
-  /** The end in seconds since 1970, in place of `for`. 0 is the default, too. */
+  /** The end in Unix seconds, in place of `for`. 0 counts as not given. */
   readonly until?: number | undefined
-  /** Kept in the file, under a key that Bitcoin Core ignores. */
+  /** A note for the operator. It is saved under a key that Bitcoin Core ignores. */
   readonly reason?: string | undefined
 }
 
 /**
- * A ban in the form of Bitcoin Core's `listbanned`. Times are seconds.
+ * A ban as Bitcoin Core's `listbanned` prints it. Times are Unix seconds, durations are seconds.
  *
  * @category models
  * @since 0.1.0
@@ -106,70 +106,70 @@ export interface ListedBan {
  * @since 0.1.0
  */
 export type BanChange =
-  /** End all peers of the subnet, and save the list. */
+  /** A subnet was banned. A server ends the peers of the subnet and saves the list. */
   | { readonly _tag: "Banned"; readonly ban: Ban }
   | { readonly _tag: "Unbanned"; readonly ban: Ban }
   | { readonly _tag: "Cleared" }
-  /** A ban has ended. */
+  /** A ban has expired. */
   | { readonly _tag: "Expired"; readonly ban: Ban }
-  /** The list was full: the ban that ended soonest was given up for another. Warn the operator. */
+  /** The list was full, so the ban that would end soonest was dropped for a new one. A server warns the operator. */
   | { readonly _tag: "Dropped"; readonly ban: Ban }
 
 /**
- * What was read of a file.
+ * The result of loading a `banlist.json`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface LoadedBans {
-  /** Bans that were read, whether or not they have ended by now. */
+  /** The number of bans in the file. Expired ones count, but are not added. */
   readonly count: number
-  /** Entries that were left out. Keep a copy of the file if there are any: it is written without them. */
+  /** Entries that cannot be read. The next save loses them, so keep a copy of the file if there are any. */
   readonly skipped: ReadonlyArray<SkippedBan>
-  /** Why the file as a whole cannot be read, if so: then only entries that are whole were read. Set the file aside. */
+  /** The problem, if the file is damaged as a whole: then only its intact entries were read. Set the file aside. */
   readonly damage: string | undefined
 }
 
 /**
- * The bans and the discouraged hosts of a server. Functions that take `now`, in milliseconds since 1970, are synchronous, because
- * they decide about connections that are about to be made.
+ * The bans and the discouraged hosts of a server. The server asks for each connection, so the functions that decide are synchronous and
+ * take `now` in milliseconds since 1970.
  *
  * @category models
  * @since 0.1.0
  */
 export interface BanList {
   /**
-   * Bans a subnet by hand, as Bitcoin Core's `setban` with "add". Fails with `AlreadyBanned` instead of changing a ban that holds.
+   * Bans a subnet for the operator, as Bitcoin Core's `setban` with "add". Fails with `BanError`: a ban in force is not changed.
    */
   readonly ban: (subnet: string | Subnet, options?: BanOptions) => Effect.Effect<Ban, BanError>
-  /** Removes the ban of exactly this subnet, and returns it. */
+  /** Removes the ban of exactly this subnet, and returns it. Fails with `BanError` if there is none. */
   readonly unban: (subnet: string | Subnet) => Effect.Effect<Ban, BanError>
   /** Removes all bans. */
   readonly clear: Effect.Effect<void>
-  /** The bans, sorted by subnet. Those that have ended are removed first. */
+  /** The bans in force, sorted by subnet. */
   readonly entries: Effect.Effect<ReadonlyArray<ListedBan>>
   /** Whether a host is banned. */
   readonly has: (host: Host, now: number) => boolean
   /**
-   * Bans a host by a policy. It replaces an older ban of this host only if it ends later. Returns the ban that holds; `undefined` for a
-   * host of an unknown network.
+   * Bans a host for a policy. A ban of this host that ends later is kept. Returns the ban in force, or `undefined` for a host of an
+   * unknown network.
    */
   readonly banHost: (
     host: Host,
     options: { readonly for: Duration.Input; readonly reason?: string | undefined },
     now: number
   ) => Ban | undefined
-  /** Marks a host that misbehaved. Of IPv6 its /64 is marked, because one customer has at least that many addresses. */
+  /** Discourages a host that misbehaved. For IPv6 its /64, because one customer has at least that many addresses. */
   readonly discourage: (host: Host) => void
-  /** Whether a host was discouraged; one in a million is found by mistake. */
+  /** Whether a host was discouraged. The filter has false positives: one host in a million. */
   readonly isDiscouraged: (host: Host) => boolean
-  /** Removes the bans that have ended, and returns them. */
+  /** Removes expired bans, and returns them. */
   readonly sweep: (now: number) => ReadonlyArray<Ban>
-  /** The bytes of `banlist.json`. Bans that have ended are removed first. */
+  /** The bans in force as `banlist.json`. */
   readonly encode: (now: number) => Uint8Array
-  /** Adds the bans of a `banlist.json`. It never throws: a bad entry costs itself only. */
+  /** Adds the bans of a `banlist.json`. Never throws: an entry that cannot be read is skipped. */
   readonly load: (bytes: Uint8Array, now: number) => LoadedBans
-  /** Calls a function at every change, before the function that changed the list returns. Returns a function that stops this. */
+  /** Calls the listener synchronously at every change. Returns a function that removes it. */
   readonly onChange: (listener: (change: BanChange) => void) => () => void
 }
 
@@ -184,13 +184,13 @@ export const BanList: Context.Service<BanList, BanList> = Context.Service<BanLis
 /**
  * The options of a ban list.
  *
- * @category models
+ * @category options
  * @since 0.1.0
  */
 export interface Options {
-  /** The highest number of bans, by default 100,000. One more drops the one that ends soonest. */
+  /** The largest number of bans; 100,000 by default. A further one drops the ban that ends soonest. */
   readonly capacity?: number | undefined
-  /** Discourages single IPv6 addresses, as Bitcoin Core does, instead of their /64. */
+  /** Whether to discourage single IPv6 addresses, as Bitcoin Core does, instead of their /64; false by default. */
   readonly exact?: boolean | undefined
 }
 
@@ -199,7 +199,7 @@ const defaultCapacity = 100_000
 /** Bitcoin Core's sizes of the filter of discouraged hosts. */
 const discouraged = { elements: 50_000, falsePositives: 1e-6 }
 
-/** Bytes of an IPv6 address that are discouraged together. */
+/** Bytes of the prefix of an IPv6 address that is discouraged: a /64. */
 const discouragedPrefix = 8
 
 const seconds = (now: number): number => Math.floor(now / 1_000)
@@ -268,7 +268,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
         const created = seconds(now)
         const isHost = typeof given === "string" && !given.includes("/")
-        // As in Core a host in a banned subnet is banned, and a subnet in one is not.
+        // As in Core: a host in a banned subnet counts as banned, a smaller subnet in it does not.
         const isBanned = isHost ? bans.has(subnet, created) : bans.hasSubnet(subnet, created)
         if (isBanned) return failed({ _tag: "AlreadyBanned", subnet })
         const { reason, until = 0 } = options
@@ -347,7 +347,7 @@ export const layerNoDeps = (options?: Options): Layer.Layer<BanList, never, Secu
   Layer.effect(BanList, make(options))
 
 /**
- * An empty list that keeps nothing. `Server.layer` fills it from its store, and saves its changes there.
+ * An empty list in memory. `Server.layer` loads its bans from the store, and saves changes there.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 /**
- * What happens to a peer that misbehaved: policies as values, and the scores that they keep.
+ * Policies for peers that misbehave, as values, and the scores that btcd's policy keeps.
  *
  * A time-out, a stall or a closed connection is never misbehaviour. Manual peers and those with the permission `noban` are only
  * ended, never punished, and addresses of this machine are never remembered: all peers of an onion service have the same one.
@@ -12,7 +12,7 @@ import { hostKey } from "./internal/keys.ts"
 import type { Permissions } from "./Permissions.ts"
 
 /**
- * What to do with a peer.
+ * What a policy decides about a peer.
  *
  * @category models
  * @since 0.1.0
@@ -148,8 +148,8 @@ export interface Offence {
 }
 
 /**
- * The offences for which btcd adds to the score of a peer that stays connected. A server does not look for them: a handler counts them
- * with `misbehaved` of the server.
+ * The offences for which btcd adds to the score of a peer that stays connected. A server with the policy `btcd` counts them from the
+ * messages of its peers. The policies `core` and `none` ignore them.
  *
  * @category constants
  * @since 0.1.0

@@ -2,7 +2,7 @@
  * The added nodes of a server, and when each of them is dialled again: one record for each, which can be looked at. A `Schedule` could
  * not be reset by a connection that lived long enough.
  */
-import { formatTarget, type Target } from "../Dialer.ts"
+import type { Target } from "../Dialer.ts"
 import { addressKey } from "./keys.ts"
 import type { Random } from "./random.ts"
 
@@ -118,10 +118,5 @@ export class AddedNodes {
       node.attempts = 0
       if (Number.isFinite(node.nextAt)) node.nextAt = now + this.#random.next() * spread
     }
-  }
-
-  /** For people: the nodes by their texts. */
-  get texts(): ReadonlyArray<string> {
-    return this.all.map(({ target }) => formatTarget(target))
   }
 }

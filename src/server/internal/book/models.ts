@@ -1,5 +1,6 @@
-/** What an address book is and gives, as types, and the error of its files. */
+/** The types of the address book, and the error of its files. */
 import * as Data from "effect/Data"
+import * as Hex from "effect/encoding/Hex"
 import type * as Result from "effect/Result"
 import type * as Address from "../../../Address.ts"
 import type { Network } from "../../../Network.ts"
@@ -41,7 +42,7 @@ export class AddressBookError extends Data.TaggedError("AddressBookError")<{
       case "Unreadable":
         return `cannot be read as ${format}: it ${reason.problem}`
       case "OtherNetwork":
-        return `is a ${format} of another network, with magic ${hexOf(reason.magic)}`
+        return `is a ${format} of another network, with magic ${Hex.encode(reason.magic)}`
       case "NewerFormat":
         return `is a ${format} of version ${reason.version}, which only newer programs can read`
       case "OlderFormat":
@@ -49,8 +50,6 @@ export class AddressBookError extends Data.TaggedError("AddressBookError")<{
     }
   }
 }
-
-const hexOf = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
 
 // ---- models
 
@@ -83,15 +82,15 @@ export interface Selected {
 }
 
 /**
- * What the book knows of an address.
+ * An address in the book, with the results of dialling it.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Entry {
-  /** With the time in seconds at which a node was last seen there, as others told or at the end of a connection. */
+  /** Its time, in Unix seconds, is when the node was last seen: by other nodes, or at the end of a connection of ours. */
   readonly address: AddressV2
-  /** Who told of it first. */
+  /** The node that first sent it. */
   readonly source: Address.Host
   /** When it was last tried, in milliseconds since 1970; 0 for never. The file does not hold it. */
   readonly lastTry: number
@@ -154,22 +153,22 @@ export interface Count {
 export type Stats = { readonly [Network in Exclude<NetworkName, "not_publicly_routable"> | "all_networks"]: Count }
 
 /**
- * Which addresses to choose from.
+ * The addresses to choose from.
  *
- * @category models
+ * @category options
  * @since 0.1.0
  */
 export interface SelectOptions {
-  /** Only addresses that were never reached, for a feeler. */
+  /** Only addresses of the new table, for a feeler. */
   readonly newOnly?: boolean | undefined
   /** Only of these networks; of all networks if left out. */
   readonly networks?: ReadonlySet<NetworkName> | undefined
 }
 
 /**
- * Which addresses to give.
+ * The addresses that `getAddresses` returns.
  *
- * @category models
+ * @category options
  * @since 0.1.0
  */
 export interface GetOptions {
@@ -179,13 +178,13 @@ export interface GetOptions {
   readonly percent?: number | undefined
   /** Only of this network. A tunnel for IPv4 in IPv6 counts as IPv4, as in Core. */
   readonly network?: NetworkName | undefined
-  /** Also addresses that are too bad to tell others: old, from the future, or failed too often. */
+  /** Also "terrible" addresses, which are not relayed: old, from the future, or failed too often. */
   readonly unfiltered?: boolean | undefined
 }
 
 /**
- * Who asks for addresses: the network over which the peer came, and our own address and port that it reached. An answer is the same for
- * all requesters with both in common.
+ * The key of a cached answer to getaddr: the network of the peer, and our own address and port to which it is connected. Peers with the
+ * same key get the same answer.
  *
  * @category models
  * @since 0.1.0
@@ -203,14 +202,14 @@ export interface Requester {
  */
 export interface ListedAddress {
   readonly address: AddressV2
-  /** Who told of it; the address itself where the format does not say it. */
+  /** The node that sent it. In a format without sources it is the address itself. */
   readonly source: Address.Host
-  /** When it was last reached, in seconds since 1970; 0 for never, or where the format does not say it. */
+  /** When it was last reached, in seconds since 1970; 0 for never, and in formats without this time. */
   readonly lastSuccess: number
 }
 
 /**
- * A list of addresses out of a file.
+ * The addresses of a file.
  *
  * @category models
  * @since 0.1.0
@@ -224,17 +223,17 @@ export interface List {
 }
 
 /**
- * What came of an import.
+ * The result of an import.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Imported {
-  /** Addresses that got a place in the book. The others were known, not routable, or lost against better ones. */
+  /** Addresses that were added to the book. The others were known, not routable, or their position was taken. */
   readonly added: number
-  /** Entries that are addresses. */
+  /** Addresses in the file. */
   readonly read: number
-  /** Entries that are not. */
+  /** Entries that are not addresses. */
   readonly skipped: number
   /** What is wrong with the file, or with the first entry that was skipped. */
   readonly problem: string | undefined
@@ -254,39 +253,39 @@ export interface Book {
   readonly hasNetwork: (network: NetworkName) => boolean
   readonly find: (address: Address.Address) => Entry | undefined
   /**
-   * Takes addresses of which `source` told, as new. Their times are set back by `penalty` seconds (0 if left out), unless the source tells
-   * of itself. What cannot be reached from elsewhere is ignored. Returns the number of addresses that got a place, or one more.
+   * Adds addresses that `source` sent to the new table. Their times are set back by `penalty` seconds (0 by default), except for the
+   * address of the source itself. Addresses that are not routable are ignored. Returns the number of positions that were filled.
    */
   readonly add: (addresses: Iterable<AddressV2>, source: Address.Host, now: number, penalty?: number) => number
   /**
-   * An address was dialled. `countFailure` counts a failed attempt, at most once for each time that any address was reached: an outage of
-   * our own costs an address one attempt. Do not count while we seem to be offline.
+   * Records a dial. With `countFailure` it counts as a failed attempt, but only once between two successes of any address, so that an
+   * outage of our own costs an address one attempt. Do not count failures while this machine seems to be offline.
    */
   readonly attempt: (address: Address.Address, countFailure: boolean, now: number) => void
   /**
-   * The handshake of an outbound connection is complete, or that of a feeler. The address moves to the tried table. If its place is
-   * taken, it waits there until the occupant was tested: see `collision`. Returns whether it moved.
+   * Records a completed handshake of an outbound connection. The address moves to the tried table. If its position there is taken, it
+   * stays in the new table until the occupant was tested: see `collision`. Returns whether it moved.
    */
   readonly good: (address: Address.Address, now: number) => boolean
   /**
-   * A connection to an address ended: the time at which it was seen is now, if it is more than 20 minutes old. Others can ask for that
-   * time, so call this for full-relay, manual and addr-fetch connections only.
+   * Records the end of a connection: the time at which the node was seen becomes `now`, if it is more than 20 minutes old. Other nodes can
+   * get that time with getaddr, so call this for full-relay, manual and addr-fetch connections only.
    */
   readonly connected: (address: Address.Address, now: number) => void
   /** Replaces the services of an address by those in its version message. */
   readonly setServices: (address: Address.Address, services: bigint) => void
-  /** Chooses an address to dial. `undefined` if the book has none that fits. */
+  /** Chooses an address to dial, at random, and prefers those that failed rarely. `undefined` if no address fits. */
   readonly select: (now: number, options?: SelectOptions) => Selected | undefined
-  /** The occupant of a place in the tried table for which another address waits: dial it with a feeler before others. */
+  /** An occupant of the tried table whose position another address waits for. A feeler tests it before other addresses. */
   readonly collision: () => Selected | undefined
-  /** Decides about the addresses that wait: an occupant that answered stays, one that did not is replaced. Call it before `select`. */
+  /** Settles collisions: an occupant that answered stays, one that did not is replaced. Call it before `select`. */
   readonly resolveCollisions: (now: number) => void
-  /** Gives addresses in random order. */
+  /** Addresses of the book in random order. */
   readonly getAddresses: (now: number, options?: GetOptions) => ReadonlyArray<AddressV2>
   /**
-   * The answer to getaddr: at most 1,000 addresses and 23 % of the book, without those that `isExcluded` says. It is the same for 21 to 27
-   * hours to all who ask over one network at one of our addresses. Each time in it is older than the true one by up to two days, and a
-   * whole hour. Not for peers with the permission `addr`: give them `getAddresses`.
+   * The answer to getaddr: at most 1,000 addresses and 23 % of the book, without those that `isExcluded` rejects. It is cached for 21 to
+   * 27 hours for each `Requester`. Its times are set back by up to two days and rounded to hours, so that equal times do not
+   * link two answers. Peers with the permission `addr` get `getAddresses` instead.
    */
   readonly answer: (
     requester: Requester,
@@ -300,34 +299,34 @@ export interface Book {
   /** The addresses in a format for another program. `peers.dat` is the same as `serialize`. */
   readonly exportAs: (format: Format) => Uint8Array
   /**
-   * Takes the addresses of a file into this book. An address that was reached counts as `good` at that time. Entries without services are
-   * taken for full nodes with witnesses; those without a time, for seen five days ago. A damaged file gives what can be read.
+   * Adds the addresses of a file. An address that was reached counts as `good` at that time. Entries without services count as full nodes
+   * with witnesses, entries without a time as seen five days ago. From a damaged file all readable addresses are taken.
    */
   readonly importFrom: (bytes: Uint8Array, format: Format, now: number) => Result.Result<Imported, AddressBookError>
-  /** What is wrong inside the book, for tests; `undefined` if nothing is. It takes half a second for a full book. */
+  /** Checks the invariants of the tables, for tests. Returns the first violation, or `undefined`. Takes half a second for a full book. */
   readonly check: () => string | undefined
 }
 
 /**
- * Options of a book.
+ * The options of a book.
  *
- * @category models
+ * @category options
  * @since 0.1.0
  */
 export interface Options {
   readonly network: Network
   /** Random numbers that others cannot predict. */
   readonly random: Random
-  /** 32 secret bytes that decide where an address stands. By default they are drawn from `random`. */
+  /** The 32 secret bytes that decide the bucket and position of an address; from `random` by default. */
   readonly key?: Uint8Array | undefined
-  /** The group of a host, where a map of autonomous systems knows it; `Address.group` for all others. */
+  /** The network group of a host, from a map of autonomous systems. `undefined` stands for `Address.group`. */
   readonly groupOf?: ((host: Address.Host) => Uint8Array | undefined) | undefined
-  /** The double SHA-256 of that map. A file that was written with another one has its addresses put into new buckets. */
+  /** The double SHA-256 of that map. Addresses of a file that was written with another map get new buckets. */
   readonly asmapVersion?: Uint8Array | undefined
 }
 
 /**
- * A book out of a file.
+ * A book that was read from a file.
  *
  * @category models
  * @since 0.1.0
@@ -337,8 +336,8 @@ export interface Parsed {
   /** Entries of the file that are not in the book. */
   readonly lost: number
   /**
-   * What is wrong with the file; `undefined` if it is whole. All addresses of a damaged file that could be read are in the new table, as
-   * if their sources had told of them again. Set the file aside before it is overwritten.
+   * The problem of a damaged file; `undefined` for an intact one. The readable addresses of a damaged file are all in the new table, as if
+   * their sources had sent them again. Set the file aside before it is overwritten.
    */
   readonly damage: string | undefined
 }

@@ -124,6 +124,26 @@ describe("a server", () => {
     })
   )
 
+  it.effect("serves more added nodes than slots in turn, and says so", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      const remotes = yield* Effect.forEach([2, 3, 4], (i) => node(net, `10.0.0.${i}:18444`))
+      const server = yield* start(net, { added: ["10.0.0.2", "10.0.0.3", "10.0.0.4"], maxManual: 2 })
+      const events = yield* collect(server)
+      yield* server.awaitPeers(2)
+      yield* pass(10)
+      const [warning] = events.flatMap((event) => (event._tag === "Warning" ? [event.message] : []))
+      assert.strictEqual(
+        warning,
+        "3 nodes are added, of which 2 can be connected at one time: the others wait for their turn"
+      )
+      assert.strictEqual(remotes[2]!.length, 0)
+      yield* remotes[0]![0]!.disconnect()
+      yield* pass(200)
+      assert.strictEqual(remotes[2]!.length, 1)
+    })
+  )
+
   it.effect("ends the peer of a node that is removed, and does not dial it again", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()

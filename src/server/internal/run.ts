@@ -236,6 +236,11 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       )
   })
   for (const target of settings.added) registry.added.add(target, now())
+  const { added, maxManual } = settings
+  if (added.length > maxManual) {
+    const message = `${added.length} nodes are added, of which ${maxManual} can be connected at one time: the others wait for their turn`
+    emit({ _tag: "Warning", message })
+  }
   for (const { services, ...address } of settings.isConnectOnly ? [] : yield* persistence.takeAnchors) {
     registry.anchors.push({ address, services, lastTry: 0 })
   }

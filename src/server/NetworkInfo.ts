@@ -1,4 +1,4 @@
-/** What Bitcoin Core's `getnetworkinfo` says of a node, with Core's names and units. */
+/** A server as Bitcoin Core's `getnetworkinfo` prints a node, with Core's names and units. */
 import * as Schema from "effect/Schema"
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))

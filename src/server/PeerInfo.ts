@@ -1,4 +1,4 @@
-/** What Bitcoin Core's `getpeerinfo` says of a peer, with Core's names and units. */
+/** A peer as Bitcoin Core's `getpeerinfo` prints it, with Core's names and units. */
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
@@ -86,7 +86,7 @@ export class PeerInfo extends Schema.Class<PeerInfo>("effect-bitcoin-peer/server
 }) {}
 
 /**
- * What a server knows of a connection besides the peer itself.
+ * The properties of a connection that only its server knows.
  *
  * @category models
  * @since 0.1.0
@@ -121,7 +121,7 @@ const bytesOf = (perCommand: Readonly<Record<string, { readonly bytes: number }>
   )
 
 /**
- * Makes the view of a peer from its statistics and what its server knows of it.
+ * Makes the view of a peer from its statistics and the facts of its server.
  *
  * @category constructors
  * @since 0.1.0

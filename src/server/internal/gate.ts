@@ -1,8 +1,8 @@
 /**
- * Who is let in: decides about a connection that arrives before anything is read from it or made for it, with the cheapest question
- * first. Times are milliseconds.
+ * Accepts or refuses inbound connections, before a byte is read and before memory is used for them. The cheapest check is first. Times are
+ * milliseconds.
  *
- * Its memory is bounded: by `maxPending` handshakes, and by the last evictions. A refused arrival leaves nothing.
+ * Its memory is bounded: by `maxPending` handshakes, and by the last evictions. A refused connection leaves no trace.
  */
 import { canonical, type Host, isLocal, NetworkId } from "../../Address.ts"
 import type { NetworkName } from "./networkNames.ts"
@@ -17,7 +17,7 @@ export type GateStep =
   /** The network is switched off. */
   | "network-off"
   | "banned"
-  /** The slots are (almost) full, and its host was discouraged. */
+  /** All slots but one are taken, and its host was discouraged. */
   | "discouraged"
   /** Its network, a /24 of IPv4 or a /64 of IPv6, has too many handshakes under way. */
   | "source-pending"
@@ -153,7 +153,7 @@ export class Gate {
     const { isBanned, isDiscouraged, maxPending, maxPendingPerSource } = this.#options
     if (!arrival.networkActive) return this.#refuse("network-off", now)
 
-    // All peers of an onion service have the address of this machine. Only an operator can ban it, and means its other users.
+    // All peers of an onion service have the address of this machine: a ban of it does not mean them.
     const isAnonymous = bind === "onion" || bind === "i2p"
     if (!noban && !isAnonymous && isBanned(host, now)) return this.#refuse("banned", now)
     const countsByHost = !isAnonymous && !isLocal(host)

@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import type * as Peer from "../Peer.ts"
 import * as Wire from "../Wire.ts"
 import type { ConnectionKind } from "./ConnectionKind.ts"
-import type { NetworkName } from "./internal/networkNames.ts"
+import { type NetworkName, publicNetworks } from "./internal/networkNames.ts"
 
 const Seconds = Schema.Finite
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -26,7 +26,7 @@ export class PeerInfo extends Schema.Class<PeerInfo>("effect-bitcoin-peer/server
   addrbind: Schema.optionalKey(Schema.String),
   /** Our address as the remote sees it. */
   addrlocal: Schema.optionalKey(Schema.String),
-  network: Schema.Literals(["ipv4", "ipv6", "onion", "i2p", "cjdns", "not_publicly_routable"]),
+  network: Schema.Literals([...publicNetworks, "not_publicly_routable"]),
   /** The number of the autonomous system, with a map of them. */
   mapped_as: Schema.optionalKey(Count),
   /** 16 hexadecimal digits. */

@@ -11,7 +11,7 @@
 import { type Address, type Host, isRoutable, isValid, NetworkId } from "../../Address.ts"
 import { DueQueue } from "./crawlQueue.ts"
 import { addressKey, hostKey } from "./keys.ts"
-import { type NetworkName, wayOf } from "./networkNames.ts"
+import { type NetworkName, publicNetworks, wayOf } from "./networkNames.ts"
 
 /**
  * A node as its version message of the last handshake describes it.
@@ -148,8 +148,6 @@ const windows = [2 * 3_600, 8 * 3_600, 86_400, 7 * 86_400, 30 * 86_400]
 /** The age of the first visit, in seconds. */
 const firstAge = 1_000
 
-const networkNames: ReadonlyArray<NetworkName> = ["ipv4", "ipv6", "onion", "i2p", "cjdns"]
-
 /** The /24 of IPv4, the /64 of IPv6, the host of other networks. */
 const subnetKey = ({ address, networkId }: Host): string =>
   networkId === NetworkId.ipv4
@@ -198,7 +196,7 @@ export class CrawlFrontier {
 
   constructor(settings: Settings) {
     this.settings = settings
-    for (const name of networkNames) {
+    for (const name of publicNetworks) {
       this.lanes.set(name, { limit: settings.concurrency[name], queue: new DueQueue(), visiting: 0, waiting: 0 })
     }
   }
@@ -271,10 +269,10 @@ export class CrawlFrontier {
   claim(now: number): ReadonlyArray<Tracked> {
     const claimed: Array<Tracked> = []
     let idle = 0
-    while (this.nextDialAt <= now && idle < networkNames.length) {
-      const lane = this.lanes.get(networkNames[this.firstLane]!)!
+    while (this.nextDialAt <= now && idle < publicNetworks.length) {
+      const lane = this.lanes.get(publicNetworks[this.firstLane]!)!
       // Networks take turns, so that a large one does not use up the rate.
-      this.firstLane = (this.firstLane + 1) % networkNames.length
+      this.firstLane = (this.firstLane + 1) % publicNetworks.length
       const entry = lane.visiting < lane.limit ? this.takeDue(lane, now) : undefined
       if (entry === undefined) {
         idle++

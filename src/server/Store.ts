@@ -27,8 +27,8 @@ export type StoreProblem = "Full" | "NoPermission" | "NotFound" | "BadName" | "O
 const problemText: { readonly [Problem in StoreProblem]: string | undefined } = {
   Full: "no space is left",
   NoPermission: "no permission",
-  NotFound: "there is nothing of that name",
-  BadName: "not a name",
+  NotFound: "there is no file of that name",
+  BadName: "not a valid name",
   Other: undefined
 }
 

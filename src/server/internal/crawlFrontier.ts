@@ -10,7 +10,7 @@
  */
 import { type Address, type Host, isRoutable, isValid, NetworkId } from "../../Address.ts"
 import { DueQueue } from "./crawlQueue.ts"
-import { addressKey, hostKey } from "./keys.ts"
+import { addressKey, hostKey, subnetKey } from "./keys.ts"
 import { type NetworkName, publicNetworks, wayOf } from "./networkNames.ts"
 
 /**
@@ -147,14 +147,6 @@ const wrongTimeAge = 5 * 86_400
 const windows = [2 * 3_600, 8 * 3_600, 86_400, 7 * 86_400, 30 * 86_400]
 /** The age of the first visit, in seconds. */
 const firstAge = 1_000
-
-/** The /24 of IPv4, the /64 of IPv6, the host of other networks. */
-const subnetKey = ({ address, networkId }: Host): string =>
-  networkId === NetworkId.ipv4
-    ? hostKey({ networkId, address: address.subarray(0, 3) })
-    : networkId === NetworkId.ipv6
-      ? hostKey({ networkId, address: address.subarray(0, 8) })
-      : hostKey({ networkId, address })
 
 /** The /64 of IPv6, the smallest block that one customer gets; the host of other networks. */
 const customerKey = (host: Host): string => (host.networkId === NetworkId.ipv6 ? subnetKey(host) : hostKey(host))

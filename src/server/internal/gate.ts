@@ -4,7 +4,8 @@
  *
  * Its memory is bounded: by `maxPending` handshakes, and by the last evictions. A refused connection leaves no trace.
  */
-import { canonical, type Host, isLocal, NetworkId } from "../../Address.ts"
+import { canonical, type Host, isLocal } from "../../Address.ts"
+import { subnetKey } from "./keys.ts"
 import type { NetworkName } from "./networkNames.ts"
 
 /**
@@ -98,13 +99,7 @@ export const gateDefaults = {
 const loggedAtFirst = 3
 const logInterval = 30_000
 
-/** Bytes of an address that one customer holds: a /24 of IPv4, a /64 of IPv6. A CJDNS or I2P address is a whole key. */
-const sourceLengths: { readonly [networkId: number]: number | undefined } = { [NetworkId.ipv4]: 3, [NetworkId.ipv6]: 8 }
-
-const sourceOf = (of: Host): string => {
-  const { address, networkId } = canonical(of)
-  return String.fromCharCode(networkId, ...address.subarray(0, sourceLengths[networkId] ?? address.length))
-}
+const sourceOf = (host: Host): string => subnetKey(canonical(host))
 
 /** Which refusals of one step are logged. */
 class RefusalLog {

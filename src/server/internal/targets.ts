@@ -22,8 +22,8 @@ export const parseTarget = (text: string, defaultPort: number): Result.Result<Ta
   const { reason } = address.failure
   if (reason._tag !== "NotAnAddress") return Result.fail(address.failure.message)
   const [, host, port] = /^([^:]+)(?::(\d{1,5}))?$/.exec(text) ?? []
-  if (host === undefined || !isHostName(host)) return Result.fail(`"${text}" is no address and no host name`)
-  if (/\.(onion|i2p)$/i.test(host)) return Result.fail(`"${text}" is no address of Tor or I2P`)
+  if (host === undefined || !isHostName(host)) return Result.fail(`"${text}" is neither an address nor a host name`)
+  if (/\.(onion|i2p)$/i.test(host)) return Result.fail(`"${text}" is not a valid address of Tor or I2P`)
   const number = port === undefined ? defaultPort : Number(port)
   return number >= 1 && number <= 65_535
     ? Result.succeed({ host, port: number })

@@ -55,7 +55,7 @@ import * as PeersDat from "./internal/book/peersDat.ts"
 import { encodeList as encode, fail, readList, unreadable } from "./internal/book/lists.ts"
 import { fromTables } from "./internal/book/plain.ts"
 import { Tables } from "./internal/book/tables.ts"
-import { makeRandom, type Random } from "./internal/random.ts"
+import { bytesOf, makeRandom } from "./internal/random.ts"
 
 export {
   AddressBookError,
@@ -81,8 +81,6 @@ export {
 export type { Random } from "./internal/random.ts"
 
 const keySize = 32
-
-const bytesOf = (random: Random, size: number): Uint8Array => Uint8Array.from({ length: size }, () => random.below(256))
 
 /**
  * Makes an empty book.

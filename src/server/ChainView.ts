@@ -1,11 +1,11 @@
 /**
- * What a server has to know of the chain to judge its peers: whether our tip is old, and whether a peer has a chain as good as ours. A
- * block manager provides it. Without one, no peer is ended for its chain.
+ * The interface through which a server sees the chain: whether our tip is stale, and whether the chain of a peer has as much work as ours.
+ * A block manager implements it. Without it, the server ends no peer for its chain.
  */
 import * as Context from "effect/Context"
 
 /**
- * A view of the chain, and of what peers told of theirs. Every function is synchronous; peers are named by their numbers in the server.
+ * A view of our best chain and of those that peers announced. Every function is synchronous. `id` is the `ConnectedPeer.id` of a peer.
  *
  * @category models
  * @since 0.1.0
@@ -13,19 +13,19 @@ import * as Context from "effect/Context"
 export interface ChainView {
   /** The total work of our best chain. */
   readonly tipWork: () => bigint
-  /** Milliseconds of Unix time when our tip changed last. */
+  /** When our tip last changed, in milliseconds of Unix time. */
   readonly tipChangedAt: () => number
-  /** Whether the first synchronisation is still under way. */
+  /** Whether the initial block download is still running. */
   readonly isInitialSync: () => boolean
-  /** The work of the best header that a peer told of; undefined before it told of one. */
+  /** The total work of the best header that a peer announced; undefined before the first one. */
   readonly workOf: (id: number) => bigint | undefined
-  /** Whether a block is requested of a peer and has not come. */
+  /** Whether a block is in flight from a peer: requested, and not received yet. */
   readonly hasBlockInFlight: (id: number) => boolean
-  /** Whether any block is requested and has not come. */
+  /** Whether any block is in flight. */
   readonly isDownloading: () => boolean
-  /** Milliseconds of Unix time when a peer was the first to announce a block; 0 before that. */
+  /** When a peer last announced a block that was new to us, in milliseconds of Unix time; 0 before that. */
   readonly lastNewBlock: (id: number) => number
-  /** Asks a peer for headers that follow the parent of our tip. */
+  /** Sends getheaders to a peer, from the parent of our tip on, so that a peer in sync answers with our tip at least. */
   readonly askForHeaders: (id: number) => void
 }
 

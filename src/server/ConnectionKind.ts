@@ -1,15 +1,15 @@
-/** The kinds of connection of a server, by the names that Bitcoin Core prints as `connection_type`, and what each of them does. */
+/** The kinds of connections of a server, with the names of `connection_type` in Bitcoin Core, and the rules of each kind. */
 
 /**
  * A kind of connection.
  *
  * - `outbound-full-relay`: found in the address book; relays blocks, transactions and addresses.
  * - `block-relay-only`: found in the address book; relays blocks only, so that an observer of transactions does not find it.
- * - `feeler`: tests whether an address of the book answers, and ends after the handshake.
- * - `manual`: an address that the operator added.
+ * - `feeler`: tests whether an address of the book is reachable, and ends after the handshake.
+ * - `manual`: an added node, or a node that the caller dials once.
  * - `addr-fetch`: asks a seed for addresses, and ends with the answer.
  * - `private-broadcast`: sends one transaction and ends.
- * - `inbound`: the remote dialled.
+ * - `inbound`: the remote connected to us.
  *
  * @category models
  * @since 0.1.0
@@ -24,7 +24,7 @@ export type ConnectionKind =
   | "inbound"
 
 /**
- * What a server does with connections of a kind.
+ * The rules for connections of a kind.
  *
  * @category models
  * @since 0.1.0
@@ -36,7 +36,7 @@ export interface KindRules {
   readonly relaysAddresses: boolean
   /** Whether `getaddr` is sent after the handshake. */
   readonly sendsGetaddr: boolean
-  /** Whether no other outbound connection goes to the same network group. */
+  /** Whether it is counted in its network group: the planner then dials no other address of the group. */
   readonly holdsGroup: boolean
   /** Whether the remote must offer the desirable services. */
   readonly needsServices: boolean

@@ -1,15 +1,15 @@
 /**
- * A crawler: visits all nodes of a network that it hears of, and asks each for the addresses that it knows.
+ * A crawler: it visits the nodes of a network, asks each for addresses, and visits the nodes at those addresses too.
  *
- * A visit is a connection, a handshake, `getaddr`, and the wait for its answer. Nodes answer once a connection, after half a minute on
- * average, from a cache that lasts a day; so a visit takes long, and thousands of addresses come from few of them.
+ * A visit is a connection, a handshake, `getaddr`, and the wait for its answer. A node answers once per connection, after half a minute on
+ * average, from a cache that lasts a day. So a visit takes long, and visiting a node again soon gives the same addresses.
  *
- * It has manners: a user agent of its own with a contact, no services, no transactions; one connection to a host, two to a /24 of IPv4
- * or a /64 of IPv6, 50 dials a second in all; at least 10 minutes between two visits of an address; a node that disconnects is left
- * alone until then, and a banned one for ever.
+ * A crawl is polite. It has a user agent of its own, with a contact, offers no services and wants no transactions. It has one connection
+ * to a host, two to a /24 of IPv4 or a /64 of IPv6, and makes 50 dials per second in all. It visits an address at most every 10 minutes,
+ * also after the node disconnected, and a banned host never.
  *
- * The addresses and what became of them are the frontier. It is bounded, and saved before each visit and after it, by `layerMemory` or
- * `layerSql`: a crawl that was killed goes on where it was.
+ * The frontier is the set of known addresses with the results of their visits. It is bounded, and `layerMemory` or `layerSql` saves it
+ * before and after each visit, so a crawl that was killed continues.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -49,7 +49,7 @@ export type { Counts, CrawledNode, Entry, EntryState } from "./internal/crawlFro
 export type { Failed, Reached, Visit, VisitTimings } from "./internal/crawlVisit.ts"
 
 /**
- * The user agent of a crawler by default (BIP14). `contact` adds a comment to it.
+ * The default user agent of a crawler (BIP14). The option `contact` adds a comment to it.
  *
  * @category constants
  * @since 0.1.0
@@ -57,13 +57,13 @@ export type { Failed, Reached, Visit, VisitTimings } from "./internal/crawlVisit
 export const defaultUserAgent = "/effect-bitcoin-crawler:0.1.0/"
 
 /**
- * How long the parts of a visit may take.
+ * The time limits of the parts of a visit.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Timeouts {
-  /** Connecting, through a proxy too. */
+  /** Connecting, directly or through a proxy. */
   readonly connect?: Duration.Input | undefined
   /** The handshake with its key exchange. */
   readonly handshake?: Duration.Input | undefined
@@ -80,18 +80,18 @@ export interface Timeouts {
 export interface VisitOptions {
   /** Mainnet by default. */
   readonly network?: Network.Network | undefined
-  /** `defaultUserAgent` by default: at most 256 bytes of printable ASCII with the contact. */
+  /** `defaultUserAgent` by default. Printable ASCII, at most 256 bytes together with the contact. */
   readonly userAgent?: string | undefined
   /** How the operator of a node can reach you, such as a mail address. It must not contain `/`, `:`, `(` or `)` (BIP14). */
   readonly contact?: string | undefined
-  /** "auto" by default: encrypted where the node can, and a second connection where it cannot. */
+  /** "auto" by default: v2, and a second connection with v1 to a node that does not support v2. */
   readonly transport?: Transport | undefined
   /**
-   * By network. By default connect, handshake and answer are 3, 30 and 70 s for IPv4 and IPv6, 100, 40 and 90 s for Tor, 30, 80 and
-   * 170 s for I2P, and 10, 30 and 70 s for CJDNS.
+   * The time limits by network. The defaults for connect, handshake and answer are 3, 30 and 70 s for IPv4 and IPv6, 100, 40 and 90 s for
+   * Tor, 30, 80 and 170 s for I2P, and 10, 30 and 70 s for CJDNS.
    */
   readonly timeouts?: { readonly [Network in NetworkName]?: Timeouts | undefined } | undefined
-  /** How many addresses are taken of a visit; 1,000 by default, which is the most that an honest node sends. */
+  /** The most addresses to take from a visit; 1,000 by default, the most that an honest node sends. */
   readonly addressesPerVisit?: number | undefined
 }
 
@@ -102,32 +102,33 @@ export interface VisitOptions {
  * @since 0.1.0
  */
 export interface Options extends VisitOptions {
-  /** Where to start. A crawl that is resumed needs none. Unroutable ones are left out without `allowUnroutable`. */
+  /** Addresses to start from; a resumed crawl needs none. Unroutable ones are ignored without `allowUnroutable`. */
   readonly seeds?: ReadonlyArray<Address> | undefined
-  /** How many visits run at once: for each network, or by network; 64 for each by default. With 0 its addresses are only kept. */
+  /** Visits at a time, as one number for each network or by network; 64 each by default. With 0 a network is stored but not visited. */
   readonly concurrency?: number | { readonly [Network in NetworkName]?: number | undefined } | undefined
-  /** How many visits run at once in a /24 of IPv4, or a /64 of IPv6; 2 by default. */
+  /** Visits at a time in a /24 of IPv4 or a /64 of IPv6; 2 by default. */
   readonly perSubnet?: number | undefined
-  /** Dials each second, over all networks; 50 by default. A tenth of a second of them may come at once. */
+  /** Dials per second over all networks; 50 by default. After a delay, the dials of a tenth of a second are made at once. */
   readonly rate?: number | undefined
   /**
-   * From the start of a visit to the start of the next one of the same address; 1 hour by default, at least 10 minutes. It doubles with
-   * each failure in a row, up to a day.
+   * The time from the start of a visit to the next one of the same address; 1 hour by default, at least 10 minutes. It doubles with each
+   * failure in a row, up to a day.
    */
   readonly revisit?: Duration.Input | undefined
   /**
-   * Visit each address once: those that are due at the start, and those that are learnt. The crawl then ends. Visits that an earlier
-   * crawl cut short are waited for, until they are due. False by default: the crawl goes on for ever.
+   * Whether to visit each address once, those due at the start and those learnt, and then end; false by default, so that the crawl never
+   * ends. An address whose visit an earlier crawl did not finish is visited when it is due.
    */
   readonly once?: boolean | undefined
   /**
-   * How many addresses are kept; 500,000 by default, of about 700 bytes each. A new one takes the place of one that failed, was never reached, and could be
-   * visited again; else it is refused. At most 8 ports of a host are kept, or 8 addresses of a /64 of IPv6.
+   * The size of the frontier, in addresses of about 700 bytes; 500,000 by default. When it is full, a new address replaces one that was
+   * never reached and failed at least `revisit` ago; if there is no such address, the new one is refused. At most 8 ports of a host are
+   * kept, or 8 addresses of a /64 of IPv6.
    */
   readonly maximumAddresses?: number | undefined
-  /** Whether addresses such as 127.0.0.1 and 10.0.0.1 are visited, which others may have told us; for tests. False by default. */
+  /** Whether to visit unroutable addresses, such as 127.0.0.1, that nodes send; for tests. False by default. */
   readonly allowUnroutable?: boolean | undefined
-  /** Hosts that are neither kept nor visited. It is asked before each visit. */
+  /** Whether a host is banned: it is neither stored nor visited. Called before each visit. */
   readonly isBanned?: ((host: Host) => boolean) | undefined
 }
 
@@ -150,10 +151,10 @@ const defaultLimits: { readonly [Network in NetworkName]: Limits } = {
 const networkNames = Object.keys(defaultLimits) as ReadonlyArray<NetworkName>
 
 const minimumRevisit = 600_000
-/** Visits that wait for the consumer of the stream. */
+/** Finished visits that wait for the consumer of the stream. */
 const maximumUnread = 64
 
-/** A wrong option ends the reading of all. */
+/** The first wrong option ends the check: `checked` makes the exception a failure. */
 const refuse = (option: string, problem: string): never => {
   throw badOption(option, problem)
 }
@@ -249,7 +250,7 @@ const checked = <A>(read: () => A): Effect.Effect<A, CrawlError> =>
 // ---- the store
 
 /**
- * Where the frontier of a crawl is saved. One crawl at a time may use it.
+ * The store of a frontier. Only one crawl at a time may use it.
  *
  * @category models
  * @since 0.1.0
@@ -257,7 +258,7 @@ const checked = <A>(read: () => A): Effect.Effect<A, CrawlError> =>
 export interface Frontier {
   /** The entries of an earlier crawl of this network, in the order of their last visits. */
   readonly load: (network: Network.Network) => Effect.Effect<ReadonlyArray<Entry>, CrawlError>
-  /** Saves entries and forgets others, all together or not at all. An entry changes after the call: encode it in the call. */
+  /** Saves entries and deletes others, in one transaction. The crawl changes entries later: copy or encode them at once. */
   readonly save: (changed: ReadonlyArray<Entry>, removed: ReadonlyArray<Entry>) => Effect.Effect<void, CrawlError>
 }
 
@@ -272,7 +273,7 @@ export const Frontier: Context.Service<Frontier, Frontier> = Context.Service<Fro
 )
 
 /**
- * Keeps the frontier in memory, as long as the layer lives: another crawl with it goes on where the last one was.
+ * Keeps the frontier in memory, as long as the layer lives. The next crawl with it continues the last one.
  *
  * @category layers
  * @since 0.1.0
@@ -295,9 +296,9 @@ export const layerMemory: Layer.Layer<Frontier> = Layer.sync(Frontier, () => {
 })
 
 /**
- * Keeps the frontier in the tables `crawl_address` and `crawl_info` of a SQL database, which it makes if they are missing. A table of
- * another network fails with `WrongStore`; a row that cannot be read is left out. Read the tables as you like: `due_at` and other times
- * are milliseconds since 1970.
+ * Keeps the frontier in the tables `crawl_address` and `crawl_info` of a SQL database, and creates them if they are missing. Tables of
+ * another network fail with `WrongStore`. A row that cannot be read is skipped. Other programs may read the tables: `due_at` and other
+ * times are milliseconds since 1970.
  *
  * With Node's own SQLite: `Crawler.layerSql.pipe(Layer.provide(NodeSqlite.layer({ filename: "crawl.db" })))`.
  *
@@ -309,22 +310,22 @@ export const layerSql: Layer.Layer<Frontier, never, SqlClient> = Layer.effect(Fr
 // ---- the crawl
 
 /**
- * A crawl that runs until its scope closes, or until each address was visited once (`once`).
+ * A running crawl. It ends with its scope, or, with the option `once`, when each address was visited.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Crawl {
   /**
-   * Each visit, when its addresses are saved. For one consumer: while it does not pull, the crawl stops after 64 visits and those that
-   * run. Fails with `StoreFailed` when the frontier cannot be saved, and ends with the crawl.
+   * The finished visits, each after its addresses were saved. For one consumer: when it stops pulling, the crawl pauses after 64 visits
+   * and the running ones. Fails with `StoreFailed` if the frontier cannot be saved. Ends with the crawl.
    */
   readonly visits: Stream.Stream<Visit, CrawlError>
-  /** How many addresses there are, in which states. */
+  /** The numbers of addresses by state. */
   readonly counts: Effect.Effect<Counts>
   /** A copy of all entries. */
   readonly entries: Effect.Effect<ReadonlyArray<Entry>>
-  /** Adds addresses to visit. Returns how many of them were new. */
+  /** Adds addresses to visit. Returns how many were new. Fails with `StoreFailed`. */
   readonly add: (addresses: ReadonlyArray<Address>) => Effect.Effect<number, CrawlError>
 }
 
@@ -342,8 +343,8 @@ const toldOf = (addresses: ReadonlyArray<Address>, now: number) =>
   addresses.map((address) => ({ ...address, services: 0n, timestamp: Math.floor(now / 1000) }))
 
 /**
- * Visits one address: connects, shakes hands, asks for addresses and ends. A visit without a handshake succeeds with `Failed`. The
- * caller has the manners of a crawl: this neither keeps a rate nor asks when the last visit was.
+ * Visits one address: connects, shakes hands, asks for addresses and ends. If there is no handshake it succeeds with `Failed`. Being
+ * polite is left to the caller: there is no rate, and no pause since the last visit.
  *
  * Fails with `BadOption`, before anything is dialled.
  *
@@ -353,7 +354,7 @@ const toldOf = (addresses: ReadonlyArray<Address>, now: number) =>
 export const visit = (
   address: Address,
   options: VisitOptions & {
-    /** The services that others told, if any. Without P2P_V2 among them "auto" begins with version 1. */
+    /** The services of the node as other nodes sent them, if known. Without P2P_V2 among them, "auto" dials with v1 directly. */
     readonly remoteServices?: bigint | undefined
   } = {}
 ): Effect.Effect<Visit, CrawlError, Dialer | Nonce> =>
@@ -462,7 +463,7 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /**
- * A crawl as a stream of its visits, which runs while the stream does. Fails as `make` does.
+ * A crawl as the stream of its visits. It runs as long as the stream does. Fails as `make` does.
  *
  * @example
  * ```ts
@@ -489,8 +490,8 @@ export const run = (options: Options = {}): Stream.Stream<Visit, CrawlError, Fro
 // ---- export
 
 /**
- * The nodes that were reached in their last visit as JSON, in the form of bitnodes' snapshots: by address the protocol version, the user
- * agent, when it was first reached (seconds), the services, the height, and nulls for the eight fields about the place and its owner.
+ * The nodes that were reached in their last visit, as JSON in the form of bitnodes' snapshots: for each address the protocol version, the
+ * user agent, since when it is reachable (Unix seconds), the services, the height, and null for the eight fields about location and owner.
  * `now` is milliseconds since 1970.
  *
  * @category encoding
@@ -499,8 +500,8 @@ export const run = (options: Options = {}): Stream.Stream<Visit, CrawlError, Fro
 export const formatSnapshot = (entries: Iterable<Entry>, now: number): string => snapshotOf(entries, now)
 
 /**
- * The nodes that were ever reached, in the form of the `dnsseed.dump` of sipa's seeder, which Bitcoin Core's `makeseeds.py` reads. Good
- * are routable nodes with NETWORK on the default port that are as reliable as the seeder demands.
+ * The nodes that were ever reached, as the `dnsseed.dump` of sipa's bitcoin-seeder, which Bitcoin Core's `makeseeds.py` reads. A node is
+ * "good" if it is routable, offers NETWORK, has the default port, and is as reliable as the seeder requires.
  *
  * @category encoding
  * @since 0.1.0

@@ -15,7 +15,7 @@ import * as Address from "../Address.ts"
 import type { Connection } from "../Connection.ts"
 import type { ConnectionError } from "../ConnectionError.ts"
 import type { ConnectionKind } from "./ConnectionKind.ts"
-import { type NetworkName, wayOf } from "./internal/networkNames.ts"
+import { type NetworkName, publicNetworks, wayOf } from "./internal/networkNames.ts"
 
 export { type NetworkName, networkNameOf } from "./internal/networkNames.ts"
 
@@ -135,8 +135,6 @@ export interface Ways {
   readonly names?: Way<HostAndPort> | undefined
 }
 
-const networks = ["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const
-
 /**
  * Restricts a dialer to some networks.
  *
@@ -157,7 +155,7 @@ const remaining = (ways: Ways, { onlynet }: Only): Ways => {
   if (onlynet === undefined) return ways
   const only = new Set(onlynet)
   const kept: MutableWays = {}
-  for (const network of networks) if (only.has(network)) kept[network] = ways[network]
+  for (const network of publicNetworks) if (only.has(network)) kept[network] = ways[network]
   return { ...kept, names: only.has("ipv4") && only.has("ipv6") ? ways.names : undefined }
 }
 
@@ -211,7 +209,7 @@ export const make = (all: Ways, only: Only = {}): Dialer => {
       : ways.names(target, kind)
   }
   return {
-    ways: new Set(networks.filter((network) => ways[network] !== undefined)),
+    ways: new Set(publicNetworks.filter((network) => ways[network] !== undefined)),
     dialsNames: ways.names !== undefined,
     // `dial` of a target without a way builds an error: only when the effect runs.
     dial: (target, kind) => Effect.suspend(() => dial(target, kind))
@@ -232,7 +230,7 @@ export const combine = (dialers: ReadonlyArray<Dialer>, only: Only = {}): Dialer
     (target: Target, kind: ConnectionKind): Effect.Effect<Connection, ConnectionError, Scope.Scope> =>
       Effect.catchTag(dialer!.dial(target, kind), "Unreachable", Effect.die)
   const ways: MutableWays = {}
-  for (const network of networks) {
+  for (const network of publicNetworks) {
     const dialer = dialers.find(({ ways }) => ways.has(network))
     if (dialer !== undefined) ways[network] = dialWith(dialer)
   }

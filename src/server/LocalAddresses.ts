@@ -1,9 +1,9 @@
 /**
- * Our own addresses, and which of them a remote is told. Interfaces, listeners, the router, Tor and the I2P router add addresses for
- * as long as they have them; remotes say at which address they see us.
+ * Our own addresses, and the choice of the one to announce to a remote. Interfaces, listeners, a port mapping, Tor and an I2P router add
+ * addresses as long as they have them. Remotes also tell us the address at which they see us.
  *
- * A remote is told the address that it reaches best. An onion or I2P address is told in its own network only, and no other address is
- * told there: together they would show that two nodes are one.
+ * A remote gets the address that it reaches best. An onion or I2P address is announced in its own network only, and no other address is
+ * announced there: that would link the onion service to the clearnet node.
  */
 import * as Context from "effect/Context"
 import { SecureRandom } from "effect/crypto"
@@ -21,8 +21,7 @@ export type { Remote, Scored }
 export { scores }
 
 /**
- * An address that the operator gave as ours cannot be reached by anyone. The layer fails with it, so that a server does not announce
- * nonsense for months.
+ * An external address of the options cannot be reached by other nodes, so it is not announced. The layer fails with this error.
  *
  * @category errors
  * @since 0.1.0
@@ -30,8 +29,8 @@ export { scores }
 export class LocalAddressError extends Data.TaggedError("LocalAddressError")<{
   readonly address: Address.Address
   /**
-   * `Zone`: the address means something on this machine only. `NotRoutable`: it is private, local or reserved. `Port`: it is 0, or not
-   * 0 for I2P.
+   * `Zone`: the address has a zone, which only this machine knows. `NotRoutable`: it is private, local or reserved. `Port`: it is 0, or,
+   * for I2P, not 0.
    */
   readonly problem: "Zone" | "NotRoutable" | "Port"
 }> {
@@ -46,21 +45,21 @@ export class LocalAddressError extends Data.TaggedError("LocalAddressError")<{
 }
 
 /**
- * Our addresses as they are known at the start.
+ * The options of the table of our own addresses.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Options {
-  /** The port on which we listen. */
+  /** The port on which we listen, for addresses that remotes see. */
   readonly port: number
-  /** Whether we listen; true by default. If not, no remote is told an address. */
+  /** Whether we listen; true by default. If not, no address is announced. */
   readonly listens?: boolean | undefined
-  /** Addresses that the operator gave (externalip of Bitcoin Core). They count also where `networks` lacks their network. */
+  /** Addresses that the operator gave, as Bitcoin Core's `externalip`. They are announced even if `networks` lacks their network. */
   readonly external?: ReadonlyArray<Address.Address> | undefined
   /**
-   * Whether the addresses of interfaces and listeners count, and those that remotes name. By default if we listen and `external` is empty; a
-   * server that dials through a proxy must say false.
+   * Whether to use addresses of interfaces and listeners, and those that remotes see, as Bitcoin Core's `discover`. True by default if we
+   * listen and `external` is empty. Set it to false for a server that dials through a proxy.
    */
   readonly discovers?: boolean | undefined
   /** The networks that we reach; IPv4, IPv6, onion and I2P by default. */
@@ -75,18 +74,18 @@ export interface Options {
  */
 export interface LocalAddresses {
   /**
-   * Adds an address with one of `scores` until the scope ends. False if it is not taken: not routable, of a network that we do not
-   * reach, or found by discovery where that is off.
+   * Adds an address with one of `scores` until the scope ends. False if the address is not routable, if its network is not in
+   * `networks`, or if it was discovered and `discovers` is off.
    */
   readonly add: (address: Address.Address, score: number) => Effect.Effect<boolean, never, Scope.Scope>
   /**
-   * Takes note of the address that a remote's version message says we have. Call it once for each remote. It counts for an address of
-   * ours if the remote is inbound. Another address counts once remotes of two network groups have said it.
+   * Records our address as a remote's version message has it. Call it once for each remote. It raises the score of a known address if
+   * the remote is inbound. A new address is added once remotes of two network groups have named it.
    */
   readonly seen: (remote: Remote) => void
-  /** The address to tell a remote. */
+  /** The address to announce to a remote, if there is one. */
   readonly bestFor: (remote: Remote) => Option.Option<Address.Address>
-  /** Whether an address is one of ours, whatever its port. */
+  /** Whether a host is one of our addresses, with any port. */
   readonly has: (host: Address.Host) => boolean
   /** All our addresses with their scores. */
   readonly all: () => ReadonlyArray<Scored>
@@ -109,8 +108,7 @@ const problemOf = (address: Address.Address): LocalAddressError["problem"] | und
 }
 
 /**
- * Makes the service with the `SecureRandom` of the context. Fails with `LocalAddressError` at the first external address that cannot
- * be one.
+ * Makes the service with the `SecureRandom` of the context. Fails with `LocalAddressError` for the first bad external address.
  *
  * @category constructors
  * @since 0.1.0

@@ -1,5 +1,6 @@
-/** What Bitcoin Core's `getnetworkinfo` says of a node, with Core's names and units. */
+/** A server as Bitcoin Core's `getnetworkinfo` prints a node, with Core's names and units. */
 import * as Schema from "effect/Schema"
+import { publicNetworks } from "./internal/networkNames.ts"
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -28,7 +29,7 @@ export class NetworkInfo extends Schema.Class<NetworkInfo>("effect-bitcoin-peer/
   connections_out: Count,
   networks: Schema.Array(
     Schema.Struct({
-      name: Schema.Literals(["ipv4", "ipv6", "onion", "i2p", "cjdns"]),
+      name: Schema.Literals(publicNetworks),
       /** Whether addresses of this network are not dialled automatically. */
       limited: Schema.Boolean,
       reachable: Schema.Boolean,

@@ -1,5 +1,5 @@
 /**
- * The ways out of Node: directly, through a SOCKS5 proxy, through Tor to onion services only, and through an I2P router. Join several
+ * Dialers for Node.js: directly, through a SOCKS5 proxy, through Tor to onion services only, and through an I2P router. Combine several
  * with `Dialer.layerCombined`.
  *
  * This module needs Node, so it is not in the barrel: `import * as NodeDialer from "effect-bitcoin-peer/server/NodeDialer"`.
@@ -33,22 +33,22 @@ import { Store } from "./Store.ts"
 // ---- directly
 
 /**
- * How to dial directly.
+ * The options of `layerDirect`.
  *
  * @category options
  * @since 0.1.0
  */
 export interface DirectOptions extends NodeConnection.SocketOptions {
   /**
-   * The networks to dial; IPv4 and IPv6 by default. Add CJDNS on a machine that runs it: elsewhere its addresses lead nowhere. A name
-   * leads to addresses of these networks only.
+   * The networks to dial; IPv4 and IPv6 by default. Add CJDNS only on a machine that runs it. Names are dialled at their addresses of
+   * these networks.
    */
   readonly networks?: ReadonlyArray<"ipv4" | "ipv6" | "cjdns"> | undefined
   /** How long the connection to one address may take, and the lookup of a name; 5 s each by default. */
   readonly connectTimeout?: Duration.Input | undefined
   /**
-   * Whether names may be looked up; true by default. A lookup tells the DNS server the name. A function looks names up in place of
-   * the system, and returns addresses as text.
+   * Whether to look up names; true by default. A lookup shows the name to the DNS server. A function replaces the resolver of the system
+   * and returns addresses as text.
    */
   readonly names?: boolean | ((host: string) => Promise<ReadonlyArray<string>>) | undefined
 }
@@ -131,8 +131,8 @@ const direct = (options: DirectOptions): Layer.Layer<Dialer> => {
 }
 
 /**
- * Dials directly, over TCP: IPv4, IPv6 and names. All addresses of a name are tried, in a random order, one after the other. The kind
- * private broadcast fails with `NeedsProxy`: it would tell our address.
+ * Dials directly, over TCP: IPv4, IPv6 and names. The addresses of a name are tried in random order, one after the other. The kind
+ * "private-broadcast" fails with `NeedsProxy`, because it would show our address.
  *
  * @category layers
  * @since 0.1.0
@@ -142,7 +142,7 @@ export const layerDirect = (options: DirectOptions = {}): Layer.Layer<Dialer> =>
 // ---- through a SOCKS5 proxy
 
 /**
- * How to dial through a SOCKS5 proxy.
+ * The options of `layerOnion`.
  *
  * @category options
  * @since 0.1.0
@@ -155,7 +155,7 @@ export interface OnionOptions extends NodeConnection.SocketOptions {
 }
 
 /**
- * How to dial through a SOCKS5 proxy, and which networks.
+ * The options of `layerSocks`.
  *
  * @category options
  * @since 0.1.0
@@ -166,8 +166,8 @@ export interface SocksOptions extends OnionOptions {
 }
 
 /**
- * Dials through a SOCKS5 proxy. The proxy looks up names: no DNS request is made here. Tor uses a circuit of its own for each
- * connection, unless `isolate` of the proxy is false; private broadcast always has its own.
+ * Dials through a SOCKS5 proxy. The proxy looks up names, so this machine makes no DNS request. Tor uses a new circuit for each
+ * connection unless `isolate` of the proxy is false; the kind "private-broadcast" always gets a new one.
  *
  * @category layers
  * @since 0.1.0
@@ -189,8 +189,7 @@ export const layerSocks = (options: SocksOptions): Layer.Layer<Dialer> => {
 }
 
 /**
- * Dials onion services through Tor, and nothing else: every other address and every name is `Unreachable`, so no request can leave
- * for them.
+ * Dials only onion services, through Tor. All other addresses and all names are `Unreachable`: no request is made for them.
  *
  * @category layers
  * @since 0.1.0
@@ -201,7 +200,7 @@ export const layerOnion = (options: OnionOptions): Layer.Layer<Dialer> =>
 // ---- through an I2P router
 
 /**
- * How to use an I2P router.
+ * The options of `layerI2p`.
  *
  * @category options
  * @since 0.1.0
@@ -212,14 +211,14 @@ export interface I2pOptions extends NodeConnection.SocketOptions {
   /** How long each request may take: making a session, a dial; 3 minutes by default. */
   readonly connectTimeout?: Duration.Input | undefined
   /**
-   * From which destination to dial. "transient", the default: a new one for each connection, for which the router builds tunnels for
-   * seconds. "persistent": the one at which we accept, as in Bitcoin Core, so that every remote knows that it is one node.
+   * The destination to dial from. "transient", the default: a new one for each connection; the router needs seconds to build its tunnels.
+   * "persistent": the one at which we accept, as in Bitcoin Core. All remotes then see one and the same node.
    */
   readonly i2pDials?: "persistent" | "transient" | undefined
 }
 
 /**
- * Our kept destination in I2P. Its key is in the store, under `i2p_private_key`, in the format of Bitcoin Core.
+ * Our persistent I2P destination. Its key is in the store under `i2p_private_key`, in the format of Bitcoin Core.
  *
  * @category models
  * @since 0.1.0
@@ -228,8 +227,9 @@ export interface I2p {
   /** Our address. A session is made if there is no session yet. */
   readonly address: Effect.Effect<Address.Address, ConnectionError>
   /**
-   * Waits for the next stream to us. A server takes it as a listener: `binds: [{ listen: Effect.succeed({ accept }), kind: "i2p" }]`. It
-   * makes a session if there is no session yet. Where the router fails, it tries again after 1 s, and 1 s longer each time, up to 5 minutes (Core); a session is made at most once in 30 s.
+   * Waits for the next inbound stream, and makes a session if there is none yet. A server listens with it: `binds: [{ listen:
+   * Effect.succeed({ accept }), kind: "i2p" }]`. If the router fails, it tries again after 1 s, and 1 s longer each time, up to 5 minutes
+   * (Core); a session is made at most once in 30 s.
    */
   readonly accept: Effect.Effect<Connection, never, Scope.Scope>
 }

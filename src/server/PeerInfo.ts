@@ -1,11 +1,11 @@
-/** What Bitcoin Core's `getpeerinfo` says of a peer, with Core's names and units. */
+/** A peer as Bitcoin Core's `getpeerinfo` prints it, with Core's names and units. */
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import type * as Peer from "../Peer.ts"
 import * as Wire from "../Wire.ts"
 import type { ConnectionKind } from "./ConnectionKind.ts"
-import type { NetworkName } from "./internal/networkNames.ts"
+import { type NetworkName, publicNetworks } from "./internal/networkNames.ts"
 
 const Seconds = Schema.Finite
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -26,7 +26,7 @@ export class PeerInfo extends Schema.Class<PeerInfo>("effect-bitcoin-peer/server
   addrbind: Schema.optionalKey(Schema.String),
   /** Our address as the remote sees it. */
   addrlocal: Schema.optionalKey(Schema.String),
-  network: Schema.Literals(["ipv4", "ipv6", "onion", "i2p", "cjdns", "not_publicly_routable"]),
+  network: Schema.Literals([...publicNetworks, "not_publicly_routable"]),
   /** The number of the autonomous system, with a map of them. */
   mapped_as: Schema.optionalKey(Count),
   /** 16 hexadecimal digits. */
@@ -86,7 +86,7 @@ export class PeerInfo extends Schema.Class<PeerInfo>("effect-bitcoin-peer/server
 }) {}
 
 /**
- * What a server knows of a connection besides the peer itself.
+ * The properties of a connection that only its server knows.
  *
  * @category models
  * @since 0.1.0
@@ -121,7 +121,7 @@ const bytesOf = (perCommand: Readonly<Record<string, { readonly bytes: number }>
   )
 
 /**
- * Makes the view of a peer from its statistics and what its server knows of it.
+ * Makes the view of a peer from its statistics and the facts of its server.
  *
  * @category constructors
  * @since 0.1.0

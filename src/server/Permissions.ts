@@ -71,7 +71,7 @@ export const none: Permissions = of()
 export const all: Permissions = of(...names)
 
 /**
- * What a text without permissions grants.
+ * The permissions of a text that names no permission.
  *
  * @category models
  * @since 0.1.0
@@ -84,7 +84,7 @@ export interface ImplicitOptions {
 }
 
 /**
- * The permissions of a text that names none: `noban`, `mempool` and, by default, `relay`.
+ * The permissions of a text that names no permission: `noban`, `mempool` and, by default, `relay`.
  *
  * @category constructors
  * @since 0.1.0

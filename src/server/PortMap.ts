@@ -1,6 +1,6 @@
 /**
- * Asks the router for a port, so that peers on the internet reach a listener behind it: PCP, and NAT-PMP for older routers. For IPv6 it
- * asks for a hole in the router's firewall at each public address of this machine.
+ * Asks the router to forward a port to a listener on this machine, with PCP, or NAT-PMP for older routers. For IPv6 it asks the router's
+ * firewall to let connections through to each public address of this machine.
  *
  * It needs Node, so it is not in the barrel: `import * as PortMap from "effect-bitcoin-peer/server/PortMap"`.
  */
@@ -25,7 +25,7 @@ import { makeRandom } from "./internal/random.ts"
 export { type Mapping, PortMapError, type PortMapReason, type Status } from "./internal/portMapping.ts"
 
 /**
- * What to map, and where.
+ * The port to map, and the router.
  *
  * @category options
  * @since 0.1.0
@@ -39,8 +39,8 @@ export interface Options {
    */
   readonly gateway?: Endpoint | undefined
   /**
-   * Runs for each mapping to a public address before the status shows it, in a scope that ends when the mapping changes or is lost: an address that it adds to the
-   * local addresses is then removed.
+   * Runs for each mapping to a public address, before the status shows it. Its scope ends when the mapping changes or is lost: an address
+   * that it adds to `LocalAddresses` is removed then.
    */
   readonly onMapped?: ((mapping: Mapping) => Effect.Effect<unknown, never, Scope.Scope>) | undefined
 }

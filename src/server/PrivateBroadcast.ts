@@ -1,6 +1,6 @@
 /**
- * Sends transactions so that nobody learns where they come from: each over short connections through Tor or I2P, to peers with which
- * this program has no other connection. Bitcoin Core does the same with `-privatebroadcast`, and sends the same bytes.
+ * Sends transactions without revealing their origin: each over short connections through Tor or I2P, to nodes with which this program has
+ * no other connection. Bitcoin Core does the same with `-privatebroadcast`, and sends the same bytes.
  *
  * A transaction counts as broadcast once an ordinary peer announces it: call `seen` with the hashes that peers announce. Without Tor and
  * I2P this fails, and never falls back to a connection that shows our address.
@@ -35,10 +35,10 @@ import {
 import { makeRandom } from "./internal/random.ts"
 
 /**
- * A transaction is not taken.
+ * A transaction was not accepted for sending.
  *
- * - `NoPrivateNetwork`: the dialer has a way neither to Tor nor to I2P. Nothing was sent, and nothing is sent later.
- * - `QueueFull`: 10,000 transactions wait. Abort some, or try again when others were seen.
+ * - `NoPrivateNetwork`: the dialer has no way to Tor or I2P. Nothing was sent, and nothing will be sent later.
+ * - `QueueFull`: 10,000 transactions are waiting. Abort some, or try again when others were seen.
  * - `BadTransaction`: it cannot be encoded.
  *
  * @category errors
@@ -64,7 +64,7 @@ export class PrivateBroadcastError extends Data.TaggedError("PrivateBroadcastErr
 }
 
 /**
- * A recipient, as an address book has it.
+ * A node to send a transaction to, from an address book.
  *
  * @category models
  * @since 0.1.0
@@ -76,7 +76,7 @@ export interface Recipient {
 }
 
 /**
- * How recipients are found. The messages that are sent have no options: every program must send the same.
+ * The choice of recipients. The messages themselves have no options: they are the same for all programs, so that they reveal nothing.
  *
  * @category options
  * @since 0.1.0
@@ -84,7 +84,7 @@ export interface Recipient {
 export interface Options {
   /** Mainnet by default. */
   readonly network?: Network.Network | undefined
-  /** A random address of this network, from the address book, which is none of our own. `undefined` if it has none. */
+  /** Chooses a random address of a network from the address book, but not one of our own. `undefined` if there is no address. */
   readonly pick: (network: NetworkName) => Recipient | undefined
   /** Called after a dial, whether it succeeded or failed, so that the address book can count a failure. */
   readonly onAttempt?: ((address: Address) => void) | undefined
@@ -98,7 +98,7 @@ export interface Options {
 }
 
 /**
- * A transaction that waits until somebody else announces it. Times are milliseconds since 1970.
+ * A transaction that was not yet seen in the network. Times are milliseconds since 1970.
  *
  * @category models
  * @since 0.1.0
@@ -120,7 +120,7 @@ export interface Entry {
 }
 
 /**
- * Broadcasts transactions in private.
+ * Broadcasts transactions privately.
  *
  * @category models
  * @since 0.1.0

@@ -1,8 +1,8 @@
 /**
- * DNS seeds: names whose addresses are those of nodes, for a start with an empty address book. Their answers are never dialled at
- * once. They enter the address book, under the group of the seed, so that one bad seed fills a small part of it.
+ * DNS seeds: host names that resolve to addresses of nodes, for a start with an empty address book. The addresses are added to the book
+ * with the seed as their source, so that a bad seed fills only a small part of it; they are not dialled directly.
  *
- * A server that must not look anything up gets `layerNone`: nothing in it can ask.
+ * For a server that must not use DNS, provide `layerNone`.
  */
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
@@ -22,7 +22,7 @@ const reasonText: { readonly [reason in SeedError["reason"]]?: string } = {
 }
 
 /**
- * A seed gave no address that we can use. A server then connects to the seed itself, and asks for addresses.
+ * A seed gave no usable address. A server then connects to the seed as an addr-fetch peer and asks for addresses.
  *
  * @category errors
  * @since 0.1.0

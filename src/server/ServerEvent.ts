@@ -123,7 +123,7 @@ export const formatEvent = (event: ServerEvent): string => {
     case "Online":
       return "is online"
     case "StaleTip":
-      return "the tip is old"
+      return "the tip is stale"
     case "Persisted":
       return "has saved its files"
     case "Warning":

@@ -1,9 +1,9 @@
 /**
- * The metrics of a server: connections, dials, refusals, bans, the address book and messages, by the names of peer-observer without its prefix. They are
- * ordinary metrics of Effect, so every exporter of Effect sends them, and `format` writes them for Prometheus.
+ * The metrics of a server: connections, dials, refusals, bans, the address book and messages. Their names are those of peer-observer
+ * without its prefix. They are ordinary metrics of Effect, so any exporter of Effect works, and `format` writes them for Prometheus.
  *
- * Messages cost nothing: peers count them anyway, and `collect` takes their counts over. No label is an address, a subnet or a user agent,
- * so the number of series is bounded.
+ * Counting messages costs nothing: peers count them anyway, and `collect` copies the counts. No label is an address, a subnet or a user
+ * agent, so the number of series is bounded.
  *
  * @example
  * ```ts
@@ -38,8 +38,8 @@ import type { ServerEvent } from "./ServerEvent.ts"
  */
 export interface ServerMetrics {
   /**
-   * Brings the metrics up to date: counts of messages, and what there is at present. `format` does it too; a program with another
-   * exporter runs this before each export.
+   * Updates the counts of messages and the gauges. `format` does it too. A program with another exporter must run this before each
+   * export.
    */
   readonly collect: Effect.Effect<void>
   /** All metrics of the registry in the text format of Prometheus, up to date: those of the program too. */
@@ -110,8 +110,8 @@ interface Counted {
 }
 
 /**
- * Counts what happens in the server from now on, in the `MetricRegistry` of the context. Ends with the scope. Two servers of a process
- * need a registry each, or their numbers are added up.
+ * Counts the events of the server from now until the scope ends, in the `MetricRegistry` of the context. Two servers in one process need
+ * separate registries, or their numbers are added up.
  *
  * @category constructors
  * @since 0.1.0

@@ -6,7 +6,7 @@
  * | --- | --- |
  * | `GET /peers` | the peers, as of `getpeerinfo` |
  * | `GET /network` | the server, as of `getnetworkinfo` |
- * | `GET /events` | what happens from now on, one JSON object a line; the first one is "Subscribed" |
+ * | `GET /events` | events as they occur, one JSON object per line; the first one is "Subscribed" |
  * | `GET /metrics` | the metrics, in the text format of Prometheus |
  *
  * The status holds the addresses of peers and is not protected by a password, so it is served to this machine only, unless the
@@ -69,7 +69,7 @@ import * as ServerMetrics from "./ServerMetrics.ts"
 export { StatusEvent } from "./internal/statusEvent.ts"
 
 /**
- * The port of the status where a program names none. `btcpeer net` asks it by default.
+ * The default port of the status, also of `btcpeer net`.
  *
  * @category constants
  * @since 0.1.0
@@ -136,7 +136,7 @@ export interface Options {
 }
 
 /**
- * The status would be served to other machines, and the option `allowRemote` does not say so.
+ * The HTTP server listens on an address that other machines can reach, but the option `allowRemote` is not set. Nothing is served.
  *
  * @category errors
  * @since 0.1.0
@@ -147,7 +147,7 @@ export class NotLoopback extends Data.TaggedError("NotLoopback")<{ readonly addr
   }
 }
 
-/** What a browser may do with an answer: show it to the person who asked, and nothing more. */
+/** A browser may show an answer, and do nothing else with it. */
 const headers = {
   "cache-control": "no-store",
   "content-security-policy": "default-src 'none'",

@@ -1,6 +1,6 @@
 /**
- * Where a server keeps its files: the address book, the bans, the anchors and its private keys, each under a name. A save replaces
- * the bytes of a name as a whole: a reader finds the old bytes or the new ones.
+ * The files of a server: the address book, the bans, the anchors and its private keys, each under a name. A save is atomic: a reader finds
+ * the old bytes or the new ones.
  *
  * `NodeStore` keeps them in a directory, `SqlStore` in a database.
  */
@@ -16,7 +16,7 @@ import * as Option from "effect/Option"
  *
  * - `Full`: no space is left, or a quota is used up.
  * - `NoPermission`: the directory, the file or the database must not be written or read.
- * - `NotFound`: nothing has the name that is to be put aside.
+ * - `NotFound`: there is no file of that name to put aside.
  * - `BadName`: a name is 1 to 100 letters, digits, `.`, `_` and `-`, and begins with a letter or a digit.
  *
  * @category errors
@@ -27,8 +27,8 @@ export type StoreProblem = "Full" | "NoPermission" | "NotFound" | "BadName" | "O
 const problemText: { readonly [Problem in StoreProblem]: string | undefined } = {
   Full: "no space is left",
   NoPermission: "no permission",
-  NotFound: "there is nothing of that name",
-  BadName: "not a name",
+  NotFound: "there is no file of that name",
+  BadName: "not a valid name",
   Other: undefined
 }
 
@@ -76,7 +76,7 @@ export class Locked extends Data.TaggedError("Locked")<{
 }
 
 /**
- * Bytes under names.
+ * Stores bytes under names.
  *
  * @category models
  * @since 0.1.0
@@ -84,11 +84,11 @@ export class Locked extends Data.TaggedError("Locked")<{
 export interface Store {
   /** The bytes of the last save under this name, if there was one. */
   readonly load: (name: string) => Effect.Effect<Option.Option<Uint8Array>, StoreError>
-  /** Keeps the bytes under this name, in place of those before: after a crash at any moment the old or the new ones are there. */
+  /** Replaces the bytes of a name atomically: after a crash at any moment the old or the new bytes are there. */
   readonly save: (name: string, bytes: Uint8Array) => Effect.Effect<void, StoreError>
   /**
    * Puts bytes aside that cannot be read, and returns their new name: `peers.dat.corrupt-1800000000`, with the time in seconds.
-   * Nothing has the old name then.
+   * The old name is free then.
    */
   readonly quarantine: (name: string) => Effect.Effect<string, StoreError>
 }
@@ -138,7 +138,7 @@ export const make = (functions: {
 }
 
 /**
- * The error of a `quarantine` of a name that nothing has.
+ * The error of `quarantine` for a name that does not exist.
  *
  * @category constructors
  * @since 0.1.0

@@ -1,8 +1,8 @@
 /**
- * An onion service of our own, made through Tor's control port: peers reach a listener on this machine at an .onion address. The service
- * lives as long as the connection to the control port, which is made again when it is lost.
+ * Creates an onion service through Tor's control port, so that peers reach a listener on this machine at an .onion address. The service
+ * lives as long as the connection to the control port; when that is lost, both are made again.
  *
- * `NodeTorControl` has the layer over TCP. This module takes the connection from its caller.
+ * `NodeTorControl` has the layer over TCP. Here the caller makes the connection.
  */
 import * as Context from "effect/Context"
 import { SecureRandom } from "effect/crypto"
@@ -37,14 +37,14 @@ import {
  * Why there is no onion service.
  *
  * - `Disconnected`: the control port cannot be reached, or closed the connection.
- * - `BadReply`: it sent something that is no reply, or one that is too long.
+ * - `BadReply`: it sent bytes that are not a reply, or a reply that is too long.
  * - `NoReply`: it did not answer within a minute.
  * - `Refused`: it refused a command, above all a wrong password.
  * - `NoMethod`: it offers no way to log in that can be used here: without a password NULL or SAFECOOKIE, with one HASHEDPASSWORD.
  * - `BadCookie`: the cookie file cannot be read, or does not have 32 bytes. Tor's group must be able to read it.
- * - `NotAuthentic`: the other side does not know the cookie: another program listens there. Nothing secret was sent to it.
- * - `KeyUnavailable`: the kept key cannot be read. No new one is made, because the address would change.
- * - `BadKey`: the kept key is not one of Tor.
+ * - `NotAuthentic`: the other side does not know the cookie, so it is not Tor. No secret was sent to it.
+ * - `KeyUnavailable`: the saved key cannot be read. No new key is made, because the address would change.
+ * - `BadKey`: the saved key is not a key of Tor.
  *
  * @category errors
  * @since 0.1.0
@@ -113,7 +113,7 @@ export interface OnionService {
 }
 
 /**
- * What is known of the service.
+ * The state of the service.
  *
  * @category models
  * @since 0.1.0
@@ -126,7 +126,7 @@ export type Status =
   | { readonly _tag: "Down"; readonly error: TorControlError; readonly retryAfter: Duration.Duration }
 
 /**
- * Where the key of the service is kept. It makes the address: with the same key the address stays.
+ * The store of the private key of the service. The address is derived from the key, so it stays the same with a saved key.
  *
  * @category models
  * @since 0.1.0
@@ -139,7 +139,7 @@ export interface KeyStore {
 }
 
 /**
- * How the service is made.
+ * The options of the onion service.
  *
  * @category options
  * @since 0.1.0
@@ -158,8 +158,8 @@ export interface Options {
   /** Reads the cookie file at this path, of which at most 33 bytes are wanted. Without it SAFECOOKIE is not used. */
   readonly readCookie?: ((path: string) => Effect.Effect<Uint8Array, unknown>) | undefined
   /**
-   * Runs each time the service comes up, before the status says so, in a scope that ends as soon as it is lost: an address that it adds to the local addresses is
-   * then removed.
+   * Runs each time the service comes up, before the status changes. Its scope ends when the service is lost: an address that it adds to
+   * `LocalAddresses` is removed then.
    */
   readonly onUp?: ((service: OnionService) => Effect.Effect<unknown, never, Scope.Scope>) | undefined
 }
@@ -225,7 +225,7 @@ const makeControl = (connection: Connection) => {
   /** Sends a command and waits for its reply. `shown` names it in errors. */
   const ask = (command: string, shown: string): Effect.Effect<Reply, TorControlError> =>
     Effect.suspend(() => {
-      // What arrived before is the answer to nothing.
+      // Bytes that arrived earlier do not answer this command.
       replies = []
       connection.write(new TextEncoder().encode(`${command}\r\n`))
       return Effect.timeoutOrElse(next, {

@@ -1,4 +1,4 @@
-/** Many peers: connection management, addresses, bans, and what Bitcoin Core's `net` and btcd's `server` do around one peer. */
+/** Many peers: connection management, address book, bans and address relay, as Bitcoin Core's `net` and btcd's `server` have them. */
 export * as AddressBook from "./AddressBook.ts"
 export * as Asmap from "./Asmap.ts"
 export * as BanList from "./BanList.ts"

@@ -1,7 +1,7 @@
 /**
- * Remotes for tests: pure functions from a message and a state to answers, and the usual ones ready made: an honest node with a chain,
- * a silent one, a slow one, a liar, a node of before version 2, floods. They run over any connection, and on a host of a simulation with
- * one call. They speak version 1 (`Transport`).
+ * Scripted remote peers for tests. A script is a pure function from a message and a state to answers. There are scripts for an honest node
+ * with a chain, a silent one, a slow one, a liar, a node without v2, and floods. Scripts run over any connection, or listen on a host of a
+ * simulation (`attach`). They use the v1 transport.
  */
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
@@ -30,13 +30,13 @@ export type { Action, Remote, Script, Turn } from "./internal/script.ts"
  * @since 0.1.0
  */
 export interface RunOptions {
-  /** Its magic begins every frame; `Network.regtest` by default. */
+  /** The network whose magic begins each message; `Network.regtest` by default. */
   readonly network?: Network.Network | undefined
-  /** Which side dialled: "inbound", the default, if the script was dialled. */
+  /** "inbound" if the other side dialled, which is the default. */
   readonly direction?: "inbound" | "outbound" | undefined
 }
 
-/** Plays a script; `actors` has it meanwhile. */
+/** Plays a script. It is in `actors` as long as it plays. */
 const play = <S>(
   connection: Connection,
   script: Script<S>,
@@ -59,7 +59,8 @@ const play = <S>(
   )
 
 /**
- * Plays a script over a connection until the connection ends, by either side. Dies if the script throws, or sends what cannot be encoded.
+ * Plays a script over a connection until either side ends the connection. Dies if the script throws, or sends a message that cannot be
+ * encoded.
  *
  * @example
  * ```ts
@@ -93,9 +94,9 @@ export const run = <S>(connection: Connection, script: Script<S>, options: RunOp
 export interface Attached<S> {
   /** The number of open connections. */
   readonly connections: Effect.Effect<number>
-  /** The number of all connections until now. */
+  /** The number of connections that were accepted, also those that have ended. */
   readonly accepted: Effect.Effect<number>
-  /** Makes each connection take a turn: to announce a block, or to leave. */
+  /** Runs a turn on each open connection, to announce a block or to disconnect, for example. */
   readonly tell: (turn: (state: S, remote: Remote) => Turn<S>) => Effect.Effect<void>
 }
 
@@ -147,7 +148,7 @@ export const attach = <S>(
         accepted++
         return play(connection, script, options, actors)
       })
-    // It fails when the host is killed: the script is gone then.
+    // Fails when the host is killed: the script no longer listens.
     yield* Effect.forkScoped(Effect.ignore(PeerServer.acceptEach(listener, attend)), { startImmediately: true })
     return {
       connections: Effect.sync(() => actors.size),
@@ -159,12 +160,12 @@ export const attach = <S>(
     }
   })
 
-// ---- parts
+// ---- handshake
 
 const noAddress: Wire.NetworkAddress = { services: 0n, address: new Uint8Array(16), port: 0 }
 
 /**
- * The version message of an ordinary node, at a time in milliseconds.
+ * The version message of an ordinary node. `now` is in milliseconds since 1970.
  *
  * @category constructors
  * @since 0.1.0
@@ -184,13 +185,13 @@ export const version = (now: number, fields: Partial<Omit<Wire.Version, "_tag">>
 })
 
 /**
- * How a script shakes hands.
+ * The handshake of a script.
  *
  * @category options
  * @since 0.1.0
  */
 export interface HandshakeOptions {
-  /** The fields of its version message that are not those of `version`. */
+  /** Fields of its version message that differ from those of `version`. */
   readonly version?: Partial<Omit<Wire.Version, "_tag">> | undefined
   /** Messages between version and verack; `wtxidrelay` and `sendaddrv2` by default. */
   readonly negotiation?: ReadonlyArray<Wire.Message> | undefined
@@ -213,8 +214,8 @@ export interface HandshakeState<S> {
 const ordinaryNegotiation: ReadonlyArray<Wire.Message> = [{ _tag: "wtxidrelay" }, { _tag: "sendaddrv2" }]
 
 /**
- * Shakes hands and answers pings, and leaves the rest to a script. Its `onConnect` runs when the handshake is complete, and it gets all
- * messages but version, verack and the pings that are answered.
+ * Adds a handshake and answers to pings to a script. The `onConnect` of the script runs when the handshake is complete. It gets all
+ * messages except version, verack and answered pings.
  *
  * @category combinators
  * @since 0.1.0
@@ -251,7 +252,7 @@ export const withHandshake = <S>(script: Script<S>, options: HandshakeOptions = 
 }
 
 /**
- * The same script, slowly: it waits before the actions of each turn.
+ * Makes a script slow: it waits before the actions of each turn.
  *
  * @category combinators
  * @since 0.1.0
@@ -267,7 +268,7 @@ export const slow = <S>(script: Script<S>, delay: Duration.Input): Script<S> => 
   }
 }
 
-// ---- the usual ones
+// ---- scripts
 
 /**
  * Accepts the connection and says nothing, ever.
@@ -286,32 +287,32 @@ export const silent: Script<undefined> = { state: undefined, onMessage: (_, stat
 export const mute: Script<HandshakeState<undefined>> = withHandshake(silent, { answersPings: false })
 
 /**
- * How an honest node differs from the others.
+ * The options of an honest node.
  *
  * @category options
  * @since 0.1.0
  */
 export interface HonestOptions extends HandshakeOptions {
-  /** What it answers to `getaddr`; nothing by default. */
+  /** Addresses to answer `getaddr` with; no answer by default. */
   readonly addresses?: ReadonlyArray<Wire.AddressV2> | undefined
 }
 
 /**
- * What an honest node knows of the other side.
+ * The features that the other side negotiated with an honest node.
  *
  * @category models
  * @since 0.1.0
  */
 export interface HonestState {
-  /** Whether it asked for blocks to be announced by their headers (BIP130). */
+  /** Whether it sent `sendheaders`: blocks are announced by their headers (BIP130). */
   readonly wantsHeaders: boolean
-  /** Whether it reads `addrv2` (BIP155). */
+  /** Whether it sent `sendaddrv2` (BIP155). */
   readonly wantsAddrV2: boolean
 }
 
 /**
- * A node with a chain: it answers getheaders, getblocks, getdata for blocks, getaddr and pings. A function gives the chain that it has at
- * each moment, so that the chain can grow. `announce` tells the other sides about it.
+ * A node with a chain: it answers getheaders, getblocks, getdata for blocks, getaddr and pings. Pass a function for a chain that grows: it
+ * is called at each message. `announce` announces new blocks.
  *
  * @category scripts
  * @since 0.1.0
@@ -373,7 +374,7 @@ const addressMessage = (addresses: ReadonlyArray<Wire.AddressV2>, isV2: boolean)
   return { _tag: "addr", addresses: old }
 }
 
-/** The blocks that a getdata asks for, and a `notfound` for all else. */
+/** The requested blocks, and a `notfound` for all other items. */
 const dataOf = (chain: RegtestChain.Chain, items: Wire.List<Wire.InventoryItem>): ReadonlyArray<Wire.Message> => {
   const found: Array<Wire.Message> = []
   const missing: Array<Wire.InventoryItem> = []
@@ -388,8 +389,7 @@ const dataOf = (chain: RegtestChain.Chain, items: Wire.List<Wire.InventoryItem>)
 }
 
 /**
- * A turn of `Attached.tell` that announces the tip of a chain as an honest node does: by its header to those that asked for headers, else
- * by its hash.
+ * A turn for `Attached.tell` that announces the tip of a chain: by its header after `sendheaders` (BIP130), else by inv.
  *
  * @category scripts
  * @since 0.1.0
@@ -406,8 +406,8 @@ export const announce =
   }
 
 /**
- * A node as before version 2 and before the negotiation of 2020: version 70015, and no messages between version and verack. It disconnects
- * from a remote that begins with a key exchange, as all scripts do.
+ * A node like Bitcoin Core 0.20: protocol version 70015, and no messages between version and verack. It does not support the v2 transport
+ * (BIP324) and disconnects when the other side begins with a key exchange, as all scripts do.
  *
  * @category scripts
  * @since 0.1.0
@@ -416,15 +416,15 @@ export const v1Only = (chain: RegtestChain.Chain | (() => RegtestChain.Chain)): 
   honest(chain, { version: { protocolVersion: 70_015, userAgent: "/Satoshi:0.20.0/" }, negotiation: [] })
 
 /**
- * What a liar does wrong.
+ * The lie of a `liar`.
  *
- * - `height`: its version says that it has a thousand more blocks.
+ * - `height`: its version message claims a thousand more blocks.
  * - `headers`: it sends headers that do not follow each other.
  * - `work`: it sends headers without proof of work.
  * - `block`: it sends another block than it was asked for.
  * - `transactions`: it sends the block with a changed transaction.
- * - `nothing`: it says that it has nothing of what it offers.
- * - `pong`: it answers pings with another number.
+ * - `nothing`: it answers requests with no headers, or with notfound.
+ * - `pong`: it answers pings with a wrong nonce.
  *
  * @category models
  * @since 0.1.0
@@ -458,7 +458,7 @@ const lies: { readonly [lie in Lie]: (message: Wire.Message, chain: RegtestChain
   pong: (message) => (message._tag === "pong" ? { ...message, nonce: (message.nonce ?? 0n) ^ 1n } : message)
 }
 
-/** The same headers without proof of work; each follows the one before, as changed. */
+/** The same headers with nonces that fail proof of work, linked to each other again. */
 const withoutWork = (headers: Iterable<Wire.BlockHeader>): ReadonlyArray<Wire.BlockHeader> => {
   const changed: Array<Wire.BlockHeader> = []
   let previous: Uint8Array | undefined
@@ -496,21 +496,21 @@ export const liar = (
 }
 
 /**
- * How fast a flood is.
+ * The rate of a flood.
  *
  * @category options
  * @since 0.1.0
  */
 export interface FloodOptions extends HandshakeOptions {
-  /** 10 ms by default, and at least 1. */
+  /** The interval; 10 ms by default, at least 1 ms. */
   readonly every?: Duration.Input | undefined
-  /** The number of messages each time; 10 by default. */
+  /** Messages per interval; 10 by default. */
   readonly count?: number | undefined
 }
 
 /**
- * Shakes hands and then sends messages without end, the n-th of which `make` makes; `floods` has some. Back-pressure holds it up as it
- * does any remote.
+ * Shakes hands and then sends messages without end. `make` makes the n-th message, counted from 0; see `floods`. It stops while the other
+ * side does not read (back-pressure).
  *
  * @category scripts
  * @since 0.1.0
@@ -533,7 +533,7 @@ export const flood = (
   )
 }
 
-/** 32 bytes that a number gives. */
+/** A made-up hash. */
 const hashOf = (n: number): Uint8Array => {
   const hash = new Uint8Array(32)
   new DataView(hash.buffer).setUint32(0, n)
@@ -547,7 +547,7 @@ const hashOf = (n: number): Uint8Array => {
  * @since 0.1.0
  */
 export const floods = {
-  /** 1,000 addresses that nobody has. */
+  /** 1,000 made-up addresses. */
   addresses: (n: number): Wire.Message => ({
     _tag: "addr",
     addresses: Array.from({ length: Wire.maxAddresses }, (_, index) => {
@@ -556,7 +556,7 @@ export const floods = {
       return { timestamp: n, services: Wire.Service.network, address, port: 8333 }
     })
   }),
-  /** 1,000 transactions that nobody has. */
+  /** An inv of 1,000 made-up transactions. */
   inventory: (n: number): Wire.Message => ({
     _tag: "inv",
     items: Array.from({ length: 1_000 }, (_, index) => ({
@@ -564,7 +564,8 @@ export const floods = {
       hash: hashOf(n * 1_000 + index)
     }))
   }),
+  /** Pings. */
   pings: (n: number): Wire.Message => ({ _tag: "ping", nonce: BigInt(n) }),
-  /** Kilobytes of a command that no node knows. */
+  /** Messages of 10 kB with an unknown command. */
   unknown: (): Wire.Message => ({ _tag: "Unknown", command: "flood", payload: new Uint8Array(10_000) })
 } as const

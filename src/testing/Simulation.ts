@@ -1,6 +1,7 @@
 /**
- * A network of hosts in memory, on the Clock, from one seed: addresses, listeners, dials, names, latency, bandwidth, cuts, losses.
- * Programs that open connections run in it unchanged, days pass in seconds, and the same seed gives the same run.
+ * A simulated network of hosts in memory, with addresses, host names, listeners, latency, bandwidth, partitions and lost connections.
+ * Programs that open connections run in it unchanged. Its time is the Clock's, so days pass in seconds, and the same seed gives the same
+ * run.
  */
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
@@ -32,7 +33,7 @@ export type { Host, HostOptions, LinkOptions, Listener, ListenOptions, Options, 
 export type Hosts = Host | ReadonlyArray<Host>
 
 /**
- * A network of hosts in memory. What it does takes no time but that of its Clock.
+ * A simulated network. All its delays are on its Clock, so it takes no real time.
  *
  * @example
  * ```ts
@@ -64,34 +65,34 @@ export type Hosts = Host | ReadonlyArray<Host>
  */
 export interface Simulation {
   readonly seed: number | string
-  /** Adds a host. Dies if another host has one of its addresses, or a text is no address. */
+  /** Adds a host. Dies if another host has one of its addresses, or if a text is not an address. */
   readonly host: (options?: HostOptions) => Effect.Effect<Host>
   readonly hosts: Effect.Effect<ReadonlyArray<Host>>
   /** Gives a name its addresses, for dials and for `resolve`; an empty list removes it. */
   readonly setName: (name: string, addresses: ReadonlyArray<Address.Host | string>) => Effect.Effect<void>
-  /** The addresses of a name, or none: what DNS answers. */
+  /** The addresses of a name, as DNS would answer; empty for an unknown name. */
   readonly resolve: (name: string) => Effect.Effect<ReadonlyArray<Address.Host>>
-  /** Sets the links between the hosts of two groups. Connections that are open keep theirs. */
+  /** Sets the links between the hosts of two groups. Open connections keep their links. */
   readonly setLink: (a: Hosts, b: Hosts, options: LinkOptions) => Effect.Effect<void>
   /**
-   * Stops all packets between two groups, or between a group and all other hosts, so that a single host is a black hole. Dials get no
-   * answer, connections stall. Returns the effect that heals this cut: what was written meanwhile arrives then.
+   * Drops all packets between two groups, or between one group and all other hosts. Dials get no answer, and connections stall. Returns
+   * an effect that heals this cut: bytes that were written meanwhile then arrive.
    */
   readonly cut: (a: Hosts, b?: Hosts) => Effect.Effect<Effect.Effect<void>>
   /** Heals all cuts. */
   readonly heal: Effect.Effect<void>
   /**
-   * Resets all connections of hosts and ends their listeners, as the end of their process does. They can listen and dial again. The fibers
-   * of the test that use them go on, with errors.
+   * Resets all connections of the hosts and closes their listeners, as if their processes were killed. They can listen and dial again.
+   * Fibers that use the connections are not interrupted: they get errors.
    */
   readonly kill: (hosts: Hosts) => Effect.Effect<void>
-  /** The open connections, by the hosts that dialled and accepted. */
+  /** The open connections: which host dialled which. */
   readonly connections: Effect.Effect<ReadonlyArray<readonly [from: Host, to: Host]>>
-  /** Adds an event of the test itself. */
+  /** Adds a note to the events. */
   readonly note: (text: string) => Effect.Effect<void>
   /** The last events, the oldest first. */
   readonly events: Effect.Effect<ReadonlyArray<Event>>
-  /** The number of all events, and a hash of them: equal for two runs that are equal. */
+  /** The number of all events and their hash: two equal runs have equal digests. */
   readonly digest: Effect.Effect<string>
 }
 
@@ -104,10 +105,9 @@ const namesOf = (hosts: Hosts): string =>
     .join(", ")
 
 /**
- * Makes an empty network on the Clock of the context. The end of the scope destroys its connections. `run` makes one, too, and with it
- * the clock.
+ * Makes an empty network on the Clock of the context. Closing the scope destroys its connections. `run` makes a network and a clock.
  *
- * `TestClock.adjust` does not wait for fibers that the test itself has set going, so a message that the test has just sent may miss it.
+ * `TestClock.adjust` does not wait for fibers that were ready before it, so a message that the test has just sent may be too late for it.
  * `VirtualClock.layer` waits for them.
  *
  * @category constructors
@@ -160,7 +160,7 @@ export const make = (options: Options = {}): Effect.Effect<Simulation, never, Sc
   })
 
 /**
- * A run that failed. The message has the seed, the last events and the failure.
+ * A run failed. The message has the seed, the last events and the failure.
  *
  * @category errors
  * @since 0.1.0
@@ -179,7 +179,7 @@ export class SimulationFailed extends Data.TaggedError("SimulationFailed")<{
 }
 
 /**
- * The program of a run did not end in the time that the run has.
+ * The program of a run did not end within the time limit of the run.
  *
  * @category errors
  * @since 0.1.0
@@ -198,13 +198,13 @@ export class SimulationHangs extends Data.TaggedError("SimulationHangs")<{ reado
  */
 export interface RunOptions extends Omit<Options, "seed"> {
   /**
-   * How much virtual time the program may take; 30 days by default. What waits for something that does not happen ends there.
-   * `TestClock.setTime` counts, too: a program that begins in another year than 1970 needs more.
+   * The most virtual time for the program, so that a hanging one fails; 30 days by default. The clock begins in 1970, and time that
+   * `TestClock.setTime` skips counts: a program that sets a date of today needs a longer limit.
    */
   readonly limit?: Duration.Input | undefined
 }
 
-/** How many events the message of a failed run has. */
+/** The number of events in the message of a failed run. */
 const printedEvents = 40
 
 /**
@@ -233,7 +233,7 @@ export const run = <A, E, R>(
         orElse: () => Effect.fail(withoutStackTrace(() => new SimulationHangs({ limit })))
       }),
       Effect.provideService(SecureRandom.SecureRandom, random),
-      // What an earlier run learnt of addresses is not true in this one.
+      // Addresses that an earlier run found to be v1 only belong to other hosts in this run.
       Effect.provideService(Transport.V1Peers, Transport.makeV1Peers()),
       Effect.exit
     )

@@ -358,7 +358,10 @@ describe("a server", () => {
         yield* problem({ added: ["1.2.3.4:99999"] }),
         'bad option: added: "1.2.3.4:99999": the port "99999" is not a number from 0 to 65535'
       )
-      assert.match(yield* problem({ added: ["not an address"] }), /^bad option: added: "not an address" is no address/)
+      assert.match(
+        yield* problem({ added: ["not an address"] }),
+        /^bad option: added: "not an address" is neither an address nor a host name/
+      )
       assert.match(yield* problem({ whitelist: ["nonsense@1.2.3.4"] }), /^bad option: whitelist: .*nonsense/)
       assert.match(yield* problem({ external: ["192.168.0.1"] }), /^bad option: .*192\.168\.0\.1/)
       assert.match(

@@ -272,7 +272,7 @@ describe("the pools of binds", () => {
   })
 
   it("are one line of error where they cannot be", () => {
-    assert.include(shares(100, ["a", "b"], { a: 80, b: 30 }), "they are 110, but there are 100 inbound slots")
+    assert.include(shares(100, ["a", "b"], { a: 80, b: 30 }), "they add up to 110, but there are 100 inbound slots")
     assert.include(shares(100, ["a"], { a: -1 }), "not a whole number")
     assert.include(shares(100, ["a"], { a: 1.5 }), "not a whole number")
     assert.include(shares(100, ["a"], { b: 1 }), 'there is no bind "b"')

@@ -61,7 +61,7 @@ export const storeCompliance = (kind: string, layer: Layer.Layer<Store, unknown>
       Effect.fnUntraced(function* (store) {
         const error = yield* Effect.flip(store.quarantine("peers.dat"))
         assert.strictEqual(error.problem, "NotFound")
-        assert.include(error.message, "cannot quarantine peers.dat: there is nothing of that name")
+        assert.include(error.message, "cannot quarantine peers.dat: there is no file of that name")
       })
     )
 

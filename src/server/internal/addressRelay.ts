@@ -1,6 +1,6 @@
 /**
- * Which addresses go where: what is taken from peers, relayed to whom, answered to `getaddr`, and when our own address is announced.
- * One machine for all peers of a server, as in Bitcoin Core. Times are milliseconds since 1970; the times inside of entries are
+ * Address relay: stores addresses from peers, relays them to other peers, answers `getaddr`, and announces our own address. One machine
+ * for all peers of a server, as in Bitcoin Core. Times are milliseconds since 1970; the times inside of entries are
  * seconds.
  */
 import * as Address from "../../Address.ts"
@@ -24,10 +24,10 @@ export interface RelayPeer {
   readonly connectedAt: number
 }
 
-/** What the machine asks for, and tells. */
+/** The settings of the machine, and its callbacks. */
 export interface RelayOptions {
   readonly random: Random
-  /** A secret of this start: nobody can choose addresses that are relayed to him. */
+  /** A secret key of this start: an attacker cannot choose addresses that are relayed to his peers. */
   readonly key: SipKey
   /** Whether we can dial the network of a host. Others are relayed less, and not stored. */
   readonly isReachable: (host: Address.Host) => boolean
@@ -46,11 +46,11 @@ export interface RelayOptions {
   readonly desirableServices: bigint
 }
 
-/** What becomes of an `addr` or `addrv2`. */
+/** The result of an `addr` or `addrv2`. */
 export type Received =
   | {
       readonly _tag: "Taken"
-      /** The peer has answered what it was connected for: end it ("addr-fetch"). */
+      /** The addr-fetch peer has answered, so it can be ended. */
       readonly isDone: boolean
     }
   /** Addresses are not relayed with this kind of connection. */
@@ -83,9 +83,9 @@ const rotation = 24 * 3_600
 const penalty = 2 * hour
 /** Entries of a message that is news, and not an answer to `getaddr`. */
 const maxNews = 10
-/** Only an address that was seen this recently is relayed, and none may be seen further in the future. In seconds. */
+/** Only addresses that were seen this recently are relayed, and times may be at most this far in the future. In seconds. */
 const newsAge = 600
-/** The time in seconds of an entry whose own one cannot be. */
+/** How old an entry counts, in seconds, whose time is impossible. */
 const assumedAge = 5 * 24 * 3_600
 const earliest = 100_000_000
 
@@ -96,7 +96,7 @@ const fullNode = Service.network | Service.networkLimited
 interface State {
   readonly peer: RelayPeer
   readonly bucket: TokenBucket
-  /** What the peer knows. It exists once addresses are relayed with the peer. */
+  /** Addresses that the peer knows. The filter is made when address relay with the peer begins. */
   known: RollingFilter | undefined
   queue: Array<AddressV2>
   sendAt: number
@@ -236,7 +236,7 @@ export class AddressRelay {
     for (const entry of this.#options.answer(state.peer, now)) this.#push(state, entry, now)
   }
 
-  /** What is to be sent now. Call it at the time that `next` returns. */
+  /** The messages to send now. Call it at the time that `next` returns. */
   tick(now: number): ReadonlyArray<RelaySend> {
     const sends: Array<RelaySend> = []
     const announces = this.#options.announces()

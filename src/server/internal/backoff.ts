@@ -1,6 +1,6 @@
 /**
- * The added nodes of a server, and when each of them is dialled again: one record for each, which can be looked at. A `Schedule` could
- * not be reset by a connection that lived long enough.
+ * The added nodes of a server with their back-off: one record each. A `Schedule` could not be inspected, nor reset by a connection that
+ * lived long enough.
  */
 import type { Target } from "../Dialer.ts"
 import { addressKey } from "./keys.ts"
@@ -9,7 +9,7 @@ import type { Random } from "./random.ts"
 /** The longest wait, in milliseconds: no added node is ever given up. */
 const longestWait = 5 * 60_000
 const shortestWait = 1_000
-/** A connection that ended sooner after its handshake did not work: the waits go on growing. */
+/** A connection that lived this long resets the back-off; a shorter one counts as a failure. */
 const goodLife = 2 * 60_000
 /** After an outage the first tries spread over this time. */
 const spread = 5_000
@@ -24,7 +24,7 @@ export interface Added {
   lastEnd: number
   /** The time of the next try; infinite while one runs or a peer is connected. */
   nextAt: number
-  /** Why it is never dialled, if no way leads to it. */
+  /** Why it is not dialled, if the dialer has no way to it. */
   unreachable: string | undefined
 }
 
@@ -64,7 +64,7 @@ export class AddedNodes {
     return this.#nodes.delete(targetKey(target))
   }
 
-  /** The node whose time has come first. */
+  /** The node that has been due longest, if one is due. */
   due(now: number): Added | undefined {
     let first: Added | undefined
     for (const node of this.#nodes.values()) {

@@ -27,13 +27,13 @@ export interface Ban {
  * @since 0.1.0
  */
 export interface SkippedBan {
-  /** Where it stands in the list, from 0. */
+  /** Its index in the list, from 0. */
   readonly index: number
   readonly problem: string
 }
 
 /**
- * What a `banlist.json` holds.
+ * The contents of a `banlist.json`.
  *
  * @category models
  * @since 0.1.0
@@ -81,12 +81,12 @@ const readEntry = (entry: unknown): Ban | string => {
   }
 }
 
-/** The entries of a file that is cut or damaged: whatever is an object without objects in it. */
+/** The entries of a cut or damaged file: all objects without objects in them. */
 const salvage = (text: string): ReadonlyArray<unknown> =>
   Array.from(text.matchAll(/\{[^{}]*\}/g), ([entry]) => parseJson(entry))
 
 /**
- * Reads the bans of a `banlist.json`, ended ones too. It never throws, and a bad entry costs itself only.
+ * Reads the bans of a `banlist.json`, expired ones too. Never throws. An entry that cannot be read is skipped.
  *
  * @category decoding
  * @since 0.1.0

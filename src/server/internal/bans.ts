@@ -1,14 +1,14 @@
-/** The bans of a server: which subnets, until when. Times are whole seconds since 1970, as in Bitcoin Core. */
+/** The bans of a server by subnet. Times are whole seconds since 1970, as in Bitcoin Core. */
 import type { Host } from "../../Address.ts"
 import type { Ban } from "./banFile.ts"
 import { type Subnet, SubnetTrie } from "./subnetTrie.ts"
 
-/** What a ban did to the list. */
+/** The effect of a ban on the list. */
 export interface Banned {
-  /** The ban that holds now: the new one, or an old one of the same subnet that ends no earlier. */
+  /** The ban in force: the new one, or an old one of the same subnet that does not end earlier. */
   readonly ban: Ban
   readonly isNew: boolean
-  /** The ban that was given up because the list is full. It can be the new one. */
+  /** The ban that was dropped because the list is full. It can be the new one. */
   readonly dropped: Ban | undefined
 }
 
@@ -34,12 +34,12 @@ export class Bans {
     return this.#heap.length
   }
 
-  /** Whether a ban of a subnet that contains the host holds. At its end it holds no more. */
+  /** Whether a ban in force contains the host. At its end time a ban is no longer in force. */
   has(host: Host, now: number): boolean {
     return this.#trie.size > 0 && this.#trie.find(host, ({ until }) => now < until) !== undefined
   }
 
-  /** Whether a ban of exactly this subnet holds. */
+  /** Whether a ban of exactly this subnet is in force. */
   hasSubnet(subnet: Subnet, now: number): boolean {
     const ban = this.#trie.get(subnet)
     return ban !== undefined && now < ban.until
@@ -56,7 +56,7 @@ export class Bans {
     return { ban, isNew: dropped !== ban, dropped }
   }
 
-  /** The ban of exactly this subnet, which is removed. */
+  /** Removes the ban of exactly this subnet and returns it. */
   remove(subnet: Subnet): Ban | undefined {
     const ban = this.#trie.get(subnet)
     if (ban !== undefined) this.#trie.delete(subnet)

@@ -1,4 +1,4 @@
-/** What a crawl found, in the formats of other crawlers. */
+/** The results of a crawl in the formats of other crawlers. */
 import { type Address, format, formatHost, isRoutable } from "../../Address.ts"
 import type { Network } from "../../Network.ts"
 import { Service } from "../../Wire.ts"

@@ -1,5 +1,5 @@
 /**
- * The frontier of a crawl: all addresses that it knows, and which of them to visit next. A machine without clock and without I/O.
+ * The frontier of a crawl: all known addresses, and the choice of those to visit next. A machine without clock and I/O.
  *
  *     add ──▶ new ──claim──▶ visiting ──record──▶ reached ─┐
  *                 ▲                        └─────▶ failed ──┤ due again at `dueAt`, unless each address is visited once
@@ -10,11 +10,11 @@
  */
 import { type Address, type Host, isRoutable, isValid, NetworkId } from "../../Address.ts"
 import { DueQueue } from "./crawlQueue.ts"
-import { addressKey, hostKey } from "./keys.ts"
-import { type NetworkName, wayOf } from "./networkNames.ts"
+import { addressKey, hostKey, subnetKey } from "./keys.ts"
+import { type NetworkName, publicNetworks, wayOf } from "./networkNames.ts"
 
 /**
- * What a node said of itself in its last handshake.
+ * A node as its version message of the last handshake describes it.
  *
  * @category models
  * @since 0.1.0
@@ -30,7 +30,7 @@ export interface CrawledNode {
 }
 
 /**
- * Where an address is in the crawl: `new` (not visited yet), `visiting`, `reached` (a handshake was done in its last visit) or `failed`.
+ * The state of an address in a crawl: `new` (not visited yet), `visiting`, `reached` (a handshake was done in its last visit) or `failed`.
  *
  * @category models
  * @since 0.1.0
@@ -38,7 +38,7 @@ export interface CrawledNode {
 export type EntryState = "new" | "visiting" | "reached" | "failed"
 
 /**
- * An address of a crawl, and what became of it. Times are milliseconds since 1970, and 0 for never.
+ * An address of a crawl with the results of its visits. Times are milliseconds since 1970; 0 stands for never.
  *
  * @category models
  * @since 0.1.0
@@ -46,21 +46,21 @@ export type EntryState = "new" | "visiting" | "reached" | "failed"
 export interface Entry {
   readonly address: Address
   readonly state: EntryState
-  /** The services that others told, or that the node offered in its last handshake. */
+  /** The services that the node offered in its last handshake; before the first one, as other nodes sent them. */
   readonly services: bigint
-  /** When others saw the node last, by what they told, in seconds. It is never in the future. */
+  /** When the node was last seen, as other nodes sent it, in Unix seconds. Never in the future. */
   readonly seenAt: number
   /** When the crawl learnt the address. */
   readonly addedAt: number
-  /** The next visit is not before this. */
+  /** The earliest time of the next visit. */
   readonly dueAt: number
   /** The start of the last visit. */
   readonly visitedAt: number
   /** The start of the last visit with a handshake. */
   readonly reachedAt: number
-  /** The start of the first visit of the unbroken run of visits with a handshake that lasts. */
+  /** Since when the node is reachable: the start of the first visit after its last failed one. */
   readonly reachedSince: number
-  /** Visits that ended, and those of them with a handshake. */
+  /** The numbers of finished visits, and of visits with a handshake. */
   readonly visits: number
   readonly successes: number
   /** Failed visits since the last handshake. */
@@ -75,7 +75,7 @@ export interface Entry {
   readonly uptime: ReadonlyArray<number>
 }
 
-/** What a visit found. */
+/** The result of a visit. */
 export type Outcome =
   | { readonly _tag: "Reached"; readonly node: CrawledNode; readonly services: bigint }
   | { readonly _tag: "Failed"; readonly problem: string }
@@ -99,7 +99,7 @@ export interface Settings {
   readonly isBanned: (host: Host) => boolean
 }
 
-/** An address with what others tell of it. */
+/** An address as other nodes sent it. */
 export interface Told extends Address {
   readonly services: bigint
   /** Unix seconds. */
@@ -107,8 +107,7 @@ export interface Told extends Address {
 }
 
 /**
- * How many addresses there are, in which states. Of "waiting" are those that this crawl will still visit: new ones, and those that are
- * due again.
+ * The numbers of addresses by state. `waiting` counts the addresses that this crawl will visit: new ones, and those due again.
  *
  * @category models
  * @since 0.1.0
@@ -119,7 +118,7 @@ export interface Counts {
   readonly visiting: number
   readonly reached: number
   readonly failed: number
-  /** Addresses that were told and not kept, because the frontier was full. */
+  /** Addresses that were not added, because the frontier was full. */
   readonly refused: number
 }
 
@@ -141,7 +140,7 @@ const maximumPerHost = 8
 const maximumBackoff = 86_400_000
 /** A late timer catches up with this much of the rate. */
 const maximumLag = 100
-/** A time that is further ahead is wrong, and becomes one of five days ago (Core). */
+/** A time further in the future than this is replaced by five days ago (Core). In seconds. */
 const maximumAhead = 600
 const wrongTimeAge = 5 * 86_400
 /** Seconds after which a visit weighs 1/e of a new one, for each number of `uptime` (sipa's seeder). */
@@ -149,17 +148,7 @@ const windows = [2 * 3_600, 8 * 3_600, 86_400, 7 * 86_400, 30 * 86_400]
 /** The age of the first visit, in seconds. */
 const firstAge = 1_000
 
-const networkNames: ReadonlyArray<NetworkName> = ["ipv4", "ipv6", "onion", "i2p", "cjdns"]
-
-/** The /24 of IPv4, the /64 of IPv6, the host of other networks. */
-const subnetKey = ({ address, networkId }: Host): string =>
-  networkId === NetworkId.ipv4
-    ? hostKey({ networkId, address: address.subarray(0, 3) })
-    : networkId === NetworkId.ipv6
-      ? hostKey({ networkId, address: address.subarray(0, 8) })
-      : hostKey({ networkId, address })
-
-/** One customer has a /64 of IPv6 at least. */
+/** The /64 of IPv6, the smallest block that one customer gets; the host of other networks. */
 const customerKey = (host: Host): string => (host.networkId === NetworkId.ipv6 ? subnetKey(host) : hostKey(host))
 
 const plus = (counts: Map<string, number>, key: string, by: 1 | -1): void => {
@@ -199,14 +188,14 @@ export class CrawlFrontier {
 
   constructor(settings: Settings) {
     this.settings = settings
-    for (const name of networkNames) {
+    for (const name of publicNetworks) {
       this.lanes.set(name, { limit: settings.concurrency[name], queue: new DueQueue(), visiting: 0, waiting: 0 })
     }
   }
 
   /**
-   * Takes the entries of an earlier crawl. A visit that was cut short is due again as if it had ended. A crawl that visits each address
-   * once waits for it: nobody knows yet what the node would have told.
+   * Takes the entries of an earlier crawl. An unfinished visit is due again as if it had ended. With `once`, the crawl waits for it too,
+   * because its addresses are not known yet.
    */
   restore(entries: Iterable<Entry>, now: number): void {
     for (const entry of entries) {
@@ -227,7 +216,7 @@ export class CrawlFrontier {
     }
   }
 
-  /** Adds addresses that were told. Returns the entries that are new, and those that made room for them. */
+  /** Adds addresses. Returns the new entries, and those that were dropped for them. */
   add(addresses: Iterable<Told>, now: number): { readonly added: Array<Entry>; readonly removed: Array<Entry> } {
     const added: Array<Entry> = []
     const removed: Array<Entry> = []
@@ -272,10 +261,10 @@ export class CrawlFrontier {
   claim(now: number): ReadonlyArray<Tracked> {
     const claimed: Array<Tracked> = []
     let idle = 0
-    while (this.nextDialAt <= now && idle < networkNames.length) {
-      const lane = this.lanes.get(networkNames[this.firstLane]!)!
+    while (this.nextDialAt <= now && idle < publicNetworks.length) {
+      const lane = this.lanes.get(publicNetworks[this.firstLane]!)!
       // Networks take turns, so that a large one does not use up the rate.
-      this.firstLane = (this.firstLane + 1) % networkNames.length
+      this.firstLane = (this.firstLane + 1) % publicNetworks.length
       const entry = lane.visiting < lane.limit ? this.takeDue(lane, now) : undefined
       if (entry === undefined) {
         idle++
@@ -297,12 +286,12 @@ export class CrawlFrontier {
     return claimed
   }
 
-  /** Counts a dial more: the second one of a visit to a node that does not speak version 2. */
+  /** Counts another dial: the second connection of a visit, with v1. */
   countDial(now: number): void {
     this.nextDialAt = Math.max(this.nextDialAt, now - maximumLag) + 1000 / this.settings.rate
   }
 
-  /** Takes what a visit found. The visit counts as running until `release`. */
+  /** Records the result of a visit. The visit counts as running until `release`. */
   record(entry: Tracked, outcome: Outcome): void {
     const before = this.running.get(entry)
     if (before === undefined) return
@@ -397,7 +386,7 @@ export class CrawlFrontier {
     lane.waiting++
   }
 
-  /** Drops the address that failed longest ago, if it could be visited again by now: an address that comes back is due at once. */
+  /** Drops the address that failed longest ago, but only if it could be visited again: if it is added again, it is due at once. */
   private makeRoom(now: number, removed: Array<Entry>): boolean {
     for (const entry of this.failing) {
       if (entry.visitedAt + this.settings.revisit > now) return false

@@ -1,4 +1,4 @@
-/** A queue of what comes due at a time: a binary heap, whose equal times keep their order. */
+/** A queue of values by their due times: a binary heap. Values of equal times keep their order. */
 
 interface Slot<A> {
   readonly at: number
@@ -36,7 +36,7 @@ export class DueQueue<A> {
     heap[index] = slot
   }
 
-  /** Takes the first value whose time has come. */
+  /** Takes the first value that is due. */
   take(now: number): A | undefined {
     const { heap } = this
     const first = heap[0]

@@ -86,7 +86,7 @@ const toRow = (entry: Entry): Row => ({
 
 const states = new Set<string>(["new", "visiting", "reached", "failed"] satisfies ReadonlyArray<EntryState>)
 
-/** The entry of a row. `undefined` for a row that somebody changed into something else: it costs itself only. */
+/** The entry of a row. `undefined` for a row that is not valid: it is skipped. */
 const fromRow = (row: Row): Entry | undefined => {
   const address = Result.getOrUndefined(parse(row.address))
   if (address === undefined || !states.has(row.state) || !/^[0-9a-f]{1,16}$/.test(row.services)) return undefined

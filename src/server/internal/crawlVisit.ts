@@ -16,7 +16,7 @@ import { addressKey } from "./keys.ts"
 import { type NetworkName, wayOf } from "./networkNames.ts"
 
 /**
- * How long the parts of a visit took. A part that was not reached is absent.
+ * The durations of the parts of a visit. A part that was not reached is absent.
  *
  * @category models
  * @since 0.1.0
@@ -43,9 +43,9 @@ export interface Reached {
   readonly address: Address
   /** The start, in milliseconds since 1970. */
   readonly at: number
-  /** What both sides agreed on, and what the node said of itself. */
+  /** The negotiated features, and the version message of the node. */
   readonly info: Peer.Info
-  /** The addresses that the node told, each once, at most `addressesPerVisit`. A node may announce itself with one before the answer. */
+  /** The addresses that the node sent, each once, at most `addressesPerVisit`. The node's own announcement can be among them. */
   readonly learnt: ReadonlyArray<AddressV2>
   /**
    * Why the visit ended: `Answered` by a message with more than one address, `TimedOut` without one, or `Ended` by the node, which
@@ -167,8 +167,8 @@ const since = (from: number | undefined, to: number | undefined): Duration.Durat
   from === undefined || to === undefined ? undefined : Duration.millis(to - from)
 
 /**
- * Visits an address. It never fails: what goes wrong is the outcome. `services` are those that others told, or 0n; `onSecondDial` is
- * called before the connection in version 1 to a node that does not speak version 2.
+ * Visits an address. Never fails: a failed visit is a result. `services` are those that other nodes sent, or 0n. `onSecondDial` is called
+ * before the second connection, with v1, to a node that does not support v2.
  */
 export const visit = Effect.fnUntraced(function* (
   address: Address,

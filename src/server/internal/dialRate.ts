@@ -1,29 +1,24 @@
-/** The rate of dials of a server: a bucket of tokens, one for each dial. */
+/** The rate of dials of a server: a token bucket with one token for each dial. */
+import { TokenBucket } from "./tokenBucket.ts"
+
 export class DialRate {
   readonly #perSecond: number
-  readonly #burst: number
-  #tokens: number
-  #filledAt = 0
+  readonly #bucket: TokenBucket
 
   constructor(perSecond: number, burst: number) {
     this.#perSecond = perSecond
-    this.#burst = burst
-    this.#tokens = burst
-  }
-
-  #fill(now: number): void {
-    this.#tokens = Math.min(this.#burst, this.#tokens + ((now - this.#filledAt) / 1_000) * this.#perSecond)
-    this.#filledAt = now
+    this.#bucket = new TokenBucket({ perSecond, capacity: burst }, 0)
   }
 
   /** The time from which on a dial is allowed: `now` or later. */
   allowedAt(now: number): number {
-    this.#fill(now)
-    return this.#tokens >= 1 ? now : now + Math.ceil(((1 - this.#tokens) / this.#perSecond) * 1_000)
+    const tokens = this.#bucket.refill(now)
+    return tokens >= 1 ? now : now + Math.ceil(((1 - tokens) / this.#perSecond) * 1_000)
   }
 
+  /** Counts a dial, which must be allowed at this time. */
   take(now: number): void {
-    this.#fill(now)
-    this.#tokens--
+    this.#bucket.refill(now)
+    this.#bucket.take()
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Which inbound peer has to go when another one wants its slot: Bitcoin Core's `SelectNodeToEvict`.
+ * Chooses the inbound peer to evict when a new one needs a slot: Bitcoin Core's `SelectNodeToEvict`.
  *
  * Peers are protected in turn by properties that an attacker cannot easily have: a network group under our secret key, a short ping,
  * transactions and blocks that were news, a privacy network, a long connection. Of the peers that are left, the youngest of the
@@ -9,7 +9,7 @@ import { sipHash, type SipKey } from "../../primitives/siphash.ts"
 import type { ConnectionKind } from "../ConnectionKind.ts"
 import type { NetworkName } from "./networkNames.ts"
 
-/** A peer as the choice sees it. */
+/** The properties of a peer that the choice depends on. */
 export interface Candidate<Id> {
   readonly id: Id
   /** Only "inbound" peers are evicted. */
@@ -186,7 +186,7 @@ const hashGroup = (key: SipKey, group: string): number => {
 
 /**
  * The id of the peer to evict; `undefined` if all are protected, which is so for at most 20 candidates. `key` is a secret of this
- * start: without it nobody can choose an address whose group is protected.
+ * start, so that an attacker cannot choose an address in a protected group.
  */
 export const selectToEvict = <Id>(candidates: ReadonlyArray<Candidate<Id>>, key: SipKey): Id | undefined => {
   const hashes = new Map<string, number>()

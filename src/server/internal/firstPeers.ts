@@ -1,10 +1,10 @@
-/** Asks the sources of first addresses when the schedule says so: seed nodes, DNS seeds, fixed seeds. */
+/** Asks seed nodes, DNS seeds and fixed seeds for the first addresses, when the schedule says so. */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { Network } from "../../Network.ts"
 import type { AddressV2 } from "../../Wire.ts"
 import type { Book } from "../AddressBook.ts"
-import type { NetworkName } from "../Dialer.ts"
+import { type NetworkName, publicNetworks } from "./networkNames.ts"
 import { seedSource, type Seeds } from "../Seeds.ts"
 import type { ServerEvent } from "../ServerEvent.ts"
 import type { Random } from "./random.ts"
@@ -29,13 +29,11 @@ export interface FirstPeersOptions {
   readonly now: () => number
 }
 
-/** A book that is still empty when every source was asked: all are asked again after a minute, then after two, and so on. */
+/** If the book is still empty after all sources were asked, they are asked again after a minute, then after two, and so on. */
 const shortestPause = 60_000
 const longestPause = 600_000
 
-const seedable = ["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const
-
-/** Runs until the sources were asked or not needed, and again as long as the book is empty: nobody else could fill it. */
+/** Asks the sources, unless they are not needed. Starts again as long as the book is empty, because nothing else can fill it. */
 export const findFirstPeers = (options: FirstPeersOptions): Effect.Effect<void> => {
   const again = (pause: number): Effect.Effect<void> =>
     Effect.andThen(
@@ -106,7 +104,7 @@ const askAll = (options: FirstPeersOptions): Effect.Effect<void> =>
         fullRelay: registry.connectedFullRelay,
         isNetworkActive: registry.isActive,
         hasAddedNodes: registry.added.all.length > 0,
-        emptyNetworks: seedable.filter((name) => reachable.has(name) && !book.hasNetwork(name))
+        emptyNetworks: publicNetworks.filter((name) => reachable.has(name) && !book.hasNetwork(name))
       })
       const acted = Effect.forEach(actions, act, { discard: true })
       return Number.isFinite(until)

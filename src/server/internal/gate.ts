@@ -1,10 +1,11 @@
 /**
- * Who is let in: decides about a connection that arrives before anything is read from it or made for it, with the cheapest question
- * first. Times are milliseconds.
+ * Accepts or refuses inbound connections, before a byte is read and before memory is used for them. The cheapest check is first. Times are
+ * milliseconds.
  *
- * Its memory is bounded: by `maxPending` handshakes, and by the last evictions. A refused arrival leaves nothing.
+ * Its memory is bounded: by `maxPending` handshakes, and by the last evictions. A refused connection leaves no trace.
  */
-import { canonical, type Host, isLocal, NetworkId } from "../../Address.ts"
+import { canonical, type Host, isLocal } from "../../Address.ts"
+import { subnetKey } from "./keys.ts"
 import type { NetworkName } from "./networkNames.ts"
 
 /**
@@ -17,7 +18,7 @@ export type GateStep =
   /** The network is switched off. */
   | "network-off"
   | "banned"
-  /** The slots are (almost) full, and its host was discouraged. */
+  /** All slots but one are taken, and its host was discouraged. */
   | "discouraged"
   /** Its network, a /24 of IPv4 or a /64 of IPv6, has too many handshakes under way. */
   | "source-pending"
@@ -98,13 +99,7 @@ export const gateDefaults = {
 const loggedAtFirst = 3
 const logInterval = 30_000
 
-/** Bytes of an address that one customer holds: a /24 of IPv4, a /64 of IPv6. A CJDNS or I2P address is a whole key. */
-const sourceLengths: { readonly [networkId: number]: number | undefined } = { [NetworkId.ipv4]: 3, [NetworkId.ipv6]: 8 }
-
-const sourceOf = (of: Host): string => {
-  const { address, networkId } = canonical(of)
-  return String.fromCharCode(networkId, ...address.subarray(0, sourceLengths[networkId] ?? address.length))
-}
+const sourceOf = (host: Host): string => subnetKey(canonical(host))
 
 /** Which refusals of one step are logged. */
 class RefusalLog {
@@ -153,7 +148,7 @@ export class Gate {
     const { isBanned, isDiscouraged, maxPending, maxPendingPerSource } = this.#options
     if (!arrival.networkActive) return this.#refuse("network-off", now)
 
-    // All peers of an onion service have the address of this machine. Only an operator can ban it, and means its other users.
+    // All peers of an onion service have the address of this machine: a ban of it does not mean them.
     const isAnonymous = bind === "onion" || bind === "i2p"
     if (!noban && !isAnonymous && isBanned(host, now)) return this.#refuse("banned", now)
     const countsByHost = !isAnonymous && !isLocal(host)

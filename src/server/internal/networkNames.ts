@@ -10,6 +10,9 @@ import { canonical, type Host, isRoutable, NetworkId } from "../../Address.ts"
  */
 export type NetworkName = "ipv4" | "ipv6" | "onion" | "i2p" | "cjdns" | "not_publicly_routable"
 
+/** The networks that addresses can be dialled in. */
+export const publicNetworks = ["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const
+
 const names: { readonly [id: number]: NetworkName | undefined } = {
   [NetworkId.ipv4]: "ipv4",
   [NetworkId.ipv6]: "ipv6",
@@ -18,7 +21,7 @@ const names: { readonly [id: number]: NetworkName | undefined } = {
   [NetworkId.cjdns]: "cjdns"
 }
 
-/** The network whose way reaches a host, routable or not: 127.0.0.1 is "ipv4". */
+/** The network in which a host is dialled, also if it is not routable: 127.0.0.1 is "ipv4". */
 export const wayOf = (host: Host): NetworkName => names[canonical(host).networkId] ?? "not_publicly_routable"
 
 /**

@@ -1,6 +1,6 @@
 /**
- * Ends outbound peers whose chain is behind ours, and the worst of those that were connected beyond the usual number. Nobody else could
- * free our slots from nodes that keep us on a bad chain.
+ * Ends outbound peers whose chain has less work than ours, and the worst of the extra peers. Otherwise peers on a bad chain could occupy
+ * all outbound slots (Bitcoin Core's ConsiderEviction and EvictExtraOutboundPeers).
  */
 import type { ChainView } from "../ChainView.ts"
 
@@ -11,7 +11,7 @@ export interface Watched {
   /** Milliseconds when the handshake was completed. */
   readonly readyAt: number
   readonly network: string
-  /** Milliseconds when the last block came that was new here; 0 before the first one. */
+  /** When it last sent a block that was new to us, in milliseconds; 0 before that. */
   readonly lastBlock: number
 }
 
@@ -44,7 +44,7 @@ export class OutboundWatch {
   readonly #protected = new Set<number>()
   #extraAt = 0
   #staleAt = 0
-  /** Whether one more full-relay peer is wanted, because the tip is old. */
+  /** Whether one more full-relay peer is wanted, because the tip is stale. */
   wantsExtraFullRelay = false
 
   constructor(limits: { readonly fullRelay: number; readonly blockRelay: number }, now: number) {

@@ -39,7 +39,8 @@ export const inboundPools = (
     shares.set(bind, share)
     rest -= share
   }
-  if (rest < 0) return new PoolsError({ problem: `they are ${slots - rest}, but there are ${slots} inbound slots` })
+  if (rest < 0)
+    return new PoolsError({ problem: `they add up to ${slots - rest}, but there are ${slots} inbound slots` })
   const others = binds.filter((bind) => !shares.has(bind))
   for (const [index, bind] of others.entries()) {
     shares.set(bind, Math.floor(rest / others.length) + (index < rest % others.length ? 1 : 0))

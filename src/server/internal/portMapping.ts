@@ -147,7 +147,7 @@ const ask = Effect.fnUntraced(function* (
   }
 })
 
-/** A mapping that lives, with the scope of what was done for it. */
+/** A mapping in force, with the scope of `onMapped`. */
 interface Live {
   readonly mapping: Mapping
   readonly scope: Scope.Closeable
@@ -181,7 +181,7 @@ export const keepMappings = Effect.fnUntraced(function* (
       return live === undefined ? Effect.void : Scope.close(live.scope, Exit.void)
     })
 
-  /** Takes what a router granted: the mapping of before if it is the same, else a new one in its place. */
+  /** Takes a grant of the router: renews the mapping if it is the same, else replaces it. */
   const take = Effect.fnUntraced(function* (name: string, internal: Address.Host, granted: Granted) {
     const { external, lifetime, protocol } = granted
     failures.delete(name)

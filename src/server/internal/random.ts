@@ -38,6 +38,10 @@ export const makeRandom = (key: Uint8Array): Random => {
   return { next, below: (bound) => Math.floor(next() * bound) }
 }
 
+/** Random bytes. */
+export const bytesOf = (random: Random, size: number): Uint8Array =>
+  Uint8Array.from({ length: size }, () => random.below(256))
+
 /** Milliseconds of an exponential distribution with this mean, as Bitcoin Core draws the times of its timers. */
 export const exponential = (random: Random, mean: number): number => -Math.log1p(-random.next()) * mean
 

@@ -1,10 +1,9 @@
 /**
- * Which requests to a local HTTP server come from a program of its operator and which from a page of a stranger in the operator's browser.
- * A browser lets a page send them to 127.0.0.1, and with DNS rebinding also read the answers: the name of the page then resolves to
+ * Tells requests of the operator's programs to a local HTTP server from requests of foreign web pages in the operator's browser. A browser lets a page send them to 127.0.0.1, and with DNS rebinding also read the answers: the name of the page then resolves to
  * 127.0.0.1, but stays in the Host header.
  */
 
-/** The headers of a request that tell. */
+/** The headers that tell them apart. */
 export interface RequestHeaders {
   readonly host: string | undefined
   readonly origin: string | undefined
@@ -32,7 +31,7 @@ export const refusal = (headers: RequestHeaders, hosts: ReadonlySet<string>): st
   if (host === undefined || !isOwnHost(host, hosts)) {
     return "the Host header is not localhost, an IP address or a host that the program allows"
   }
-  // "none" is a person who entered the URL.
+  // "none": the user entered the URL.
   const isForeign =
     (fetchSite !== undefined && fetchSite !== "none" && fetchSite !== "same-origin") ||
     (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`)

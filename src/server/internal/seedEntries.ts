@@ -40,7 +40,7 @@ export const dnsEntries = (
 /** Addresses that are read in one turn of the event loop. Each name of an onion service has a checksum that takes 50 µs. */
 const sliceSize = 64
 
-/** Entries of fixed seeds: seen 7 to 14 days ago. A text that is no address of its network is left out. */
+/** Entries of fixed seeds: seen 7 to 14 days ago. A text that is not an address of its network is skipped. */
 export const fixedEntries = Effect.fnUntraced(function* (
   seeds: FixedSeeds,
   networks: ReadonlySet<NetworkName>,

@@ -1,6 +1,6 @@
 /**
- * When to ask which source of first addresses, as Bitcoin Core does: seed nodes, then DNS seeds, then fixed seeds. Each source sees that
- * we start, and could fill our address book, so it is asked only while the better ones before it have not helped.
+ * The schedule of the sources of first addresses, as in Bitcoin Core: seed nodes, then DNS seeds, then fixed seeds. Each source learns that
+ * we start, and could fill our address book, so it is asked only if the sources before it gave too little.
  */
 import type { NetworkName } from "./networkNames.ts"
 import { type Random, shuffle } from "./random.ts"

@@ -1,6 +1,6 @@
-/** How far the clocks of outbound peers are from ours. Nobody adjusts a clock by them: they only warn the operator. */
+/** The differences of the clocks of outbound peers from ours. They only serve to warn the operator: no clock is adjusted. */
 
-/** The peers whose offsets are kept, and how many of them make a median worth a word. */
+/** The number of offsets that are kept, the least for a median, and the largest median without a warning, in seconds. */
 const kept = 50
 const least = 5
 const tolerance = 10 * 60
@@ -22,7 +22,7 @@ export class TimeOffsets {
     return sorted[sorted.length >> 1]!
   }
 
-  /** What is wrong with our clock, if it seems to be wrong. */
+  /** The warning, if our clock seems to be wrong. */
   get warning(): string | undefined {
     const { median } = this
     return Math.abs(median) <= tolerance

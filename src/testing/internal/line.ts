@@ -1,11 +1,11 @@
-/** One connection of a simulated network: what its bytes meet on their way. */
+/** One connection of a simulated network: carries its bytes with latency, bandwidth, cuts and losses. */
 import * as Effect from "effect/Effect"
 import type { Pair } from "../../Connection.ts"
 import { withoutStackTrace } from "../../primitives/withoutStackTrace.ts"
 import type { Link } from "./links.ts"
 import type { Timer, Timers } from "./timers.ts"
 
-/** What a line needs of its network. */
+/** The network as a line sees it. */
 export interface LineOptions {
   readonly timers: Timers
   readonly link: Link
@@ -22,7 +22,7 @@ export interface LineOptions {
 }
 
 interface Direction {
-  /** What is on its way, in order. A timer delivers the first of it, whichever it was started for. */
+  /** Packets in transit, in order. Each timer delivers the first one, also if it was started for another. */
   readonly parcels: Array<{ readonly bytes: Uint8Array | undefined; readonly arrive: () => void }>
   /** The number of timers that fired while no packet arrived. */
   lost: number

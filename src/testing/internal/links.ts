@@ -1,4 +1,4 @@
-/** What lies between two hosts: a latency and a bandwidth for each direction. */
+/** The link between two hosts: a latency and a bandwidth for each direction. */
 
 /** The numbers of a link, drawn already. */
 export interface LinkNumbers {

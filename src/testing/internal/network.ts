@@ -1,4 +1,4 @@
-/** The machines of a simulated network: who can reach whom, how a dial and a listen go, and which packets arrive. */
+/** The simulated network and its machines: routes, dials, listeners, and the delivery of packets. */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Context from "effect/Context"
 import { SecureRandom } from "effect/crypto"
@@ -26,7 +26,7 @@ const defaultPort = 8333
 const retries = [0, 1_000, 3_000, 7_000, 15_000, 31_000, 63_000]
 /** How long a dial waits for one address of a name before it tries the next one, in milliseconds (as Node). */
 const attemptTimeout = 250
-/** How long a connection whose scope has ended flushes, in milliseconds. */
+/** The most time in milliseconds that a connection may flush after its scope has ended. */
 const lingerTimeout = 500
 
 export const addressOf = (of: Address.Address | string): Address.Address =>
@@ -54,7 +54,7 @@ const needsProxy = (networkId: number): boolean =>
 const dialFailed = (problem: DialProblem, { host, port }: Endpoint, cause?: Error): ConnectionError =>
   withoutStackTrace(() => new ConnectionError({ reason: { _tag: "DialFailed", problem, host, port, cause } }))
 
-/** What waits at a listening port. */
+/** The connections that wait at a listening port. */
 interface Port {
   readonly backlog: number
   readonly pending: Array<readonly [Line, Connection.Connection]>
@@ -326,7 +326,7 @@ export class Network {
     else {
       const parsed = Address.parseHost(host)
       hosts = Result.isSuccess(parsed) ? [parsed.success] : (this.names.get(host.toLowerCase()) ?? [])
-      // No resolver is asked for such a name (RFC 7686), and here it is no address.
+      // An onion or I2P name that is not a valid address. It is never resolved (RFC 7686).
       if (hosts.length === 0 && from.proxied.size === 0 && /\.(?:onion|i2p)$/i.test(host)) {
         return dialFailed("NeedsProxy", goal)
       }

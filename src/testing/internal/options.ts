@@ -12,17 +12,17 @@ import type * as Nonce from "../../Nonce.ts"
 import type * as PeerServer from "../../PeerServer.ts"
 
 /**
- * What lies between two hosts.
+ * The link between two hosts.
  *
  * @category options
  * @since 0.1.0
  */
 export interface LinkOptions {
-  /** The time of a packet in one direction; 50 ms by default. With two limits each pair of hosts draws one between them. */
+  /** One-way delay of a packet; 50 ms by default. With limits, each pair of hosts draws its latency between them. */
   readonly latency?: Duration.Input | { readonly minimum: Duration.Input; readonly maximum: Duration.Input } | undefined
-  /** Bytes in a second in each direction, for all connections of two hosts together. No limit by default. */
+  /** Bytes per second in each direction, shared by all connections of two hosts. No limit by default. */
   readonly bandwidth?: number | undefined
-  /** The mean time after which a connection is lost: it is reset at both ends. The times are exponential. Never by default. */
+  /** Mean lifetime of a connection, exponentially distributed: then it is reset at both ends. Unlimited by default. */
   readonly lifetime?: Duration.Input | undefined
 }
 
@@ -40,16 +40,15 @@ export interface Options {
   /** How long a dial waits for a host that does not answer; 5 s by default. */
   readonly connectTimeout?: Duration.Input | undefined
   /**
-   * How long a connection lives while nothing that it sends arrives, because the path is cut; 15 min by default, as on Linux. Then both
-   * ends are reset.
+   * How long a connection with undelivered bytes survives a cut; 15 min by default, as on Linux. Then both ends are reset.
    */
   readonly retransmitTimeout?: Duration.Input | undefined
   /**
-   * How long `close` of a connection waits for the other end. By default it does not wait, so that nothing waits for a Clock that does
-   * not move; bytes and end arrive all the same.
+   * How long `close` of a connection waits for the other end. By default it does not wait, because the Clock may stand still; the bytes
+   * and the end still arrive.
    */
   readonly closeTimeout?: Duration.Input | undefined
-  /** How many bytes each direction of a connection holds, on their way or not read yet; 64 KiB by default. */
+  /** Bytes that each direction of a connection holds, in transit or unread; 64 KiB by default. */
   readonly window?: number | undefined
   /** How many of the last events are kept; 1,000 by default. */
   readonly maximumEvents?: number | undefined
@@ -64,21 +63,21 @@ export interface Options {
  * @since 0.1.0
  */
 export interface HostOptions {
-  /** The name in events; the first address by default. It is no name of DNS: see `setName`. */
+  /** The name in events; the first address by default. It cannot be dialled: for host names see `setName`. */
   readonly name?: string | undefined
   /**
-   * Addresses, or their texts, whose port is 8333 if they name none. By default one IPv4 address of a /16 in which no other host is.
+   * Addresses, or their texts with port 8333 by default. If left out, the host gets an IPv4 address in a /16 of its own.
    */
   readonly addresses?: NonEmptyReadonlyArray<Address.Address | string> | undefined
   /**
-   * The networks that the host can dial without an address in them, through a proxy of its own: Tor and I2P, by `Address.NetworkId`. The
-   * remote then sees 127.0.0.1, as behind an onion service.
+   * Networks that the host dials through a proxy, without an address in them: Tor and I2P, by `Address.NetworkId`. The remote sees
+   * 127.0.0.1, as an onion service does.
    */
   readonly proxied?: ReadonlyArray<number> | undefined
 }
 
 /**
- * How a host listens.
+ * The options of `Host.listen`.
  *
  * @category options
  * @since 0.1.0
@@ -86,7 +85,7 @@ export interface HostOptions {
 export interface ListenOptions {
   /** The addresses to listen on, each with its port; all addresses of the host by default. */
   readonly addresses?: NonEmptyReadonlyArray<Address.Address | string> | undefined
-  /** How many connections wait for an `accept`; 128 by default. A dial above that gets no answer until there is room. */
+  /** Connections that wait for `accept`; 128 by default. Further dials get no answer until there is room. */
   readonly backlog?: number | undefined
 }
 
@@ -102,7 +101,7 @@ export interface Listener extends PeerServer.Listener {
 }
 
 /**
- * What can be dialled: an address, or a name or address as text with a port.
+ * A target of a dial: an address, or a host name or address as text with a port.
  *
  * @category models
  * @since 0.1.0
@@ -120,10 +119,8 @@ export interface Host {
   readonly addresses: NonEmptyReadonlyArray<Address.Address>
   /**
    * Connects, in the scope of the caller, as `NodeConnection.connect` does. Fails with `DialFailed`: `HostNotFound` for an unknown name,
-   * `Refused` where nobody listens, `Timeout` where nobody answers (no such host, a cut, a full backlog), `Unreachable` for a network
-   * that this host is not in, `NeedsProxy` for Tor and I2P without it, and `BadPort`.
-   *
-   * A function of its own, which can be passed on.
+   * `Refused` without a listener, `Timeout` without an answer (no such host, a cut, a full backlog), `Unreachable` for a network that this
+   * host is not in, `NeedsProxy` for Tor and I2P without a proxy, and `BadPort`. It does not use `this`.
    */
   readonly dial: (target: Target) => Effect.Effect<Connection, ConnectionError, Scope.Scope>
   /**
@@ -131,8 +128,8 @@ export interface Host {
    */
   readonly listen: (options?: ListenOptions) => Effect.Effect<Listener, ConnectionError, Scope.Scope>
   /**
-   * Nonces, random bytes, and what hides a key exchange (BIP324), all from the seed, for the peers of this host. Two hosts must not share
-   * a `Nonce`: each would take the other one for itself. The keys of a key exchange are the platform's.
+   * Nonces and random bytes for the peers of this host, from the seed, also for the garbage of BIP324. Two hosts must not share a `Nonce`:
+   * they would detect connections to each other as self-connections. The keys of BIP324 are the platform's, not from the seed.
    */
   readonly layer: Layer.Layer<Nonce.Nonce | SecureRandom.SecureRandom>
 }

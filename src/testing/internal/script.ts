@@ -1,21 +1,21 @@
-/** Scripts: what a remote of a test says, as plain functions. */
+/** Scripts: scripted remote peers as plain functions. */
 import type * as Duration from "effect/Duration"
 import type { Endpoint } from "../../ConnectionError.ts"
 import type * as Wire from "../../Wire.ts"
 
 /**
- * What a script does next: send a message or bytes, wait, or end the connection. Actions are performed in order, and a later turn waits
- * for those of an earlier one. Bytes that do not fit into the connection hold the script up.
+ * An action of a script: send a message or bytes, wait, or end the connection. Actions are performed in order, also those of later
+ * turns. The script pauses while the connection takes no more bytes.
  *
  * @category models
  * @since 0.1.0
  */
 export type Action =
   | Wire.Message
-  /** Bytes as they are, whatever they mean. */
+  /** Raw bytes, sent without a frame. */
   | Uint8Array
   | { readonly _tag: "Wait"; readonly duration: Duration.Input }
-  /** Sends what was written, then the end. */
+  /** Flushes, then ends the connection. */
   | { readonly _tag: "Close" }
   /** Ends the connection at once. */
   | { readonly _tag: "Destroy" }
@@ -29,13 +29,13 @@ export type Action =
 export type Turn<S> = readonly [state: S, ...actions: ReadonlyArray<Action>]
 
 /**
- * What a script knows besides its state.
+ * The other side of a script's connection, and the time.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Remote {
-  /** Which side dialled: "inbound" if the script was dialled. */
+  /** "inbound" if the other side dialled. */
   readonly direction: "inbound" | "outbound"
   /** The address of the other side. */
   readonly address: Endpoint
@@ -51,11 +51,11 @@ export interface Remote {
  */
 export interface Script<S = unknown> {
   readonly state: S
-  /** When the connection is there; with `withHandshake`, when the handshake is complete. */
+  /** Called when the connection is made; with `withHandshake`, when the handshake is complete. */
   readonly onConnect?: ((state: S, remote: Remote) => Turn<S>) | undefined
-  /** For each message of version 1. A remote that sends anything else is disconnected. */
+  /** Called for each message. A remote that sends bytes that are not v1 messages is disconnected. */
   readonly onMessage: (message: Wire.Message, state: S, remote: Remote) => Turn<S>
-  /** Again and again, on the Clock; at most once a millisecond. */
+  /** Called at an interval on the Clock, of at least a millisecond. */
   readonly tick?: { readonly every: Duration.Input; readonly onTick: (state: S, remote: Remote) => Turn<S> } | undefined
 }
 

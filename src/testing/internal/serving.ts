@@ -1,4 +1,4 @@
-/** What a node with a chain answers. */
+/** Answers of a node with a chain. */
 import * as Wire from "../../Wire.ts"
 import type { Chain } from "../RegtestChain.ts"
 

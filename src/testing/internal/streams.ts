@@ -43,7 +43,7 @@ export const joined = (pieces: ReadonlyArray<Uint8Array>): Uint8Array => {
 }
 
 /**
- * Pulls exactly so many bytes.
+ * Pulls exactly this many bytes.
  *
  * @category helpers
  * @since 0.1.0

@@ -1,7 +1,7 @@
 /**
- * The answers to getaddr. Everybody who asks over one network at one of our addresses gets the same answer for a day, so that asking
- * often reveals no more of the book (Bitcoin Core). The times in each answer are drawn anew, so that two answers, and with them two
- * addresses of this node, cannot be joined by equal times.
+ * The cached answers to getaddr. All peers of one network at one of our addresses get the same answer for a day, so that many requests
+ * reveal no more of the book than one (Bitcoin Core). The times in each answer are randomised, so that equal times do not link two answers,
+ * and with them two addresses of this node.
  */
 import type { AddressV2 } from "../../../Wire.ts"
 import type { NetworkName } from "../networkNames.ts"
@@ -18,10 +18,10 @@ const longerLife = 6 * hour * 1_000
 const blur = 2 * day
 const oldest = 29 * day
 
-/** A node with more addresses of its own forgets the answer that ends soonest. Each holds at most 1,000 addresses. */
+/** The most answers in the cache; a further one replaces the one that expires first. Each has at most 1,000 addresses. */
 const mostAnswers = 100
 
-/** Over which network a peer came, and to which address of ours. */
+/** The network of a peer, and our address that it is connected to. */
 export interface Requester {
   readonly network: NetworkName
   /** Our address and port of the connection, as text. */

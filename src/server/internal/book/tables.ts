@@ -13,14 +13,14 @@ import { BookHash, bucketSize, type GroupOf, newBuckets, triedBuckets } from "./
 
 /** The most entries that the two tables can hold: each of them is in a place. */
 const mostEntries = (newBuckets + triedBuckets) * bucketSize
-/** An address is in at most so many buckets of the new table. */
+/** The most buckets of the new table that an address can be in. */
 export const mostReferences = 8
 /** How many newcomers may wait until the occupants of their places were tested. */
 const mostCollisions = 10
 
 const hour = 3_600
 const day = 24 * hour
-/** Addresses that nobody saw for longer are terrible. */
+/** Addresses that no node has seen for longer are terrible. */
 const horizon = 30 * day
 /** An address that was never reached is terrible after this many attempts. */
 const attemptsWithoutSuccess = 3
@@ -164,11 +164,11 @@ export class Tables {
     if (--this.entries.references[id]! === 0) this.remove(id)
   }
 
-  // ---- what happens to addresses
+  // ---- changes of addresses
 
   /**
-   * Takes addresses that a source told of. Their times are set back by `penalty` seconds. Returns how many got a place in the new table,
-   * or one more place.
+   * Adds addresses that a source sent. Their times are set back by `penalty` seconds. Returns how many positions of the new table were
+   * filled.
    */
   add(addresses: Iterable<AddressV2>, source: Address.Host, now: number, penalty = 0): number {
     const from = isWellFormed(source) ? Address.canonical(source) : unspecified
@@ -289,7 +289,7 @@ export class Tables {
     this.entries.references[id]!--
   }
 
-  /** The occupant of a place for which a newcomer waits: dial it, to know whether it still answers. */
+  /** The occupant of a place that another address waits for. A feeler tests whether it still answers. */
   collision(): number {
     const { collisions } = this
     if (collisions.size === 0) return -1
@@ -320,7 +320,7 @@ export class Tables {
     this.#makeTried(id, place)
   }
 
-  /** A connection to an address ended. Its time becomes public, so this is not for connections that nobody must know of. */
+  /** A connection to an address ended. Its time becomes public, so do not call this for connections that must stay secret. */
   connected(address: Address.Address, now: number): void {
     const id = this.entries.find(canonical(address))
     if (id !== -1 && seconds(now) - this.entries.time[id]! > 20 * 60) this.entries.time[id] = seconds(now)

@@ -7,7 +7,7 @@ import type { List, ListedAddress } from "./models.ts"
 import type { Tables } from "./tables.ts"
 import { type NetworkName, networkNameOf } from "../networkNames.ts"
 
-/** What an address is taken for if the text does not say it. */
+/** The properties of an address that a text does not give. */
 export interface Defaults {
   readonly port: number
   readonly services: bigint
@@ -60,7 +60,7 @@ const withTime = (
     ? parsed.failure.message
     : {
         address: { ...parsed.success, timestamp, services },
-        // Whoever hands over a file is trusted: no group of sources limits its addresses.
+        // The operator's file is trusted: each address is its own source, so that no source group limits them.
         source: parsed.success,
         lastSuccess
       }

@@ -1,6 +1,6 @@
 /** A server whose remotes, services, callbacks and callers do what they must not do. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { type Address, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
 import { AddressBook, ChainView, Dialer, Reputation, Server, Store } from "effect-bitcoin-peer/server"
@@ -545,4 +545,19 @@ describe("options", () => {
       })
     )
   }
+})
+
+describe("awaitPeers", () => {
+  it.effect("is interrupted when the server ends, and waits for no number that is none", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const server = yield* Scope.provide(start(memoryNetwork()), scope)
+      assert.deepStrictEqual(yield* server.awaitPeers(Number.NaN), [])
+      const waiting = yield* Effect.forkScoped(server.awaitPeers(1))
+      yield* TestClock.adjust(10)
+      yield* Scope.close(scope, Exit.void)
+      const exit = yield* Fiber.await(waiting)
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause))
+    })
+  )
 })

@@ -67,7 +67,8 @@ const interrupted: End = { isInterrupted: true, isLocal: true, retry: true }
 const rig = (
   picks: ReadonlyArray<Pick>,
   changes: Partial<Limits> = {},
-  networks: ReadonlyArray<NetworkName> = ["ipv4"]
+  networks: ReadonlyArray<NetworkName> = ["ipv4"],
+  own?: Book
 ) => {
   const { book, told } = bookOf(picks)
   const events: Array<RegistryEvent> = []
@@ -75,7 +76,7 @@ const rig = (
   const registry = new Registry({
     limits: { ...limits, ...changes },
     random: makeRandom(new Uint8Array(16)),
-    book,
+    book: own ?? book,
     reachable: new Set(networks),
     groupOf: Address.group,
     isAllowed: (address) => !banned.has(Address.format(address)),
@@ -252,6 +253,33 @@ describe("a poor book", () => {
   })
 })
 
+describe("a book of dead addresses", () => {
+  it("is dialled once a minute each, not as fast as the rate allows", () => {
+    const tried = new Map<string, number>()
+    const dead = [ip(60, 1), ip(61, 1)]
+    let at = 0
+    const book: Book = {
+      ...bookOf([]).book,
+      select: () => {
+        const address = dead[at++ % dead.length]!
+        return pick(address, { lastTry: tried.get(Address.format(address)) ?? 0 })
+      }
+    }
+    const poor = rig([], {}, ["ipv4"], book).registry
+    let dials = 0
+    const start = 1_780_000_000_000
+    for (let now = start; now < start + 600_000; now += 100) {
+      const action = poor.next(now)
+      if (action._tag === "Wait") continue
+      dials++
+      tried.set(shown([action.entry])[0]!, now)
+      poor.ended(action.entry.id, failed, now)
+    }
+    assert.isAtLeast(dials, 10)
+    assert.isAtMost(dials, 2 * 11)
+  })
+})
+
 describe("what a server dials first", () => {
   it("is what the operator asked for, then added nodes, then seeds, anchors, full-relay and block-relay peers", () => {
     const { registry } = rig(manyGroups)
@@ -335,6 +363,30 @@ describe("a network without a peer", () => {
       }
     }
     assert.strictEqual(found?.kind, "outbound-full-relay")
+  })
+})
+
+describe("a planner with nothing to do before the end of a dial", () => {
+  it("waits for that end, and not for a time that has passed", () => {
+    const { connectAll, registry } = rig([
+      ...manyGroups,
+      ...Array.from({ length: 200 }, (_, i) => pick(ip(120, i % 200)))
+    ])
+    connectAll(0)
+    for (let now = 0; now < 7_200_000;) {
+      const action = registry.next(now)
+      if (action._tag === "Dial") {
+        assert.strictEqual(action.entry.kind, "feeler")
+        // This feeler never ends.
+        for (let later = now + 60_000; later < now + 3_600_000; later += 60_000) {
+          const next = registry.next(later)
+          assert.isTrue(next._tag === "Wait" && next.until > later)
+        }
+        return
+      }
+      now = Math.max(now + 1, action.until)
+    }
+    assert.fail("no feeler")
   })
 })
 

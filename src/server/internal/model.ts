@@ -212,7 +212,7 @@ export interface Server {
   readonly events: Stream.Stream<ServerEvent>
   /**
    * Waits until `count` peers that satisfy `where` are connected, and returns them. Without `where` all kinds count, also inbound and
-   * addr-fetch.
+   * addr-fetch. It is interrupted when the server ends.
    */
   readonly awaitPeers: (
     count: number,

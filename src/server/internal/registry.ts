@@ -127,6 +127,7 @@ const mostPicks = 100
 const picksWithoutRecent = 30
 const picksWithoutBadPorts = 50
 const recently = 10 * 60_000
+const justNow = 60_000
 const shortestEmptyWait = 500
 const longestEmptyWait = 8_000
 /** So many dials that fail in a row within this time because of this machine mean that it is offline. */
@@ -389,15 +390,28 @@ export class Registry {
     const timers = [
       this.count("manual") < limits.manual ? this.added.nextAt : never,
       isShort && this.#emptyUntil > now ? this.#emptyUntil : never,
-      isShort ? never : this.#feelerAt,
-      isShort ? never : this.#networkPeerAt,
-      isShort || !this.#looksForBlockRelay ? never : this.#extraBlockRelayAt
+      // What waits for the end of a dial is asked for again when it has ended.
+      isShort || this.#pending(true) > 0 ? never : this.#feelerAt,
+      isShort || !this.#hasRoom || !this.#looksForNetworks ? never : this.#networkPeerAt,
+      isShort || !this.#hasRoom || !this.#looksForBlockRelay ? never : this.#extraBlockRelayAt
     ]
     return Math.min(...timers)
   }
 
   get #wantedFullRelay(): number {
     return this.#options.limits.fullRelay + (this.wantsExtraFullRelay && this.#options.limits.fullRelay > 0 ? 1 : 0)
+  }
+
+  /** One full-relay peer more than usual is enough: only a server with a chain ends the worst of them. */
+  get #looksForNetworks(): boolean {
+    return this.count("outbound-full-relay") === this.#options.limits.fullRelay
+  }
+
+  /** Whether another automatic dial may begin beside those that run. */
+  get #hasRoom(): boolean {
+    const { pendingDials } = this.#options.limits
+    const isStarting = this.connectedFullRelay < 2
+    return this.#pending(false) < (this.isOffline ? 1 : isStarting ? pendingDials : Math.ceil(pendingDials / 2))
   }
 
   /** A server without block-relay peers, or with nodes of the operator's choice only, wants no extra ones. */
@@ -431,9 +445,7 @@ export class Registry {
     if (this.#feelerAt === never) this.#startTimers(now)
     const fullRelay = this.count("outbound-full-relay")
     const blockRelay = this.count("block-relay-only")
-    const isStarting = this.connectedFullRelay < 2
-    const pending = this.isOffline ? 1 : isStarting ? limits.pendingDials : Math.ceil(limits.pendingDials / 2)
-    const room = this.#pending(false) < pending
+    const room = this.#hasRoom
     const automatic = fullRelay + blockRelay + this.count("feeler") + this.count("addr-fetch")
     if (room && this.#fetches.length > 0 && automatic <= limits.fullRelay + limits.blockRelay) {
       return {
@@ -460,7 +472,7 @@ export class Registry {
       this.#feelerAt = now + exponential(random, feelerMean) + random.next() * feelerNoise
       return this.#draw("feeler", now)
     }
-    if (now >= this.#networkPeerAt && room) {
+    if (now >= this.#networkPeerAt && room && this.#looksForNetworks) {
       this.#networkPeerAt = now + exponential(random, networkPeerMean)
       const network = this.#missingNetwork()
       if (network !== undefined) return this.#draw("outbound-full-relay", now, new Set([network]))
@@ -552,6 +564,8 @@ export class Registry {
     if (!this.#isDiallable(pick, now)) return false
     if (kinds[kind].holdsGroup && this.#holdsGroup(address)) return false
     if (now - lastTry < recently && picks < picksWithoutRecent) return false
+    // A book of a few dead addresses would otherwise be dialled in a circle, as fast as the rate allows.
+    if (lastTry > 0 && now - lastTry < justNow) return false
     if (kinds[kind].needsServices ? !this.#offers(services) : (services & (fullNode | networkLimited)) === 0n)
       return false
     return picks >= picksWithoutBadPorts || !hasGroup(address) || !this.#options.isBadPort(address.port)

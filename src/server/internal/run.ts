@@ -272,6 +272,12 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   )
   const fibers = yield* Scope.provide(FiberMap.make<number>(), lives)
   const connections = new Connections((id) => FiberMap.remove(fibers, id))
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      connections.haveEnded = true
+      connections.changed()
+    })
+  )
   const conduct = new Conduct({
     connections,
     bans,

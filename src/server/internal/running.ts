@@ -84,6 +84,9 @@ export class Connections extends Map<number, Running> {
     return Deferred.await(this.#change)
   }
 
+  /** Whether no peer comes any more, because the server has ended. */
+  haveEnded = false
+
   /** To be called when a peer came or went. */
   changed(): void {
     const change = this.#change

@@ -160,7 +160,9 @@ export const makeService = (parts: Parts): Server => {
         while (true) {
           const { nextChange } = connections
           const found = connections.peers.filter(where)
-          if (found.length >= count) return found
+          if (!(found.length < count)) return found
+          // Nobody comes any more.
+          if (connections.haveEnded) return yield* Effect.interrupt
           yield* nextChange
         }
       }),

@@ -1,4 +1,4 @@
-/** What follows when a peer misbehaves, and when the operator bans a subnet. */
+/** Acts on misbehaviour of peers and on bans. */
 import * as Effect from "effect/Effect"
 import * as Address from "../../Address.ts"
 import type { Assessment } from "../../Peer.ts"
@@ -32,7 +32,7 @@ export interface ConductOptions {
   readonly now: () => number
 }
 
-/** What btcd counts against a peer that stays connected. */
+/** The offence of a message under the policy of btcd. */
 const offenceOf = (message: Wire.Message, offersBloom: boolean): Offence | undefined => {
   switch (message._tag) {
     case "mempool":
@@ -108,7 +108,7 @@ export class Conduct {
     return one.tracked
   }
 
-  /** Does what a verdict says. */
+  /** Carries out a verdict. */
   #follow(one: Running, verdict: Verdict, why: string): void {
     const { bans, connections, emit, now, runFork } = this.#options
     const { address, target } = one.entry

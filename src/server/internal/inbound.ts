@@ -1,4 +1,4 @@
-/** Inbound connections: who is let in, in which pool of slots, and who has to go for another. */
+/** Inbound connections: admission, the pools of slots, and eviction. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Host } from "../../Address.ts"
@@ -72,7 +72,7 @@ export class Inbound {
     for (const { connected, entry } of connections.values()) {
       if (entry.kind === "inbound" && connected?.peer.info.relay === true && !entry.isEnding) relaying++
     }
-    // A server with one slot is no less useful for that.
+    // At least one, so that a server with one slot accepts such a peer.
     if (relaying <= Math.max(1, Math.floor(maxInbound * transactionShare))) return undefined
     const worst = this.#worst((one) => one !== newcomer && one.connected?.peer.info.relay === true)
     return worst?.id ?? newcomer.entry.id

@@ -123,14 +123,14 @@ const feelerNoise = 1_000
 const extraBlockRelayMean = 5 * 60_000
 const networkPeerMean = 5 * 60_000
 const mostPicks = 100
-/** Within so many picks an address that was tried in the last ten minutes is passed over. */
+/** The first 30 picks skip addresses that were tried in the last ten minutes. */
 const picksWithoutRecent = 30
 const picksWithoutBadPorts = 50
 const recently = 10 * 60_000
 const justNow = 60_000
 const shortestEmptyWait = 500
 const longestEmptyWait = 8_000
-/** So many dials that fail in a row within this time because of this machine mean that it is offline. */
+/** This many local dial failures in a row within `offlineWindow` mean that this machine is offline. */
 const offlineDials = 8
 const offlineWindow = 10_000
 const offlineProbe = 5_000
@@ -572,5 +572,5 @@ export class Registry {
   }
 }
 
-/** What Bitcoin Core asks of peers whose blocks it wants, with a chain that is in sync: a node, pruned or not, with witnesses. */
+/** Services that Core requires of a full node once the chain is in sync: NETWORK or NETWORK_LIMITED, and WITNESS. */
 export const desirable: ReadonlyArray<bigint> = [fullNode | networkLimited, witness]

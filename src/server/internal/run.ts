@@ -1,6 +1,6 @@
 /**
- * The fibers of a server: one that asks the registry what to dial, one for each attempt or peer, and one for each listener. They do what the
- * registry decides, and tell it how it went.
+ * The fibers of a server: one dials what the registry asks for, one runs each attempt or peer, one accepts on each listener. Each reports its
+ * result to the registry.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -21,8 +21,6 @@ import * as Scope from "effect/Scope"
 import type { Take } from "effect/Take"
 import * as Address from "../../Address.ts"
 import type { Connection, Endpoint } from "../../Connection.ts"
-import { ConnectionError } from "../../ConnectionError.ts"
-import type { HandshakeError } from "../../HandshakeError.ts"
 import * as Nonce from "../../Nonce.ts"
 import * as Peer from "../../Peer.ts"
 import type * as PeerServer from "../../PeerServer.ts"
@@ -33,7 +31,7 @@ import * as Asmap from "../Asmap.ts"
 import * as BanList from "../BanList.ts"
 import * as ChainViews from "../ChainView.ts"
 import { kinds } from "../ConnectionKind.ts"
-import { Dialer, formatTarget, isName, type NetworkName, networkNameOf, Unreachable } from "../Dialer.ts"
+import { Dialer, formatTarget, isName, type NetworkName, networkNameOf } from "../Dialer.ts"
 import * as LocalAddresses from "../LocalAddresses.ts"
 import { forManual } from "../Permissions.ts"
 import { Reputation } from "../Reputation.ts"
@@ -43,15 +41,16 @@ import { Duplicate, type ServerEvent } from "../ServerEvent.ts"
 import * as Store from "../Store.ts"
 import { AddressRelay } from "./addressRelay.ts"
 import { isBadPort } from "./badPorts.ts"
+import { watchChain } from "./chainWatch.ts"
 import { Conduct } from "./conduct.ts"
+import { addressOf, defectOf, endOf, type Failure, failureOf } from "./ends.ts"
 import { findFirstPeers } from "./firstPeers.ts"
 import { Inbound } from "./inbound.ts"
 import { type ConnectedPeer, DialError, type Options, ServerError } from "./model.ts"
 import { checked } from "./options.ts"
-import { OutboundWatch } from "./outboundWatch.ts"
 import { Persistence } from "./persistence.ts"
 import { makeRandom } from "./random.ts"
-import { desirable, type End, type Entry, Registry } from "./registry.ts"
+import { desirable, type Entry, Registry } from "./registry.ts"
 import { Relaying } from "./relaying.ts"
 import { TimeOffsets } from "./timeOffsets.ts"
 import { Connections, makeRunning, networkOf, type Pool, type Running } from "./running.ts"
@@ -59,65 +58,22 @@ import { makeService, type Waiter } from "./service.ts"
 
 /** Events that wait for a reader; a slower one misses the oldest. */
 const eventCapacity = 1_024
-/** A reader begins with these last events: those of the start come before anybody can read. */
+/** Events that a new reader gets first: the start of a server is over before anyone can subscribe. */
 const replayedEvents = 64
-/** The registry is asked at most once in this time. */
+/** The least time between two calls of the registry, in milliseconds. */
 const askInterval = 50
 /** Nonces are remembered for this many handshakes more than run at once. */
 const spareNonces = 64
-/** At most that many of them for added nodes, which may be very many. */
+/** The most of these nonces for added nodes. */
 const mostNonces = 10_000
-/** How often the chains of outbound peers are compared with ours. */
-const watchInterval = Duration.seconds(5)
 /** How long the peers have to end with the server. Each of them takes a second at most. */
 const longestEnd = Duration.seconds(5)
-/** A fiber of the server that failed begins again after this time. */
+/** The pause before a loop of the server starts again after a defect. */
 const pauseAfterDefect = Duration.seconds(5)
 /** How long a seed may take to send addresses. */
 const addrFetchTimeout = Duration.minutes(5)
 /** How much of the book an answer to `getaddr` has at most. */
 const answerPercent = 23
-
-type Failure = ConnectionError | Duplicate | HandshakeError | Unreachable
-
-/** Whether a dial failed because of this machine, and says nothing about the address. */
-const isLocal = (error: Failure): boolean =>
-  error instanceof ConnectionError &&
-  error.reason._tag === "DialFailed" &&
-  ((error.reason.problem === "Unreachable" && error.reason.proxy === undefined) ||
-    error.reason.problem === "ProxyUnreachable")
-
-const failureOf = (cause: Cause.Cause<Failure>): Failure | undefined =>
-  Option.getOrUndefined(Cause.findErrorOption(cause))
-
-const endOf = (exit: Exit.Exit<Peer.EndReason, Failure>): End => {
-  if (Exit.isSuccess(exit)) {
-    const { by, retry } = Peer.assess(exit.value)
-    return { isInterrupted: exit.value._tag === "ScopeClosed", isLocal: by === "local", retry }
-  }
-  const error = failureOf(exit.cause)
-  if (error === undefined) {
-    return { isInterrupted: Cause.hasInterrupts(exit.cause), isLocal: true, isUndialled: true, retry: true }
-  }
-  if (error instanceof Unreachable) {
-    return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false, unreachable: error.message }
-  }
-  if (error instanceof Duplicate) return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false }
-  return { isInterrupted: false, isLocal: isLocal(error), retry: Peer.assess(error).retry }
-}
-
-const defectOf = (cause: Cause.Cause<unknown>): string => {
-  const defect = Cause.squash(cause)
-  return defect instanceof Error ? defect.message : String(defect)
-}
-
-/** The address of an endpoint; one that nobody can have for a host that is no address, such as that of a socket of this machine. */
-const addressOf = ({ host, port }: { readonly host: string; readonly port: number }): Address.Address => {
-  const parsed = Address.parseHost(host)
-  return Result.isSuccess(parsed)
-    ? { ...parsed.success, port }
-    : { networkId: Address.NetworkId.ipv6, address: new Uint8Array(16), port }
-}
 
 /** A connection as the table of our own addresses sees it. */
 const remoteOf = (one: Running): LocalAddresses.Remote => ({
@@ -371,7 +327,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     const { id, kind, target } = entry
     if (one.ticket !== undefined) inbound.gate.settled(one.ticket)
     registry.ready(id, peer.info.services, now())
-    // Behind a proxy that looks names up, nobody here knows the address of a name.
+    // Behind a resolving proxy the address of a name is unknown.
     const address = entry.address ?? addressOf(peer.info.remoteAddress)
     if (kind === "manual") one.permissions = forManual(address, settings.whitelist)
     const { permissions } = one
@@ -508,36 +464,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     }
   })
 
-  /** Ends outbound peers with a bad chain, and looks for another one while the tip is old. */
-  const watchChain = (chain: ChainViews.ChainView): Effect.Effect<never> => {
-    const { blockRelay, fullRelay } = settings
-    const watch = new OutboundWatch({ fullRelay, blockRelay }, now())
-    const turn = Effect.suspend(() => {
-      const watched = [...connections.values()].flatMap((one) => {
-        const { id, isEnding, isOnce, kind, readyAt } = one.entry
-        if (isOnce) return []
-        const isWatched = kind === "outbound-full-relay" || kind === "block-relay-only" || kind === "manual"
-        return isWatched && readyAt !== undefined && !isEnding
-          ? [{ id, kind, readyAt, network: networkOf(one), lastBlock: one.lastBlock }]
-          : []
-      })
-      for (const action of watch.tick(watched, chain, now())) {
-        const one = connections.get(action.id)
-        if (action._tag === "AskForHeaders") chain.askForHeaders(action.id)
-        else if (one !== undefined) {
-          emit({ _tag: "Evicted", id: action.id, by: undefined })
-          runFork(connections.end(one, { _tag: "Evicted", why: action.why }))
-        }
-      }
-      if (watch.wantsExtraFullRelay && !registry.wantsExtraFullRelay) emit({ _tag: "StaleTip" })
-      registry.wantsExtraFullRelay = watch.wantsExtraFullRelay
-      registry.wantsExtraBlockRelay = !chain.isInitialSync()
-      wake()
-      return Effect.sleep(watchInterval)
-    })
-    return Effect.forever(turn)
-  }
-
   // ---- inbound
 
   const accept = (connection: Connection, scope: Scope.Closeable, pool: Pool) => {
@@ -585,7 +511,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       return Scope.close(listening, exit)
     })
   )
-  /** A fiber that does not die in silence: a defect, of a service that is not ours for instance, is told, and it begins again. */
+  /** Reports a defect of a loop, such as one of a service of the caller, as a warning and starts the loop again. */
   const supervised = <R>(name: string, loop: Effect.Effect<void, never, R>): Effect.Effect<void, never, R> =>
     Effect.catchDefect(loop, (defect) => {
       emit({ _tag: "Warning", message: `${name} has failed: ${defectOf(Cause.die(defect))}` })
@@ -593,9 +519,10 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     })
   for (const { listener, pool } of listeners)
     yield* Effect.forkScoped(supervised("a listener", acceptAll(listener, pool)))
-  yield* Effect.forkScoped(supervised("the relay of addresses", relaying.loop))
-  yield* Effect.forkScoped(supervised("the planner of dials", planner))
-  if (chain !== undefined) yield* Effect.forkScoped(supervised("the watch of the chain", watchChain(chain)))
+  yield* Effect.forkScoped(supervised("the address relay", relaying.loop))
+  yield* Effect.forkScoped(supervised("the dial planner", planner))
+  const chainParts = { limits: settings, connections, registry, emit, runFork, wake, now }
+  if (chain !== undefined) yield* Effect.forkScoped(supervised("the chain watch", watchChain(chain, chainParts)))
   if (!settings.isConnectOnly) {
     const first = findFirstPeers({
       network,

@@ -87,7 +87,7 @@ export class Connections extends Map<number, Running> {
   /** Whether no peer comes any more, because the server has ended. */
   haveEnded = false
 
-  /** To be called when a peer came or went. */
+  /** Call it when a peer came or went. */
   changed(): void {
     const change = this.#change
     this.#change = Deferred.makeUnsafe()

@@ -1,4 +1,4 @@
-/** The functions of the service `Server`, over the parts of a server that runs. */
+/** Implements `Server` over the parts of a running server. */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { type Address, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
+import { type Address, Connection, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
 import { AddressBook, Dialer, Server } from "effect-bitcoin-peer/server"
 import { memoryNetwork } from "../support/memoryNetwork.ts"
 
@@ -121,6 +121,34 @@ describe("a server", () => {
       assert.deepStrictEqual(yield* server.peers, [])
       yield* pass(5_000)
       assert.strictEqual((yield* server.peers).length, 2)
+    })
+  )
+
+  it.effect("notices that this machine is offline while names are not found, either", () =>
+    Effect.gen(function* () {
+      const net = memoryNetwork()
+      net.setCut(true)
+      const direct = net.dialer("10.0.0.1")
+      const dialer: Dialer.Dialer = {
+        ...direct,
+        dial: (target, kind) =>
+          Dialer.isName(target)
+            ? Effect.fail(
+                new Connection.ConnectionError({
+                  reason: { _tag: "DialFailed", problem: "HostNotFound", host: target.host, port: 1, cause: undefined }
+                })
+              )
+            : direct.dial(target, kind)
+      }
+      const added = ["a.example", "b.example", ...Array.from({ length: 6 }, (_, i) => `10.0.1.${i}`)]
+      const server = yield* Effect.provideService(
+        Server.make({ network, randomKey, added, feelers: false }),
+        Dialer.Dialer,
+        dialer
+      )
+      const events = yield* collect(server)
+      yield* pass(60_000)
+      assert.include(tagsOf(events), "Offline")
     })
   )
 

@@ -38,7 +38,10 @@ export const endOf = (exit: Exit.Exit<Peer.EndReason, Failure>): End => {
     return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false, unreachable: error.message }
   }
   if (error instanceof Duplicate) return { isInterrupted: false, isLocal: true, isUndialled: true, retry: false }
-  return { isInterrupted: false, isLocal: isLocal(error), retry: Peer.assess(error).retry }
+  // Without a network no name is found, but with one a name may be gone, too.
+  const isUndialled =
+    error instanceof ConnectionError && error.reason._tag === "DialFailed" && error.reason.problem === "HostNotFound"
+  return { isInterrupted: false, isLocal: isLocal(error), isUndialled, retry: Peer.assess(error).retry }
 }
 
 /** The text of a defect. */

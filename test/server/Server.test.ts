@@ -140,7 +140,7 @@ describe("a server", () => {
               )
             : direct.dial(target, kind)
       }
-      const added = ["a.example", "b.example", ...Array.from({ length: 6 }, (_, i) => `10.0.1.${i}`)]
+      const added = [0, 1, 2, 3].flatMap((i) => [`10.0.1.${i}`, `${i}.example`])
       const server = yield* Effect.provideService(
         Server.make({ network, randomKey, added, feelers: false }),
         Dialer.Dialer,

@@ -1,7 +1,7 @@
 /** A server of ours and nodes of Bitcoin Core ban and discourage each other. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result, Schema } from "effect"
-import { Address, Wire } from "../src/index.ts"
+import { Address, type Peer, Wire } from "../src/index.ts"
 import * as Bitcoind from "./bitcoind.ts"
 import { eventually, expecting } from "./InteropNode.ts"
 import * as Net from "./routable.ts"
@@ -23,6 +23,9 @@ const tooMany = {
 } as const
 
 const isOpen = ({ server }: Net.OurServer) => Effect.map(server.peers, ({ length }) => length > 0)
+
+/** A socket that is closed while bytes of ours wait there unread is reset by the system instead of closed. */
+const assertClosed = ({ _tag }: Peer.EndReason): void => assert.include(["RemoteClosed", "ConnectionLost"], _tag)
 
 describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core and Server", () => {
   it.live(
@@ -80,7 +83,7 @@ describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core and 
       yield* mine.server.awaitPeers(1)
       yield* node.rpc("setban", ours, "add")
       const ended = yield* mine.awaitEvent("Ended")
-      assert.strictEqual(ended.reason._tag, "RemoteClosed")
+      assertClosed(ended.reason)
       assert.deepInclude(ended.assessment, { retry: true, points: 0 })
       const [added] = yield* eventually(mine.server.added, ([node]) => node!.attempts >= 3)
       assert.isFalse(added?.connected)
@@ -110,7 +113,7 @@ describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core and 
         const [peer] = yield* mine.server.awaitPeers(1)
         yield* peer!.peer.send(tooMany)
         const ended = yield* mine.awaitEvent("Ended")
-        assert.strictEqual(ended.reason._tag, "RemoteClosed")
+        assertClosed(ended.reason)
         yield* node.awaitLog(/Misbehaving: peer=0.*addr message size = 1001/)
         yield* node.awaitLog(/Disconnecting and discouraging peer 0/)
         yield* node.awaitLog(new RegExp(`connection from ${ours}.* dropped \\(discouraged\\)`))

@@ -116,7 +116,10 @@ describe.skipIf(Bitcoind.program === undefined || !Net.hasIp)("Bitcoin Core dial
       yield* Net.awaitRows(two, 0)
       // Both dial again.
       yield* one.rpc("disconnectnode", target)
-      yield* mine.awaitEvent("Ended", ({ reason }) => reason._tag === "RemoteClosed")
+      yield* mine.awaitEvent(
+        "Ended",
+        ({ reason }) => reason._tag === "RemoteClosed" || reason._tag === "ConnectionLost"
+      )
       yield* one.rpc("addnode", target, "onetry")
       yield* two.rpc("addnode", target2, "onetry")
       const refused = yield* mine.awaitEvent("Refused")

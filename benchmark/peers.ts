@@ -74,10 +74,15 @@ const openFleet = Effect.provideService(
   dialer
 )
 
+/** A server dials no address twice; the dialer connects all of these to the one remote. */
+let hosts = 0
+const nextHost = (): string => `10.${(hosts >> 16) & 255}.${(hosts >> 8) & 255}.${hosts++ & 255}`
 const withServer = process.env.PEERS_SERVER === "1"
 const server = withServer ? await runtime.runPromise(Scope.provide(openFleet, scope)) : undefined
 const open: Effect.Effect<Peer.Peer, unknown, Nonce.Nonce | Scope.Scope> =
-  server === undefined ? openAlone : Effect.map(server.dialOnce(`127.0.0.1:${port}`), ({ peer }) => peer)
+  server === undefined
+    ? openAlone
+    : Effect.suspend(() => Effect.map(server.dialOnce(`${nextHost()}:${port}`), ({ peer }) => peer))
 
 const peers: Array<Peer.Peer> = []
 

@@ -5,6 +5,7 @@ import * as Schema from "effect/Schema"
 import type * as Peer from "../Peer.ts"
 import * as Wire from "../Wire.ts"
 import type { ConnectionKind } from "./ConnectionKind.ts"
+import { hexOfServices } from "./internal/keys.ts"
 import { type NetworkName, publicNetworks } from "./internal/networkNames.ts"
 
 const Seconds = Schema.Finite
@@ -134,7 +135,7 @@ export const make = (info: Peer.Info, stats: Peer.Stats, facts: ConnectionFacts)
     ...(facts.addressLocal !== undefined && { addrlocal: facts.addressLocal }),
     network: facts.network,
     ...(facts.mappedAs !== undefined && { mapped_as: facts.mappedAs }),
-    services: info.services.toString(16).padStart(16, "0"),
+    services: hexOfServices(info.services),
     servicesnames: Wire.serviceNames(info.services),
     relaytxes: info.relay,
     last_inv_sequence: 0,

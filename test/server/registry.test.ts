@@ -54,7 +54,6 @@ const limits: Limits = {
   fullRelay: 8,
   blockRelay: 2,
   manual: 8,
-  inbound: 189,
   feelers: true,
   pendingDials: 4,
   dialsPerSecond: 1_000,

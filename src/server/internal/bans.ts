@@ -1,5 +1,6 @@
 /** The bans of a server by subnet. Times are whole seconds since 1970, as in Bitcoin Core. */
 import type { Host } from "../../Address.ts"
+import { pop, push } from "../../primitives/heap.ts"
 import type { Ban } from "./banFile.ts"
 import { type Subnet, SubnetTrie } from "./subnetTrie.ts"
 
@@ -11,6 +12,8 @@ export interface Banned {
   /** The ban that was dropped because the list is full. It can be the new one. */
   readonly dropped: Ban | undefined
 }
+
+const endsBefore = (a: Ban, b: Ban): boolean => a.until < b.until
 
 export class Bans {
   readonly #capacity: number
@@ -50,7 +53,7 @@ export class Bans {
     if (old !== undefined && old.until >= ban.until) return { ban: old, isNew: false, dropped: undefined }
     this.#trie.set(ban.subnet, ban)
     if (this.#heap.length > 2 * this.#trie.size + 16) this.#rebuild()
-    else this.#push(ban)
+    else push(this.#heap, ban, endsBefore)
     const dropped = this.#trie.size > this.#capacity ? this.#soonest() : undefined
     if (dropped !== undefined) this.remove(dropped.subnet)
     return { ban, isNew: dropped !== ban, dropped }
@@ -88,40 +91,12 @@ export class Bans {
     for (;;) {
       const top = this.#heap[0]
       if (top === undefined || this.#trie.get(top.subnet) === top) return top
-      this.#pop()
+      pop(this.#heap, endsBefore)
     }
   }
 
   #rebuild(): void {
     // A sorted array is a heap.
     this.#heap = this.#trie.values().toSorted((a, b) => a.until - b.until)
-  }
-
-  #push(ban: Ban): void {
-    const heap = this.#heap
-    let at = heap.push(ban) - 1
-    while (at > 0) {
-      const parent = (at - 1) >>> 1
-      if (heap[parent]!.until <= ban.until) break
-      heap[at] = heap[parent]!
-      at = parent
-    }
-    heap[at] = ban
-  }
-
-  #pop(): void {
-    const heap = this.#heap
-    const last = heap.pop()
-    if (last === undefined || heap.length === 0) return
-    let at = 0
-    for (;;) {
-      let child = 2 * at + 1
-      if (child >= heap.length) break
-      if (child + 1 < heap.length && heap[child + 1]!.until < heap[child]!.until) child++
-      if (heap[child]!.until >= last.until) break
-      heap[at] = heap[child]!
-      at = child
-    }
-    heap[at] = last
   }
 }

@@ -8,17 +8,18 @@ import { formatTarget, networkNameOf } from "../Dialer.ts"
 import { type Offence, offences, type Reputation, type Tracked, type Verdict } from "../Reputation.ts"
 import type { ServerEvent } from "../ServerEvent.ts"
 import { hostKey } from "./keys.ts"
-import type { Connections, Running } from "./running.ts"
+import { type Connections, hiddenNetwork, type Running } from "./running.ts"
 import { subnetContains } from "./subnetTrie.ts"
 
 /** Nothing is remembered of this host. */
 const thisMachine: Address.Host = { networkId: Address.NetworkId.ipv4, address: Uint8Array.of(127, 0, 0, 1) }
 
 /** Whether the address of a connection is that of a daemon of Tor or I2P. The others that come through it must not pay for one. */
-const hidesAddress = ({ entry: { address }, pool }: Running): boolean =>
-  (pool?.network === "onion" || pool?.network === "i2p") &&
-  address !== undefined &&
-  networkNameOf(address) !== pool.network
+const hidesAddress = (one: Running): boolean => {
+  const network = hiddenNetwork(one)
+  const { address } = one.entry
+  return network !== undefined && address !== undefined && networkNameOf(address) !== network
+}
 
 export interface ConductOptions {
   readonly connections: Connections

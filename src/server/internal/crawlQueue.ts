@@ -1,4 +1,5 @@
 /** A queue of values by their due times: a binary heap. Values of equal times keep their order. */
+import { pop, push } from "../../primitives/heap.ts"
 
 interface Slot<A> {
   readonly at: number
@@ -24,36 +25,11 @@ export class DueQueue<A> {
   }
 
   add(at: number, value: A): void {
-    const { heap } = this
-    const slot = { at, order: this.added++, value }
-    let index = heap.length
-    while (index > 0) {
-      const parent = (index - 1) >> 1
-      if (!isBefore(slot, heap[parent]!)) break
-      heap[index] = heap[parent]!
-      index = parent
-    }
-    heap[index] = slot
+    push(this.heap, { at, order: this.added++, value }, isBefore)
   }
 
   /** Takes the first value that is due. */
   take(now: number): A | undefined {
-    const { heap } = this
-    const first = heap[0]
-    if (first === undefined || first.at > now) return undefined
-    const last = heap.pop()!
-    if (heap.length > 0) {
-      let index = 0
-      while (true) {
-        let child = 2 * index + 1
-        if (child >= heap.length) break
-        if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child++
-        if (!isBefore(heap[child]!, last)) break
-        heap[index] = heap[child]!
-        index = child
-      }
-      heap[index] = last
-    }
-    return first.value
+    return this.firstAt > now ? undefined : pop(this.heap, isBefore)?.value
   }
 }

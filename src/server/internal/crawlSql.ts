@@ -1,10 +1,12 @@
 /** The frontier of a crawl as rows of a table, by Effect's `SqlClient`. The statements are of the SQL that SQLite and PostgreSQL share. */
 import { isReadonlyArrayNonEmpty, map, type NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
+import { encode as hex } from "effect/encoding/Hex"
 import * as Result from "effect/Result"
 import * as SqlClient from "effect/sql/SqlClient"
 import { format, parse } from "../../Address.ts"
 import type { Network } from "../../Network.ts"
+import { hexOfServices } from "./keys.ts"
 import { networkNameOf } from "./networkNames.ts"
 import { CrawlError } from "./crawlError.ts"
 import type { Entry, EntryState } from "./crawlFrontier.ts"
@@ -66,7 +68,7 @@ const toRow = (entry: Entry): Row => ({
   address: format(entry.address),
   network: networkNameOf(entry.address),
   state: entry.state,
-  services: entry.services.toString(16).padStart(16, "0"),
+  services: hexOfServices(entry.services),
   seen_at: entry.seenAt,
   added_at: entry.addedAt,
   due_at: entry.dueAt,
@@ -161,7 +163,7 @@ export const makeSqlStore = Effect.map(SqlClient.SqlClient, (sql) => {
     )`
     const info = yield* sql<{ readonly name: string; readonly value: string }>`SELECT name, value FROM crawl_info`
     const saved = new Map(info.map(({ name, value }) => [name, value]))
-    const magic = Array.from(network.magic, (byte) => byte.toString(16).padStart(2, "0")).join("")
+    const magic = hex(network.magic)
     if (saved.size === 0) {
       const about = { version, network: network.name, magic }
       for (const [name, value] of Object.entries(about)) {

@@ -1,5 +1,6 @@
 /** Keys of addresses for `Map` and `Set`, which compare byte arrays by identity. */
-import { type Address, type Host, NetworkId } from "../../Address.ts"
+import { encode } from "effect/encoding/Hex"
+import { type Address, group, type Host, NetworkId } from "../../Address.ts"
 
 /** Equal for equal hosts: the number of the network and the bytes, one character each. */
 export const hostKey = ({ address, networkId }: Host): string => String.fromCharCode(networkId, ...address)
@@ -13,3 +14,12 @@ const subnetLengths: { readonly [networkId: number]: number | undefined } = { [N
 /** Equal for hosts of the same /24 of IPv4 or /64 of IPv6, and for equal hosts of other networks. */
 export const subnetKey = ({ address, networkId }: Host): string =>
   hostKey({ networkId, address: address.subarray(0, subnetLengths[networkId] ?? address.length) })
+
+/** Service bits as 16 hexadecimal digits. */
+export const hexOfServices = (services: bigint): string => services.toString(16).padStart(16, "0")
+
+/** The key of the group of a host: its autonomous system, where a map knows it, or else the group of `Address`. Hexadecimal digits. */
+export const groupKey = (host: Host, systemOf?: (host: Host) => Uint8Array | undefined): string => {
+  const system = systemOf?.(host)
+  return system === undefined ? group(host) : encode(system)
+}

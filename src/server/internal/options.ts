@@ -7,15 +7,16 @@ import * as Address from "../../Address.ts"
 import * as Network from "../../Network.ts"
 import type * as Peer from "../../Peer.ts"
 import { parseWhitelist, parseWhitebind, type Permissions, type WhitelistEntry } from "../Permissions.ts"
-import type { NetworkName, Target } from "../Dialer.ts"
+import type { Target } from "../Dialer.ts"
 import { type Bind, type Options, ServerError } from "./model.ts"
+import { publicNetworks } from "./networkNames.ts"
 import { inboundPools, PoolsError } from "./pools.ts"
 import type { Pool } from "./running.ts"
 import { parseTarget } from "./targets.ts"
 
 const bad = (problem: string): ServerError => new ServerError({ reason: { _tag: "BadOptions", problem } })
 
-const networkNames: ReadonlySet<unknown> = new Set<NetworkName>(["ipv4", "ipv6", "onion", "i2p", "cjdns"])
+const networkNames: ReadonlySet<unknown> = new Set(publicNetworks)
 
 /** A bind and its share of the inbound slots. */
 export interface CheckedBind extends Pool {

@@ -48,7 +48,6 @@ export interface Limits {
   readonly fullRelay: number
   readonly blockRelay: number
   readonly manual: number
-  readonly inbound: number
   readonly feelers: boolean
   /** Dials that may run at once for automatic connections, while fewer than two full-relay peers are connected, and then. */
   readonly pendingDials: number

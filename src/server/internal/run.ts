@@ -8,7 +8,6 @@ import { SecureRandom } from "effect/crypto"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Hex from "effect/encoding/Hex"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberMap from "effect/FiberMap"
@@ -49,7 +48,8 @@ import { Inbound } from "./inbound.ts"
 import { type ConnectedPeer, DialError, type Options, ServerError } from "./model.ts"
 import { checked } from "./options.ts"
 import { Persistence } from "./persistence.ts"
-import { makeRandom } from "./random.ts"
+import { groupKey } from "./keys.ts"
+import { bytesOf, makeRandom } from "./random.ts"
 import { desirable, type Entry, Registry } from "./registry.ts"
 import { Relaying } from "./relaying.ts"
 import { TimeOffsets } from "./timeOffsets.ts"
@@ -96,7 +96,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const clock = yield* Clock.Clock
   const now = (): number => clock.currentTimeMillisUnsafe()
   const random = makeRandom(settings.randomKey)
-  const secret = (): Uint8Array => Uint8Array.from({ length: 16 }, () => random.below(256))
+  const secret = (): Uint8Array => bytesOf(random, 16)
   const requiredServices = options.requiredServices ?? desirable
   /** One service of each mask: NETWORK and WITNESS by default. */
   const desirableServices = requiredServices.reduce((all, mask) => all | (mask & -mask), 0n)
@@ -118,7 +118,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     seeds: yield* Effect.serviceOption(Seeds.Seeds),
     store: yield* Effect.serviceOption(Store.Store)
   }
-  const secure = SecureRandom.make((size) => Uint8Array.from({ length: size }, () => random.below(256)))
+  const secure = SecureRandom.make((size) => bytesOf(random, size))
   const bans = Option.isSome(given.bans)
     ? given.bans.value
     : yield* Effect.provideService(BanList.make(), SecureRandom.SecureRandom, secure)
@@ -130,10 +130,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
   const book = Option.isSome(given.book)
     ? given.book.value.book
     : yield* persistence.loadBook({ network, random, groupOf: systemOf, asmapVersion: asmap?.version })
-  const groupOf = (host: Address.Host): string => {
-    const system = systemOf?.(host)
-    return system === undefined ? Address.group(host) : Hex.encode(system)
-  }
+  const groupOf = (host: Address.Host): string => groupKey(host, systemOf)
 
   // It closes before the peers end: nobody comes in meanwhile.
   const listening = yield* Scope.make()
@@ -171,7 +168,6 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
       fullRelay: settings.fullRelay,
       blockRelay: settings.blockRelay,
       manual: settings.maxManual,
-      inbound: maxInbound,
       feelers: !settings.isConnectOnly && (options.feelers ?? true),
       pendingDials,
       dialsPerSecond: settings.dialRate.perSecond,

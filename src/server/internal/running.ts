@@ -61,13 +61,13 @@ export const makeRunning = (entry: Entry, more: Partial<Running> = {}): Running 
   ...more
 })
 
-/** The network that a connection came through: of an onion or I2P bind, the address is that of this machine. */
-export const networkOf = ({ entry: { address }, pool }: Running): NetworkName =>
-  pool?.network === "onion" || pool?.network === "i2p"
-    ? pool.network
-    : address === undefined
-      ? "not_publicly_routable"
-      : networkNameOf(address)
+/** The privacy network of the daemon that an inbound connection came through: the address is then that of this daemon. */
+export const hiddenNetwork = ({ pool }: Running): "i2p" | "onion" | undefined =>
+  pool?.network === "onion" || pool?.network === "i2p" ? pool.network : undefined
+
+/** The network that a connection came through. */
+export const networkOf = (one: Running): NetworkName =>
+  hiddenNetwork(one) ?? (one.entry.address === undefined ? "not_publicly_routable" : networkNameOf(one.entry.address))
 
 export class Connections extends Map<number, Running> {
   readonly #interrupt: (id: number) => Effect.Effect<void>

@@ -23,6 +23,8 @@ import type { Conduct } from "./conduct.ts"
 import { addressKey } from "./keys.ts"
 import { type ConnectedPeer, DialError, type Options, type Server } from "./model.ts"
 import type { Checked } from "./options.ts"
+import { hexOfServices } from "./keys.ts"
+import { publicNetworks } from "./networkNames.ts"
 import type { Persistence } from "./persistence.ts"
 import type { Registry } from "./registry.ts"
 import type { Relaying } from "./relaying.ts"
@@ -126,7 +128,7 @@ export const makeService = (parts: Parts): Server => {
       version,
       subversion: options.peer?.userAgent ?? Handshake.defaultUserAgent,
       protocolversion: options.peer?.protocolVersion ?? Handshake.defaultProtocolVersion,
-      localservices: services.toString(16).padStart(16, "0"),
+      localservices: hexOfServices(services),
       localservicesnames: Wire.serviceNames(services),
       localrelay: options.peer?.relay ?? true,
       timeoffset: offsets.median,
@@ -134,7 +136,7 @@ export const makeService = (parts: Parts): Server => {
       connections: peers.length,
       connections_in: inbound,
       connections_out: peers.length - inbound,
-      networks: (["ipv4", "ipv6", "onion", "i2p", "cjdns"] as const).map((name) => ({
+      networks: publicNetworks.map((name) => ({
         name,
         limited: !reachable.has(name),
         reachable: dialer.ways.has(name),

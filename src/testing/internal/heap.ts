@@ -1,4 +1,5 @@
 /** A binary heap whose elements can be cancelled. */
+import { heapify, pop, push } from "../../primitives/heap.ts"
 
 /** An element. It is cancelled when `run` is undefined. */
 export interface Entry<A> {
@@ -32,15 +33,14 @@ export class Heap<A> {
   get first(): Entry<A> | undefined {
     while (this.#cancelled > 0 && this.#entries.length > 0 && this.#entries[0]!.run === undefined) {
       this.#cancelled--
-      this.#shift()
+      pop(this.#entries, isBefore)
     }
     return this.#entries[0]
   }
 
   add(at: number, run: A): Entry<A> {
     const entry: Entry<A> = { at, order: this.#order++, run }
-    this.#entries.push(entry)
-    this.#up(this.#entries.length - 1)
+    push(this.#entries, entry, isBefore)
     return entry
   }
 
@@ -48,7 +48,7 @@ export class Heap<A> {
   take(): A | undefined {
     const entry = this.first
     if (entry === undefined) return undefined
-    this.#shift()
+    pop(this.#entries, isBefore)
     const run = entry.run
     entry.run = undefined
     return run
@@ -62,47 +62,12 @@ export class Heap<A> {
     if (this.#entries.length < sweepFrom || this.#cancelled * 2 < this.#entries.length) return
     this.#entries = this.#entries.filter(({ run }) => run !== undefined)
     this.#cancelled = 0
-    for (let at = (this.#entries.length >>> 1) - 1; at >= 0; at--) this.#down(at)
+    heapify(this.#entries, isBefore)
   }
 
   clear(): void {
     for (const entry of this.#entries) entry.run = undefined
     this.#entries = []
     this.#cancelled = 0
-  }
-
-  #shift(): void {
-    const last = this.#entries.pop()!
-    if (this.#entries.length === 0) return
-    this.#entries[0] = last
-    this.#down(0)
-  }
-
-  #up(from: number): void {
-    const entries = this.#entries
-    const entry = entries[from]!
-    let at = from
-    while (at > 0) {
-      const parent = (at - 1) >>> 1
-      if (!isBefore(entry, entries[parent]!)) break
-      entries[at] = entries[parent]!
-      at = parent
-    }
-    entries[at] = entry
-  }
-
-  #down(from: number): void {
-    const entries = this.#entries
-    const entry = entries[from]!
-    let at = from
-    while (true) {
-      let child = 2 * at + 1
-      if (child >= entries.length) break
-      if (child + 1 < entries.length && isBefore(entries[child + 1]!, entries[child]!)) child++
-      if (!isBefore(entries[child]!, entry)) break
-      entries[at] = entries[child]!
-      at = child
-    }
-    entries[at] = entry
   }
 }

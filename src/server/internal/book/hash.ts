@@ -4,6 +4,7 @@
  */
 import * as Address from "../../../Address.ts"
 import { setU32At, viewOf } from "../../../primitives/bytes.ts"
+import { groupKey } from "../keys.ts"
 import { checksum as firstWord } from "../../../primitives/sha256.ts"
 
 export const newBuckets = 1_024
@@ -19,8 +20,6 @@ export type GroupOf = (host: Address.Host) => Uint8Array | undefined
 
 /** The value of a hexadecimal digit, by its character code. */
 const nibble = (code: number): number => (code <= 0x39 ? code - 0x30 : code - 0x57)
-
-const digits = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"))
 
 /** About 2 MB. An attacker can send addresses of any number of groups. */
 const mostCached = 16_384
@@ -48,11 +47,7 @@ export class BookHash {
 
   /** The group as hexadecimal digits. */
   groupOf(host: Address.Host): string {
-    const mapped = this.#groupOf?.(host)
-    if (mapped === undefined) return Address.group(host)
-    let group = ""
-    for (const byte of mapped) group += digits[byte]!
-    return group
+    return groupKey(host, this.#groupOf)
   }
 
   newBucket(group: string, sourceGroup: string): number {

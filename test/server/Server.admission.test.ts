@@ -1,10 +1,11 @@
 /** Whom a server lets in, ends, bans and evicts. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { Address, Network, Nonce, Peer } from "effect-bitcoin-peer"
 import { Dialer, Reputation, Server } from "effect-bitcoin-peer/server"
 import { memoryNetwork } from "../support/memoryNetwork.ts"
+import { collect } from "../support/serverRig.ts"
 
 const network = Network.regtest
 type Net = ReturnType<typeof memoryNetwork>
@@ -41,12 +42,6 @@ const visit = (net: Net, from: string, options: Peer.Options = {}) =>
 const visitor = (net: Net, from: string, options: Peer.Options = {}) =>
   Effect.flatMap(visit(net, from, options), Effect.fromResult)
 
-const collect = Effect.fnUntraced(function* (server: Server.Server) {
-  const events: Array<Server.ServerEvent> = []
-  yield* Effect.forkScoped(Stream.runForEach(server.events, (event) => Effect.sync(() => void events.push(event))))
-  yield* Effect.yieldNow
-  return events
-})
 const tooManyAddresses = {
   _tag: "Unknown",
   command: "addr",

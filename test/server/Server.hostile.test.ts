@@ -2,9 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { type Address, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
+import { type Address, Network, Nonce, Peer } from "effect-bitcoin-peer"
 import { AddressBook, ChainView, Dialer, Reputation, Server, Store } from "effect-bitcoin-peer/server"
 import { memoryNetwork } from "../support/memoryNetwork.ts"
+import { collect, node } from "../support/serverRig.ts"
 
 const network = Network.regtest
 type Net = ReturnType<typeof memoryNetwork>
@@ -28,22 +29,6 @@ const address = (host: string): Address.Address => ({
   port: network.port
 })
 
-/** A node that accepts everybody. Returns its peers. */
-const node = Effect.fnUntraced(function* (net: Net, host: string) {
-  const peers: Array<Peer.Peer> = []
-  const listener = yield* net.listen(`${host}:18444`)
-  yield* Effect.forkScoped(
-    Effect.provide(
-      PeerServer.serve(listener, {
-        peer: { network, services: 1n | 8n },
-        onPeer: (peer) => Effect.sync(() => void peers.push(peer))
-      }),
-      Nonce.layer
-    )
-  )
-  return peers
-})
-
 /** A client at an address. */
 const visitor = (net: Net, from: string, at = "10.0.0.1", options: Peer.Options = {}) =>
   Effect.provide(
@@ -56,12 +41,6 @@ const visitor = (net: Net, from: string, at = "10.0.0.1", options: Peer.Options 
     Nonce.layer
   )
 
-const collect = Effect.fnUntraced(function* (server: Server.Server) {
-  const events: Array<Server.ServerEvent> = []
-  yield* Effect.forkScoped(Stream.runForEach(server.events, (event) => Effect.sync(() => void events.push(event))))
-  yield* Effect.yieldNow
-  return events
-})
 const tagsOf = (events: ReadonlyArray<Server.ServerEvent>) => events.map(({ _tag }) => _tag)
 const warnings = (events: ReadonlyArray<Server.ServerEvent>) =>
   events.flatMap((event) => (event._tag === "Warning" ? [event.message] : []))
@@ -82,7 +61,7 @@ describe("a caller", () => {
   it.effect("with an unknown kind of connection gets an error, and the server goes on", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()
-      yield* node(net, "10.0.0.2")
+      yield* node(net, "10.0.0.2:18444")
       const server = yield* start(net)
       const fiber = yield* Effect.forkScoped(
         Effect.flip(Effect.scoped(server.dialOnce("10.0.0.2", "nonsense" as never)))
@@ -133,7 +112,7 @@ describe("a caller", () => {
     Effect.gen(function* () {
       const net = memoryNetwork()
       const server = yield* start(net, { dialRate: { perSecond: 100, burst: 100 } })
-      for (let i = 0; i < 9; i++) yield* node(net, `10.${i}.0.2`)
+      for (let i = 0; i < 9; i++) yield* node(net, `10.${i}.0.2:18444`)
       for (let i = 0; i < 8; i++) yield* Effect.forkScoped(Effect.andThen(server.dialOnce(`10.${i}.0.2`), Effect.never))
       yield* TestClock.adjust(5_000)
       assert.strictEqual((yield* server.peers).length, 8)
@@ -146,7 +125,7 @@ describe("a caller", () => {
   it.effect("that dials a node twice has one connection", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()
-      const peers = yield* node(net, "10.0.0.2")
+      const peers = yield* node(net, "10.0.0.2:18444")
       const server = yield* start(net)
       yield* Effect.forkScoped(Effect.andThen(server.dialOnce("10.0.0.2"), Effect.never))
       yield* TestClock.adjust(1_000)
@@ -395,7 +374,7 @@ describe("a server with nodes of its own choice", () => {
     yield* TestClock.setTime(seconds * 1_000)
     const book = AddressBook.make({ network, random: { next: () => 0.5, below: () => 0 } })
     for (let i = 1; i < 5; i++) {
-      yield* node(net, `20.${i}.0.1`)
+      yield* node(net, `20.${i}.0.1:18444`)
       const entry = { ...address(`20.${i}.0.1`), services: 1n | 8n, timestamp: seconds }
       book.add([entry], entry, seconds * 1_000)
     }
@@ -444,7 +423,7 @@ describe("a server that thinks it has no network", () => {
   it.effect("does not do so for names of nodes that it is connected to", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()
-      yield* node(net, "10.0.0.9")
+      yield* node(net, "10.0.0.9:18444")
       const added = Array.from({ length: 10 }, (_, i) => `n${i}.example`)
       for (const name of added) net.names.set(name, address("10.0.0.9"))
       const server = yield* start(net, { maxManual: 20, dialRate: { perSecond: 50, burst: 50 } })
@@ -461,7 +440,7 @@ describe("a peer that misbehaves", () => {
   it.effect("is ended though a proxy hides its address", () =>
     Effect.gen(function* () {
       const net = memoryNetwork()
-      yield* node(net, "10.0.0.9")
+      yield* node(net, "10.0.0.9:18444")
       net.names.set("node.example", address("10.0.0.9"))
       const server = yield* start(net, { added: ["node.example"] }, net.dialer("10.0.0.1", true))
       const [one] = yield* server.awaitPeers(1)

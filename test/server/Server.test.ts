@@ -1,33 +1,14 @@
 /** A server of many peers, over connections in memory and in virtual time. */
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { ConfigProvider, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { type Address, Connection, Network, Nonce, Peer, PeerServer } from "effect-bitcoin-peer"
+import { type Address, Connection, Network, Nonce, Peer } from "effect-bitcoin-peer"
 import { AddressBook, Dialer, Server } from "effect-bitcoin-peer/server"
 import { memoryNetwork } from "../support/memoryNetwork.ts"
+import { collect, node } from "../support/serverRig.ts"
 
 const network = Network.regtest
 const randomKey = new Uint8Array(16).fill(7)
-
-/** A node that accepts everybody. Returns its peers. */
-const node = Effect.fnUntraced(function* (
-  net: ReturnType<typeof memoryNetwork>,
-  at: string,
-  options: Peer.Options = {}
-) {
-  const peers: Array<Peer.Peer> = []
-  const listener = yield* net.listen(at)
-  yield* Effect.forkScoped(
-    Effect.provide(
-      PeerServer.serve(listener, {
-        peer: { network, services: 1n | 8n | 1_024n, ...options },
-        onPeer: (peer) => Effect.sync(() => void peers.push(peer))
-      }),
-      Nonce.layer
-    )
-  )
-  return peers
-})
 
 const start = (net: ReturnType<typeof memoryNetwork>, options: Server.Options = {}, from = "10.0.0.1") =>
   Effect.provideService(
@@ -39,12 +20,6 @@ const start = (net: ReturnType<typeof memoryNetwork>, options: Server.Options = 
 /** Lets all fibers run that can run now, and then for a time. */
 const pass = (time: number) => TestClock.adjust(time)
 
-const collect = Effect.fnUntraced(function* (server: Server.Server) {
-  const events: Array<Server.ServerEvent> = []
-  yield* Effect.forkScoped(Stream.runForEach(server.events, (event) => Effect.sync(() => void events.push(event))))
-  yield* Effect.yieldNow
-  return events
-})
 const tagsOf = (events: ReadonlyArray<Server.ServerEvent>) => events.map(({ _tag }) => _tag)
 
 describe("a server", () => {

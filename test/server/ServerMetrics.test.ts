@@ -1,29 +1,15 @@
 /** The metrics of a server in memory: they say what happened, and no label is unbounded. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Layer, Metric, PubSub, Stream } from "effect"
+import { Clock, Effect, Metric, PubSub, Stream } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { TestClock } from "effect/testing"
-import { Network, Nonce, Peer, PeerServer, Wire } from "effect-bitcoin-peer"
+import { Network, Wire } from "effect-bitcoin-peer"
 import { Dialer, Server } from "effect-bitcoin-peer/server"
 import * as ServerMetrics from "effect-bitcoin-peer/server/ServerMetrics"
 import { memoryNetwork } from "../support/memoryNetwork.ts"
+import { node } from "../support/serverRig.ts"
 
 const network = Network.regtest
-
-/** A node that accepts everybody. Returns its peers. */
-const node = Effect.fnUntraced(function* (
-  net: ReturnType<typeof memoryNetwork>,
-  at: string,
-  options: Peer.Options = {}
-) {
-  const peers: Array<Peer.Peer> = []
-  const listener = yield* net.listen(at)
-  yield* PeerServer.serve(listener, {
-    peer: { network, ...options },
-    onPeer: (peer) => Effect.sync(() => void peers.push(peer))
-  }).pipe(Effect.provide(Layer.fresh(Nonce.layer)), Effect.forkScoped)
-  return peers
-})
 
 const start = Effect.fnUntraced(function* (
   net: ReturnType<typeof memoryNetwork>,

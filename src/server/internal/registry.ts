@@ -121,6 +121,8 @@ const feelerMean = 2 * 60_000
 const feelerNoise = 1_000
 const extraBlockRelayMean = 5 * 60_000
 const networkPeerMean = 5 * 60_000
+/** Full-relay peers of Bitcoin Core. */
+const usualFullRelay = 8
 const mostPicks = 100
 /** The first 30 picks skip addresses that were tried in the last ten minutes. */
 const picksWithoutRecent = 30
@@ -159,6 +161,7 @@ export class Registry {
   readonly #fetches: Array<Target> = []
   readonly #once: Array<{ readonly target: Target; readonly kind: ConnectionKind; readonly id: number }> = []
   #lastId = 0
+  #hasTimers = false
   #feelerAt = never
   #extraBlockRelayAt = never
   #networkPeerAt = never
@@ -441,7 +444,7 @@ export class Registry {
         return { _tag: "Dial", entry: this.#reserve("manual", node.target, now, node), services: undefined }
       }
     }
-    if (this.#feelerAt === never) this.#startTimers(now)
+    if (!this.#hasTimers) this.#startTimers(now)
     const fullRelay = this.count("outbound-full-relay")
     const blockRelay = this.count("block-relay-only")
     const room = this.#hasRoom
@@ -467,7 +470,7 @@ export class Registry {
       this.#extraBlockRelayAt = now + exponential(random, extraBlockRelayMean)
       return this.#draw("block-relay-only", now)
     }
-    if (limits.feelers && now >= this.#feelerAt && this.#pending(true) === 0) {
+    if (now >= this.#feelerAt && this.#pending(true) === 0) {
       this.#feelerAt = now + exponential(random, feelerMean) + random.next() * feelerNoise
       return this.#draw("feeler", now)
     }
@@ -481,10 +484,11 @@ export class Registry {
 
   #startTimers(now: number): void {
     const { limits, random } = this.#options
-    this.#feelerAt = limits.feelers ? now + exponential(random, feelerMean) : Number.MAX_SAFE_INTEGER
+    this.#hasTimers = true
+    this.#feelerAt = limits.feelers ? now + exponential(random, feelerMean) : never
     this.#extraBlockRelayAt = now + exponential(random, extraBlockRelayMean)
     // Only with the usual number of full-relay peers: a smaller one was chosen to save traffic.
-    this.#networkPeerAt = limits.fullRelay === 8 ? now + exponential(random, networkPeerMean) : never
+    this.#networkPeerAt = limits.fullRelay === usualFullRelay ? now + exponential(random, networkPeerMean) : never
   }
 
   /** A reachable network with an address in the book to which no full-relay or manual peer is connected. */

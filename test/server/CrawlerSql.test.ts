@@ -8,6 +8,7 @@ import { SqlClient } from "effect/sql"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { crawlEntry } from "./support/crawlEntry.ts"
 import { address, inTime, makeHosts, network, node } from "./support/crawlHosts.ts"
 
 const temporary = Effect.acquireRelease(
@@ -18,24 +19,8 @@ const temporary = Effect.acquireRelease(
 const database = (directory: string) => NodeSqlite.layer({ filename: path.join(directory, "crawl.db") })
 const frontier = (directory: string) => Layer.provide(Crawler.layerSql, database(directory))
 
-const entry = (text: string, fields: Partial<Crawler.Entry> = {}): Crawler.Entry => ({
-  address: address(text),
-  state: "new",
-  services: 0n,
-  seenAt: 1_700_000_000,
-  addedAt: 1_700_000_000_123,
-  dueAt: 1_700_000_000_123,
-  visitedAt: 0,
-  reachedAt: 0,
-  reachedSince: 0,
-  visits: 0,
-  successes: 0,
-  failures: 0,
-  problem: undefined,
-  node: undefined,
-  uptime: [],
-  ...fields
-})
+const entry = (text: string, fields: Partial<Crawler.Entry> = {}): Crawler.Entry =>
+  crawlEntry(text, { seenAt: 1_700_000_000, addedAt: 1_700_000_000_123, dueAt: 1_700_000_000_123, ...fields })
 
 const onion = "explorerzydxu5ecjrkwceayqybizmpjjznk5izmitf2modhcusuqlid.onion:8333"
 const reached = (text: string, fields: Partial<Crawler.Entry> = {}): Crawler.Entry =>

@@ -11,11 +11,10 @@ import * as Nonce from "effect-bitcoin-peer/Nonce"
 import * as PeerServer from "effect-bitcoin-peer/PeerServer"
 import * as Wire from "effect-bitcoin-peer/Wire"
 import * as fs from "node:fs"
-import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
-import { once } from "node:events"
 import { serveSocks5 } from "../../../test/support/proxies.ts"
+import { freePort } from "../../../test/support/sockets.ts"
 import { btcpeer, live, oneLine, type Running, until } from "./support/processes.ts"
 
 const count = 20
@@ -26,15 +25,6 @@ const told = (host: string, port: number): Wire.AddressV2 => ({
   services: Wire.Service.network | Wire.Service.witness,
   timestamp: 1_700_000_000
 })
-
-const freePort = async (): Promise<number> => {
-  const server = net.createServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const { port } = server.address() as net.AddressInfo
-  server.close()
-  await once(server, "close")
-  return port
-}
 
 interface World extends AsyncDisposable {
   readonly port: number
@@ -47,7 +37,7 @@ interface World extends AsyncDisposable {
 
 /** Twenty nodes, each of which knows the next three, and one address at which nobody listens. */
 const serve = async (): Promise<World> => {
-  const port = await freePort()
+  const port = await Effect.runPromise(freePort)
   const connections = Array.from({ length: count }, () => 0)
   const userAgents = new Set<string>()
   const scope = Scope.makeUnsafe()

@@ -1,33 +1,18 @@
 /** What `btcpeer crawl` says of a crawl, above all of one with hostile nodes in it. */
 import { assert, describe, it } from "@effect/vitest"
-import * as Result from "effect/Result"
-import * as Address from "effect-bitcoin-peer/Address"
 import type * as Crawler from "effect-bitcoin-peer/server/Crawler"
+import { crawlEntry } from "../../../test/server/support/crawlEntry.ts"
 import { summaryEvent, summaryLines } from "../src/crawlReport.ts"
 
-const entry = (text: string, fields: Partial<Crawler.Entry> = {}): Crawler.Entry => ({
-  address: Result.getOrThrow(Address.parse(text)),
-  state: "new",
-  services: 0n,
-  seenAt: 0,
-  addedAt: 0,
-  dueAt: 0,
-  visitedAt: 0,
-  reachedAt: 0,
-  reachedSince: 0,
-  visits: 0,
-  successes: 0,
-  failures: 0,
-  problem: undefined,
-  node: undefined,
-  uptime: [],
-  ...fields
-})
-
 const reached = (text: string, userAgent: string, protocolVersion = 70_016): Crawler.Entry =>
-  entry(text, { state: "reached", visits: 1, node: { protocolVersion, userAgent, startHeight: 1, transport: "v2" } })
+  crawlEntry(text, {
+    state: "reached",
+    visits: 1,
+    node: { protocolVersion, userAgent, startHeight: 1, transport: "v2" }
+  })
 
-const failed = (text: string, problem: string): Crawler.Entry => entry(text, { state: "failed", visits: 1, problem })
+const failed = (text: string, problem: string): Crawler.Entry =>
+  crawlEntry(text, { state: "failed", visits: 1, problem })
 
 const summary = (entries: ReadonlyArray<Crawler.Entry>, stopped?: string) =>
   summaryEvent({ network: "mainnet", millis: 12_345, stopped, visited: 1_234, reached: 1, entries })
@@ -44,7 +29,7 @@ describe("the summary of a crawl", () => {
       failed("8.8.8.10:8333", "Refused"),
       failed("8.8.8.11:8333", "Timeout"),
       failed("8.8.8.12:8333", "Timeout"),
-      entry("8.8.8.13:8333")
+      crawlEntry("8.8.8.13:8333")
     ]
     assert.deepStrictEqual(lines(entries, undefined, "interrupted"), [
       "Crawled mainnet for 12.3 s: found 7 addresses, visited 1,234, reached 1 node; interrupted",

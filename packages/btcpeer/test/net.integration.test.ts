@@ -3,30 +3,14 @@ import { assert, describe } from "@effect/vitest"
 import { once } from "node:events"
 import * as http from "node:http"
 import type * as net from "node:net"
+import { networkInfo } from "./support/networkInfo.ts"
 import { btcpeer, live, oneLine, type Running } from "./support/processes.ts"
-
-const network = {
-  version: 100,
-  subversion: "/us:1/",
-  protocolversion: 70_016,
-  localservices: "0000000000000000",
-  localservicesnames: [],
-  localrelay: true,
-  timeoffset: 0,
-  networkactive: true,
-  connections: 0,
-  connections_in: 0,
-  connections_out: 0,
-  networks: [],
-  localaddresses: [],
-  warnings: []
-}
 
 /** A status of a server without peers. */
 const serve = async (): Promise<{ readonly url: string; readonly close: () => void } & AsyncDisposable> => {
   const server = http.createServer(({ url }, response) => {
     response.setHeader("content-type", "application/json")
-    response.end(JSON.stringify(url === "/peers" ? [] : network))
+    response.end(JSON.stringify(url === "/peers" ? [] : networkInfo()))
   })
   server.listen(0, "127.0.0.1")
   await once(server, "listening")

@@ -10,23 +10,13 @@ import { TestClock } from "effect/testing"
 import { run } from "../src/command.ts"
 import { net, parseUrl } from "../src/net.ts"
 import { makeMemory } from "../src/output.ts"
+import { networkInfo } from "./support/networkInfo.ts"
 
-const network = {
-  version: 100,
-  subversion: "/us:1/",
-  protocolversion: 70_016,
+const network = networkInfo({
   localservices: "0000000000000009",
   localservicesnames: ["NETWORK", "WITNESS"],
-  localrelay: true,
-  timeoffset: 0,
-  networkactive: true,
-  connections: 0,
-  connections_in: 0,
-  connections_out: 0,
-  networks: [{ name: "ipv4", limited: false, reachable: true, proxy: "", proxy_randomize_credentials: false }],
-  localaddresses: [],
-  warnings: []
-}
+  networks: [{ name: "ipv4", limited: false, reachable: true, proxy: "", proxy_randomize_credentials: false }]
+})
 
 const status = (body: unknown, status = 200): Response =>
   new Response(typeof body === "string" ? body : JSON.stringify(body), {

@@ -1,10 +1,11 @@
 /** The table of `btcpeer net`, against what `bitcoin-cli -netinfo 4` printed for the same data. */
 import { assert, describe, it } from "@effect/vitest"
-import { NetworkInfo } from "effect-bitcoin-peer/server/NetworkInfo"
+import type { NetworkInfo } from "effect-bitcoin-peer/server/NetworkInfo"
 import { PeerInfo } from "effect-bitcoin-peer/server/PeerInfo"
 import * as fs from "node:fs"
 import { screen } from "../src/net.ts"
 import { netTable } from "../src/netTable.ts"
+import { networkInfo } from "./support/networkInfo.ts"
 
 interface Case {
   readonly now: number
@@ -59,32 +60,13 @@ const peer = (fields: Partial<PeerInfo> = {}): PeerInfo =>
     ...fields
   })
 
-const network = (fields: Partial<NetworkInfo> = {}): NetworkInfo =>
-  new NetworkInfo({
-    version: 100,
-    subversion: "/us:1/",
-    protocolversion: 70_016,
-    localservices: "0000000000000000",
-    localservicesnames: [],
-    localrelay: true,
-    timeoffset: 0,
-    networkactive: true,
-    connections: 0,
-    connections_in: 0,
-    connections_out: 0,
-    networks: [],
-    localaddresses: [],
-    warnings: [],
-    ...fields
-  })
-
-const table = (peers: ReadonlyArray<PeerInfo>, of = network()) => netTable(of, peers, now, "us")
+const table = (peers: ReadonlyArray<PeerInfo>, of = networkInfo()) => netTable(of, peers, now, "us")
 const rowOf = (fields: Partial<PeerInfo>): string => table([peer(fields)])[3]!
 
 describe("the table", () => {
   for (const { now, network: of, peers, printed } of cases) {
     it(`is that of bitcoin-cli for ${peers.length} peers, but for the first line`, () => {
-      const lines = netTable(network(of), peers.map(peer), now, "us")
+      const lines = netTable(networkInfo(of), peers.map(peer), now, "us")
       assert.deepStrictEqual(lines.slice(1), printed.slice(1))
       const [, services = ""] = / - services (.*)$/.exec(printed[0]!) ?? []
       assert.strictEqual(lines[0], `us - server 70016/us:1/ - services ${services}`)
@@ -125,7 +107,7 @@ describe("the table", () => {
   it("escapes text of remotes, so that it is no command for the terminal", () => {
     const lines = table(
       [peer({ subver: "/\u001b[2J\n\u009b1m/", addr: "\u001b]0;x\u0007:1", servicesnames: ["\u001b", ""] })],
-      network({
+      networkInfo({
         subversion: "\u001b",
         localaddresses: [{ address: "\u001b[1m", port: 1, score: 1 }],
         warnings: ["\u001b[5m"],

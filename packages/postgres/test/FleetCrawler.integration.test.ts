@@ -15,23 +15,14 @@ import * as Nonce from "effect-bitcoin-peer/Nonce"
 import * as PeerServer from "effect-bitcoin-peer/PeerServer"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import * as net from "node:net"
 import * as path from "node:path"
+import { freePort } from "../../../test/support/sockets.ts"
 import { told } from "../../../test/server/support/crawlHosts.ts"
 import { shardOf, subnetOf } from "../src/tables.ts"
 
 const url = process.env["POSTGRES_URL"]
 const root = path.resolve(import.meta.dirname, "../../..")
 const limit = 120_000
-
-const freePort = async (): Promise<number> => {
-  const server = net.createServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const { port } = server.address() as net.AddressInfo
-  server.close()
-  await once(server, "close")
-  return port
-}
 
 const count = 40
 /** A node in a /24 of its own. */
@@ -50,7 +41,7 @@ interface World extends AsyncDisposable {
 
 /** A new database, and nodes each of which knows the next five. */
 const serve = async (): Promise<World> => {
-  const port = await freePort()
+  const port = await Effect.runPromise(freePort)
   const connections = Array.from({ length: count }, () => 0)
   const scope = Scope.makeUnsafe()
   const name = `fleet_${process.pid}_${port}`
@@ -94,7 +85,7 @@ const serve = async (): Promise<World> => {
     connections,
     query: (text) => query(database.href, text),
     runner: async (...argv) => {
-      const own = await freePort()
+      const own = await Effect.runPromise(freePort)
       const flags = [
         "--database",
         database.href,

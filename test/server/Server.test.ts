@@ -303,9 +303,11 @@ describe("a server", () => {
       yield* remote[0]!.ping
       assert.strictEqual(pings.length, 1)
       assert.deepStrictEqual(kinds, ["manual"])
+      const [connected] = yield* server.peers
       yield* remote[0]!.disconnect()
       yield* pass(100)
       assert.isTrue(interrupted)
+      assert.isUndefined(server.find(connected!.peer), "a peer that has ended")
     })
   )
 

@@ -328,7 +328,7 @@ export const run = Effect.fnUntraced(function* <H extends Peer.Handlers<unknown>
     if (kind === "manual") one.permissions = forManual(address, settings.whitelist)
     const { permissions } = one
     const connected: ConnectedPeer = { id, kind, peer, target, address, permissions, connectedAt: now() }
-    one.connected = connected
+    connections.connected(one, connected)
     if (one.addressLocal !== undefined) local.seen(remoteOf(one))
     if (kind !== "inbound") {
       const before = offsets.warning

@@ -72,6 +72,7 @@ export const networkOf = (one: Running): NetworkName =>
 export class Connections extends Map<number, Running> {
   readonly #interrupt: (id: number) => Effect.Effect<void>
   #change = Deferred.makeUnsafe<void>()
+  readonly #byPeer = new WeakMap<Peer.Peer, Running>()
 
   /** `interrupt` ends an attempt that has no peer yet. */
   constructor(interrupt: (id: number) => Effect.Effect<void>) {
@@ -101,6 +102,18 @@ export class Connections extends Map<number, Running> {
       if (connected !== undefined && !entry.isEnding) peers.push(connected)
     }
     return peers
+  }
+
+  /** Remembers the peer of a connection whose handshake is completed. */
+  connected(one: Running, connected: ConnectedPeer): void {
+    one.connected = connected
+    this.#byPeer.set(connected.peer, one)
+  }
+
+  /** The connection of a peer that is not ending. Handlers ask for each message, so all others are not looked at. */
+  find(peer: Peer.Peer): ConnectedPeer | undefined {
+    const one = this.#byPeer.get(peer)
+    return one === undefined || one.entry.isEnding || !this.has(one.entry.id) ? undefined : one.connected
   }
 
   /** Begins the end of a connection. */

@@ -168,7 +168,7 @@ export const makeService = (parts: Parts): Server => {
           yield* nextChange
         }
       }),
-    find: (peer) => connections.peers.find((one) => one.peer === peer),
+    find: (peer) => connections.find(peer),
     add: (text) =>
       Effect.map(targetOf(text), (target) => {
         const isNew = registry.added.add(target, now())
